@@ -1,0 +1,70 @@
+# Every target sets .venv up first, once. Another Python: make PYTHON=/path/to/python3.12 run
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+UV_VERSION := 0.13.8
+# The first of these that runs and is one of the supported versions is taken.
+PYTHON ?= python3.13 python3.12 python3.11 python3
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test foundation lint format sync check clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-12s%s\n", $$1, $$2}'
+
+run: $(READY)  ## the main job: format SFT (v1) of the embedded model, on the built-in problems
+	$(PY) -m nblib run v1_sft_format
+
+test: $(READY)  ## all tests
+	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+
+foundation: $(READY)  ## make an embedded model anew, quick recipe (v0)
+	$(PY) -m nblib run v0_foundation
+
+lint: $(READY)  ## ruff, types, import rules
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+
+format: $(READY)  ## rewrite the code in the house's form
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+sync: $(READY)  ## bring each notebook's .ipynb up to its .py
+	$(PY) -m jupytext --quiet --to ipynb --update notebooks/*.py
+
+check: sync  ## fail when a committed .ipynb differs from its .py
+	git diff --exit-code -- 'notebooks/*.ipynb'
+	@new=$$(git ls-files --others --exclude-standard -- 'notebooks/*.ipynb'); \
+	test -z "$$new" || { echo "not committed: $$new"; exit 1; }
+
+clean:  ## remove .venv, build folders and caches; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find nblib tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A candidate may exist and still not run (a version manager's shim) or lack venv, so it is tried.
+define MAKE_VENV
+found=nothing; \
+for python in $(PYTHON); do \
+  version=$$("$$python" -c 'import platform as p, sys; print("Python", p.python_version(), "at", sys.executable)' 2>/dev/null) || continue; \
+  [ "$$found" != nothing ] || found=$$version; \
+  "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || continue; \
+  echo "making $(VENV) with $$version"; \
+  "$$python" -m venv --clear $(VENV) && exit 0; \
+  found="$$version, which cannot make a virtual environment"; \
+done; \
+echo "found $$found; nblib needs Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3.12 run" >&2; \
+exit 1
+endef
+
+# The stamp is removed first and made last: a set-up that was cut off is made anew by the next call.
+# uv is five times as fast; where it cannot reach the packages, pip may be configured to.
+$(READY): requirements.txt pyproject.toml
+	@if [ -e $@ ]; then rm $@; else $(MAKE_VENV); fi
+	@echo "installing the pinned packages into $(VENV) (again only when they change)"
+	@$(PY) -m pip install -q uv==$(UV_VERSION) && $(VENV)/bin/uv pip install -q --python $(PY) -r requirements.txt \
+	  || $(PY) -m pip install -q -r requirements.txt
+	@$(PY) -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,1 @@
+"""Delivery: running the notebooks headless, wherever this is (Kaggle, Colab, a laptop)."""

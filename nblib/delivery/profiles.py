@@ -1,0 +1,132 @@
+"""Profiles and recipes: what fills the parameters that a notebook leaves at 0, "" or [].
+
+One table a notebook. A profile is a kind of machine and the patience that goes with it; every
+value a user sets wins over it.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+PROFILES = ("auto", "cpu", "tpu", "gpu", "smoke")
+
+_CPU_FOUNDATION = {
+    "levels": (1, 2),
+    "num_samples": 24_000,
+    "num_epochs": 1,
+    "gsm8k_epochs": 0,
+    "max_length": 192,
+    "batch_tokens": 2048,
+    "learning_rate": 1e-2,
+    "eval_samples": 200,
+    "save_interval": "5 min",
+}
+FOUNDATION_RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "quick": _CPU_FOUNDATION,
+    "full": {
+        **_CPU_FOUNDATION,
+        "levels": (1, 2, 3, 4, 5),
+        "num_samples": 50_000,
+        "gsm8k_epochs": 3,
+        "max_length": 512,
+        "batch_tokens": 4096,
+        "eval_samples": 1000,
+    },
+    "smoke": {**_CPU_FOUNDATION, "num_samples": 400, "eval_samples": 16},
+}
+
+_CPU_SFT = {
+    "model": "embedded",
+    "data": "builtin",
+    "num_samples": 1600,
+    "num_epochs": 1,
+    "max_length": 384,
+    "batch_tokens": 2048,
+    "learning_rate": 2e-3,
+    "lora_rank": 64,
+    "eval_samples": 200,
+    "max_new_tokens": 128,
+    "save_interval": "10 steps",
+}
+_ACCELERATOR_SFT = {
+    "model": "gemma3-1b-it",
+    "data": "gsm8k",
+    "num_samples": -1,
+    "num_epochs": 1,
+    "max_length": 1024,
+    "batch_tokens": 8192,
+    "learning_rate": 1e-4,
+    "lora_rank": 64,
+    "eval_samples": -1,
+    "max_new_tokens": 512,
+    "save_interval": "30 min",
+}
+# GSM8K's rows are longer than the built-in ones, and a tiny model needs them all.
+_GSM8K_ON_CPU = {
+    "num_samples": -1,
+    "num_epochs": 2,
+    "max_length": 768,
+    "batch_tokens": 4096,
+    "max_new_tokens": 384,
+    "save_interval": "2 min",
+}
+SFT_PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "cpu": _CPU_SFT,
+    "gpu": _ACCELERATOR_SFT,
+    "tpu": _ACCELERATOR_SFT,
+    "smoke": {**_CPU_SFT, "num_samples": 50, "eval_samples": 16},
+}
+
+
+def resolve_profile(profile: str) -> str:
+    """Return the profile that `auto` means here: the accelerator that jax sees, else `cpu`.
+
+    Raises ValueError for an unknown profile.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"PROFILE {profile!r} is unknown: expected one of {', '.join(PROFILES)}")
+    if profile != "auto":
+        return profile
+    import jax
+
+    return jax.default_backend()
+
+
+def fill(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `given` with every 0, "" and [] replaced by the table's value.
+
+    >>> fill({"epochs": 3, "data": "gsm8k"}, {"epochs": 0, "data": "builtin"})
+    {'epochs': 3, 'data': 'builtin'}
+    """
+    unset = (0, "", [], ())
+    return dict(table) | {name: value for name, value in given.items() if value not in unset}
+
+
+def foundation_settings(recipe: str, profile: str, **given: Any) -> dict[str, Any]:
+    """Return the settings of v0: the recipe's, with what the user set; `smoke` beats the recipe.
+
+    Raises ValueError for an unknown recipe or profile.
+    """
+    profile = resolve_profile(profile)
+    recipe = "smoke" if profile == "smoke" else recipe
+    if recipe not in FOUNDATION_RECIPES:
+        names = ", ".join(FOUNDATION_RECIPES)
+        raise ValueError(f"RECIPE {recipe!r} is unknown: expected one of {names}")
+    return {"profile": profile, "recipe": recipe, **fill(FOUNDATION_RECIPES[recipe], given)}
+
+
+def sft_settings(profile: str, **given: Any) -> dict[str, Any]:
+    """Return the settings of v1: the profile's, with what the user set.
+
+    Raises ValueError for an unknown profile.
+    """
+    profile = resolve_profile(profile)
+    table = SFT_PROFILES[profile]
+    if profile == "cpu" and given.get("data") == "gsm8k":
+        table = {**table, **_GSM8K_ON_CPU}
+    return {"profile": profile, **fill(table, given)}
+
+
+def gsm8k_folder(given: str) -> str:
+    """Return the folder of GSM8K's two files: the parameter, else `NBLIB_GSM8K_DIR`, else ""."""
+    return given or os.environ.get("NBLIB_GSM8K_DIR", "")

@@ -1,0 +1,78 @@
+"""One stage of an evaluation: the same items asked, answered, scored, and kept one by one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import sentencepiece as spm
+from flax import nnx
+
+from nblib.evaluation.generate import Decoding, generate
+from nblib.evaluation.metrics import stage_metrics
+from nblib.tasks.scoring import Score
+from nblib.tasks.task import Example, Task
+from nblib.tokens.chat import render_prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What one model did on the items: rates, rates by level, and a record an item."""
+
+    name: str
+    metrics: Mapping[str, Any]  # as in result.json
+    by_level: Mapping[int, Mapping[str, Any]]
+    records: tuple[Mapping[str, Any], ...]  # as in predictions.jsonl
+
+
+def evaluate(
+    model: nnx.Module,
+    tokenizer: spm.SentencePieceProcessor,
+    task: Task,
+    examples: Sequence[Example],
+    decoding: Decoding,
+    *,
+    stage: str,
+    mesh: jax.sharding.Mesh,
+) -> Stage:
+    """Ask every example in the task's own format, zero-shot, and score the completions."""
+    prompts = [
+        render_prompt(example.question, system_prompt=task.answer_format.system_prompt)
+        for example in examples
+    ]
+    completions = generate(model, tokenizer, prompts, decoding, mesh=mesh)
+    scores = [
+        task.score(completion.text, example.answer, truncated=completion.truncated)
+        for completion, example in zip(completions, examples, strict=True)
+    ]
+    records = tuple(
+        {
+            "id": example.id,
+            "stage": stage,
+            "level": example.level,
+            "question": example.question,
+            "prompt": completion.prompt,
+            "completion": completion.text,
+            "reference": example.answer,
+            **asdict(score),
+        }
+        for example, completion, score in zip(examples, completions, scores, strict=True)
+    )
+    return Stage(
+        name=stage,
+        metrics={**stage_metrics(scores), "decoding": asdict(decoding)},
+        by_level=_by_level(examples, scores),
+        records=records,
+    )
+
+
+def _by_level(
+    examples: Sequence[Example], scores: Sequence[Score]
+) -> dict[int, Mapping[str, Any]]:
+    levels = sorted({example.level for example in examples if example.level is not None})
+    return {
+        level: stage_metrics(
+            [s for example, s in zip(examples, scores, strict=True) if example.level == level]
+        )
+        for level in levels
+    }

@@ -1,0 +1,46 @@
+"""Rates over the scores of one stage, each with its Wilson interval.
+
+Aggregation only: `tasks.scoring` judges a completion, and the paired comparison of two stages is
+elsewhere in this room.
+"""
+
+from collections.abc import Sequence
+
+from scipy.stats import binomtest
+
+from nblib.tasks.scoring import Score
+
+_FIELDS = {
+    "format_accuracy": "format",
+    "tag_order_accuracy": "tag_order",
+    "answer_extractable": "extractable",
+    "answer_accuracy": "correct",
+    "joint_accuracy": "joint",
+    "preamble_rate": "preamble",
+    "truncation_rate": "truncated",
+}
+RATES = tuple(_FIELDS)
+
+
+def stage_metrics(scores: Sequence[Score]) -> dict[str, int | float | list[float]]:
+    """n, each rate as a fraction of 1, and each rate's 95 % interval as "<rate>_ci95".
+
+    Example:
+        {"n": 400, "format_accuracy": 0.145, "format_accuracy_ci95": [0.114, 0.183], ...}
+
+    Raises:
+        ValueError: There are no scores; a rate over nothing is no rate.
+    """
+    if not scores:
+        raise ValueError("got 0 scores: expected at least one; evaluate at least one example")
+    metrics: dict[str, int | float | list[float]] = {"n": len(scores)}
+    for rate, field in _FIELDS.items():
+        hits = sum(getattr(one, field) for one in scores)
+        metrics[rate] = hits / len(scores)
+        metrics[f"{rate}_ci95"] = _wilson_interval(hits, len(scores))
+    return metrics
+
+
+def _wilson_interval(hits: int, n: int) -> list[float]:
+    interval = binomtest(hits, n).proportion_ci(confidence_level=0.95, method="wilson")
+    return [float(interval.low), float(interval.high)]

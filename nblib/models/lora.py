@@ -1,0 +1,73 @@
+"""LoRA adapters on Gemma 3 through qwix, and merging them back.
+
+qwix is touched here only. LoRA: Hu et al. 2021, https://arxiv.org/abs/2106.09685
+"""
+
+import jax
+import jax.numpy as jnp
+import qwix
+from flax import nnx
+from tunix.models.gemma3.model import Gemma3
+
+from nblib.models.gemma3 import parameter_count
+
+# All six projections of a layer (tunix's GRPO demo); qwix matches the whole path.
+TARGETS = ".*q_einsum|.*kv_einsum|.*attn_vec_einsum|.*gate_proj|.*up_proj|.*down_proj"
+# How the two adapters of a module make its weight's change: contracted axes, rank, other axes.
+_MERGE = {
+    "q_einsum": "dr,rnh->ndh",
+    "kv_einsum": "dr,rckh->ckdh",
+    "qkv_einsum": "dr,rsnh->sndh",
+    "attn_vec_einsum": "nhr,rd->nhd",
+}
+_MERGE_LINEAR = "dr,rf->df"
+
+
+def get_lora_model(
+    base: Gemma3, mesh: jax.sharding.Mesh, *, rank: int, alpha: float, seed: int = 0
+) -> Gemma3:
+    """Return `base` with fresh adapters on all projections; at first it answers as `base` does.
+
+    The adapters have the base's dtype. Sharding follows afterwards, as qwix traces the model with
+    a batch of two that a mesh of eight cannot split.
+    Raises ValueError for a rank or alpha that is not positive, or when no module matched (which
+    would mean a silent full fine-tune).
+    """
+    if rank < 1 or alpha <= 0:
+        raise ValueError(f"LoRA rank {rank} and alpha {alpha} must be positive")
+    provider = qwix.LoraProvider(module_path=TARGETS, rank=rank, alpha=alpha)
+    model = qwix.apply_lora_to_model(
+        base, provider, rngs=nnx.Rngs(seed), **base.get_model_input()
+    )
+    if parameter_count(model, nnx.LoRAParam) == 0:
+        raise ValueError(f"no module of the model matches {TARGETS!r}: nothing to adapt")
+    with mesh:
+        state = nnx.state(model)
+        shardings = nnx.get_named_sharding(state, mesh)
+        nnx.update(model, jax.tree.map(jax.device_put, state, shardings))
+    return model
+
+
+def merge_lora(model: Gemma3, *, rank: int, alpha: float) -> Gemma3:
+    """Return a plain Gemma3 with the adapters added to the weights, in fp32.
+
+    The model given is left as it is. Raises ValueError when it holds no adapters.
+    """
+    flat = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
+    merged = {}
+    for path, variable in flat.items():
+        name = str(path[-1])
+        if name.endswith(("_lora_a", "_lora_b")):
+            continue
+        weight = variable.get_value()
+        if (*path[:-1], f"{name}_lora_a") in flat:
+            a = flat[*path[:-1], f"{name}_lora_a"].get_value().astype(jnp.float32)
+            b = flat[*path[:-1], f"{name}_lora_b"].get_value().astype(jnp.float32)
+            change = jnp.einsum(_MERGE.get(str(path[-2]), _MERGE_LINEAR), a, b)
+            weight = weight.astype(jnp.float32) + (alpha / rank) * change
+        merged[path] = variable.replace(weight)
+    if len(merged) == len(flat):
+        raise ValueError("the model holds no adapters: there is nothing to merge")
+    plain = nnx.eval_shape(lambda: Gemma3(model.config, rngs=nnx.Rngs(0)))
+    nnx.update(plain, nnx.from_flat_state(list(merged.items())))
+    return plain

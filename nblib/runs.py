@@ -1,0 +1,345 @@
+"""One run's folder: where a notebook leaves its files, and the contract that other tools read.
+
+`start_run` makes `runs/<notebook>/<run id>/` or continues the newest unfinished run that has the same
+parameters; `finish_run` checks the result, writes it and moves `latest`. A run is unfinished while it
+has no `result.json`. This module knows nothing of models, tasks or plots, and imports no jax.
+
+Every file but the `.jsonl` logs is written under a temporary name and renamed, so that a reader sees
+the old content or the new, never half of it. A line of a log is one write, for the same reason.
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+# The figures of a stage in result.json: fractions of 1, each with "<name>_ci95": [low, high].
+RATES = (
+    "format_accuracy",
+    "tag_order_accuracy",
+    "answer_extractable",
+    "answer_accuracy",
+    "joint_accuracy",
+    "preamble_rate",
+    "truncation_rate",
+)
+RESULT_KEYS = ("notebook", "profile", "seed", "wall_s", "model", "data", "stages")
+# What can change a run's numbers, so what its manifest names.
+MANIFEST_PACKAGES = tuple(
+    "nblib jax jaxlib flax google-tunix qwix orbax-checkpoint optax grain "
+    "numpy scipy sentencepiece safetensors".split()
+)
+RUNS_VARIABLE = "NBLIB_RUNS_DIR"
+POINTER_VARIABLE = "NBLIB_RUN_POINTER"
+
+# Locks held by this process. The operating system drops a lock when its process dies, however it
+# dies, so there is no stale lock and no process id that another process could have taken over.
+_held_locks: dict[Path, IO[str]] = {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run's folder, new or continued."""
+
+    notebook: str
+    path: Path
+    resumed: bool
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where Orbax keeps the training state."""
+        return self.path / "checkpoints"
+
+    @property
+    def export(self) -> Path:
+        """What the next notebook or another tool loads."""
+        return self.path / "export"
+
+
+def runs_root() -> Path:
+    """Return the folder of all runs: `NBLIB_RUNS_DIR`, else Kaggle's kept folder, else `./runs`."""
+    named = os.environ.get(RUNS_VARIABLE)
+    if named:
+        return Path(named)
+    if os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+        return Path("/kaggle/working/runs")
+    return Path("runs")
+
+
+def start_run(notebook: str, parameters: Mapping[str, Any], *, root: Path | None = None) -> Run:
+    """Continue the newest unfinished run with these parameters, or make a new one.
+
+    A run that another live process holds is left alone: a second process gets a new folder.
+    `config.json` holds the parameters. When the variable `NBLIB_RUN_POINTER` names a file, the
+    run's path is written there, so that whoever started the notebook finds its run.
+
+    Args:
+        notebook: the notebook's name, the folder under the root.
+        parameters: every parameter of the notebook; what `to_jsonable` takes.
+        root: the folder of all runs; `runs_root()` when None.
+    """
+    folder = (root or runs_root()).resolve() / notebook
+    folder.mkdir(parents=True, exist_ok=True)
+    config = to_jsonable(parameters)
+    run = _continued_run(notebook, folder, config) or _new_run(notebook, folder, config)
+    pointer = os.environ.get(POINTER_VARIABLE)
+    if pointer:
+        write_text(Path(pointer), str(run.path))
+    return run
+
+
+def finish_run(run: Run, result: Mapping[str, Any]) -> None:
+    """Check `result` against the contract, write `result.json` and point `latest` at this run.
+
+    Raises:
+        ValueError: a key is missing, or a rate is outside 0..1 or outside its own interval.
+    """
+    content = to_jsonable(result)
+    _check_result(content, notebook=run.notebook)
+    write_json(run.path / "result.json", content)
+    _point_latest(run.path)
+    lock = _held_locks.pop(run.path, None)
+    if lock is not None:
+        lock.close()
+
+
+def write_manifest(run: Run, *, hashes: Mapping[str, str], devices: Sequence[str]) -> None:
+    """Write `manifest.json`: versions, Python, platform, git commit, and what the caller measured.
+
+    Args:
+        run: the run it belongs to.
+        hashes: what went in, e.g. `{"data/train": "<sha256>", "tokenizer": ..., "model": ...}`.
+        devices: the accelerators as jax names them.
+    """
+    manifest = {
+        "versions": {name: _installed_version(name) for name in MANIFEST_PACKAGES},
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "git_commit": _git_commit(),
+        "hashes": dict(hashes),
+        "devices": list(devices),
+    }
+    write_json(run.path / "manifest.json", manifest)
+
+
+def to_jsonable(value: Any) -> Any:
+    """Return `value` as plain JSON types.
+
+    Dataclasses and mappings become objects, sequences and sets lists (sets sorted), paths text,
+    array scalars Python numbers. JSON has no NaN or infinity: they become null.
+
+    Raises:
+        TypeError: a type that has no JSON form, by name.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_jsonable(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return [to_jsonable(item) for item in sorted(value)]
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [to_jsonable(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # numpy and jax arrays and scalars
+        return to_jsonable(value.tolist())
+    raise TypeError(f"{type(value).__name__} has no JSON form; give plain values, got {value!r}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all: a temporary name in its folder, then a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `to_jsonable(value)`, indented, whole or not at all."""
+    write_text(path, json.dumps(to_jsonable(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return a JSON file's content; a ValueError names the file that is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: expected JSON, {error}") from error
+
+
+def write_jsonl(path: Path, records: Iterable[Any]) -> None:
+    """Write one JSON line a record, the whole file or nothing."""
+    write_text(path, "".join(map(_json_line, records)))
+
+
+def append_jsonl(path: Path, record: Any) -> None:
+    """Add one JSON line to a log, in one write: a killed run leaves whole lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab", buffering=0) as file:
+        file.write(_json_line(record).encode())
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """Return the records of a `.jsonl` file.
+
+    Raises:
+        ValueError: a line that is no JSON, by file and number.
+    """
+    records = []
+    with path.open(encoding="utf-8") as lines:  # str.splitlines would also split at U+2028
+        for number, line in enumerate(lines, start=1):
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}:{number}: expected one JSON value, {error}") from error
+    return records
+
+
+def _json_line(record: Any) -> str:
+    return json.dumps(to_jsonable(record), ensure_ascii=False) + "\n"
+
+
+def _continued_run(notebook: str, folder: Path, config: Any) -> Run | None:
+    for path in sorted(folder.iterdir(), reverse=True):  # names begin with the time: newest first
+        if path.is_symlink() or not _is_unfinished(path, config) or not _lock(path):
+            continue
+        print(f"continuing the unfinished run {path}", flush=True)
+        return Run(notebook=notebook, path=path, resumed=True)
+    return None
+
+
+def _is_unfinished(path: Path, config: Any) -> bool:
+    if not (path / "config.json").is_file() or (path / "result.json").exists():
+        return False
+    try:
+        return bool(read_json(path / "config.json") == config)
+    except ValueError:  # what it was run with cannot be known, so it cannot go on
+        return False
+
+
+def _new_run(notebook: str, folder: Path, config: Any) -> Run:
+    canonical = json.dumps(config, sort_keys=True, ensure_ascii=False)
+    digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
+    path = _new_folder(folder, f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{digest}")
+    _lock(path)  # before config.json: without it nobody continues this folder
+    write_json(path / "config.json", config)
+    return Run(notebook=notebook, path=path, resumed=False)
+
+
+def _new_folder(folder: Path, run_id: str) -> Path:
+    """Two runs may start in the same second: the later one gets a suffix."""
+    path, number = folder / run_id, 1
+    while True:
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            number += 1
+            path = folder / f"{run_id}-{number}"
+
+
+def _lock(path: Path) -> bool:
+    """Hold the run for this process; False when another live process holds it."""
+    if path in _held_locks:  # a cell run twice in one kernel
+        return True
+    file = (path / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return False
+    _held_locks[path] = file
+    # A forked data worker must not keep the run locked after its parent was killed.
+    os.register_at_fork(after_in_child=file.close)
+    return True
+
+
+def _point_latest(path: Path) -> None:
+    temporary = path.parent / f".latest.{os.getpid()}.tmp"
+    try:
+        temporary.symlink_to(path.name)
+        os.replace(temporary, path.parent / "latest")
+    except OSError:  # a file system without symbolic links, or a copied folder in the way
+        temporary.unlink(missing_ok=True)
+        write_text(path.parent / "latest.txt", path.name + "\n")
+
+
+def _check_result(result: Mapping[str, Any], *, notebook: str) -> None:
+    where = f"result.json of {notebook}"
+    _require(result, RESULT_KEYS, where)
+    if result["notebook"] != notebook:
+        raise ValueError(f"{where}: notebook is {result['notebook']!r}, expected {notebook!r}")
+    if not result["stages"]:
+        raise ValueError(f"{where}: stages is empty, expected at least one")
+    for name, stage in result["stages"].items():
+        _check_stage(stage, f"{where}, stage {name}")
+
+
+def _check_stage(stage: Mapping[str, Any], where: str) -> None:
+    _require(stage, ("n", *RATES, *(f"{rate}_ci95" for rate in RATES)), where)
+    if not isinstance(stage["n"], int) or stage["n"] < 1:
+        raise ValueError(f"{where}: n is {stage['n']!r}, expected the number of items, at least 1")
+    for name in RATES:
+        rate, interval = stage[name], stage[f"{name}_ci95"]
+        if not _is_fraction(rate):
+            raise ValueError(f"{where}: {name} is {rate!r}, expected a fraction in 0..1")
+        if not _is_interval_around(rate, interval):
+            raise ValueError(
+                f"{where}: {name}_ci95 is {interval!r}, expected [low, high] in 0..1 around {rate}"
+            )
+
+
+def _require(content: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise ValueError(f"{where}: missing {', '.join(missing)}")
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
+
+
+def _is_interval_around(rate: float, value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 2 or not all(map(_is_fraction, value)):
+        return False
+    rounding = 1e-9  # an interval's end at 0 or 1 comes out of floating point arithmetic
+    return bool(value[0] - rounding <= rate <= value[1] + rounding)
+
+
+def _installed_version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The checkout's commit, with "-dirty" when files differ from it; None outside of git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):  # no git here, or a stuck one
+        return None
+    return answer.stdout.strip() or None

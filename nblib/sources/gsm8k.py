@@ -1,0 +1,225 @@
+"""GSM8K as files: the two files of a folder, read into checked rows.
+
+What a source gives is a `Gsm8k`, or a `SourceError` of one line that says why it is not there, so
+that the next source is tried (`nblib.sources.datasets`). Rows that are there but broken are another
+matter: a ValueError naming file and line, because going on elsewhere would hide it. The sources
+that need a network are in `nblib.sources.hubs`.
+Data: https://github.com/openai/grade-school-math (Cobbe et al. 2021, arXiv 2110.14168).
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nblib.sources.rows import Row, check_rows, content_sha256
+
+FOLDER_VARIABLE = "NBLIB_GSM8K_DIR"
+KAGGLE_INPUT = Path("/kaggle/input")
+SPLITS = ("train", "test")
+# File name of each split: the published JSON lines, and the CSV export on Kaggle.
+LAYOUTS = (
+    {"train": "train.jsonl", "test": "test.jsonl"},
+    {"train": "main_train.csv", "test": "main_test.csv"},
+)
+# `content_sha256` of the published train.jsonl (7,473 rows) and test.jsonl (1,319 rows), whose own
+# sha256 begin with 17f347dc and 3730d312.
+PUBLISHED_SHA256 = {
+    "train": "66ba9d99f1056de6bc26d9fb6db90f0d58e9cf439a0b8f47152dbdf4848ca6b9",
+    "test": "3f758a7cc7463935c93ee75d3a7bb4b5211a49292f20435e0fe3a5609f38467f",
+}
+_ATTACHED_DEPTH = 5  # /kaggle/input/datasets/<owner>/<slug>/<folder> and one to spare
+
+# A record is its place, for messages, and what the source holds there.
+Record = tuple[str, object]
+
+
+class SourceError(RuntimeError):
+    """A source that cannot be reached or is not there; the message is one line that says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gsm8k:
+    """Both splits as one source gave them; `origin` is one line that names the source."""
+
+    origin: str
+    train: tuple[Row, ...]
+    test: tuple[Row, ...]
+
+
+def from_folder(folder: str = "") -> Gsm8k:
+    """Read `folder`, else the one in NBLIB_GSM8K_DIR, else one attached under /kaggle/input.
+
+    Raises:
+        SourceError: there is no such folder, a split's file is missing, or it cannot be opened.
+        ValueError: a file is there but empty, cut off, not UTF-8, or has a broken row.
+    """
+    chosen = folder or os.environ.get(FOLDER_VARIABLE, "")
+    if chosen:
+        return read_folder(Path(chosen).expanduser())
+    attached = find_attached(KAGGLE_INPUT)
+    if attached is None:
+        raise SourceError(f"none given, {FOLDER_VARIABLE} is not set, none under {KAGGLE_INPUT}")
+    return read_folder(attached)
+
+
+def find_attached(root: Path) -> Path | None:
+    """Return the first folder (by name) under `root` that holds both files of GSM8K, else None.
+
+    Kaggle's mount points differ between layouts, so files count, not the path. Files of the same
+    names that hold something else (train.jsonl is a common name) are passed over.
+    """
+    for here, folders, files in os.walk(root):
+        folders.sort()
+        if len(Path(here).relative_to(root).parts) >= _ATTACHED_DEPTH:
+            folders.clear()
+        if any(
+            set(layout.values()) <= set(files) and _looks_like_gsm8k(Path(here, layout["train"]))
+            for layout in LAYOUTS
+        ):
+            return Path(here)
+    return None
+
+
+def rows_from_records(records: Iterable[Record], split: str) -> tuple[Row, ...]:
+    """Make checked rows of one split from what a source holds.
+
+    Args:
+        records: (place, record) in order; a record is a mapping with the texts "question" and
+            "answer" (as `str`, or as UTF-8 `bytes`, which TFDS gives).
+        split: "train" or "test", for the ids.
+
+    Raises:
+        ValueError: not such a mapping, or what `check_rows` finds; the message begins with the
+            place.
+    """
+    places, rows = [], []
+    for index, (place, record) in enumerate(records):
+        question, answer = (_text(record, key, place) for key in ("question", "answer"))
+        places.append(place)
+        rows.append(Row(id=f"gsm8k/{split}/{index}", question=question, answer=answer))
+    check_rows(rows, where=places.__getitem__)
+    return tuple(rows)
+
+
+def content_notes(loaded: Gsm8k) -> tuple[str, ...]:
+    """Say in one line for each split whether it differs from the published data."""
+    notes = []
+    for split, rows in (("train", loaded.train), ("test", loaded.test)):
+        found, published = content_sha256(rows), PUBLISHED_SHA256[split]
+        if found != published:
+            notes.append(
+                f"{split} is not the published data: {len(rows)} rows, content sha256 "
+                f"{found}, expected {published}"
+            )
+    return tuple(notes)
+
+
+def _text(record: object, key: str, place: str) -> str:
+    expected = "expected an object with the texts 'question' and 'answer'"
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{place}: {expected}, got {type(record).__name__}")
+    if key not in record:
+        keys = ", ".join(sorted(map(str, record))) or "none"
+        raise ValueError(f"{place}: the key '{key}' is missing, {expected}, got the keys: {keys}")
+    value = record[key]
+    if isinstance(value, bytes):
+        value = value.decode()
+    if not isinstance(value, str):
+        raise ValueError(f"{place}: '{key}' is {value!r:.60}, expected a text")
+    return value
+
+
+def read_folder(folder: Path, origin: str = "") -> Gsm8k:
+    """Read the two files in `folder`; errors as in `from_folder`."""
+    layout = _layout_in(folder)
+    rows = {split: _read_file(folder / layout[split], split) for split in SPLITS}
+    return Gsm8k(origin=origin or f"folder {folder}", **rows)
+
+
+def _layout_in(folder: Path) -> Mapping[str, str]:
+    """Return the layout whose two files `folder` holds; SourceError says what is there instead."""
+    if not folder.exists():
+        raise SourceError(f"the folder {folder} does not exist")
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise SourceError(f"the folder {folder} cannot be read: {one_line(error)}") from error
+    if not names:
+        raise SourceError(f"the folder {folder} is empty, expected {layout_names()}")
+    for layout in LAYOUTS:
+        if set(layout.values()) <= set(names):
+            return layout
+    present = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    raise SourceError(f"the folder {folder} holds {present}; expected {layout_names()}")
+
+
+def layout_names() -> str:
+    """Name the files that a folder must hold, for messages."""
+    return " or ".join(f"({' and '.join(layout.values())})" for layout in LAYOUTS)
+
+
+def _read_file(path: Path, split: str) -> tuple[Row, ...]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {one_line(error)}") from error
+    try:
+        text = content.decode("utf-8-sig")  # a byte order mark, as Windows editors write, is no row
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path} line {line}: {error.reason}; expected UTF-8 text") from error
+    if not text.strip():
+        raise ValueError(f"{path} is empty, expected one row a line; copy or download it again")
+    read = _csv_records if path.suffix == ".csv" else _jsonl_records
+    return rows_from_records(read(text, path), split)
+
+
+def _jsonl_records(text: str, path: Path) -> Iterable[Record]:
+    # Not splitlines(): it would also split at separators that JSON allows inside a text.
+    lines = text.split("\n")
+    last = len(lines)
+    if not lines[-1]:
+        lines.pop()  # the end of the last line, not a line
+    for number, line in enumerate(lines, start=1):
+        place = f"{path} line {number}"
+        try:
+            yield place, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number == last:
+                raise ValueError(
+                    f"{place}: the file ends in the middle of this line; copy or download it again"
+                ) from error
+            raise ValueError(
+                f'{place}: not JSON ({error}), expected {{"question": "...", "answer": "..."}}'
+            ) from error
+
+
+def _csv_records(text: str, path: Path) -> Iterable[Record]:
+    # newline="" as the csv module asks: a line end inside quotes is part of the text.
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    line = 2  # the first one names the columns; a record's place is the line it begins at
+    try:
+        for record in reader:
+            yield f"{path} line {line}", record
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{path} line {line}: not CSV ({error}); copy it again") from error
+
+
+def _looks_like_gsm8k(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            head = file.read(4000)
+    except OSError:
+        return False
+    return all(mark in head for mark in ("question", "answer", "####"))
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's type and the first line of its message, cut to 200 characters."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{type(error).__name__}: {lines[0][:200]}"

@@ -1,0 +1,143 @@
+"""GSM8K from the network: the Hugging Face hub, Kaggle, TFDS; one function each.
+
+Each returns a `Gsm8k` or raises a `SourceError` of one line; none asks for a login. The libraries
+are optional and slow to import, so each is imported by the function that needs it. They raise many
+kinds of error: every function says which it takes for "this source is out of reach", and lets all
+others pass. Broken rows are a ValueError, as with files.
+"""
+
+import importlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+
+from nblib.sources.gsm8k import (
+    SPLITS,
+    Gsm8k,
+    SourceError,
+    find_attached,
+    layout_names,
+    one_line,
+    read_folder,
+    rows_from_records,
+)
+
+HUGGING_FACE_NAME = "openai/gsm8k"
+# Holds main_train.csv and main_test.csv; the handle that the public Tunix GRPO demo downloads.
+KAGGLE_HANDLE = "thedevastator/grade-school-math-8k-q-a"
+_TFDS_HOST = "https://raw.githubusercontent.com"  # where TFDS downloads the published files
+
+
+def from_hugging_face() -> Gsm8k:
+    """Load `openai/gsm8k` through `datasets`; a copy in its cache works offline.
+
+    Without a network the hub's client gives up after some 25 s and says so meanwhile.
+
+    Out of reach: OSError (connection, hub, disk), ValueError (configuration, no cached copy,
+    Arrow), RuntimeError, and the families of `datasets` and of httpx, the hub's transport.
+    """
+    datasets = _import("datasets")
+    out_of_reach = (
+        OSError,
+        ValueError,
+        RuntimeError,
+        _import("datasets.exceptions").DatasetsError,
+        _import("httpx").HTTPError,
+    )
+    try:
+        loaded = datasets.load_dataset(HUGGING_FACE_NAME, "main")
+    except out_of_reach as error:
+        raise SourceError(one_line(error)) from error
+    return from_splits(f"Hugging Face hub, {HUGGING_FACE_NAME}", loaded)
+
+
+def from_kaggle() -> Gsm8k:
+    """Download the public Kaggle dataset through `kagglehub` and read the files found in it.
+
+    Out of reach: OSError (requests' errors are), ValueError, RuntimeError, and kagglehub's own
+    errors, which have no base class in common.
+    """
+    kagglehub, own = _import("kagglehub"), _import("kagglehub.exceptions")
+    out_of_reach = (
+        OSError,
+        ValueError,
+        RuntimeError,
+        own.BackendError,
+        own.ColabEnvironmentError,
+        own.CredentialError,
+        own.DataCorruptionError,
+        own.KaggleEnvironmentError,
+        own.NotFoundError,
+        own.UnauthenticatedError,
+    )
+    try:
+        downloaded = Path(kagglehub.dataset_download(KAGGLE_HANDLE))
+    except out_of_reach as error:
+        raise SourceError(one_line(error)) from error
+    folder = find_attached(downloaded)
+    if folder is None:
+        raise SourceError(f"{KAGGLE_HANDLE} holds no {layout_names()}")
+    return read_folder(folder, origin=f"Kaggle, {KAGGLE_HANDLE}")
+
+
+def from_tfds() -> Gsm8k:
+    """Load `gsm8k` through `tensorflow_datasets` as array records, which need no TensorFlow.
+
+    TFDS stores its rows shuffled: ids count in its order, the content is the same.
+
+    Out of reach: OSError (requests' errors are), ValueError (not found), RuntimeError, ImportError
+    (parts are imported late), AssertionError (TFDS's check of what it wrote), and TFDS's own
+    download errors.
+    """
+    tfds = _import("tensorflow_datasets")
+    _import("tensorflow_datasets.text.gsm8k")  # registers the name
+    download = _import("tensorflow_datasets.core.download")
+    out_of_reach = (
+        OSError,
+        ValueError,
+        RuntimeError,
+        ImportError,
+        AssertionError,
+        download.util.DownloadError,
+        download.download_manager.NonMatchingChecksumError,
+    )
+    try:
+        builder = tfds.builder("gsm8k", file_format=tfds.core.FileFormat.ARRAY_RECORD)
+        if not builder.is_prepared():
+            # TFDS itself tries ten times and needs minutes to notice that there is no network.
+            _import("requests").head(_TFDS_HOST, timeout=10)
+            builder.download_and_prepare()
+        splits = {split: builder.as_data_source(split=split) for split in SPLITS}
+    except out_of_reach as error:
+        raise SourceError(one_line(error)) from error
+    return from_splits("TensorFlow Datasets, gsm8k (in its own order)", splits)
+
+
+def from_splits(origin: str, splits: Mapping[str, Iterable[object]]) -> Gsm8k:
+    """Make checked rows of a hub's two splits, a mapping of sequences of records.
+
+    Raises:
+        SourceError: a split is missing.
+        ValueError: a broken record; the message names origin, split and row (from 0).
+    """
+    missing = [split for split in SPLITS if split not in splits]
+    if missing:
+        raise SourceError(f"{origin} has no split {missing[0]!r}, only: {', '.join(splits)}")
+    rows = {}
+    for split in SPLITS:
+        places = (
+            (f"{origin}, {split} row {index}", record) for index, record in enumerate(splits[split])
+        )
+        rows[split] = rows_from_records(places, split)
+    return Gsm8k(origin=origin, train=rows["train"], test=rows["test"])
+
+
+def _import(module: str) -> ModuleType:
+    """Import an optional library; a broken installation raises more than ImportError."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.split(".")[0]
+        raise SourceError(f"{one_line(error)} (pip install {package})") from error
+    except (AttributeError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise SourceError(f"{module} cannot be imported: {one_line(error)}") from error

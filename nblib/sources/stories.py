@@ -1,0 +1,325 @@
+"""The words that the built-in problems are told with: people, scenes, and their moves.
+
+Only text and tables; `wordproblems` draws from them. In every template `{name}` is the person the
+story is about at that moment, `{other}` the next one, `{n}` a number and `{sum}` the worked sum
+("12 + 5 = <<12+5=17>>17").
+"""
+
+from dataclasses import dataclass
+
+PEOPLE = tuple(
+    (name, "She", "her")
+    for name in ("Ana", "Mia", "Lena", "Rosa", "Kim", "Nora", "Ivy", "Zoe", "Emma", "Lucy", "Mary")
+) + tuple(
+    (name, "He", "his")
+    for name in ("Tom", "Sam", "Omar", "Leo", "Ben", "Raj", "Max", "Jack", "Noah", "John", "Eric")
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """One step: what the story says, how it is worked out, and whom the story is about after."""
+
+    kind: str  # add, sub, mul, div
+    steps: tuple[str, ...]
+    say: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()  # the questions that fit when this is the last step
+    only: tuple[int, ...] = ()  # the only numbers that the wording fits
+    switches: bool = False  # the story goes on about the other person
+    needs_other: bool = False  # works on both persons' quantities instead of a number
+    closes: bool = False  # only as the last step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A setting: openings, things, moves and the questions that end it."""
+
+    name: str
+    openings: tuple[str, ...]
+    things: tuple[str, ...]
+    places: tuple[str, ...]
+    moves: tuple[Move, ...]
+    asks: tuple[str, ...]
+    money: bool = False
+
+
+_THINGS = (
+    "apples", "books", "marbles", "stickers", "cards", "pencils", "coins", "shells", "stamps",
+    "cookies", "oranges", "toys", "flowers", "eggs", "balloons", "beads", "photos", "stones",
+)  # fmt: skip
+_SHARES = (("half", 2), ("a third", 3), ("a quarter", 4), ("a fifth", 5))
+
+
+def _left_after(share: str, parts: int) -> Move:
+    """Keep one part: the story goes on with what was taken."""
+    return Move(
+        kind="div",
+        only=(parts,),
+        say=(
+            f"{{name}} keeps only {share} of the {{things}}.",
+            f"{{name}} gives the rest away and keeps {share} of the {{things}}.",
+        ),
+        steps=(
+            f"{share.capitalize()} of them is {{sum}} {{things}}.",
+            "That is {sum} {things}.",
+        ),
+    )
+
+
+_COMPARE = (
+    Move(
+        kind="add",
+        switches=True,
+        say=(
+            "{other} has {n} more {things} than {name}.",
+            "{other} has as many {things} as {name} and {n} more.",
+        ),
+        steps=("{other} has {sum} {things}.", "So {other} has {sum}."),
+        asks=("How many {things} does {name} have?", "What is the number of {name}'s {things}?"),
+    ),
+    Move(
+        kind="sub",
+        switches=True,
+        say=("{other} has {n} fewer {things} than {name}.", "{name} has {n} more {things} than {other}."),
+        steps=("{other} has {sum} {things}.", "So {other} has {sum}."),
+        asks=("How many {things} does {name} have?", "What is the number of {name}'s {things}?"),
+    ),
+    Move(
+        kind="mul",
+        only=(2, 3, 4, 5),
+        switches=True,
+        say=("{other} has {n} times as many {things} as {name}.",),
+        steps=("{other} has {sum} {things}.", "So {other} has {sum}."),
+        asks=("How many {things} does {name} have?",),
+    ),
+    Move(
+        kind="mul",
+        only=(2,),
+        switches=True,
+        say=("{other} has twice as many {things} as {name}.", "{other} has double that."),
+        steps=("{other} has {sum} {things}.", "Twice that is {sum} {things}."),
+        asks=("How many {things} does {name} have?",),
+    ),
+    *(
+        Move(
+            kind="div",
+            only=(parts,),
+            switches=True,
+            say=(f"{{other}} has {share} as many {{things}} as {{name}}.",)
+            if parts == 2
+            else (f"{{other}} has {share} of the number of {{things}} that {{name}} has.",),
+            steps=("{other} has {sum} {things}.", "So {other} has {sum}."),
+            asks=("How many {things} does {name} have?",),
+        )
+        for share, parts in _SHARES
+    ),
+    Move(
+        kind="add",
+        needs_other=True,
+        closes=True,
+        steps=("Together they have {sum} {things}.", "In total that is {sum}."),
+        asks=(
+            "How many {things} do the two of them have together?",
+            "How many {things} do these last two have in total?",
+        ),
+    ),
+)
+
+_OWN = (
+    Move(
+        kind="add",
+        say=(
+            "{name} finds {n} more {things}.",
+            "{They} gets {n} {things} from {other}.",
+            "Then {name} buys {n} more.",
+        ),
+        steps=("{name} then has {sum} {things}.", "Now there are {sum} {things}."),
+    ),
+    Move(
+        kind="sub",
+        say=(
+            "{name} gives {n} {things} to {other}.",
+            "{They} loses {n} of the {things}.",
+            "Then {name} sells {n} of them.",
+        ),
+        steps=("{name} has {sum} {things} left.", "Then {sum} {things} are left."),
+    ),
+    Move(
+        kind="mul",
+        only=(2, 3),
+        say=(
+            "After a good week {name} has {n} times as many {things}.",
+            "The number of {things} then grows to {n} times as many.",
+        ),
+        steps=("{name} then has {sum} {things}.", "Now there are {sum} {things}."),
+    ),
+    Move(
+        kind="div",
+        only=(2, 3, 4, 5, 6),
+        say=(
+            "{name} shares the {things} equally among {n} boxes and keeps one box.",
+            "{They} puts the {things} into {n} equal piles and takes one pile.",
+        ),
+        steps=("One part has {sum} {things}.", "Each part is {sum} {things}."),
+    ),
+    *(_left_after(share, parts) for share, parts in _SHARES),
+)
+
+SCENES: tuple[Scene, ...] = (
+    Scene(
+        name="own",
+        openings=(
+            "{name} has {n} {things}.",
+            "There are {n} {things} in {name}'s {place}.",
+            "{name} keeps {n} {things} in {their} {place}.",
+        ),
+        things=_THINGS,
+        places=("box", "bag", "room", "garden", "basket", "school"),
+        moves=_OWN,
+        asks=("How many {things} does {name} have now?", "How many {things} are there in the end?"),
+    ),
+    Scene(
+        name="compare",
+        openings=("{name} has {n} {things}.", "In {name}'s {place} there are {n} {things}."),
+        things=_THINGS,
+        places=("shop", "class", "garden", "house"),
+        moves=_COMPARE,
+        asks=("How many {things} does {name} have?",),
+    ),
+    Scene(
+        name="money",
+        money=True,
+        openings=(
+            "{name} has ${n}.",
+            "{name} earns ${n} at the {place}.",
+            "{name} saved ${n} from working at the {place}.",
+        ),
+        things=("tickets", "shirts", "pens", "cakes", "lamps", "games"),
+        places=("market", "farm", "shop", "school", "bakery"),
+        moves=(
+            Move(
+                kind="add",
+                say=("{other} gives {name} ${n}.", "{They} then earns ${n} more.", "{name} finds ${n}."),
+                steps=("{name} then has ${sum}.", "That makes ${sum}."),
+            ),
+            Move(
+                kind="sub",
+                say=(
+                    "{name} spends ${n} on {things}.",
+                    "{They} pays ${n} for lunch.",
+                    "{name} buys {things} for ${n}.",
+                ),
+                steps=("{name} has ${sum} left.", "After paying, ${sum} is left."),
+            ),
+            Move(
+                kind="mul",
+                only=(2, 3, 4, 5),
+                say=("{They} gets the same amount each day for {n} days.", "This happens {n} times."),
+                steps=("In total that is ${sum}.", "{name} then has ${sum}."),
+            ),
+            Move(
+                kind="div",
+                only=(2, 3, 4, 5, 6),
+                say=(
+                    "The money is split equally among {n} people, {name} being one of them.",
+                    "{name} puts the money into {n} equal parts and keeps one.",
+                ),
+                steps=("Each part is ${sum}.", "{name} keeps ${sum}."),
+            ),
+            *(
+                Move(
+                    kind="div",
+                    only=(parts,),
+                    say=(f"{{name}} keeps {share} of the money and spends the rest.",),
+                    steps=("That is ${sum}.", f"{share.capitalize()} of it is ${{sum}}."),
+                )
+                for share, parts in _SHARES
+            ),
+        ),
+        asks=("How much money does {name} have now, in dollars?", "How many dollars is that?"),
+    ),
+    Scene(
+        name="trade",
+        openings=(
+            "A {place} sells {n} {things} a day.",
+            "{name}'s {place} makes {n} {things} every day.",
+            "{name} packs {n} {things} into each crate at the {place}.",
+        ),
+        things=("loaves", "pies", "chairs", "bottles", "bags", "cups", "jars", "kites"),
+        places=("bakery", "shop", "factory", "farm", "market"),
+        moves=(
+            Move(
+                kind="mul",
+                only=(2, 3, 4, 5, 6, 7),
+                say=("This is done {n} times.", "The same is done on {n} days."),
+                steps=("All together that is {sum} {things}.", "That gives {sum} {things}."),
+            ),
+            Move(
+                kind="sub",
+                say=("{n} of the {things} break.", "Of all these, {n} are sent back."),
+                steps=("Then {sum} {things} are left.", "That leaves {sum} {things}."),
+            ),
+            Move(
+                kind="add",
+                say=("Another {n} {things} come from {other}.", "{other} brings {n} more {things}."),
+                steps=("With these there are {sum} {things}.", "That makes {sum} {things}."),
+            ),
+            Move(
+                kind="div",
+                only=(2, 3, 4, 5, 6, 8),
+                say=(
+                    "The {things} are shared equally among {n} shops, and {name} runs one of them.",
+                    "They are sent in {n} equal loads. {name} unpacks one load.",
+                ),
+                steps=("One part is {sum} {things}.", "{name} gets {sum} {things}."),
+            ),
+        ),
+        asks=("How many {things} are there in the end?", "What is the final number of {things}?"),
+    ),
+    Scene(
+        name="travel",
+        openings=(
+            "{name} rides {n} {things} to the {place}.",
+            "It is {n} {things} from {name}'s home to the {place}.",
+        ),
+        things=("miles", "kilometers", "blocks"),
+        places=("lake", "city", "school", "beach", "park"),
+        moves=(
+            Move(
+                kind="add",
+                say=("Then {they} goes {n} {things} further.", "A detour adds {n} {things}."),
+                steps=("That is {sum} {things}.", "The way is then {sum} {things}."),
+            ),
+            Move(
+                kind="sub",
+                say=("A shortcut saves {n} {things}.", "{other} drives {name} for {n} {things} of this."),
+                steps=("That leaves {sum} {things}.", "The way is then {sum} {things}."),
+            ),
+            Move(
+                kind="mul",
+                only=(2, 3, 4, 5),
+                say=("{name} makes the whole trip {n} times.", "{other}'s trip is {n} times as long."),
+                steps=("In total that is {sum} {things}.", "That is {sum} {things}."),
+            ),
+            Move(
+                kind="div",
+                only=(2, 3, 4, 5),
+                say=(
+                    "{name} takes {n} days for it, going equally far each day. Now one day is over.",
+                    "{name} stops after one of {n} equal parts.",
+                ),
+                steps=("One part is {sum} {things}.", "That is {sum} {things}."),
+            ),
+        ),
+        asks=("How many {things} is that?", "How long is it in the end, in {things}?"),
+    ),
+)
+
+DISTRACTORS = (
+    "{bystander} is {n} years old.",
+    "{bystander} has {n} dogs and cats at home.",
+    "It is {n} minutes past noon.",
+    "The bus to town costs {n} cents.",
+    "There are {n} trees along the street.",
+    "{bystander} once read {n} pages in a day.",
+)

@@ -1,0 +1,1 @@
+"""Text to tokens and back: the tokenizer and its fingerprint, the chat template, the batches."""

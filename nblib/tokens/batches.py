@@ -1,0 +1,169 @@
+"""Prompts and completions to padded batches: token ids, the loss mask, buckets by length.
+
+The loss mask is 1 on the tokens to be learnt (the completion and its end-of-turn marker) and 0 on
+the prompt and the padding. Nothing is ever cut: an example that is too long is counted and left
+out, because a cut one never shows the model the end of its answer.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import grain
+import numpy as np
+import sentencepiece as spm
+from jaxtyping import Float, Int
+from tunix.sft.peft_trainer import TrainingInput
+
+from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID
+
+# Each length is one compilation of the step; rows are padded to the next one.
+BUCKETS = (128, 192, 256, 384, 512, 768, 1024, 2048)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizedExample:
+    """One example as token ids and loss mask, both of its own length T."""
+
+    id: str
+    tokens: Int[np.ndarray, "T"]  # noqa: F821
+    loss_mask: Float[np.ndarray, "T"]  # noqa: F821
+
+
+def encode_example(
+    tokenizer: spm.SentencePieceProcessor,
+    *,
+    id: str,
+    prompt: str,
+    completion: str,
+    end: str = END_OF_TURN,
+) -> TokenizedExample:
+    """Tokenise one example: BOS, prompt (mask 0), completion and `end` (mask 1).
+
+    Prompt and completion are tokenised apart, as they are when the model answers. An empty
+    prompt gives a text to learn as a whole.
+
+        tokens     <bos> <start_of_turn> user ... model \\n <reasoning> ... </answer> <end_of_turn>
+        loss_mask    0         0          0   ...   0    0       1      ...     1           1
+    """
+    head = [tokenizer.bos_id(), *tokenizer.encode(prompt)]
+    tail = tokenizer.encode(completion + end)
+    return TokenizedExample(
+        id=id,
+        tokens=np.array(head + tail, np.int32),
+        loss_mask=np.array([0] * len(head) + [1] * len(tail), np.float32),
+    )
+
+
+def drop_too_long(
+    examples: Sequence[TokenizedExample], max_length: int
+) -> tuple[tuple[TokenizedExample, ...], int]:
+    """Return the examples of at most `max_length` tokens, and how many were longer.
+
+    Raises ValueError when none is left.
+    """
+    kept = tuple(example for example in examples if len(example.tokens) <= max_length)
+    if not kept:
+        longest = max((len(example.tokens) for example in examples), default=0)
+        raise ValueError(
+            f"MAX_LENGTH {max_length} leaves none of {len(examples)} examples "
+            f"(the longest has {longest} tokens): raise it"
+        )
+    return kept, len(examples) - len(kept)
+
+
+def length_summary(examples: Sequence[TokenizedExample]) -> str:
+    """Return how long the examples are, in tokens, and how many of the tokens are learnt."""
+    lengths = np.array([len(example.tokens) for example in examples])
+    learnt = np.mean([example.loss_mask.sum() for example in examples])
+    median, p95 = np.percentile(lengths, [50, 95])
+    return (
+        f"{len(examples)} examples: {lengths.mean():.0f} tokens on average ({learnt:.0f} learnt), "
+        f"median {median:.0f}, 95th percentile {p95:.0f}, longest {lengths.max()}"
+    )
+
+
+def batch_stream(
+    examples: Sequence[TokenizedExample],
+    *,
+    tokens_per_batch: int,
+    epochs: int,
+    seed: int,
+    shuffle: bool = True,
+    row_multiple: int = 1,
+) -> grain.MapDataset:
+    """Return the batches of `epochs` passes over the examples, the same ones for the same seed.
+
+    Rows of similar length share a batch of about `tokens_per_batch` tokens, padding included; the
+    number of rows is a multiple of `row_multiple` (the devices that share a batch). Each example
+    appears exactly once an epoch; the last batch of a length is filled up with empty rows.
+    """
+    plan = _plan(examples, tokens_per_batch, epochs, seed, shuffle, row_multiple)
+    return grain.MapDataset.source(plan).map(lambda entry: collate(examples, *entry))
+
+
+def collate(
+    examples: Sequence[TokenizedExample], indices: Sequence[int], length: int, rows: int
+) -> TrainingInput:
+    """Pad the chosen examples to `rows` rows of `length` tokens.
+
+    In Tunix's record the mask of the tokens to be learnt is called `input_mask`.
+    """
+    tokens = np.full((rows, length), PAD_ID, np.int32)
+    loss_mask = np.zeros((rows, length), np.float32)
+    for row, index in enumerate(indices):
+        example = examples[index]
+        tokens[row, : len(example.tokens)] = example.tokens
+        loss_mask[row, : len(example.tokens)] = example.loss_mask
+    return TrainingInput(input_tokens=tokens, input_mask=loss_mask)
+
+
+def bucket_of(length: int) -> int:
+    """Return the padded length for an example of `length` tokens."""
+    return next((bucket for bucket in BUCKETS if length <= bucket), length)
+
+
+_Entry = tuple[list[int], int, int]  # indices, padded length, rows
+
+
+def _plan(
+    examples: Sequence[TokenizedExample],
+    tokens_per_batch: int,
+    epochs: int,
+    seed: int,
+    shuffle: bool,
+    row_multiple: int,
+) -> list[_Entry]:
+    """Return which examples go into which batch, for all epochs."""
+    rng = random.Random(f"batches/{seed}")
+    plan: list[_Entry] = []
+    for _ in range(epochs):
+        order = list(range(len(examples)))
+        if shuffle:
+            rng.shuffle(order)
+        epoch = list(_pack_epoch(examples, order, tokens_per_batch, row_multiple))
+        if shuffle:
+            rng.shuffle(epoch)
+        plan += epoch
+    return plan
+
+
+def _pack_epoch(
+    examples: Sequence[TokenizedExample], order: Sequence[int], tokens_per_batch: int, multiple: int
+) -> Iterator[_Entry]:
+    """Yield the batches of one epoch: full ones as they fill up, the rest at the end."""
+    waiting: dict[int, list[int]] = {}
+    rows_of: dict[int, int] = {}
+    for index in order:
+        length = bucket_of(len(examples[index].tokens))
+        rows = rows_of.setdefault(
+            length, max(1, tokens_per_batch // length // multiple) * multiple
+        )
+        queue = waiting.setdefault(length, [])
+        queue.append(index)
+        if len(queue) == rows:
+            yield queue, length, rows
+            waiting[length] = []
+    for length, queue in sorted(waiting.items()):
+        if queue:
+            yield queue, length, rows_of[length]

@@ -1,0 +1,1 @@
+"""Training: the loss, the supervised trainer, checkpoints that survive a kill."""

@@ -1,0 +1,53 @@
+"""The two optimizers: AdamW for adapters, Muon for a model trained from scratch.
+
+Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) orthogonalises the update of
+each weight matrix; embeddings and norms go to AdamW. On the foundation's text it reached AdamW's
+loss of 200 steps in about 110.
+"""
+
+from typing import Any
+
+import jax
+import optax
+from optax.contrib import MuonDimensionNumbers, muon
+
+NAMES = ("adamw", "muon")
+_ADAM_SHARE = 0.5  # of Muon's learning rate, for what is no matrix
+_UPDATE_RMS = 0.2  # Muon's updates then have the size of AdamW's (Liu et al. 2025, 2502.16982)
+# Which axes of a weight are summed over and which are produced, by the module that holds it.
+_MATRIX_AXES = {
+    "attn_vec_einsum": MuonDimensionNumbers((0, 1), (2,)),  # N H D
+    "q_einsum": MuonDimensionNumbers((1,), (0, 2)),  # N D H
+    "kv_einsum": MuonDimensionNumbers((2,), (3,)),  # 2 K D H
+    "qkv_einsum": MuonDimensionNumbers((2,), (3,)),  # 3 N D H
+    "kernel": MuonDimensionNumbers((0,), (1,)),  # D F
+}
+
+
+def build_optimizer(
+    name: str, schedule: optax.Schedule, *, weight_decay: float, clip_norm: float
+) -> optax.GradientTransformation:
+    """Return a named optimizer behind gradient clipping. Raises ValueError for another name."""
+    if name == "adamw":
+        optimizer = optax.adamw(schedule, b2=0.98, weight_decay=weight_decay)
+    elif name == "muon":
+        optimizer = muon(
+            schedule,
+            adam_learning_rate=lambda step: _ADAM_SHARE * schedule(step),
+            muon_weight_dimension_numbers=_matrix_axes,
+            weight_decay=weight_decay,
+            consistent_rms=_UPDATE_RMS,
+        )
+    else:
+        raise ValueError(f"optimizer {name!r} is unknown: expected one of {', '.join(NAMES)}")
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+
+
+def _matrix_axes(params: Any) -> Any:
+    """Return each leaf's matrix axes, None where AdamW is to be used."""
+
+    def axes(path: tuple[Any, ...], leaf: jax.Array) -> MuonDimensionNumbers | None:
+        names = jax.tree_util.keystr(path)
+        return next((axes for name, axes in _MATRIX_AXES.items() if f"'{name}'" in names), None)
+
+    return jax.tree_util.tree_map_with_path(axes, params)

@@ -1,0 +1,258 @@
+"""Supervised fine-tuning with Tunix's PeftTrainer, in adapters or in full.
+
+Whether LoRA or all weights are trained is decided by what the model holds: adapters, if it has
+any. One call trains, logs every step to `metrics.jsonl`, saves as asked, stops cleanly on SIGTERM
+or at a deadline, and goes on from the last whole checkpoint of its folder.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from tunix.sft import hooks
+from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig, TrainingInput
+
+from nblib.runs import append_jsonl, read_jsonl, write_jsonl
+from nblib.tokens.tokenizer import PAD_ID
+from nblib.training.checkpoints import (
+    checkpointing_options,
+    latest_step,
+    prepare_checkpoints,
+    seal_checkpoints,
+)
+from nblib.training.loss import model_inputs, next_token_loss
+from nblib.training.optimizers import build_optimizer
+
+_LOG_EVERY_S = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig:
+    """How to train; validated on construction."""
+
+    learning_rate: float  # peak
+    optimizer: str = "adamw"  # adamw, muon
+    warmup_share: float = 0.05  # of all steps
+    final_share: float = 0.1  # of the peak, at the end of the cosine
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    accumulation: int = 1  # batches a step
+    evaluations: int = 8  # of the validation loss, spread over the run
+    save_interval: str = "30 min"
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate {self.learning_rate} must be above 0")
+        if not 0 <= self.warmup_share < 1 or not 0 <= self.final_share <= 1:
+            raise ValueError(
+                f"warmup_share {self.warmup_share} and final_share {self.final_share}: shares of 1"
+            )
+        if self.accumulation < 1 or self.evaluations < 1:
+            raise ValueError(
+                f"accumulation {self.accumulation} and evaluations {self.evaluations} "
+                "must be at least 1"
+            )
+        checkpointing_options(self.save_interval)
+
+
+class TrainingStopped(RuntimeError):
+    """Training was asked to stop; what it had is saved and can be gone on from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training left: steps done of steps planned, and the step it began at."""
+
+    steps: int
+    planned: int
+    resumed_at: int
+
+
+def learning_rate_schedule(config: SftConfig, steps: int) -> optax.Schedule:
+    """Return warm-up and cosine decay over `steps`."""
+    return optax.schedules.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate,
+        warmup_steps=max(1, round(config.warmup_share * steps)),
+        decay_steps=max(2, steps),
+        end_value=config.final_share * config.learning_rate,
+    )
+
+
+def train(
+    model: nnx.Module,
+    batches: Sequence[TrainingInput],
+    config: SftConfig,
+    *,
+    folder: Path,
+    metrics_path: Path,
+    identity: Mapping[str, Any],
+    mesh: jax.sharding.Mesh,
+    val_batches: Sequence[TrainingInput] = (),
+    deadline_s: float = float("inf"),
+) -> Trained:
+    """Train `model` in place on `batches`, in order; resume if `folder` holds checkpoints.
+
+    Args:
+        model: trained in its adapters if it has any, else in full.
+        batches: all batches of the run, the same on every start (a sequence of TrainingInput).
+        config: how to train.
+        folder: the run's checkpoints.
+        metrics_path: one record a step: step, loss, learning_rate, grad_norm, tokens, seconds;
+            and step, val_loss after each evaluation.
+        identity: what must agree for a checkpoint to be continued.
+        mesh: the devices.
+        val_batches: evaluated before the first step and `evaluations` times on the way.
+        deadline_s: stop cleanly after this many seconds.
+
+    Raises TrainingStopped after SIGTERM, with everything saved; ForeignCheckpoint when the folder
+    belongs to other parameters; ValueError when there is nothing to train on.
+    """
+    planned = len(batches) // config.accumulation
+    if planned == 0:
+        raise ValueError(f"{len(batches)} batches are fewer than accumulation {config.accumulation}")
+    schedule = learning_rate_schedule(config, planned)
+    steps_folder = prepare_checkpoints(folder, {**identity, **asdict(config), "steps": planned})
+    resumed_at = latest_step(folder)
+    _forget_metrics_after(metrics_path, resumed_at)
+    watch = _Watch(folder, metrics_path, schedule, planned, config.accumulation, resumed_at)
+    optimizer = build_optimizer(
+        config.optimizer,
+        schedule,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+    )
+    with mesh:
+        trainer = PeftTrainer(
+            model,
+            optimizer,
+            TrainingConfig(
+                eval_every_n_steps=max(1, planned // config.evaluations),
+                gradient_accumulation_steps=config.accumulation if config.accumulation > 1 else None,
+                checkpoint_root_directory=str(steps_folder.resolve()),
+                checkpointing_options=checkpointing_options(config.save_interval),
+                metrics_logging_options=None,  # anything else would call wandb.init
+            ),
+        )
+        trainer = trainer.with_gen_model_input_fn(model_inputs).with_loss_fn(next_token_loss)
+        trainer.with_training_hooks(watch)
+        with _on_sigterm(watch.stop):
+            stream = watch.watched(batches[: planned * config.accumulation], deadline_s)
+            trainer.train(stream, val_batches or None)
+    seal_checkpoints(folder)
+    if watch.stopped_by:
+        raise TrainingStopped(
+            f"{watch.stopped_by}: saved at step {trainer.train_steps} of {planned} in {folder}. "
+            "Run the same command again to go on."
+        )
+    return Trained(steps=trainer.train_steps, planned=planned, resumed_at=resumed_at)
+
+
+class _Watch(hooks.TrainingHooks):
+    """Sees each step: logs it, seals checkpoints, ends the stream when asked to."""
+
+    def __init__(
+        self,
+        folder: Path,
+        metrics_path: Path,
+        schedule: optax.Schedule,
+        planned: int,
+        accumulation: int,
+        resumed_at: int,
+    ) -> None:
+        self.stopped_by = ""
+        self._folder, self._metrics_path = folder, metrics_path
+        self._schedule, self._planned, self._accumulation = schedule, planned, accumulation
+        self._resumed_at = resumed_at
+        self._tokens: list[int] = []  # of each batch handed out, counted without padding
+        self._last_time = self._last_print = time.perf_counter()
+
+    def stop(self, reason: str) -> None:
+        """End the stream before the next batch."""
+        self.stopped_by = reason
+
+    def watched(
+        self, batches: Iterable[TrainingInput], deadline_s: float
+    ) -> Iterator[TrainingInput]:
+        """Yield the batches until asked to stop or until the deadline."""
+        start = time.perf_counter()
+        for batch in batches:
+            if self.stopped_by or time.perf_counter() - start > deadline_s:
+                return
+            self._tokens.append(int(np.count_nonzero(batch.input_tokens != PAD_ID)))
+            yield batch
+
+    def on_train_start(self, train_ctx: PeftTrainer) -> None:
+        self._last_time = self._last_print = time.perf_counter()
+
+    def on_train_step_start(self, train_ctx: PeftTrainer) -> None:
+        seal_checkpoints(self._folder)  # the step before may have saved
+
+    def on_train_step_end(
+        self, train_ctx: PeftTrainer, train_step: int, train_loss: float
+    ) -> None:
+        now = time.perf_counter()
+        first = (train_step - 1) * self._accumulation
+        append_jsonl(
+            self._metrics_path,
+            {
+                "step": train_step,
+                "loss": float(train_loss),
+                "learning_rate": float(self._schedule(train_step - 1)),
+                "grad_norm": _newest(train_ctx, "grad_norm", "train"),
+                "tokens": sum(self._tokens[first : first + self._accumulation]),
+                "seconds": now - self._last_time,
+            },
+        )
+        self._last_time = now
+        if now - self._last_print > _LOG_EVERY_S or train_step in (1, self._planned):
+            self._last_print = now
+            print(f"step {train_step:>5} of {self._planned}  loss {train_loss:.3f}", flush=True)
+
+    def on_eval_step_start(self, train_ctx: PeftTrainer) -> None:
+        pass
+
+    def on_eval_step_end(self, train_ctx: PeftTrainer, eval_loss: float) -> None:
+        val_loss = _newest(train_ctx, "loss", "eval")
+        record = {"step": train_ctx.train_steps, "val_loss": val_loss}
+        append_jsonl(self._metrics_path, record)
+        print(f"step {train_ctx.train_steps:>5} of {self._planned}  validation loss {val_loss:.3f}")
+        self._last_time = time.perf_counter()
+
+    def on_train_end(self, train_ctx: PeftTrainer) -> None:
+        pass
+
+
+def _newest(trainer: PeftTrainer, name: str, mode: str) -> float:
+    return float(trainer.metrics_logger.get_metric_history("", name, mode)[-1])
+
+
+def _forget_metrics_after(path: Path, step: int) -> None:
+    """Drop the records of steps that a killed run logged after its last checkpoint."""
+    if path.is_file():
+        write_jsonl(path, [record for record in read_jsonl(path) if record["step"] <= step])
+
+
+class _on_sigterm:  # noqa: N801 -- reads as a function where it is used
+    """Within the block, SIGTERM calls `stop` instead of ending the process."""
+
+    def __init__(self, stop: Callable[[str], None]) -> None:
+        self._stop = stop
+
+    def __enter__(self) -> None:
+        def handle(signum: int, frame: FrameType | None) -> None:
+            self._stop("SIGTERM")
+
+        self._before = signal.signal(signal.SIGTERM, handle)
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)

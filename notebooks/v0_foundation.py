@@ -1,0 +1,251 @@
+# %% [markdown]
+# # v0 · Foundation: a small Gemma 3 from nothing
+#
+# Trains a Gemma-3-architecture model of 1.5 M parameters on word problems that are made here, so
+# that every later notebook has a model to start from with nothing downloaded.
+#
+# | | |
+# |---|---|
+# | **Goal** | a model that answers one- and two-step word problems in plain form, `#### N` |
+# | **Hardware** | a laptop's CPU with 2 cores |
+# | **Minutes** | recipe `quick`: under 10; recipe `full`, which makes the model that ships: under 120 |
+# | **Inputs** | none; recipe `full` also reads GSM8K's training text where it is found |
+# | **Outputs** | `runs/v0_foundation/<run>/export/`, a Hugging Face model folder; figures; a report |
+# | **Next** | `v1_sft_format` teaches this model to show its work |
+
+# %% [markdown]
+# ## Imports
+# All that is done lives in `nblib`; the notebook only says what is done, in which order, and why.
+
+# %%
+import time
+
+from IPython.display import Image, Markdown, display
+
+from nblib.delivery.place import where_am_i
+from nblib.delivery.profiles import foundation_settings, gsm8k_folder
+from nblib.evaluation.evaluate import evaluate
+from nblib.evaluation.foundation import foundation_manifest, foundation_verdicts
+from nblib.evaluation.generate import Decoding
+from nblib.evaluation.plots import figure_png, plot_levels, plot_training
+from nblib.evaluation.report import write_report
+from nblib.evaluation.samples import pick_samples
+from nblib.evaluation.tables import stage_table
+from nblib.evaluation.verdicts import verdict_table
+from nblib.models.gemma3 import init_model, model_config, parameter_count, save_model
+from nblib.models.mesh import device_mesh
+from nblib.runs import finish_run, read_jsonl, start_run, write_jsonl, write_manifest
+from nblib.sources.foundation import foundation_rows
+from nblib.tasks.formats import HASH
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.task import for_format
+from nblib.tokens.batches import batch_stream, drop_too_long, length_summary
+from nblib.tokens.corpus import corpus_texts, encode_documents, foundation_documents
+from nblib.tokens.tokenizer import fingerprint, train_tokenizer
+from nblib.training.sft import SftConfig, train
+
+started = time.monotonic()
+
+# %% [markdown]
+# ## Parameters
+# `0`, `""` and `[]` mean "from the recipe". Set any of them to change one thing.
+
+# %% tags=["parameters"]
+PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
+RECIPE = "quick"  # quick, full
+SIZE = "embedded"  # embedded, tiny, small, medium
+DIFFICULTY_FILTER = []  # levels to train on, for example [1, 2]
+NUM_SAMPLES = 0  # built-in training problems
+NUM_EPOCHS = 0
+MAX_LENGTH = 0  # tokens; longer texts are counted and left out, never cut
+BATCH_TOKENS = 0  # tokens a batch, padding included
+GRADIENT_ACCUMULATION = 1  # batches a step
+LEARNING_RATE = 0.0
+EVAL_SAMPLES = 0  # held-out problems, shared by the levels
+SAVE_INTERVAL = ""  # "100 steps" or "10 min"
+GSM8K_DIR = ""  # folder of train.jsonl and test.jsonl; "" asks NBLIB_GSM8K_DIR
+SEED = 0
+
+# %% [markdown]
+# ## Configuration
+# What the recipe filled in, where this runs, and the folder that will hold all it leaves. A run
+# that was killed is found again by its parameters and goes on.
+
+# %%
+settings = foundation_settings(
+    RECIPE,
+    PROFILE,
+    levels=DIFFICULTY_FILTER,
+    num_samples=NUM_SAMPLES,
+    num_epochs=NUM_EPOCHS,
+    max_length=MAX_LENGTH,
+    batch_tokens=BATCH_TOKENS,
+    learning_rate=LEARNING_RATE,
+    eval_samples=EVAL_SAMPLES,
+    save_interval=SAVE_INTERVAL,
+)
+parameters = {**settings, "size": SIZE, "accumulation": GRADIENT_ACCUMULATION, "seed": SEED}
+run = start_run("v0_foundation", parameters)
+mesh = device_mesh()
+print(where_am_i())
+display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.items())))
+
+# %% [markdown]
+# ## Problems
+# Stories told from a seed, with as many steps as their level says. The held-out ones share no
+# question and no (template, numbers) pair with the training ones.
+
+# %%
+rows = foundation_rows(
+    settings["levels"],
+    settings["num_samples"],
+    held_out=settings["eval_samples"],
+    gsm8k_epochs=settings["gsm8k_epochs"],
+    gsm8k_folder=gsm8k_folder(GSM8K_DIR),
+    seed=SEED,
+)
+print("\n".join(rows.notes))
+print(f"\n{rows.train[0].question}\n{rows.train[0].answer}")
+
+# %% [markdown]
+# ## Tokenizer
+# 544 pieces: the 256 bytes, so that no text is lost, and the commonest fragments. Digits are split
+# and the chat markers are single pieces, as in Gemma's own tokenizer.
+
+# %%
+documents = foundation_documents(rows.train, seed=SEED)
+val_documents = foundation_documents(rows.validation, seed=SEED)
+tokenizer = train_tokenizer(corpus_texts(documents[:: len(documents) // 4000 + 1]), vocab_size=544)
+print(tokenizer.encode(documents[0].completion, out_type=str))
+
+# %% [markdown]
+# ## Tokens
+# Most texts are chats, in the surface form that the later notebooks write; some carry the system
+# prompt, some the annotations of GSM8K, and a few only practise the tags.
+
+# %%
+examples, too_long = drop_too_long(encode_documents(tokenizer, documents), settings["max_length"])
+val_examples, _ = drop_too_long(encode_documents(tokenizer, val_documents), settings["max_length"])
+print(length_summary(examples))
+print(f"{too_long} of {len(documents)} texts were longer than {settings['max_length']}: left out")
+print(f"\n{documents[1].prompt}{documents[1].completion}")
+
+# %% [markdown]
+# ## Model
+# Tunix's own Gemma 3 at a size that a laptop can train: five layers attend to a window, the sixth
+# to everything.
+
+# %%
+config = model_config(SIZE)
+model = init_model(config, seed=SEED)
+print(f"{parameter_count(model):,} parameters, {config.num_layers} layers, width {config.embed_dim}")
+
+# %% [markdown]
+# ## Training
+# The same trainer that the fine-tuning uses, here on all weights. Each line is about 15 seconds.
+
+# %%
+batching = {"tokens_per_batch": settings["batch_tokens"], "row_multiple": mesh.shape["fsdp"]}
+batches = batch_stream(examples, epochs=settings["num_epochs"], seed=SEED, **batching)
+sft_config = SftConfig(
+    learning_rate=settings["learning_rate"],
+    weight_decay=0.05,
+    accumulation=GRADIENT_ACCUMULATION,
+    optimizer="muon",
+    save_interval=settings["save_interval"],
+)
+trained = train(
+    model,
+    batches,
+    sft_config,
+    folder=run.checkpoints,
+    metrics_path=run.path / "metrics.jsonl",
+    identity={"data": rows.sha256, "tokenizer": fingerprint(tokenizer), "size": SIZE, "seed": SEED},
+    mesh=mesh,
+    val_batches=batch_stream(val_examples, epochs=1, seed=SEED, shuffle=False, **batching),
+)
+
+# %%
+history = read_jsonl(run.path / "metrics.jsonl")
+loss_figure = plot_training(history, seed=SEED, title="Foundation: loss on answers")
+display(Image(figure_png(loss_figure)))
+
+# %% [markdown]
+# ## Evaluation
+# Held-out problems, asked in the model's own form and answered greedily.
+
+# %%
+task = for_format(GSM8K, HASH)
+held_out = task.examples(rows.test)
+decoding = Decoding(max_new_tokens=160, seed=SEED)
+stage = evaluate(model, tokenizer, task, held_out, decoding, stage="base", mesh=mesh)
+write_jsonl(run.path / "predictions.jsonl", stage.records)
+display(Markdown(stage_table({"base": stage.metrics})))
+
+# %%
+level_figure = plot_levels({"base": stage.by_level}, seed=SEED)
+display(Image(figure_png(level_figure)))
+
+# %% [markdown]
+# ## Verdict
+# What the field's experience asks of a run that learnt something. Where a line says NOT MET, its
+# last column says what to try next.
+
+# %%
+verdicts = foundation_verdicts(history, stage)
+print(verdict_table(verdicts))
+
+# %% [markdown]
+# ## Samples
+# One problem of each kind: read them before believing a number.
+
+# %%
+samples = pick_samples(stage.records, count=4, seed=SEED)
+for sample in samples:
+    print(f"{sample['question']}\n  wanted {sample['reference']}\n")
+    print(f"{sample['stages']['base']['completion']}\n{'-' * 60}")
+
+# %% [markdown]
+# ## Export
+# A Hugging Face folder, in bf16, with a manifest of how it was made and what it can do.
+
+# %%
+manifest = foundation_manifest(parameters, rows, stage, history, steps=trained.steps)
+save_model(model, tokenizer, run.export, manifest=manifest, dtype="bfloat16")
+hashes = {"data": rows.sha256, "tokenizer": fingerprint(tokenizer)}
+write_manifest(run, hashes=hashes, devices=where_am_i().devices)
+
+# %% [markdown]
+# ## Result
+
+# %%
+write_report(
+    run.path / "report.html",
+    title="v0 · Foundation",
+    lead="A Gemma-3-architecture model trained from nothing on word problems.",
+    facts={"model": SIZE, "data": rows.origin, "steps": str(trained.steps)},
+    verdicts=verdicts,
+    stages={"base": stage.metrics},
+    figures={"Loss while training": loss_figure, "Right answers by level": level_figure},
+    samples=samples,
+    config=parameters,
+    manifest=manifest,
+)
+result = {
+    "notebook": "v0_foundation",
+    "profile": settings["profile"],
+    "seed": SEED,
+    "wall_s": time.monotonic() - started,
+    "model": SIZE,
+    "data": rows.origin,
+    "stages": {"base": stage.metrics},
+    "levels": {"base": stage.by_level},
+}
+finish_run(run, result)
+print(f"{run.path}: {result['wall_s'] / 60:.1f} minutes")
+
+# %% [markdown]
+# ## Summary
+# The model reads a word problem and writes its steps and `#### N`. It has never been shown
+# `<reasoning>` and `<answer>` together. **Next:** `v1_sft_format` teaches that, from this export
+# (`-p MODEL runs/v0_foundation/latest/export`) or from the one that ships with `nblib`.

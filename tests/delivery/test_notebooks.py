@@ -1,0 +1,170 @@
+"""Tiny notebooks, run for real by the command line in a process of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+HEAD = '# %% [markdown]\n# # Toy\n\n# %% tags=["parameters"]\nCOUNT = 1\nNAME = "x"\n\n'
+START = 'from nblib.runs import start_run\nrun = start_run("toy", {"NAME": NAME})\n'
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """Write notebooks/toy.py: what comes after the parameters."""
+
+    def write(body, head=HEAD):
+        path = tmp_path / "notebooks" / "toy.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{head}# %%\n{body}\n")
+
+    return write
+
+
+def environment(folder):
+    checkout = str(Path(__file__).parents[2])
+    return os.environ | {"NBLIB_RUNS_DIR": str(folder / "runs"), "PYTHONPATH": checkout}
+
+
+def run(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "nblib", "run", *arguments],
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_good_run_leaves_the_executed_notebook_in_its_folder(toy, tmp_path):
+    toy(
+        START
+        + "import os, sys\n"
+        + "print('count', COUNT + 1, NAME)\n"
+        + "print(sys.executable)\n"
+        + "print(os.environ['TQDM_MININTERVAL'], os.environ['GLIBC_TUNABLES'], sep='\\n')"
+    )
+    done = run(tmp_path, "toy", "-p", "COUNT", "41", "-p", "NAME", "7")
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs" / "toy").iterdir()
+    said = done.stdout.splitlines()
+    assert said[:3] == ["count 42 7", sys.executable, "30"]
+    assert "glibc.malloc.hugetlb=1" in said[3] or sys.platform != "linux"
+    assert said[-1] == f"done: {folder}"
+    assert done.stderr == ""
+    executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
+    outputs = [cell.outputs for cell in executed.cells if cell.cell_type == "code"]
+    assert outputs[-1][0].text.startswith("count 42 7")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-p", "CONT", "3"), "unknown parameter CONT; did you mean COUNT?"),
+        (("-p", "COUNT", "three"), "parameter COUNT takes int (default 1), got text: three"),
+    ],
+)
+def test_a_wrong_parameter_stops_before_anything_runs(toy, tmp_path, arguments, said):
+    toy("open('began', 'w')")
+    failed = run(tmp_path, "toy", *arguments)
+    assert failed.returncode == 1 and said in failed.stderr
+    assert len(failed.stderr.splitlines()) <= 3 and failed.stdout == ""
+    assert not (tmp_path / "began").exists()
+
+
+def test_a_notebook_without_the_tag_is_refused(toy, tmp_path):
+    toy("print(1)", head="")
+    failed = run(tmp_path, "toy")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("nblib: notebooks/toy.py: no cell is tagged 'parameters'")
+    assert len(failed.stderr.splitlines()) == 1
+
+
+def test_a_failing_cell_is_named_with_its_error_and_kept(toy, tmp_path):
+    toy(START + 'raise ValueError("model 50304, tokenizer 544")')
+    failed = run(tmp_path, "toy")
+    kept = tmp_path / "runs" / "toy" / "failed.ipynb"
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines() == [
+        "nblib: toy: cell In [2] failed: ValueError: model 50304, tokenizer 544",
+        "the cell begins: from nblib.runs import start_run",
+        f"the executed notebook: {kept}",
+    ]
+    outputs = [cell.get("outputs") for cell in nbformat.read(kept, as_version=4).cells]
+    assert any(output and output[0].output_type == "error" for output in outputs)
+
+
+def test_a_dead_kernel_is_named_by_its_cell(toy, tmp_path):
+    toy("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    failed = run(tmp_path, "toy")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("nblib: toy: cell In [2]: Kernel died")
+
+
+WAIT = """\
+import os, pathlib, signal, time
+
+class Stopped(Exception):
+    pass
+
+def save(*_):
+    pathlib.Path("saved").write_text("checkpoint")
+    raise Stopped
+
+signal.signal(signal.SIGTERM, save)
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def waiting(toy, tmp_path):
+    """A run whose cell waits, with its kernel's pid."""
+    toy(WAIT)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nblib", "run", "toy"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    yield process, int(process.stdout.readline())
+    process.kill()
+    process.communicate()
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")  # dead, but not yet waited for by its new parent
+    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_lets_the_notebook_save_first(waiting, tmp_path, signum, code):
+    process, kernel = waiting
+    process.send_signal(signum)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert (tmp_path / "saved").read_text() == "checkpoint"
+    assert said == "nblib: toy was stopped; run the same command again: it resumes\n"
+    assert not is_alive(kernel)
+
+
+def test_a_kernel_does_not_outlive_a_killed_run(waiting):
+    process, kernel = waiting
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while is_alive(kernel) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not is_alive(kernel)

@@ -1,0 +1,86 @@
+"""Rates and their Wilson intervals, by hand."""
+
+import json
+from dataclasses import replace
+from math import sqrt
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nblib.evaluation.metrics import RATES, stage_metrics
+from nblib.tasks.scoring import Score
+
+NOTHING = Score(
+    format=False,
+    tag_order=False,
+    extractable=False,
+    correct=False,
+    joint=False,
+    preamble=False,
+    truncated=False,
+    answer=None,
+    failure="missing tag",
+)
+
+
+def test_the_contract_names_its_rates():
+    assert RATES == (
+        "format_accuracy",
+        "tag_order_accuracy",
+        "answer_extractable",
+        "answer_accuracy",
+        "joint_accuracy",
+        "preamble_rate",
+        "truncation_rate",
+    )
+    expected = {"n", *RATES, *(f"{rate}_ci95" for rate in RATES)}
+    assert set(stage_metrics([NOTHING])) == expected
+
+
+@pytest.mark.parametrize(
+    ("rate", "field"),
+    [
+        ("format_accuracy", "format"),
+        ("tag_order_accuracy", "tag_order"),
+        ("answer_extractable", "extractable"),
+        ("answer_accuracy", "correct"),
+        ("joint_accuracy", "joint"),
+        ("preamble_rate", "preamble"),
+        ("truncation_rate", "truncated"),
+    ],
+)
+def test_each_rate_counts_its_own_field(rate: str, field: str):
+    one_of_four = [replace(NOTHING, **{field: True}), NOTHING, NOTHING, NOTHING]
+    metrics = stage_metrics(one_of_four)
+    assert metrics["n"] == 4
+    assert {name: metrics[name] for name in RATES} == {
+        name: 0.25 if name == rate else 0.0 for name in RATES
+    }
+
+
+def test_interval_of_a_published_run():
+    # 58 of 400 correct: scoring notes of the public GRPO demo, 14.5 % [11.4, 18.3].
+    scores = [replace(NOTHING, correct=index < 58) for index in range(400)]
+    assert stage_metrics(scores)["answer_accuracy_ci95"] == pytest.approx([0.114, 0.183], abs=5e-4)
+
+
+def wilson(rate: float, n: int, z: float = 1.959963984540054) -> list[float]:
+    centre = rate + z * z / (2 * n)
+    half = z * sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    return [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=300))
+def test_interval_is_wilsons_holds_its_rate_and_is_plain_json(hits: list[bool]):
+    metrics = stage_metrics([replace(NOTHING, format=hit) for hit in hits])
+    low, high = metrics["format_accuracy_ci95"]
+    assert type(low) is type(high) is float  # a numpy scalar would print as one in tables
+    assert 0 <= low <= metrics["format_accuracy"] <= high <= 1
+    assert [low, high] == pytest.approx(wilson(sum(hits) / len(hits), len(hits)), abs=1e-9)
+    assert json.loads(json.dumps(metrics)) == metrics
+
+
+def test_no_scores_are_an_error():
+    with pytest.raises(ValueError, match="0 scores"):
+        stage_metrics([])

@@ -1,0 +1,105 @@
+import pytest
+
+from nblib.sources.rows import (
+    Row,
+    check_rows,
+    content_sha256,
+    duplicate_notes,
+    filter_levels,
+    level_of,
+    sample_rows,
+)
+
+
+def row(question="How many?", answer="2+3 = <<2+3=5>>5\n#### 5", *, index=0, level=None):
+    return Row(id=f"gsm8k/train/{index}", question=question, answer=answer, level=level)
+
+
+def line(index):
+    return f"train.jsonl line {index + 1}"
+
+
+TEN = tuple(row(f"Question {index}?", index=index) for index in range(10))
+
+
+@pytest.mark.parametrize("number", ["18", "-5", "+5", "1,250", "$70", "0.5", ".5", "1,250.75"])
+def test_published_number_forms_are_readable(number):
+    check_rows([row(answer=f"#### {number}")], where=line)
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (row(question=" \n"), "the question is empty"),
+        (row(answer="the answer is 5"), "has no '####'"),
+        (row(answer="#### five"), "unreadable number 'five'"),
+        (row(answer="#### "), "unreadable number ''"),
+        (row(answer="#### 5 apples"), "unreadable number '5 apples'"),
+        (row(answer="#### 1/2"), "unreadable number '1/2'"),
+        (row(answer="#### \u0665"), "unreadable number '\u0665'"),
+    ],
+)
+def test_a_broken_row_is_named_by_file_line_and_id(broken, reason):
+    with pytest.raises(ValueError, match=r"^train.jsonl line 2 \(gsm8k/train/0\): ") as raised:
+        check_rows([row(), broken], where=line)
+    assert reason in str(raised.value)
+
+
+def test_the_last_mark_counts():
+    check_rows([row(answer="#### is the mark\n#### 7")], where=line)
+    with pytest.raises(ValueError, match="unreadable number 'none'"):
+        check_rows([row(answer="#### 7\n#### none")], where=line)
+
+
+def test_content_hash_ignores_order_and_ids_but_no_character():
+    one, two = row("a", "#### 1", index=1), row("b", "#### 2", index=2)
+    assert content_sha256([one, two]) == content_sha256([row("b", "#### 2"), row("a", "#### 1")])
+    assert content_sha256([one, two]) != content_sha256([one, row("b", "#### 2 ")])
+    assert content_sha256([one]) != content_sha256([one, one])
+    # printf '["a", "#### 1"]\n["b", "#### 2"]\n' | sha256sum
+    assert content_sha256([two, one]) == (
+        "1223b1b58efe5664413624d54fac23d036291a39d606666561d6d8edea3f2857"
+    )
+
+
+def test_level_is_the_sources_or_the_number_of_annotations():
+    assert level_of(row(level=4)) == 4
+    assert level_of(row(answer="<<1+1=2>>2\n<<2*3=6>>6\n#### 6")) == 2
+    assert level_of(row(answer="So five.\n#### 5")) == 1
+
+
+def test_filter_levels_keeps_order_and_counts_the_dropped():
+    rows = tuple(row(level=level) for level in (1, 5, 2, 1))
+    assert filter_levels(rows, [1, 2]) == ((rows[0], rows[2], rows[3]), 1)
+    assert filter_levels(rows, []) == (rows, 0)
+
+
+@pytest.mark.parametrize("count", [0, None, 10, 11])
+def test_sample_of_all_keeps_the_order(count):
+    assert sample_rows(TEN, count, seed=1) == TEN
+
+
+def test_sample_is_fixed_by_its_seed_and_nested():
+    four = sample_rows(TEN, 4, seed=1)
+    assert len(set(four)) == 4
+    assert sample_rows(TEN, 6, seed=1)[:4] == four
+    assert sample_rows(TEN, 4, seed=2) != four
+
+
+def test_sample_does_not_depend_on_the_sources_order():
+    assert sample_rows(TEN[::-1], 4, seed=1) == sample_rows(TEN, 4, seed=1)
+
+
+def test_negative_sample_is_refused():
+    with pytest.raises(ValueError, match="count is -1, expected 0"):
+        sample_rows(TEN, -1, seed=0)
+
+
+def test_duplicates_and_overlap_are_counted_without_case_and_white_space():
+    train = [row("How many  eggs?"), row("how many eggs?\n"), row("HOW MANY EGGS?"), row("Else?")]
+    test = [row("New?"), row("how MANY eggs?")]
+    assert duplicate_notes(train, test) == (
+        "train: 2 of 4 questions are repeated",
+        "overlap: 1 questions are in both train and test",
+    )
+    assert duplicate_notes(TEN, test) == ()

@@ -1,0 +1,214 @@
+"""One number or none: what public graders misread, and round trips."""
+
+import time
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nblib.tasks.numbers import MAX_DIGITS, number_text, parse_number
+
+MINUS = "\N{MINUS SIGN}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("18", Fraction(18)),
+        ("  18\n", Fraction(18)),
+        ("18.", Fraction(18)),
+        ("18.0", Fraction(18)),
+        ("18.00", Fraction(18)),
+        ("018", Fraction(18)),
+        (".5", Fraction(1, 2)),
+        ("0.125", Fraction(1, 8)),
+        ("0", Fraction(0)),
+        ("-0", Fraction(0)),
+        ("-5", Fraction(-5)),
+        ("+5", Fraction(5)),
+        (f"{MINUS}5", Fraction(-5)),
+        ("$18", Fraction(18)),
+        ("-$5", Fraction(-5)),
+        ("$-5", Fraction(-5)),
+        ("€1.50", Fraction(3, 2)),
+        ("£.5", Fraction(1, 2)),
+        ("18€", Fraction(18)),
+        ("50¢", Fraction(50)),
+        ("1,200", Fraction(1200)),
+        ("109,200,000", Fraction(109_200_000)),
+        ("$1,200.50", Fraction(2401, 2)),
+        ("1/2", Fraction(1, 2)),
+        ("-6 / 4", Fraction(-3, 2)),
+        ("4/2", Fraction(2)),
+        ("3/4 cup", Fraction(3, 4)),
+        ("18 apples", Fraction(18)),
+        ("18 apples.", Fraction(18)),
+        ("5 km", Fraction(5)),
+        ("5km", Fraction(5)),
+        ("5 km/h", Fraction(5)),
+        ("18 m²", Fraction(18)),
+        ("18 °C", Fraction(18)),
+        ("$18 per day", Fraction(18)),
+        ("18 girls' hats", Fraction(18)),
+    ],
+)
+def test_value_is_read(text: str, expected: Fraction):
+    assert parse_number(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        ".",
+        "-",
+        "$",
+        "five",
+        "x = 18",
+        "about 18",
+        "3 + 4 = 7",
+        "12:30",
+        "18 or 19",
+        "18 or nineteen",
+        "18 (18)",
+        "18 apples and 3 pears",
+        "18\napples",
+        "1 1/2",
+        "1/2/3",
+        "1/0",
+        "1.5.2",
+        "1..5",
+        "--5",
+        "-$-5",
+        "- 5",
+        "5-",
+        "5 -",
+        "12-5",
+        "5%",
+        "5 %",
+        "5 percent",
+        "5 per cent",
+        "5 thousand",
+        "18 hundred-year-old trees",
+        "5k",
+        "2 Million dollars",
+        "2 dozens",
+        "2 thirds",
+        "5 and a half",
+        "1,20",
+        "1,2000",
+        "12,34,567",
+        "0,123",
+        "1,200,",
+        ",200",
+        "nan",
+        "inf",
+        "-inf",
+        "Infinity",
+        "1e5",
+        "1e400",
+        "0x12",
+        "1_000",
+        "٣",
+        "\N{FULLWIDTH DIGIT FIVE}",
+        "5²",
+        "½",
+        "5½",
+        "5 三",
+        "5\0",
+        "**18**",
+    ],
+)
+def test_what_is_not_one_number_is_none(text: str):
+    assert parse_number(text) is None
+
+
+def test_digits_are_limited_part_by_part():
+    most, too_many = "9" * MAX_DIGITS, "9" * (MAX_DIGITS + 1)
+    assert parse_number(most) == int(most)
+    assert parse_number(f"1/{most}") == Fraction(1, int(most))
+    for text in (too_many, f"0.{too_many}", f"1/{too_many}", "1" + ",000" * MAX_DIGITS):
+        assert parse_number(text) is None
+
+
+@pytest.mark.parametrize("piece", ["9", "9,", "999,", " ", "-", "a", "5 /", "1/", ".", "$", "s "])
+def test_time_is_linear(piece: str):
+    started = time.perf_counter()
+    parse_number("1 " + piece * (1_000_000 // len(piece)) + "!")
+    parse_number(piece * (1_000_000 // len(piece)) + "!")
+    assert time.perf_counter() - started < 2.0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Fraction(18), "18"),
+        (Fraction(-1200), "-1200"),
+        (Fraction(0), "0"),
+        (Fraction(5, 2), "2.5"),
+        (Fraction(-1, 8), "-0.125"),
+        (Fraction(1, 100), "0.01"),
+        (Fraction(1, 3), "1/3"),
+        (Fraction(-7, 6), "-7/6"),
+        (Fraction(1, 10**MAX_DIGITS), "0." + "0" * (MAX_DIGITS - 1) + "1"),
+        (Fraction(1, 2 ** (MAX_DIGITS + 1)), f"1/{2 ** (MAX_DIGITS + 1)}"),
+    ],
+)
+def test_canonical_text(value: Fraction, text: str):
+    assert number_text(value) == text
+    assert parse_number(text) == value
+
+
+@given(st.integers(-(10**18), 10**18))
+def test_every_usual_way_to_write_an_integer_reads_back(number: int):
+    for text in (f"{number}", f"{number:,}", f"${number:,}", f"{number}.", f"{number:,}.00"):
+        assert parse_number(text) == number
+    assert parse_number(f"{number}".replace("-", MINUS)) == number
+
+
+@given(
+    st.decimals(
+        allow_nan=False, allow_infinity=False, places=4, min_value=-(10**9), max_value=10**9
+    )
+)
+def test_decimals_read_back_exactly(number: Decimal):
+    assert parse_number(f"{number:,f}") == Fraction(number)
+
+
+@given(st.fractions())
+def test_fractions_read_back_exactly(value: Fraction):
+    assert parse_number(f"{value.numerator}/{value.denominator}") == value
+    assert parse_number(number_text(value)) == value
+
+
+DIGIT_RUNS = st.text("0123456789", max_size=MAX_DIGITS + 2)
+NUMBER_LIKE = st.builds(
+    "{}{}{}{}{}".format,
+    st.sampled_from(["", "-", "$", f"{MINUS}$"]),
+    DIGIT_RUNS,
+    st.sampled_from(["", ".", "/", " / "]),
+    DIGIT_RUNS,
+    st.sampled_from(["", ".", " km"]),
+)
+
+
+@given(st.one_of(st.text(), st.text("0123456789+-,./$% eE\n²½"), NUMBER_LIKE))
+def test_any_text_is_a_number_that_its_canonical_text_keeps_or_none(text: str):
+    value = parse_number(text)
+    if value is not None:
+        canonical = number_text(value)
+        assert parse_number(canonical) == value
+        assert number_text(parse_number(canonical)) == canonical
+
+
+@given(st.text())
+def test_what_float_calls_a_number_never_gets_another_value(text: str):
+    value = parse_number(text)
+    try:
+        expected = float(text)
+    except ValueError:
+        return
+    assert value is None or float(value) == expected

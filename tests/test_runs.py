@@ -1,0 +1,266 @@
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nblib import runs
+from nblib.runs import RATES, finish_run, start_run
+
+
+@pytest.fixture(autouse=True)
+def _root(tmp_path, monkeypatch):
+    monkeypatch.setenv("NBLIB_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.delenv("NBLIB_RUN_POINTER", raising=False)
+
+
+def stage(**changes):
+    rates = {name: 0.5 for name in RATES} | {f"{name}_ci95": [0.4, 0.6] for name in RATES}
+    return {"n": 200, **rates} | changes
+
+
+def result(**changes):
+    content = {
+        "notebook": "toy",
+        "profile": "cpu",
+        "seed": 0,
+        "wall_s": 1.5,
+        "model": "embedded",
+        "data": "builtin",
+        "stages": {"base": stage(), "tuned": stage()},
+    }
+    return content | changes
+
+
+def test_root_is_the_variable_then_kaggles_folder_then_here(monkeypatch, tmp_path):
+    assert runs.runs_root() == tmp_path / "runs"
+    monkeypatch.delenv("NBLIB_RUNS_DIR")
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    assert runs.runs_root() == Path("runs")
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    assert runs.runs_root() == Path("/kaggle/working/runs")
+
+
+def test_a_run_is_named_by_time_and_parameters_not_by_their_order():
+    first = start_run("toy", {"a": 1, "b": 2})
+    second = start_run("other", {"b": 2, "a": 1})
+    digest = hashlib.sha256(b'{"a": 1, "b": 2}').hexdigest()[:8]
+    assert re.fullmatch(rf"\d{{8}}-\d{{6}}-{digest}", first.path.name)
+    assert second.path.name.endswith(digest)
+
+
+def test_config_holds_every_parameter():
+    run = start_run("toy", {"rank": 64, "levels": (1, 2)})
+    assert json.loads((run.path / "config.json").read_text()) == {"rank": 64, "levels": [1, 2]}
+    assert run.checkpoints == run.path / "checkpoints" and run.export == run.path / "export"
+
+
+def test_an_unfinished_run_with_the_same_parameters_goes_on(capsys):
+    first = start_run("toy", {"a": 1})
+    again = start_run("toy", {"a": 1})
+    assert (again.path, first.resumed, again.resumed) == (first.path, False, True)
+    assert str(first.path) in capsys.readouterr().out
+
+
+def test_other_parameters_and_finished_runs_begin_anew():
+    first = start_run("toy", {"a": 1})
+    assert start_run("toy", {"a": 2}).path != first.path
+    finish_run(first, result())
+    after = start_run("toy", {"a": 1})
+    assert after.path != first.path and not after.resumed
+
+
+def test_the_newest_of_several_unfinished_runs_goes_on():
+    older = start_run("toy", {"a": 1})
+    newer = older.path.with_name("99991231-235959-00000000")
+    newer.mkdir()
+    runs.write_json(newer / "config.json", {"a": 1})
+    assert start_run("toy", {"a": 1}).path == newer
+
+
+def test_a_folder_whose_config_is_damaged_is_not_continued():
+    first = start_run("toy", {"a": 1})
+    (first.path / "config.json").write_text('{"a": ')
+    assert start_run("toy", {"a": 1}).path != first.path
+
+
+def test_two_runs_of_one_second_get_two_folders(tmp_path):
+    path = runs._new_folder(tmp_path, "x")
+    assert [path.name, runs._new_folder(tmp_path, "x").name] == ["x", "x-2"]
+
+
+HOLDER = """
+import sys
+from nblib.runs import start_run
+print(start_run("toy", {"a": 1}).path, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_live_process_keeps_its_folder_and_a_killed_one_gives_it_up():
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        held = Path(holder.stdout.readline().strip())
+        assert start_run("toy", {"a": 1}).path != held
+    finally:
+        holder.kill()
+        holder.communicate()
+    newest_first = sorted(held.parent.iterdir(), reverse=True)
+    runs.write_json(newest_first[0] / "result.json", {})  # out of the way: now only `held` is left
+    assert start_run("toy", {"a": 1}).path == held
+
+
+def test_the_pointer_names_the_run(monkeypatch, tmp_path):
+    monkeypatch.setenv("NBLIB_RUN_POINTER", str(tmp_path / "pointer"))
+    run = start_run("toy", {})
+    assert (tmp_path / "pointer").read_text() == str(run.path)
+
+
+def test_finish_writes_the_result_and_moves_latest():
+    first = start_run("toy", {"a": 1})
+    finish_run(first, result())
+    latest = first.path.parent / "latest"
+    assert os.readlink(latest) == first.path.name
+    second = start_run("toy", {"a": 2})
+    assert latest.resolve() == first.path
+    finish_run(second, result(seed=1))
+    assert json.loads((latest / "result.json").read_text())["seed"] == 1
+
+
+def test_latest_is_a_text_file_where_links_fail(monkeypatch):
+    def refuse(*_):
+        raise OSError("no symbolic links here")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    run = start_run("toy", {})
+    finish_run(run, result())
+    assert (run.path.parent / "latest.txt").read_text() == run.path.name + "\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"notebook": "other"}, "notebook is 'other', expected 'toy'"),
+        ({"stages": {}}, "stages is empty"),
+        ({"stages": {"base": {"n": 3}}}, "stage base: missing format_accuracy, "),
+        ({"stages": {"base": stage(n=0)}}, "n is 0"),
+        ({"stages": {"base": stage(format_accuracy=99.5)}}, "format_accuracy is 99.5"),
+        ({"stages": {"base": stage(format_accuracy=math.nan)}}, "format_accuracy is None"),
+        ({"stages": {"base": stage(joint_accuracy_ci95=[0.6, 0.7])}}, r"joint_accuracy_ci95 is"),
+        ({"stages": {"base": stage(joint_accuracy_ci95=[0.4])}}, r"joint_accuracy_ci95 is"),
+        ({"stages": {"base": stage(joint_accuracy_ci95=[40, 60])}}, r"joint_accuracy_ci95 is"),
+    ],
+)
+def test_a_result_off_the_contract_is_refused_and_not_written(changes, said):
+    run = start_run("toy", {})
+    with pytest.raises(ValueError, match=said):
+        finish_run(run, result(**changes))
+    assert not (run.path / "result.json").exists()
+    assert not (run.path.parent / "latest").exists()
+
+
+@pytest.mark.parametrize("key", runs.RESULT_KEYS)
+def test_each_key_of_the_contract_is_required(key):
+    content = result()
+    del content[key]
+    with pytest.raises(ValueError, match=f"missing {key}"):
+        finish_run(start_run("toy", {}), content)
+
+
+def test_an_interval_that_rounding_ends_just_below_its_rate_passes():
+    sure = stage(format_accuracy=1.0, format_accuracy_ci95=[0.98, 0.9999999999999998])
+    finish_run(start_run("toy", {}), result(stages={"tuned": sure}))
+
+
+def test_the_rates_are_those_that_evaluation_computes():
+    from nblib.evaluation import metrics
+
+    assert metrics.RATES == RATES
+
+
+def test_the_manifest_names_what_can_change_the_numbers():
+    run = start_run("toy", {})
+    runs.write_manifest(run, hashes={"model": "ab"}, devices=["cpu:0"])
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    assert manifest["hashes"] == {"model": "ab"} and manifest["devices"] == ["cpu:0"]
+    assert manifest["versions"]["jax"] == "0.10.2"
+    assert manifest["python"] == sys.version.split()[0]
+    assert "git_commit" in manifest
+
+
+def test_the_commit_is_none_outside_of_git(monkeypatch):
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    assert runs._git_commit() is None
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: int
+    where: Path
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Point(1, Path("a/b")), {"x": 1, "where": "a/b"}),
+        ({1: (2, 3)}, {"1": [2, 3]}),
+        ({"b", "a"}, ["a", "b"]),
+        (np.float32(0.5), 0.5),
+        (np.array([[1, 2]]), [[1, 2]]),
+        (math.nan, None),
+        (np.float32("inf"), None),
+        (True, True),
+    ],
+)
+def test_values_become_plain_json(value, expected):
+    assert runs.to_jsonable(value) == expected
+    assert type(runs.to_jsonable(value)) is type(expected)
+
+
+def test_a_value_without_a_json_form_is_named():
+    with pytest.raises(TypeError, match="bytes has no JSON form"):
+        runs.to_jsonable({"raw": b"x"})
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    target = tmp_path / "a.json"
+    runs.write_json(target, {"old": 1})
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        runs.write_json(target, {"new": 2})
+    assert runs.read_json(target) == {"old": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_logs_round_trip_with_line_separators_inside_a_text(tmp_path):
+    records = [{"text": "a\nb\u2028c\u0085d"}, {"n": 2}]
+    for record in records:
+        runs.append_jsonl(tmp_path / "appended.jsonl", record)
+    runs.write_jsonl(tmp_path / "whole.jsonl", records)
+    assert runs.read_jsonl(tmp_path / "appended.jsonl") == records
+    assert runs.read_jsonl(tmp_path / "whole.jsonl") == records
+
+
+def test_a_broken_line_is_named(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n{"a": \n')
+    with pytest.raises(ValueError, match=r"x\.jsonl:2: expected one JSON value"):
+        runs.read_jsonl(tmp_path / "x.jsonl")
+
+
+def test_a_damaged_json_file_is_named(tmp_path):
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(ValueError, match=r"x\.json: expected JSON"):
+        runs.read_json(tmp_path / "x.json")
