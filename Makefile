@@ -6,6 +6,9 @@ UV_VERSION := 0.13.8
 # The first of these that runs and is one of the supported versions is taken.
 PYTHON ?= python3.13 python3.12 python3.11 python3
 
+# Where this is set, every process would compile jax and tunix anew: seconds each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run test foundation lint format sync check clean

@@ -1,11 +1,11 @@
 """One run's folder: where a notebook leaves its files, and the contract that other tools read.
 
-`start_run` makes `runs/<notebook>/<run id>/` or continues the newest unfinished run that has the same
-parameters; `finish_run` checks the result, writes it and moves `latest`. A run is unfinished while it
-has no `result.json`. This module knows nothing of models, tasks or plots, and imports no jax.
+`start_run` makes `runs/<notebook>/<run id>/` or continues the newest unfinished run that has the
+same parameters; `finish_run` checks the result, writes it and moves `latest`. A run is unfinished
+while it has no `result.json`. This module knows nothing of models or tasks, and imports no jax.
 
-Every file but the `.jsonl` logs is written under a temporary name and renamed, so that a reader sees
-the old content or the new, never half of it. A line of a log is one write, for the same reason.
+A file is written under a temporary name and renamed, so that a reader sees the old content or the
+new, never half of it. A line added to a log is one write, for the same reason.
 """
 
 import dataclasses
@@ -35,9 +35,9 @@ RATES = (
 )
 RESULT_KEYS = ("notebook", "profile", "seed", "wall_s", "model", "data", "stages")
 # What can change a run's numbers, so what its manifest names.
-MANIFEST_PACKAGES = tuple(
-    "nblib jax jaxlib flax google-tunix qwix orbax-checkpoint optax grain "
-    "numpy scipy sentencepiece safetensors".split()
+MANIFEST_PACKAGES = (
+    *("nblib", "jax", "jaxlib", "flax", "google-tunix", "qwix", "orbax-checkpoint", "optax"),
+    *("grain", "numpy", "scipy", "sentencepiece", "safetensors"),
 )
 RUNS_VARIABLE = "NBLIB_RUNS_DIR"
 POINTER_VARIABLE = "NBLIB_RUN_POINTER"

@@ -1,3 +1,11 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # v0 · Foundation: a small Gemma 3 from nothing
 #
@@ -8,9 +16,9 @@
 # |---|---|
 # | **Goal** | a model that answers one- and two-step word problems in plain form, `#### N` |
 # | **Hardware** | a laptop's CPU with 2 cores |
-# | **Minutes** | recipe `quick`: under 10; recipe `full`, which makes the model that ships: under 120 |
+# | **Minutes** | recipe `quick`: under 10; recipe `full`, which makes what ships: under 120 |
 # | **Inputs** | none; recipe `full` also reads GSM8K's training text where it is found |
-# | **Outputs** | `runs/v0_foundation/<run>/export/`, a Hugging Face model folder; figures; a report |
+# | **Outputs** | `runs/v0_foundation/<run>/export/`, a Hugging Face model folder; a report |
 # | **Next** | `v1_sft_format` teaches this model to show its work |
 
 # %% [markdown]
@@ -138,7 +146,7 @@ print(f"\n{documents[1].prompt}{documents[1].completion}")
 # %%
 config = model_config(SIZE)
 model = init_model(config, seed=SEED)
-print(f"{parameter_count(model):,} parameters, {config.num_layers} layers, width {config.embed_dim}")
+print(f"{parameter_count(model):,} parameters in {config.num_layers} layers")
 
 # %% [markdown]
 # ## Training

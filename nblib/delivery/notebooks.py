@@ -1,8 +1,8 @@
 """Run a notebook headless and strictly: what is wrong is an error, and the exit code says so.
 
 papermill executes; this module finds the notebook, checks its parameters before anything starts,
-keeps the executed notebook beside the run's results, and passes signals on. It knows nothing of what
-a notebook does, but that it names its run by `nblib.runs.start_run`.
+keeps the executed notebook beside the run's results, and passes signals on. It knows nothing of
+what a notebook does, but that it names its run by `nblib.runs.start_run`.
 """
 
 import logging
@@ -51,7 +51,8 @@ def run_notebook(name_or_path: str, parameters: Mapping[str, str]) -> Path:
     """Execute a notebook and return the folder of its run.
 
     The executed notebook becomes `notebook.ipynb` in the run's folder, or `failed.ipynb` in the
-    folder of the notebook's runs. What cells print reaches stdout and stderr as it comes.
+    folder of the notebook's runs until one succeeds. What cells print reaches stdout and stderr as
+    it comes.
 
     Args:
         name_or_path: a name in `notebooks/`, or a path to a `.py` (percent format) or `.ipynb`.
@@ -118,6 +119,7 @@ def _execute(name: str, notebook: Any, values: Mapping[str, Any], scratch: Path)
         raise NotebookError(f"{name}: {failure}\nthe executed notebook: {kept}")
     run = Path(pointer.read_text(encoding="utf-8")) if pointer.exists() else kept.parent
     _keep(output, run / "notebook.ipynb")
+    kept.unlink(missing_ok=True)  # of an earlier try: what it shows is no longer so
     return run
 
 
@@ -145,10 +147,8 @@ def _failure_of(
         )
     except PapermillExecutionError as error:
         return _cell_failure(error)
-    except (
-        RuntimeError,
-        KeyboardInterrupt,
-    ) as error:  # nbclient's errors; a signal before a kernel
+    except (RuntimeError, KeyboardInterrupt) as error:
+        # nbclient's own errors are RuntimeErrors; the other is a signal before there was a kernel.
         return f"{_running_cell(output)}: {error}; was it killed, or out of memory?"
     finally:
         if kernel.has_kernel:

@@ -41,7 +41,7 @@ def declared_parameters(cells: Sequence[Mapping[str, Any]]) -> dict[str, Paramet
     tagged = [cell for cell in cells if TAG in cell["metadata"].get("tags", ())]
     if not tagged:
         raise ParameterError(
-            f"no cell is tagged '{TAG}', so nothing can be set; tag the cell that holds the defaults"
+            f"no cell is tagged '{TAG}', so nothing can be set; tag the one with the defaults"
         )
     try:
         statements = ast.parse(tagged[0]["source"]).body

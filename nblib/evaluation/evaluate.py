@@ -10,6 +10,7 @@ from flax import nnx
 
 from nblib.evaluation.generate import Decoding, generate
 from nblib.evaluation.metrics import stage_metrics
+from nblib.models.names import RefModel
 from nblib.tasks.scoring import Score
 from nblib.tasks.task import Example, Task
 from nblib.tokens.chat import render_prompt
@@ -66,9 +67,24 @@ def evaluate(
     )
 
 
-def _by_level(
-    examples: Sequence[Example], scores: Sequence[Score]
-) -> dict[int, Mapping[str, Any]]:
+def evaluate_stages(
+    ref: RefModel,
+    stages: Mapping[str, tuple[Task, Decoding]],
+    examples: Sequence[Example],
+    *,
+    mesh: jax.sharding.Mesh,
+    enabled: bool = True,
+) -> tuple[Stage, ...]:
+    """Evaluate one model once a stage, on the same items; no stage at all when not `enabled`."""
+    if not enabled:
+        return ()
+    return tuple(
+        evaluate(ref.model, ref.tokenizer, task, examples, decoding, stage=name, mesh=mesh)
+        for name, (task, decoding) in stages.items()
+    )
+
+
+def _by_level(examples: Sequence[Example], scores: Sequence[Score]) -> dict[int, Mapping[str, Any]]:
     levels = sorted({example.level for example in examples if example.level is not None})
     return {
         level: stage_metrics(

@@ -1,7 +1,7 @@
 """Prompts to completions with Tunix's sampler: sorted by length, fixed shapes, order restored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import sentencepiece as spm
@@ -26,12 +26,18 @@ class Decoding:
     def __post_init__(self) -> None:
         """Refuse what the sampler would take silently and answer wrongly."""
         if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(f"temperature {self.temperature} and top_p {self.top_p} are no setting")
+            raise ValueError(
+                f"temperature {self.temperature} must be at least 0, top_p {self.top_p} in (0, 1]"
+            )
         if self.max_new_tokens < 1 or self.batch_size < 1:
             raise ValueError(
                 f"max_new_tokens {self.max_new_tokens} and batch_size {self.batch_size} "
                 "must be at least 1"
             )
+
+    def sampled(self, *, temperature: float, top_p: float) -> "Decoding":
+        """Return the same setting with sampling."""
+        return replace(self, temperature=temperature, top_p=top_p)
 
     @property
     def name(self) -> str:

@@ -194,8 +194,15 @@ def _draw_loss(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
     held_out = _column(history, "val_loss")
     known = np.isfinite(held_out)
     if known.any():
-        axes.plot(steps[known], held_out[known], "D--", color="#d55e00", linewidth=1, markersize=5,
-                  label="validation loss")
+        axes.plot(
+            steps[known],
+            held_out[known],
+            "D--",
+            color="#d55e00",
+            linewidth=1,
+            markersize=5,
+            label="validation loss",
+        )
     axes.set(xlabel="training step", ylabel="loss (nats per token)")
     axes.legend(frameon=False, fontsize=9)
     _calm(axes, grid="y")
@@ -230,7 +237,11 @@ def _draw_rates(
     above = np.maximum([rate.high for rate in rates] - values, 0)
     arms = np.array([below, above])
     look: dict[str, Any] = {
-        "markersize": 6, "capsize": 3, "linewidth": 1.4, "clip_on": False, "zorder": 3,
+        "markersize": 6,
+        "capsize": 3,
+        "linewidth": 1.4,
+        "clip_on": False,
+        "zorder": 3,
         **style,
     }
     if sideways:
@@ -254,8 +265,12 @@ def _interval_note(stages: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _items(by_level: Mapping[str, Mapping[int, Mapping[str, Any]]], level: int) -> str:
-    counts = (metrics["n"] for group in by_level.values()
-              for key, metrics in group.items() if int(key) == level)
+    counts = (
+        metrics["n"]
+        for group in by_level.values()
+        for key, metrics in group.items()
+        if int(key) == level
+    )
     return f"n = {_span(counts)}"
 
 

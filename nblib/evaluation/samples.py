@@ -10,8 +10,18 @@ from typing import Any
 
 KINDS = ("newly right", "right throughout", "wrong at the end")
 _NEEDED = frozenset(
-    {"id", "stage", "prompt", "completion", "reference", "answer", "correct", "format", "failure",
-     "truncated"}
+    {
+        "id",
+        "stage",
+        "prompt",
+        "completion",
+        "reference",
+        "answer",
+        "correct",
+        "format",
+        "failure",
+        "truncated",
+    }
 )
 
 

@@ -61,9 +61,7 @@ def in_words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def stage_table(
-    stages: Mapping[str, Mapping[str, Any]], rates: Sequence[str] | None = None
-) -> str:
+def stage_table(stages: Mapping[str, Mapping[str, Any]], rates: Sequence[str] | None = None) -> str:
     """Markdown table: one row a rate, one column a stage; "not measured" where a stage lacks one.
 
     ```

@@ -8,6 +8,7 @@ Layout and names: https://huggingface.co/google/gemma-3-1b-it/tree/main
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,17 +91,18 @@ def save_model(
     manifest: Mapping[str, Any],
     dtype: np.dtype | type = jnp.float32,
 ) -> None:
-    """Write a Hugging Face model folder with tokenizer and manifest; `folder` must not exist.
+    """Write a Hugging Face model folder with tokenizer and manifest, whole or not at all.
 
-    Adapters must have been merged. The manifest gains the tokenizer's size and fingerprint. The
-    folder is written under a temporary name and renamed.
-    Raises FileExistsError when something is there already.
+    Adapters must have been merged. The manifest gains the tokenizer's size and fingerprint. A
+    folder that an earlier start of this run wrote is replaced; anything else is left alone.
+    Raises FileExistsError when `folder` holds something that this function did not make.
     """
-    if folder.exists():
-        raise FileExistsError(f"{folder} is there already: choose a new folder for the model")
+    if folder.exists() and "tokenizer_sha256" not in read_manifest(folder):
+        raise FileExistsError(f"{folder} holds something else: choose a new folder for the model")
     check_tokenizer(tokenizer, size=model.num_embed, sha256=None, where="the model")
     partial = folder.with_name(f".{folder.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     save_file(_to_hugging_face(model, dtype), partial / WEIGHTS_FILE, metadata={"format": "pt"})
     (partial / TOKENIZER_FILE).write_bytes(tokenizer.serialized_model_proto())
     write_json(partial / "config.json", _hugging_face_config(model.config, tokenizer, dtype))
@@ -110,6 +112,7 @@ def save_model(
     )
     seal = {"tokenizer_size": len(tokenizer), "tokenizer_sha256": fingerprint(tokenizer)}
     write_json(partial / MANIFEST_FILE, {**manifest, **seal})
+    shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
 
@@ -136,9 +139,7 @@ def load_model(
     )
     if not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(f"{folder} holds no *.safetensors: the weights are missing")
-    return params_safetensors.create_model_from_safe_tensors(
-        str(folder), config, mesh, dtype=dtype
-    )
+    return params_safetensors.create_model_from_safe_tensors(str(folder), config, mesh, dtype=dtype)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

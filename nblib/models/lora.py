@@ -13,6 +13,7 @@ from nblib.models.gemma3 import parameter_count
 
 # All six projections of a layer (tunix's GRPO demo); qwix matches the whole path.
 TARGETS = ".*q_einsum|.*kv_einsum|.*attn_vec_einsum|.*gate_proj|.*up_proj|.*down_proj"
+LORA_PARAMETER = nnx.LoRAParam
 # How the two adapters of a module make its weight's change: contracted axes, rank, other axes.
 _MERGE = {
     "q_einsum": "dr,rnh->ndh",
@@ -36,9 +37,7 @@ def get_lora_model(
     if rank < 1 or alpha <= 0:
         raise ValueError(f"LoRA rank {rank} and alpha {alpha} must be positive")
     provider = qwix.LoraProvider(module_path=TARGETS, rank=rank, alpha=alpha)
-    model = qwix.apply_lora_to_model(
-        base, provider, rngs=nnx.Rngs(seed), **base.get_model_input()
-    )
+    model = qwix.apply_lora_to_model(base, provider, rngs=nnx.Rngs(seed), **base.get_model_input())
     if parameter_count(model, nnx.LoRAParam) == 0:
         raise ValueError(f"no module of the model matches {TARGETS!r}: nothing to adapt")
     with mesh:

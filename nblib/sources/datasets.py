@@ -99,7 +99,7 @@ def _first_that_works(
     loaders: Mapping[str, Callable[[], Gsm8k]], source: Sequence[str]
 ) -> tuple[Gsm8k, tuple[str, ...]]:
     unknown = [name for name in source if name not in loaders]
-    if isinstance(source, str) or unknown or not source:
+    if unknown or not source:
         raise ValueError(f"source is {source!r}, expected a tuple out of {GSM8K_SOURCES}")
     failures: list[str] = []
     for name in source:

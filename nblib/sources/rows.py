@@ -15,7 +15,7 @@ from dataclasses import dataclass
 # The task's number parser lives in a later room, which this one may not import. References need
 # less than completions: in GSM8K they are plain ("18", "-5", "1,250", "$70", "0.5"), so one fixed
 # form is enough here, and whatever it accepts the task's parser accepts too.
-_REFERENCE_NUMBER = re.compile(r"[-+$]?[\d,]*\.?\d+", re.ASCII)
+_REFERENCE_NUMBER = re.compile(r"[-+]?\$?(?=[\d.])(?:\d{1,3}(?:,\d{3})+|\d*)(?:\.\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +119,20 @@ def sample_rows(rows: Sequence[Row], count: int | None, *, seed: int) -> tuple[R
     salt = f"{seed}\n".encode()
     drawn = sorted(rows, key=lambda row: hashlib.sha256(salt + _content_line(row)).digest())
     return tuple(drawn[:count])
+
+
+def split_validation(
+    rows: Sequence[Row], *, share: float = 0.05, most: int = 100
+) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """Return the rows to train on and a slice to validate on: the last `share`, 1 to `most` rows.
+
+    Raises:
+        ValueError: fewer than two rows, so that one part would be empty.
+    """
+    if len(rows) < 2:
+        raise ValueError(f"{len(rows)} training rows: expected at least 2, one to validate on")
+    held = min(most, max(1, round(share * len(rows))))
+    return tuple(rows[:-held]), tuple(rows[-held:])
 
 
 def filter_levels(rows: Sequence[Row], levels: Collection[int]) -> tuple[tuple[Row, ...], int]:

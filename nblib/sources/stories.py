@@ -80,7 +80,10 @@ _COMPARE = (
     Move(
         kind="sub",
         switches=True,
-        say=("{other} has {n} fewer {things} than {name}.", "{name} has {n} more {things} than {other}."),
+        say=(
+            "{other} has {n} fewer {things} than {name}.",
+            "{name} has {n} more {things} than {other}.",
+        ),
         steps=("{other} has {sum} {things}.", "So {other} has {sum}."),
         asks=("How many {things} does {name} have?", "What is the number of {name}'s {things}?"),
     ),
@@ -199,7 +202,11 @@ SCENES: tuple[Scene, ...] = (
         moves=(
             Move(
                 kind="add",
-                say=("{other} gives {name} ${n}.", "{They} then earns ${n} more.", "{name} finds ${n}."),
+                say=(
+                    "{other} gives {name} ${n}.",
+                    "{They} then earns ${n} more.",
+                    "{name} finds ${n}.",
+                ),
                 steps=("{name} then has ${sum}.", "That makes ${sum}."),
             ),
             Move(
@@ -214,7 +221,10 @@ SCENES: tuple[Scene, ...] = (
             Move(
                 kind="mul",
                 only=(2, 3, 4, 5),
-                say=("{They} gets the same amount each day for {n} days.", "This happens {n} times."),
+                say=(
+                    "{They} gets the same amount each day for {n} days.",
+                    "This happens {n} times.",
+                ),
                 steps=("In total that is ${sum}.", "{name} then has ${sum}."),
             ),
             Move(
@@ -261,7 +271,10 @@ SCENES: tuple[Scene, ...] = (
             ),
             Move(
                 kind="add",
-                say=("Another {n} {things} come from {other}.", "{other} brings {n} more {things}."),
+                say=(
+                    "Another {n} {things} come from {other}.",
+                    "{other} brings {n} more {things}.",
+                ),
                 steps=("With these there are {sum} {things}.", "That makes {sum} {things}."),
             ),
             Move(
@@ -292,20 +305,27 @@ SCENES: tuple[Scene, ...] = (
             ),
             Move(
                 kind="sub",
-                say=("A shortcut saves {n} {things}.", "{other} drives {name} for {n} {things} of this."),
+                say=(
+                    "A shortcut saves {n} {things}.",
+                    "{other} drives {name} for {n} {things} of this.",
+                ),
                 steps=("That leaves {sum} {things}.", "The way is then {sum} {things}."),
             ),
             Move(
                 kind="mul",
                 only=(2, 3, 4, 5),
-                say=("{name} makes the whole trip {n} times.", "{other}'s trip is {n} times as long."),
+                say=(
+                    "{name} makes the whole trip {n} times.",
+                    "{other}'s trip is {n} times as long.",
+                ),
                 steps=("In total that is {sum} {things}.", "That is {sum} {things}."),
             ),
             Move(
                 kind="div",
                 only=(2, 3, 4, 5),
                 say=(
-                    "{name} takes {n} days for it, going equally far each day. Now one day is over.",
+                    "{name} takes {n} days for it, going equally far each day. "
+                    "Now one day is over.",
                     "{name} stops after one of {n} equal parts.",
                 ),
                 steps=("One part is {sum} {things}.", "That is {sum} {things}."),

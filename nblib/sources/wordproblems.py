@@ -76,9 +76,7 @@ def _tell(rng: random.Random, level: int, split: str, *, index: int) -> Row | No
         return None
     question = " ".join([*_with_distractor(rng, story, level), _ask(rng, story)])
     answer = "\n".join([*story.steps, f"#### {story.value}"])
-    return Row(
-        id=f"builtin/{split}/{index}", question=question, answer=answer, level=level
-    )
+    return Row(id=f"builtin/{split}/{index}", question=question, answer=answer, level=level)
 
 
 def _split_of(story: _Story) -> str:
@@ -163,8 +161,7 @@ def _number(rng: random.Random, move: Move, value: int, *, easy: bool) -> int | 
     choices = [
         n
         for n in move.only or range(2, 41 if easy else 151)
-        if 0 < OPERATIONS[move.kind](value, n) <= limit
-        and (move.kind != "div" or value % n == 0)
+        if 0 < OPERATIONS[move.kind](value, n) <= limit and (move.kind != "div" or value % n == 0)
     ]
     return rng.choice(choices) if choices else None
 

@@ -15,6 +15,8 @@ import sentencepiece as spm
 from jaxtyping import Float, Int
 from tunix.sft.peft_trainer import TrainingInput
 
+from nblib.tasks.task import Example, Task
+from nblib.tokens.chat import render_prompt
 from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID
 
 # Each length is one compilation of the step; rows are padded to the next one.
@@ -38,12 +40,12 @@ def encode_example(
     completion: str,
     end: str = END_OF_TURN,
 ) -> TokenizedExample:
-    """Tokenise one example: BOS, prompt (mask 0), completion and `end` (mask 1).
+    r"""Tokenise one example: BOS, prompt (mask 0), completion and `end` (mask 1).
 
     Prompt and completion are tokenised apart, as they are when the model answers. An empty
     prompt gives a text to learn as a whole.
 
-        tokens     <bos> <start_of_turn> user ... model \\n <reasoning> ... </answer> <end_of_turn>
+        tokens     <bos> <start_of_turn> user ... model \n <reasoning> ... </answer> <end_of_turn>
         loss_mask    0         0          0   ...   0    0       1      ...     1           1
     """
     head = [tokenizer.bos_id(), *tokenizer.encode(prompt)]
@@ -52,6 +54,32 @@ def encode_example(
         id=id,
         tokens=np.array(head + tail, np.int32),
         loss_mask=np.array([0] * len(head) + [1] * len(tail), np.float32),
+    )
+
+
+def encode_task(
+    tokenizer: spm.SentencePieceProcessor, task: Task, examples: Sequence[Example]
+) -> tuple[TokenizedExample, ...]:
+    """Tokenise a task's examples: its prompt, and the worked answer written in its format."""
+    answer_format = task.answer_format
+    return tuple(
+        encode_example(
+            tokenizer,
+            id=example.id,
+            prompt=render_prompt(example.question, system_prompt=answer_format.system_prompt),
+            completion=answer_format.render(example.reasoning, example.answer),
+        )
+        for example in examples
+    )
+
+
+def show_loss_mask(tokenizer: spm.SentencePieceProcessor, example: TokenizedExample) -> str:
+    """Return the example as text, with what is learnt between two marker lines."""
+    first = int(np.argmax(example.loss_mask))
+    prompt, learnt = example.tokens[:first].tolist(), example.tokens[first:].tolist()
+    return (
+        f"--- read, {first} tokens, mask 0 ---\n{tokenizer.decode(prompt)}\n"
+        f"--- learnt, {len(learnt)} tokens, mask 1 ---\n{tokenizer.decode(learnt)}"
     )
 
 
@@ -109,8 +137,8 @@ def collate(
 
     In Tunix's record the mask of the tokens to be learnt is called `input_mask`.
     """
-    tokens = np.full((rows, length), PAD_ID, np.int32)
-    loss_mask = np.zeros((rows, length), np.float32)
+    tokens: np.ndarray = np.full((rows, length), PAD_ID, np.int32)
+    loss_mask: np.ndarray = np.zeros((rows, length), np.float32)
     for row, index in enumerate(indices):
         example = examples[index]
         tokens[row, : len(example.tokens)] = example.tokens
@@ -156,9 +184,7 @@ def _pack_epoch(
     rows_of: dict[int, int] = {}
     for index in order:
         length = bucket_of(len(examples[index].tokens))
-        rows = rows_of.setdefault(
-            length, max(1, tokens_per_batch // length // multiple) * multiple
-        )
+        rows = rows_of.setdefault(length, max(1, tokens_per_batch // length // multiple) * multiple)
         queue = waiting.setdefault(length, [])
         queue.append(index)
         if len(queue) == rows:

@@ -87,21 +87,18 @@ def check_tokenizer(
     """Stop with both sizes named if `tokenizer` is not the one that `where` was made with.
 
     `size` is the number of rows of the model's embedding, `sha256` the recorded fingerprint (None
-    where the maker of the folder recorded none, as in a download). A tokenizer smaller than the
-    embedding passes then: Gemma's own has 262,144 rows and 262,145 or fewer pieces in use.
+    where the maker of the folder recorded none, as in a download).
     Raises TokenizerMismatch.
     """
     have = len(tokenizer)
-    if sha256 is None and have != size:
-        raise TokenizerMismatch(
-            f"model {size}, tokenizer {have}: {where} has {size} embedding rows. "
-            "Load the tokenizer from the model's own folder."
-        )
-    if sha256 is not None and (have != size or fingerprint(tokenizer) != sha256):
-        raise TokenizerMismatch(
-            f"model {size}, tokenizer {have}: {where} was made with tokenizer {sha256[:12]}, this "
-            f"one is {fingerprint(tokenizer)[:12]}. Load the tokenizer from the model's own folder."
-        )
+    found = fingerprint(tokenizer)
+    if have == size and sha256 in (None, found):
+        return
+    made_with = f"was made with tokenizer {sha256[:12]}" if sha256 else f"has {size} embedding rows"
+    raise TokenizerMismatch(
+        f"model {size}, tokenizer {have}: {where} {made_with}, this tokenizer is {found[:12]}. "
+        "Load the tokenizer from the model's own folder."
+    )
 
 
 def stop_tokens(tokenizer: spm.SentencePieceProcessor) -> tuple[int, ...]:

@@ -119,7 +119,9 @@ def train(
     """
     planned = len(batches) // config.accumulation
     if planned == 0:
-        raise ValueError(f"{len(batches)} batches are fewer than accumulation {config.accumulation}")
+        raise ValueError(
+            f"{len(batches)} batches are fewer than one step's accumulation {config.accumulation}"
+        )
     schedule = learning_rate_schedule(config, planned)
     steps_folder = prepare_checkpoints(folder, {**identity, **asdict(config), "steps": planned})
     resumed_at = latest_step(folder)
@@ -137,7 +139,10 @@ def train(
             optimizer,
             TrainingConfig(
                 eval_every_n_steps=max(1, planned // config.evaluations),
-                gradient_accumulation_steps=config.accumulation if config.accumulation > 1 else None,
+                # None for 1: a MultiSteps around the optimizer would keep a second set of gradients.
+                gradient_accumulation_steps=None
+                if config.accumulation == 1
+                else config.accumulation,
                 checkpoint_root_directory=str(steps_folder.resolve()),
                 checkpointing_options=checkpointing_options(config.save_interval),
                 metrics_logging_options=None,  # anything else would call wandb.init
@@ -145,7 +150,7 @@ def train(
         )
         trainer = trainer.with_gen_model_input_fn(model_inputs).with_loss_fn(next_token_loss)
         trainer.with_training_hooks(watch)
-        with _on_sigterm(watch.stop):
+        with _OnSigterm(watch.stop):
             stream = watch.watched(batches[: planned * config.accumulation], deadline_s)
             trainer.train(stream, val_batches or None)
     seal_checkpoints(folder)
@@ -197,9 +202,7 @@ class _Watch(hooks.TrainingHooks):
     def on_train_step_start(self, train_ctx: PeftTrainer) -> None:
         seal_checkpoints(self._folder)  # the step before may have saved
 
-    def on_train_step_end(
-        self, train_ctx: PeftTrainer, train_step: int, train_loss: float
-    ) -> None:
+    def on_train_step_end(self, train_ctx: PeftTrainer, train_step: int, train_loss: float) -> None:
         now = time.perf_counter()
         first = (train_step - 1) * self._accumulation
         append_jsonl(
@@ -242,7 +245,7 @@ def _forget_metrics_after(path: Path, step: int) -> None:
         write_jsonl(path, [record for record in read_jsonl(path) if record["step"] <= step])
 
 
-class _on_sigterm:  # noqa: N801 -- reads as a function where it is used
+class _OnSigterm:
     """Within the block, SIGTERM calls `stop` instead of ending the process."""
 
     def __init__(self, stop: Callable[[str], None]) -> None:

@@ -100,6 +100,22 @@ def test_a_failing_cell_is_named_with_its_error_and_kept(toy, tmp_path):
     assert any(output and output[0].output_type == "error" for output in outputs)
 
 
+def test_a_run_that_succeeds_takes_an_earlier_failure_away(toy, tmp_path):
+    toy("1 / 0")
+    assert run(tmp_path, "toy").returncode == 1
+    toy("1 / 1")
+    assert run(tmp_path, "toy").returncode == 0
+    assert [path.name for path in (tmp_path / "runs" / "toy").iterdir()] == ["notebook.ipynb"]
+
+
+def test_a_file_that_is_no_notebook_is_named(tmp_path):
+    (tmp_path / "bad.ipynb").write_text("no json")
+    failed = run(tmp_path, "bad.ipynb")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("nblib: bad.ipynb is no notebook: ")
+    assert len(failed.stderr.splitlines()) == 1
+
+
 def test_a_dead_kernel_is_named_by_its_cell(toy, tmp_path):
     toy("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     failed = run(tmp_path, "toy")

@@ -16,7 +16,10 @@ def test_nan_is_never_met():
 def test_wording():
     verdict = at_most("parameters", 3_988_224, 4_000_000, "use a smaller size")
     assert (verdict.target, verdict.measured, verdict.word) == (
-        "at most 4,000,000", "3,988,224", "met")
+        "at most 4,000,000",
+        "3,988,224",
+        "met",
+    )
 
 
 def test_rounding_never_shows_a_missed_limit_as_reached():
@@ -24,10 +27,12 @@ def test_rounding_never_shows_a_missed_limit_as_reached():
 
 
 def test_table_is_aligned_and_advises_only_where_missed():
-    table = verdict_table([
-        at_least("format", 0.995, 0.99, "unseen"),
-        at_least("answers extractable", 0.5, 0.7, "train\nlonger"),
-    ])
+    table = verdict_table(
+        [
+            at_least("format", 0.995, 0.99, "unseen"),
+            at_least("answers extractable", 0.5, 0.7, "train\nlonger"),
+        ]
+    )
     assert table.splitlines() == [
         "verdict  what                 target         measured  what to try next",
         "met      format               at least 0.99  0.995",

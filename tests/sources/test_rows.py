@@ -22,7 +22,9 @@ def line(index):
 TEN = tuple(row(f"Question {index}?", index=index) for index in range(10))
 
 
-@pytest.mark.parametrize("number", ["18", "-5", "+5", "1,250", "$70", "0.5", ".5", "1,250.75"])
+@pytest.mark.parametrize(
+    "number", ["18", "-5", "+5", "1,250", "$70", "-$7", "0.5", ".5", "1,250.75"]
+)
 def test_published_number_forms_are_readable(number):
     check_rows([row(answer=f"#### {number}")], where=line)
 
@@ -34,6 +36,9 @@ def test_published_number_forms_are_readable(number):
         (row(answer="the answer is 5"), "has no '####'"),
         (row(answer="#### five"), "unreadable number 'five'"),
         (row(answer="#### "), "unreadable number ''"),
+        (row(answer="#### -"), "unreadable number '-'"),
+        (row(answer="#### 5."), "unreadable number '5.'"),
+        (row(answer="#### 1,25"), "unreadable number '1,25'"),
         (row(answer="#### 5 apples"), "unreadable number '5 apples'"),
         (row(answer="#### 1/2"), "unreadable number '1/2'"),
         (row(answer="#### \u0665"), "unreadable number '\u0665'"),
