@@ -113,7 +113,7 @@ def finish_run(run: Run, result: Mapping[str, Any]) -> None:
         lock.close()
 
 
-def write_manifest(run: Run, *, hashes: Mapping[str, str], devices: Sequence[str]) -> None:
+def write_manifest(run: Run, *, hashes: Mapping[str, str | int], devices: Sequence[str]) -> None:
     """Write `manifest.json`: versions, Python, platform, git commit, and what the caller measured.
 
     Args:

@@ -27,11 +27,12 @@
 
 # %%
 import time
+from dataclasses import replace
 
 from IPython.display import Image, Markdown, display
 
 from nblib.delivery.place import where_am_i
-from nblib.delivery.profiles import foundation_settings, gsm8k_folder
+from nblib.delivery.profiles import foundation_settings
 from nblib.evaluation.evaluate import evaluate
 from nblib.evaluation.foundation import foundation_manifest, foundation_verdicts
 from nblib.evaluation.generate import Decoding
@@ -47,9 +48,9 @@ from nblib.sources.foundation import foundation_rows
 from nblib.tasks.formats import HASH
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import for_format
-from nblib.tokens.batches import batch_stream, drop_too_long, length_summary
-from nblib.tokens.corpus import corpus_texts, encode_documents, foundation_documents
-from nblib.tokens.tokenizer import fingerprint, train_tokenizer
+from nblib.tokens.batches import batch_stream, drop_too_long, examples_sha256, length_summary
+from nblib.tokens.corpus import PRACTICE_MIX, corpus_texts, encode_documents, foundation_documents
+from nblib.tokens.tokenizer import tokenizer_seal, train_tokenizer
 from nblib.training.sft import SftConfig, train
 
 started = time.monotonic()
@@ -109,7 +110,9 @@ rows = foundation_rows(
     settings["num_samples"],
     held_out=settings["eval_samples"],
     gsm8k_epochs=settings["gsm8k_epochs"],
-    gsm8k_folder=gsm8k_folder(GSM8K_DIR),
+    gsm8k_folder=GSM8K_DIR,
+    practice=settings["practice_samples"],
+    practice_levels=settings["practice_levels"],
     seed=SEED,
 )
 print("\n".join(rows.notes))
@@ -155,6 +158,7 @@ print(f"{parameter_count(model):,} parameters in {config.num_layers} layers")
 # %%
 batching = {"tokens_per_batch": settings["batch_tokens"], "row_multiple": mesh.shape["fsdp"]}
 batches = batch_stream(examples, epochs=settings["num_epochs"], seed=SEED, **batching)
+val_batches = batch_stream(val_examples, epochs=1, seed=SEED, shuffle=False, **batching)
 sft_config = SftConfig(
     learning_rate=settings["learning_rate"],
     weight_decay=0.05,
@@ -162,21 +166,50 @@ sft_config = SftConfig(
     optimizer="muon",
     save_interval=settings["save_interval"],
 )
-trained = train(
+hashes = {**tokenizer_seal(tokenizer), "examples": examples_sha256(examples)}
+train(
     model,
     batches,
     sft_config,
     folder=run.checkpoints,
     metrics_path=run.path / "metrics.jsonl",
-    identity={"data": rows.sha256, "tokenizer": fingerprint(tokenizer), "size": SIZE, "seed": SEED},
+    identity={**hashes, **parameters},
     mesh=mesh,
-    val_batches=batch_stream(val_examples, epochs=1, seed=SEED, shuffle=False, **batching),
+    val_batches=val_batches,
 )
 
 # %%
 history = read_jsonl(run.path / "metrics.jsonl")
-loss_figure = plot_training(history, seed=SEED, title="Foundation: loss on answers")
-display(Image(figure_png(loss_figure)))
+figures = {"Loss while reading": plot_training(history, seed=SEED, title="Foundation: reading")}
+display(Image(figure_png(figures["Loss while reading"])))
+
+# %% [markdown]
+# ## Practice
+# After reading comes practice: fresh problems, most of them easy, in smaller batches at a lower
+# rate. The quick recipe leaves it out.
+
+# %%
+if rows.practice:
+    practice_documents = foundation_documents(rows.practice, seed=SEED + 1, mix=PRACTICE_MIX)
+    practice, _ = drop_too_long(
+        encode_documents(tokenizer, practice_documents), settings["max_length"]
+    )
+    print(length_summary(practice))
+    batching["tokens_per_batch"] //= 2
+    train(
+        model,
+        batch_stream(practice, epochs=1, seed=SEED + 1, **batching),
+        replace(sft_config, learning_rate=0.6 * settings["learning_rate"]),
+        folder=run.checkpoints / "practice",
+        metrics_path=run.path / "metrics_practice.jsonl",
+        identity={**hashes, "practice": examples_sha256(practice), **parameters},
+        mesh=mesh,
+        val_batches=val_batches,
+    )
+    practised = read_jsonl(run.path / "metrics_practice.jsonl")
+    figures["Loss in practice"] = plot_training(practised, seed=SEED, title="Foundation: practice")
+    history += practised
+    display(Image(figure_png(figures["Loss in practice"])))
 
 # %% [markdown]
 # ## Evaluation
@@ -191,8 +224,8 @@ write_jsonl(run.path / "predictions.jsonl", stage.records)
 display(Markdown(stage_table({"base": stage.metrics})))
 
 # %%
-level_figure = plot_levels({"base": stage.by_level}, seed=SEED)
-display(Image(figure_png(level_figure)))
+figures["Right answers by level"] = plot_levels({"base": stage.by_level}, seed=SEED)
+display(Image(figure_png(figures["Right answers by level"])))
 
 # %% [markdown]
 # ## Verdict
@@ -218,9 +251,8 @@ for sample in samples:
 # A Hugging Face folder, in bf16, with a manifest of how it was made and what it can do.
 
 # %%
-manifest = foundation_manifest(parameters, rows, stage, history, steps=trained.steps)
+manifest = foundation_manifest(parameters, rows, stage, history)
 save_model(model, tokenizer, run.export, manifest=manifest, dtype="bfloat16")
-hashes = {"data": rows.sha256, "tokenizer": fingerprint(tokenizer)}
 write_manifest(run, hashes=hashes, devices=where_am_i().devices)
 
 # %% [markdown]
@@ -231,10 +263,10 @@ write_report(
     run.path / "report.html",
     title="v0 · Foundation",
     lead="A Gemma-3-architecture model trained from nothing on word problems.",
-    facts={"model": SIZE, "data": rows.origin, "steps": str(trained.steps)},
+    facts={"model": SIZE, "data": rows.origin, "steps": str(manifest["steps"])},
     verdicts=verdicts,
     stages={"base": stage.metrics},
-    figures={"Loss while training": loss_figure, "Right answers by level": level_figure},
+    figures=figures,
     samples=samples,
     config=parameters,
     manifest=manifest,

@@ -32,7 +32,7 @@ import time
 from IPython.display import Image, Markdown, display
 
 from nblib.delivery.place import where_am_i
-from nblib.delivery.profiles import gsm8k_folder, sft_settings
+from nblib.delivery.profiles import sft_settings
 from nblib.evaluation.evaluate import evaluate_stages
 from nblib.evaluation.generate import Decoding
 from nblib.evaluation.plots import figure_png, plot_levels, plot_stages, plot_training
@@ -55,10 +55,11 @@ from nblib.tokens.batches import (
     batch_stream,
     drop_too_long,
     encode_task,
+    examples_sha256,
     length_summary,
     show_loss_mask,
 )
-from nblib.tokens.tokenizer import fingerprint
+from nblib.tokens.tokenizer import tokenizer_seal
 from nblib.training.sft import SftConfig, train
 
 started = time.monotonic()
@@ -122,8 +123,8 @@ display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.
 # %%
 data = get_dataset(
     settings["data"],
-    folder=gsm8k_folder(GSM8K_DIR),
-    num_train=settings["num_builtin"],
+    folder=GSM8K_DIR,
+    num_train=settings["num_samples"],
     num_test=settings["eval_samples"],
     levels=settings["builtin_levels"],
     seed=SEED,
@@ -204,11 +205,10 @@ config = SftConfig(
     accumulation=GRADIENT_ACCUMULATION,
     save_interval=settings["save_interval"],
 )
-identity = {
+hashes = {
     "model": base.sha256,
-    "tokenizer": fingerprint(base.tokenizer),
-    "data": dict(data.sha256),
-    **parameters,
+    **tokenizer_seal(base.tokenizer),
+    "examples": examples_sha256(train_examples),
 }
 trained = train(
     model,
@@ -216,7 +216,7 @@ trained = train(
     config,
     folder=run.checkpoints,
     metrics_path=run.path / "metrics.jsonl",
-    identity=identity,
+    identity={**hashes, **parameters},
     mesh=mesh,
     val_batches=batch_stream(val_examples, epochs=1, seed=SEED, shuffle=False, **batching),
 )
@@ -240,11 +240,7 @@ manifest = {
     "steps": trained.steps,
 }
 save_model(tuned.model, tuned.tokenizer, run.export, manifest=manifest)
-write_manifest(
-    run,
-    hashes={name: str(identity[name]) for name in ("model", "tokenizer", "data")},
-    devices=where_am_i().devices,
-)
+write_manifest(run, hashes=hashes, devices=where_am_i().devices)
 
 # %% [markdown]
 # ## Tuned
@@ -287,7 +283,7 @@ if by_level:
 # ## Verdict
 
 # %%
-verdicts = sft_verdicts(stages)
+verdicts = sft_verdicts(stages, target=settings["format_target"])
 print(verdict_table(verdicts))
 
 # %% [markdown]

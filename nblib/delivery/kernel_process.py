@@ -30,6 +30,7 @@ MALLOC_TUNABLES = ":".join(
 )
 DEFAULT_ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",  # XLA's C++ log is no news to a reader
+    "PYTHONWARNINGS": "ignore:IProgress not found",  # no widgets, on purpose
     "TQDM_MININTERVAL": "30",  # a log file is no terminal: one line in 30 s
 }
 

@@ -23,7 +23,7 @@ class Place:
 
 
 def where_am_i() -> Place:
-    """Return the place; this is the first thing in a notebook that touches the devices."""
+    """Return the place; this asks jax for its devices."""
     import jax
 
     return Place(

@@ -4,7 +4,6 @@ One table a notebook. A profile is a kind of machine and the patience that goes 
 value a user sets wins over it.
 """
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,8 @@ _CPU_FOUNDATION = {
     "num_samples": 24_000,
     "num_epochs": 1,
     "gsm8k_epochs": 0,
+    "practice_samples": 0,
+    "practice_levels": (),
     "max_length": 192,
     "batch_tokens": 2048,
     "learning_rate": 1e-2,
@@ -28,6 +29,8 @@ FOUNDATION_RECIPES: Mapping[str, Mapping[str, Any]] = {
         "levels": (1, 1, 2, 2, 3, 4, 5),  # in turn: the easy levels twice as often
         "num_samples": 40_000,
         "gsm8k_epochs": 2,
+        "practice_samples": 21_000,
+        "practice_levels": (1, 2, 2),
         "max_length": 512,
         "batch_tokens": 4096,
         "eval_samples": 1000,
@@ -39,9 +42,8 @@ _CPU_SFT = {
     "model": "embedded",
     "data": "builtin",
     "builtin_levels": (1, 2, 3, 4),
-    "num_builtin": 1700,
     "levels": (),
-    "num_samples": -1,
+    "num_samples": 1700,
     "num_epochs": 1,
     "max_length": 384,
     "batch_tokens": 2048,
@@ -51,13 +53,13 @@ _CPU_SFT = {
     "eval_samples": 240,
     "eval_batch": 80,
     "max_new_tokens": 160,
+    "format_target": 0.99,
     "save_interval": "10 steps",
 }
 _ACCELERATOR_SFT = {
     "model": "gemma3-1b-it",
     "data": "gsm8k",
     "builtin_levels": (1, 2, 3, 4, 5),
-    "num_builtin": 8000,
     "levels": (),
     "num_samples": -1,
     "num_epochs": 1,
@@ -69,22 +71,25 @@ _ACCELERATOR_SFT = {
     "eval_samples": -1,
     "eval_batch": 64,
     "max_new_tokens": 512,
+    "format_target": 0.95,
     "save_interval": "30 min",
 }
 # GSM8K's rows are longer than the built-in ones, and a tiny model needs them all.
 _GSM8K_ON_CPU = {
     "num_samples": -1,
-    "num_epochs": 2,
-    "max_length": 768,
-    "batch_tokens": 4096,
+    "num_epochs": 1,
+    "max_length": 512,
     "max_new_tokens": 384,
+    "format_target": 0.90,
+    "eval_samples": 200,
+    "eval_batch": 100,
     "save_interval": "2 min",
 }
 SFT_PROFILES: Mapping[str, Mapping[str, Any]] = {
     "cpu": _CPU_SFT,
     "gpu": _ACCELERATOR_SFT,
     "tpu": _ACCELERATOR_SFT,
-    "smoke": {**_CPU_SFT, "num_samples": 50, "eval_samples": 16},
+    "smoke": {**_CPU_SFT, "num_samples": 50, "eval_samples": 16, "eval_batch": 16},
 }
 
 
@@ -127,15 +132,15 @@ def foundation_settings(recipe: str, profile: str, **given: Any) -> dict[str, An
 def sft_settings(profile: str, **given: Any) -> dict[str, Any]:
     """Return the settings of v1: the profile's, with what the user set.
 
-    Raises ValueError for an unknown profile.
+    A count of -1 means all rows. Built-in problems have no end: -1 then makes as many as GSM8K
+    has. Raises ValueError for an unknown profile.
     """
     profile = resolve_profile(profile)
     table = SFT_PROFILES[profile]
     if profile == "cpu" and given.get("data") == "gsm8k":
         table = {**table, **_GSM8K_ON_CPU}
-    return {"profile": profile, **fill(table, given)}
-
-
-def gsm8k_folder(given: str) -> str:
-    """Return the folder of GSM8K's two files: the parameter, else `NBLIB_GSM8K_DIR`, else ""."""
-    return given or os.environ.get("NBLIB_GSM8K_DIR", "")
+    settings = {"profile": profile, **fill(table, given)}
+    if settings["data"] == "builtin":
+        for name, all_rows in (("num_samples", 7473), ("eval_samples", 1319)):
+            settings[name] = all_rows if settings[name] < 0 else settings[name]
+    return settings

@@ -1,5 +1,6 @@
 """Whether a foundation learnt something, and what its manifest says of it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,8 +14,7 @@ def foundation_verdicts(history: Sequence[Mapping[str, Any]], stage: Stage) -> t
 
     `history` holds the records of metrics.jsonl. A run without validation records is a ValueError.
     """
-    losses = [record["loss"] for record in history if "loss" in record]
-    val_losses = [record["val_loss"] for record in history if "val_loss" in record]
+    losses, val_losses = _values(history, "loss"), _values(history, "val_loss")
     if not losses or not val_losses:
         raise ValueError("metrics.jsonl has no loss or no val_loss: training did not run")
     return (
@@ -50,20 +50,23 @@ def foundation_manifest(
     rows: FoundationRows,
     stage: Stage,
     history: Sequence[Mapping[str, Any]],
-    *,
-    steps: int,
 ) -> dict[str, Any]:
     """Return which command made the model, from which data, with which figures by level."""
-    val_losses = [record["val_loss"] for record in history if "val_loss" in record]
     return {
         "command": f"python -m nblib run v0_foundation -p RECIPE {parameters['recipe']}",
         "parameters": dict(parameters),
         "data": {"origin": rows.origin, "sha256": rows.sha256},
-        "steps": steps,
+        "steps": len(_values(history, "loss")),
         "training_minutes": sum(record.get("seconds", 0.0) for record in history) / 60,
-        "validation_loss": val_losses[-1],
+        "validation_loss": _values(history, "val_loss")[-1],
         "levels": {str(level): dict(metrics) for level, metrics in stage.by_level.items()},
     }
+
+
+def _values(history: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Return one figure of all records that have it; JSON's null is a NaN that training met."""
+    values = [record[name] for record in history if name in record]
+    return [math.nan if value is None else value for value in values]
 
 
 def _mean(values: Sequence[float]) -> float:

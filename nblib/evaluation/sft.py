@@ -10,19 +10,19 @@ _MORE = "train on more samples or epochs; look at the samples for what breaks th
 _TRUNCATION_LIMIT = 0.02  # above it the figures speak of the limit, not of the model
 
 
-def sft_verdicts(stages: Mapping[str, Mapping[str, Any]]) -> tuple[Verdict, ...]:
-    """Judge the tuned stage against format targets and the base's arithmetic; () if not measured.
+def sft_verdicts(stages: Mapping[str, Mapping[str, Any]], *, target: float) -> tuple[Verdict, ...]:
+    """Judge the tuned stage against the format's target and the base's arithmetic.
 
-    `stages` are those of result.json: base, base_own_form, tuned.
+    `stages` are those of result.json: base, base_own_form, tuned; () when nothing was measured.
     """
     if "tuned" not in stages:
         return ()
     tuned = stages["tuned"]
     lost = stages["base_own_form"]["answer_accuracy"] - tuned["answer_accuracy"]
     return (
-        at_least("strict format, tuned", tuned["format_accuracy"], 0.99, _MORE),
-        at_least("tag order, tuned", tuned["tag_order_accuracy"], 0.99, _MORE),
-        at_least("answers that can be read, tuned", tuned["answer_extractable"], 0.99, _MORE),
+        at_least("strict format, tuned", tuned["format_accuracy"], target, _MORE),
+        at_least("tag order, tuned", tuned["tag_order_accuracy"], target, _MORE),
+        at_least("answers that can be read, tuned", tuned["answer_extractable"], target, _MORE),
         at_most(
             "accuracy lost against the base in its own form",
             lost,

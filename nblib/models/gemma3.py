@@ -23,7 +23,7 @@ from tunix.models.gemma3 import params_safetensors
 from tunix.models.gemma3.model import Gemma3, ModelConfig
 
 from nblib.runs import write_json
-from nblib.tokens.tokenizer import TOKENIZER_FILE, check_tokenizer, fingerprint, stop_tokens
+from nblib.tokens.tokenizer import TOKENIZER_FILE, check_tokenizer, stop_tokens, tokenizer_seal
 
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -110,8 +110,7 @@ def save_model(
         partial / "generation_config.json",
         {"eos_token_id": list(stop_tokens(tokenizer)), "pad_token_id": tokenizer.pad_id()},
     )
-    seal = {"tokenizer_size": len(tokenizer), "tokenizer_sha256": fingerprint(tokenizer)}
-    write_json(partial / MANIFEST_FILE, {**manifest, **seal})
+    write_json(partial / MANIFEST_FILE, {**manifest, **tokenizer_seal(tokenizer)})
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 

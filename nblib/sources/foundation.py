@@ -4,17 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nblib.sources.datasets import get_dataset
+from nblib.sources.gsm8k import SourceError
 from nblib.sources.rows import Row, content_sha256
 from nblib.sources.wordproblems import word_problems
 
 _VALIDATION_SIZE = 200
+_GSM8K_IN_PRACTICE = 5  # every fifth row, so that practice does not make its text forgotten
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoundationRows:
-    """Training rows in order (GSM8K's once an epoch), a slice to validate on, held-out rows."""
+    """Rows to read (GSM8K's once an epoch), to practise, to validate on, and held-out ones."""
 
     train: tuple[Row, ...]
+    practice: tuple[Row, ...]  # fresh problems and a sample of GSM8K; may be empty
     validation: tuple[Row, ...]
     test: tuple[Row, ...]
     origin: str
@@ -29,29 +32,47 @@ def foundation_rows(
     held_out: int,
     gsm8k_epochs: int,
     gsm8k_folder: str,
+    practice: int,
+    practice_levels: Sequence[int],
     seed: int,
 ) -> FoundationRows:
-    """Return built-in problems and, where its folder is given, GSM8K's training text.
+    """Return built-in problems and, where a folder has it, GSM8K's training text.
 
-    GSM8K is optional and only ever read from a folder: a foundation must not wait for a hub. Its
-    test split is not touched. Raises what `get_dataset` and `word_problems` raise.
+    GSM8K is optional and only ever read from a folder ("" looks where `get_dataset` does): a
+    foundation must not wait for a hub. Its test split is not touched.
+    Raises ValueError for a broken row or levels that hold too few problems, SourceError for a
+    folder that was named and does not have it.
     """
     built_in = word_problems(count + _VALIDATION_SIZE, seed=seed, split="train", levels=levels)
     test = word_problems(held_out, seed=seed, split="test", levels=levels)
     notes = [f"{count} built-in problems of levels {', '.join(map(str, levels))}"]
-    train = built_in[:count]
-    if gsm8k_epochs and gsm8k_folder:
-        gsm8k = get_dataset("gsm8k", folder=gsm8k_folder, source=("folder",))
-        train += gsm8k.train * gsm8k_epochs
-        notes += [f"{len(gsm8k.train)} rows of GSM8K's train split, {gsm8k_epochs} times"]
-        notes += gsm8k.notes
-    elif gsm8k_epochs:
-        notes += ["no GSM8K folder (NBLIB_GSM8K_DIR): built-in problems only"]
+    gsm8k: tuple[Row, ...] = ()
+    if gsm8k_epochs:
+        gsm8k, note = _gsm8k_train(gsm8k_folder)
+        notes.append(f"{note}, {gsm8k_epochs} times" if gsm8k else note)
+    train = built_in[:count] + gsm8k * gsm8k_epochs
+    fresh: tuple[Row, ...] = ()
+    if practice:
+        fresh = word_problems(practice, seed=seed + 1, split="train", levels=practice_levels)
+        fresh += gsm8k[::_GSM8K_IN_PRACTICE]
+        notes.append(f"then practice: {practice} of levels {', '.join(map(str, practice_levels))}")
     return FoundationRows(
         train=train,
+        practice=fresh,
         validation=built_in[count:],
         test=test,
         origin="; ".join(notes),
-        sha256=content_sha256(train),
+        sha256=content_sha256(train + fresh),
         notes=tuple(notes),
     )
+
+
+def _gsm8k_train(folder: str) -> tuple[tuple[Row, ...], str]:
+    """Return GSM8K's training rows, or none, and a line that says which."""
+    try:
+        gsm8k = get_dataset("gsm8k", folder=folder, source=("folder",))
+    except SourceError:
+        if folder:  # asked for by name: training without it would be another model
+            raise
+        return (), "no GSM8K (no folder of it, NBLIB_GSM8K_DIR)"
+    return gsm8k.train, f"{len(gsm8k.train)} rows of GSM8K's train split"

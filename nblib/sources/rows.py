@@ -104,17 +104,17 @@ def level_of(row: Row) -> int:
 
 
 def sample_rows(rows: Sequence[Row], count: int | None, *, seed: int) -> tuple[Row, ...]:
-    """Draw `count` rows by `seed`; 0, None or more than there are keeps all in their own order.
+    """Draw `count` rows by `seed`; -1, 0, None or more than there are keeps all, in their order.
 
     The draw goes by what the rows say, not by where they stand: the same data from a source with
     another order gives the same draw. A smaller draw is the beginning of a larger one.
 
     Raises:
-        ValueError: `count` is negative.
+        ValueError: `count` is below -1.
     """
-    if count is not None and count < 0:
-        raise ValueError(f"count is {count}, expected 0 (all rows) or more")
-    if not count or count >= len(rows):
+    if count is not None and count < -1:
+        raise ValueError(f"count is {count}, expected -1 (all rows) or more")
+    if not count or not 0 < count < len(rows):
         return tuple(rows)
     salt = f"{seed}\n".encode()
     drawn = sorted(rows, key=lambda row: hashlib.sha256(salt + _content_line(row)).digest())

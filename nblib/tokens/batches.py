@@ -5,6 +5,7 @@ the prompt and the padding. Nothing is ever cut: an example that is too long is 
 out, because a cut one never shows the model the end of its answer.
 """
 
+import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -109,6 +110,14 @@ def length_summary(examples: Sequence[TokenizedExample]) -> str:
         f"{len(examples)} examples: {lengths.mean():.0f} tokens on average ({learnt:.0f} learnt), "
         f"median {median:.0f}, 95th percentile {p95:.0f}, longest {lengths.max()}"
     )
+
+
+def examples_sha256(examples: Sequence[TokenizedExample]) -> str:
+    """Return one SHA-256 over the tokens and masks in order: what a checkpoint was trained on."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(example.tokens.tobytes() + example.loss_mask.tobytes())
+    return digest.hexdigest()
 
 
 def batch_stream(

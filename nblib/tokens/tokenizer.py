@@ -81,6 +81,11 @@ def fingerprint(tokenizer: spm.SentencePieceProcessor) -> str:
     return hashlib.sha256(tokenizer.serialized_model_proto()).hexdigest()
 
 
+def tokenizer_seal(tokenizer: spm.SentencePieceProcessor) -> dict[str, str | int]:
+    """Return what a model folder or checkpoint carries of its tokenizer: size and fingerprint."""
+    return {"tokenizer_size": len(tokenizer), "tokenizer_sha256": fingerprint(tokenizer)}
+
+
 def check_tokenizer(
     tokenizer: spm.SentencePieceProcessor, *, size: int, sha256: str | None, where: str
 ) -> None:

@@ -107,8 +107,8 @@ def train(
         batches: all batches of the run, the same on every start (a sequence of TrainingInput).
         config: how to train.
         folder: the run's checkpoints.
-        metrics_path: one record a step: step, loss, learning_rate, grad_norm, tokens, seconds;
-            and step, val_loss after each evaluation.
+        metrics_path: one record a step: step, loss, learning_rate, grad_norm, tokens (without
+            padding), seconds, tokens_per_second; and step, val_loss after each evaluation.
         identity: what must agree for a checkpoint to be continued.
         mesh: the devices.
         val_batches: evaluated before the first step and `evaluations` times on the way.
@@ -139,7 +139,7 @@ def train(
             optimizer,
             TrainingConfig(
                 eval_every_n_steps=max(1, planned // config.evaluations),
-                # None for 1: a MultiSteps around the optimizer would keep a second set of gradients.
+                # None for 1: MultiSteps around the optimizer keeps a second set of gradients.
                 gradient_accumulation_steps=None
                 if config.accumulation == 1
                 else config.accumulation,
@@ -204,7 +204,9 @@ class _Watch(hooks.TrainingHooks):
 
     def on_train_step_end(self, train_ctx: PeftTrainer, train_step: int, train_loss: float) -> None:
         now = time.perf_counter()
+        seconds = now - self._last_time
         first = (train_step - 1) * self._accumulation
+        tokens = sum(self._tokens[first : first + self._accumulation])
         append_jsonl(
             self._metrics_path,
             {
@@ -212,8 +214,9 @@ class _Watch(hooks.TrainingHooks):
                 "loss": float(train_loss),
                 "learning_rate": float(self._schedule(train_step - 1)),
                 "grad_norm": _newest(train_ctx, "grad_norm", "train"),
-                "tokens": sum(self._tokens[first : first + self._accumulation]),
-                "seconds": now - self._last_time,
+                "tokens": tokens,
+                "seconds": seconds,
+                "tokens_per_second": tokens / seconds,
             },
         )
         self._last_time = now

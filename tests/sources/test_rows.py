@@ -96,8 +96,8 @@ def test_sample_does_not_depend_on_the_sources_order():
 
 
 def test_negative_sample_is_refused():
-    with pytest.raises(ValueError, match="count is -1, expected 0"):
-        sample_rows(TEN, -1, seed=0)
+    with pytest.raises(ValueError, match="count is -2, expected -1"):
+        sample_rows(TEN, -2, seed=0)
 
 
 def test_duplicates_and_overlap_are_counted_without_case_and_white_space():

@@ -1,0 +1,147 @@
+"""Small things that several rooms share, made once: tokenizer, mesh, tiny models, a trained one.
+
+jax is imported inside the fixtures, so that the tests of rows and tasks start without it.
+"""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+# Each is a question and the completion to learn for it.
+EIGHT = {f"{n} pens and {n + 1}?": f"{n} + {n + 1} = {2 * n + 1}" for n in range(1, 9)}
+
+
+@pytest.fixture(scope="session")
+def compilation_cache(tmp_path_factory):
+    """Let jax keep what it compiled for this session; the environment for child processes."""
+    import jax
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's folder lies in the session's
+        folder = folder.parent
+    settings = {
+        "jax_compilation_cache_dir": str(folder / "jax"),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    return {name.upper(): str(value) for name, value in settings.items()}
+
+
+@pytest.fixture(scope="session")
+def mesh(compilation_cache):
+    from nblib.models.mesh import device_mesh
+
+    return device_mesh()
+
+
+@pytest.fixture(scope="session")
+def texts():
+    """What a tokenizer is trained on: a few hundred built-in problems."""
+    from nblib.sources.wordproblems import word_problems
+    from nblib.tokens.corpus import corpus_texts, foundation_documents
+
+    rows = word_problems(300, seed=0, split="train")
+    return tuple(corpus_texts(foundation_documents(rows, seed=0)))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(texts):
+    from nblib.tokens.tokenizer import train_tokenizer
+
+    return train_tokenizer(texts, vocab_size=544)
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """Six layers, so the last one attends globally; a window shorter than the texts."""
+    import jax.numpy as jnp
+    from tunix.models.gemma3.model import ModelConfig
+
+    return ModelConfig(
+        num_layers=6,
+        num_embed=544,
+        embed_dim=16,
+        hidden_dim=32,
+        num_heads=2,
+        head_dim=8,
+        num_kv_heads=1,
+        sliding_window_size=16,
+        local_base_frequency=10_000,
+        global_base_frequency=1_000_000,
+        param_dtype=jnp.float32,
+    )
+
+
+@pytest.fixture(scope="session")
+def new_model(compilation_cache, tiny_config):
+    """Build a fresh tiny model: `new_model(num_layers=2, ...)` changes its configuration."""
+    from nblib.models.gemma3 import init_model
+
+    def build(seed=0, **changes):
+        return init_model(replace(tiny_config, **changes), seed=seed)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def logits(compilation_cache):
+    """Return a model's logits [B, T, V] for two fixed rows of 24 tokens."""
+    from flax import nnx
+    from tunix.sft.utils import build_positions_from_mask, make_causal_attn_mask
+
+    tokens = np.random.default_rng(0).integers(4, 544, (2, 24))
+    tokens[1, 20:] = 0
+    mask = tokens != 0
+
+    @nnx.jit
+    def run(model):
+        positions = build_positions_from_mask(mask)
+        return model(tokens, positions, None, make_causal_attn_mask(mask))[0]
+
+    return lambda model: np.asarray(run(model))
+
+
+@pytest.fixture(scope="session")
+def eight_examples(tokenizer):
+    """Eight short chats, tokenised."""
+    from nblib.tokens.batches import encode_example
+    from nblib.tokens.chat import render_prompt
+
+    return tuple(
+        encode_example(tokenizer, id=question, prompt=render_prompt(question), completion=answer)
+        for question, answer in EIGHT.items()
+    )
+
+
+@pytest.fixture(scope="session")
+def overfitted(tmp_path_factory, new_model, eight_examples, mesh):
+    """A tiny model trained in full on the eight chats: (model, metrics records, config)."""
+    from nblib.runs import read_jsonl
+    from nblib.tokens.batches import collate
+    from nblib.training.sft import SftConfig, train
+
+    folder = tmp_path_factory.mktemp("overfitted")
+    model = new_model(embed_dim=32, head_dim=16)
+    config = SftConfig(learning_rate=2e-2, warmup_share=0.1, evaluations=2, save_interval="9 min")
+    batch = collate(eight_examples, range(8), 64, 8)
+    train(
+        model,
+        [batch] * 100,
+        config,
+        folder=folder / "checkpoints",
+        metrics_path=folder / "metrics.jsonl",
+        identity={"tokenizer": "tiny"},
+        mesh=mesh,
+        val_batches=[batch],
+    )
+    return model, read_jsonl(folder / "metrics.jsonl"), config
+
+
+@pytest.fixture(scope="session")
+def eight():
+    """The questions and completions that `overfitted` has learnt."""
+    return EIGHT

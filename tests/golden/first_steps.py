@@ -1,0 +1,72 @@
+# %% [markdown]
+# # First steps: a problem, its answer, its score
+#
+# Runs in seconds, without a model. This notebook is kept with its outputs, and the tests run it
+# again and compare.
+
+# %%
+import datetime
+
+from nblib.sources.wordproblems import word_problems
+from nblib.tasks.formats import XML
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tokens.chat import render_prompt
+
+# %% [markdown]
+# ## A problem
+# A story told from a seed. Its answer has GSM8K's form: steps with annotations, then `#### N`.
+
+# %%
+(row,) = word_problems(1, seed=0, split="train", levels=(2,))
+print(f"{row.id}, level {row.level}\n\n{row.question}\n\n{row.answer}")
+
+# %% [markdown]
+# ## An example
+# For a task the annotations go, and the number stands alone.
+
+# %%
+(example,) = GSM8K.examples([row])
+print(f"{example.reasoning}\n-> {example.answer}")
+
+# %% [markdown]
+# ## The prompt
+# What a model reads. The system prompt stands at the head of the user's turn, as Gemma has it.
+
+# %%
+print(render_prompt(example.question, system_prompt=XML.system_prompt))
+
+# %% [markdown]
+# ## The completion
+# What a model should write.
+
+# %%
+completion = XML.render(example.reasoning, example.answer)
+print(completion)
+
+# %%
+XML.parse(completion)
+
+# %% [markdown]
+# ## Its score
+# The strict scorer that every notebook uses: here all is right.
+
+# %%
+GSM8K.score(completion, example.answer)
+
+# %% [markdown]
+# A word before the reasoning breaks the format; the number can still be read, and still counts.
+
+# %%
+GSM8K.score(f"Sure!\n{completion}", example.answer)
+
+# %% [markdown]
+# ## When it was run
+# The one cell whose output changes: `sanitize.cfg` hides the date from the comparison.
+
+# %%
+print(f"run on {datetime.date.today()}")
+
+# %% [markdown]
+# ## Summary
+# Problem, example, prompt, completion, score. **Next:** `v1_sft_format` teaches a model to write
+# such completions.

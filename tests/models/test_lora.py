@@ -1,0 +1,81 @@
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from nblib.models import lora
+from nblib.models.gemma3 import load_model, parameter_count, save_model
+from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
+
+HEADS = {
+    "mqa": {"num_heads": 2, "num_kv_heads": 1},
+    "gqa": {"num_heads": 4, "num_kv_heads": 2},
+    "fused": {"num_heads": 2, "num_kv_heads": 2},
+}
+RANK, ALPHA = 2, 3.0  # their ratio is not 1, so a forgotten factor shows
+
+
+def adapters(model):
+    return dict(nnx.to_flat_state(nnx.state(model, LORA_PARAMETER)))
+
+
+def fill(model):
+    """Give every second adapter, at first zero, random values."""
+    rng = np.random.default_rng(0)
+    for path, adapter in adapters(model).items():
+        if str(path[-1]).endswith("_lora_b"):
+            shape = adapter.get_value().shape
+            adapter.set_value(jax.numpy.asarray(0.1 * rng.normal(size=shape), "float32"))
+
+
+@pytest.mark.parametrize("heads", HEADS)
+def test_adapt_and_merge(heads, new_model, logits, mesh, tokenizer, tmp_path):
+    base = new_model(num_layers=2, **HEADS[heads])
+    before = [np.array(leaf) for leaf in jax.tree.leaves(nnx.state(base))]
+    answers = logits(base)
+    model = get_lora_model(base, mesh, rank=RANK, alpha=ALPHA)
+    np.testing.assert_array_equal(logits(model), answers)  # fresh adapters change nothing
+
+    fill(model)
+    adapted = logits(model)
+    assert np.abs(adapted - answers).max() > 0.1
+    merged = merge_lora(model, rank=RANK, alpha=ALPHA)
+    np.testing.assert_allclose(logits(merged), adapted, atol=1e-5)
+    assert parameter_count(merged, LORA_PARAMETER) == 0
+    np.testing.assert_array_equal(logits(model), adapted)  # the adapted one is left as it is
+    np.testing.assert_array_equal(logits(base), answers)
+    after = jax.tree.leaves(nnx.state(base))
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+    save_model(merged, tokenizer, tmp_path / "export", manifest={})
+    loaded = load_model(tmp_path / "export", tokenizer, mesh=mesh)
+    np.testing.assert_array_equal(logits(loaded), logits(merged))
+
+
+def test_adapters_sit_on_all_six_projections(new_model, mesh):
+    base = new_model(num_layers=1)
+    model = get_lora_model(base, mesh, rank=RANK, alpha=ALPHA)
+    modules = {str(path[-2]) for path in adapters(model)}
+    assert modules == {
+        *("q_einsum", "kv_einsum", "attn_vec_einsum", "gate_proj", "up_proj", "down_proj")
+    }
+    # Rank times (inputs + outputs): q 16+16, k and v 16+16, o 16+16, gate, up and down 16+32.
+    assert parameter_count(model, LORA_PARAMETER) == RANK * (3 * 32 + 3 * 48)
+    assert all(leaf.dtype == "float32" for leaf in jax.tree.leaves(nnx.state(model)))
+
+
+@pytest.mark.parametrize(("rank", "alpha"), [(0, 1.0), (-1, 1.0), (2, 0.0)])
+def test_rank_and_alpha_must_be_positive(rank, alpha, new_model, mesh):
+    with pytest.raises(ValueError, match=rf"rank {rank} and alpha {alpha} must be positive"):
+        get_lora_model(new_model(num_layers=1), mesh, rank=rank, alpha=alpha)
+
+
+def test_targets_that_match_nothing_are_refused(new_model, mesh, monkeypatch):
+    monkeypatch.setattr(lora, "TARGETS", "attention")
+    with pytest.raises(ValueError, match="no module of the model matches 'attention'"):
+        get_lora_model(new_model(num_layers=1), mesh, rank=RANK, alpha=ALPHA)
+
+
+def test_merging_a_model_without_adapters_is_refused(new_model):
+    with pytest.raises(ValueError, match="holds no adapters"):
+        merge_lora(new_model(num_layers=1), rank=RANK, alpha=ALPHA)

@@ -1,0 +1,42 @@
+from nblib.tasks.formats import XML
+from nblib.tokens.chat import TEMPLATE, render_prompt
+
+
+def test_the_template_written_out():
+    assert TEMPLATE == (
+        "<start_of_turn>user\n{system_prompt}{question}<end_of_turn>\n<start_of_turn>model\n"
+    )
+
+
+def test_without_a_system_prompt():
+    assert render_prompt("What is 2 + 2?") == (
+        "<start_of_turn>user\nWhat is 2 + 2?<end_of_turn>\n<start_of_turn>model\n"
+    )
+
+
+def test_the_system_prompt_heads_the_users_turn():
+    assert render_prompt("What is 2 + 2?", system_prompt=XML.system_prompt) == (
+        "<start_of_turn>user\n"
+        "Work it out inside <reasoning></reasoning>, then give just the number inside "
+        "<answer></answer>.\n"
+        "\n"
+        "What is 2 + 2?<end_of_turn>\n"
+        "<start_of_turn>model\n"
+    )
+
+
+def test_braces_and_ends_of_a_question_stay_as_they_are():
+    prompt = render_prompt(" {question} {0} {\n", system_prompt="{system_prompt}")
+    assert prompt == (
+        "<start_of_turn>user\n{system_prompt}\n\n {question} {0} {\n<end_of_turn>\n"
+        "<start_of_turn>model\n"
+    )
+
+
+def test_its_markers_are_five_single_tokens(tokenizer):
+    start, end, newline = (
+        tokenizer.piece_to_id(p) for p in ("<start_of_turn>", "<end_of_turn>", "\n")
+    )
+    ids = tokenizer.encode(render_prompt(""))
+    words = {w: tokenizer.encode(w) for w in ("user", "model")}
+    assert ids == [*(start, *words["user"], newline, end, newline, start, *words["model"], newline)]

@@ -1,0 +1,196 @@
+import warnings
+
+import orbax.checkpoint as ocp
+import pytest
+
+from nblib.training.checkpoints import (
+    KEEP,
+    ForeignCheckpoint,
+    checkpointing_options,
+    latest_step,
+    prepare_checkpoints,
+    seal_checkpoints,
+)
+
+IDENTITY = {"lora_rank": 4, "tokenizer": "aa11", "data": {"train": "bb22"}, "levels": (1, 2)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run's checkpoints at steps 3, 6 and 9, whole and sealed."""
+    steps = prepare_checkpoints(tmp_path, IDENTITY)
+    for step in (3, 6, 9):
+        save(steps, step)
+    seal_checkpoints(tmp_path)
+    return tmp_path
+
+
+def save(steps, step):
+    for name in ("model_params/d/data", "optimizer_state/d/data", "_CHECKPOINT_METADATA"):
+        path = steps / str(step) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(f"{name} at {step}".encode())
+
+
+def step_names(folder):
+    return sorted(path.name for path in (folder / "steps").iterdir())
+
+
+def test_whole_checkpoints_are_used_without_a_word(folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert prepare_checkpoints(folder, IDENTITY) == folder / "steps"
+    assert step_names(folder) == ["3", "6", "9"]
+    assert latest_step(folder) == 9
+
+
+def test_new_folder_is_claimed(tmp_path):
+    steps = prepare_checkpoints(tmp_path / "new", IDENTITY)
+    assert list(steps.iterdir()) == []
+    assert latest_step(tmp_path / "new") == 0
+    with pytest.raises(ForeignCheckpoint, match="lora_rank"):
+        prepare_checkpoints(tmp_path / "new", {**IDENTITY, "lora_rank": 8})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lora_rank": 8}, r"\(lora_rank: checkpoint 4, this run 8\)"),
+        ({"tokenizer": "cc33"}, r"\(tokenizer: checkpoint 'aa11', this run 'cc33'\)"),
+        ({"data": {"train": "dd44"}}, r"\(data: checkpoint .*'bb22'.* this run .*'dd44'.*\)"),
+        ({"seed": 1}, r"\(seed: checkpoint None, this run 1\)"),
+    ],
+)
+def test_checkpoints_of_other_parameters_are_refused_by_name(folder, change, message):
+    with pytest.raises(ForeignCheckpoint, match=message):
+        prepare_checkpoints(folder, {**IDENTITY, **change})
+    assert step_names(folder) == ["3", "6", "9"]  # and left as they are
+    assert latest_step(folder) == 9
+
+
+def test_all_that_differs_is_named(folder):
+    with pytest.raises(ForeignCheckpoint, match="lora_rank: .*; tokenizer: "):
+        prepare_checkpoints(folder, {**IDENTITY, "lora_rank": 8, "tokenizer": "cc33"})
+
+
+def test_checkpoints_without_an_identity_are_refused(folder):
+    (folder / "identity.json").unlink()
+    with pytest.raises(ForeignCheckpoint, match=r"without identity\.json: not ours"):
+        prepare_checkpoints(folder, IDENTITY)
+
+
+def one_byte_changed(step):
+    path = step / "model_params" / "d" / "data"
+    content = bytearray(path.read_bytes())
+    content[3] ^= 1
+    path.write_bytes(content)
+    return "model_params/d/data changed"
+
+
+def truncated(step):
+    path = step / "optimizer_state" / "d" / "data"
+    path.write_bytes(path.read_bytes()[:-1])
+    return "optimizer_state/d/data changed"
+
+
+def file_deleted(step):
+    (step / "_CHECKPOINT_METADATA").unlink()
+    return "_CHECKPOINT_METADATA changed or missing"
+
+
+def file_added(step):
+    (step / "stray").write_text("from elsewhere")
+    return "stray changed"
+
+
+def never_sealed(step):
+    (step.parents[1] / "seals" / f"{step.name}.json").unlink()
+    return "never sealed"
+
+
+DAMAGES = (one_byte_changed, truncated, file_deleted, file_added, never_sealed)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_newest_is_set_aside_and_the_one_before_is_used(folder, damage):
+    problem = damage(folder / "steps" / "9")
+    assert latest_step(folder) == 6
+    with pytest.warns(UserWarning, match=rf"checkpoint 9 .* is damaged \({problem}.*damaged-9;"):
+        prepare_checkpoints(folder, IDENTITY)
+    assert step_names(folder) == ["3", "6"]
+    assert (folder / "damaged-9").is_dir()
+    assert latest_step(folder) == 6
+
+
+def test_two_damaged_ones_and_the_same_step_damaged_again(folder):
+    for step in ("9", "6"):
+        one_byte_changed(folder / "steps" / step)
+    with pytest.warns(UserWarning, match="is damaged") as seen:
+        prepare_checkpoints(folder, IDENTITY)
+    assert len(seen) == 2
+    assert step_names(folder) == ["3"]
+    save(folder / "steps", 6)
+    with pytest.warns(UserWarning, match=r"set aside as damaged-6-1|set aside as damaged-6"):
+        prepare_checkpoints(folder, IDENTITY)
+    assert {path.name for path in folder.glob("damaged-*")} == {
+        *("damaged-6", "damaged-6-1", "damaged-9")
+    }
+
+
+def test_stale_seal_does_not_vouch_for_a_step_saved_again(folder):
+    """After a fall-back the run saves step 9 anew, and the new one needs its own seal."""
+    one_byte_changed(folder / "steps" / "9")
+    with pytest.warns(UserWarning, match="is damaged"):
+        prepare_checkpoints(folder, IDENTITY)
+    seal_checkpoints(folder)
+    save(folder / "steps", 9)
+    assert latest_step(folder) == 6
+    seal_checkpoints(folder)
+    assert latest_step(folder) == 9
+
+
+def test_name_that_the_warning_gives_exists(folder):
+    (folder / "damaged-9").mkdir()
+    one_byte_changed(folder / "steps" / "9")
+    with pytest.warns(UserWarning, match="set aside as damaged-9-1;"):
+        prepare_checkpoints(folder, IDENTITY)
+    assert (folder / "damaged-9-1" / "_CHECKPOINT_METADATA").is_file()
+
+
+def test_seals_of_rotated_away_checkpoints_are_dropped(folder):
+    for path in sorted((folder / "steps" / "3").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    (folder / "steps" / "3").rmdir()
+    seal_checkpoints(folder)
+    assert sorted(path.name for path in (folder / "seals").iterdir()) == ["6.json", "9.json"]
+
+
+def test_unfinished_save_is_no_checkpoint(folder):
+    (folder / "steps" / "12.orbax-checkpoint-tmp-1").mkdir()
+    assert latest_step(folder) == 9
+    seal_checkpoints(folder)
+    assert sorted(path.stem for path in (folder / "seals").iterdir()) == ["3", "6", "9"]
+
+
+@pytest.mark.parametrize("interval", ["10 steps", "1 step"])
+def test_interval_in_steps(interval):
+    options = checkpointing_options(interval)
+    policy = options.save_decision_policy
+    assert policy == ocp.checkpoint_managers.FixedIntervalPolicy(int(interval.split()[0]))
+    assert options.max_to_keep == KEEP
+    assert not options.enable_async_checkpointing
+
+
+def test_interval_in_minutes():
+    policy = checkpointing_options("30 min").save_decision_policy
+    assert policy == ocp.checkpoint_managers.ContinuousCheckpointingPolicy(
+        minimum_interval_secs=1800
+    )
+
+
+@pytest.mark.parametrize(
+    "interval", ["", "10", "steps", "0 steps", "0 min", "-1 steps", "1.5 min", "30 minutes", "10steps"]
+)
+def test_other_intervals_are_refused(interval):
+    with pytest.raises(ValueError, match=r"expected for example '10 steps' or '30 min'"):
+        checkpointing_options(interval)

@@ -1,0 +1,87 @@
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from nblib.training.optimizers import NAMES, build_optimizer
+
+RATE = 0.01
+MATRICES = ("attn_vec_einsum", "q_einsum", "kv_einsum", "gate_proj", "up_proj", "down_proj")
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match=f"'sgd' is unknown: expected one of {', '.join(NAMES)}"):
+        build_optimizer("sgd", lambda step: RATE, weight_decay=0.0, clip_norm=1.0)
+
+
+def named(tree):
+    """Return a tree's arrays by their paths as text."""
+    return {
+        jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def is_matrix(name):
+    return any(f"'{matrix}'" in name for matrix in MATRICES)
+
+
+@pytest.fixture(scope="module")
+def first_step(new_model):
+    """Muon's state and its first updates, by parameter, for random gradients."""
+    params = nnx.state(new_model(num_layers=1), nnx.Param)
+    rng = np.random.default_rng(0)
+    gradients = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype("float32"), params)
+    optimizer = build_optimizer("muon", lambda step: RATE, weight_decay=0.0, clip_norm=1.0)
+    state = optimizer.init(params)
+    updates, _ = jax.jit(optimizer.update)(gradients, state, params)
+    return state, named(params), named(gradients), named(updates)
+
+
+def test_muon_has_the_matrices_and_adam_the_rest(first_step):
+    state, params, _, _ = first_step
+    inner = optax.tree_utils.tree_get(state, "inner_states")
+    muon, adam = (
+        sorted(name for name in named(inner[kind]) if ".mu" in name) for kind in ("muon", "adam")
+    )
+    assert len(muon) == 6 and all(map(is_matrix, muon))
+    assert not any(map(is_matrix, adam))
+    assert len(muon) + len(adam) == len(params)
+    assert any("input_embedding" in name for name in adam)
+
+
+def test_adams_first_update_is_half_the_rate_against_the_gradients_sign(first_step):
+    _, _, gradients, updates = first_step
+    rest = [name for name in updates if not is_matrix(name)]
+    assert len(rest) == len(updates) - 6
+    for name in rest:
+        large = np.abs(gradients[name]) > 0.1
+        np.testing.assert_allclose(
+            updates[name][large], -0.5 * RATE * np.sign(gradients[name][large]), rtol=1e-2
+        )
+
+
+def test_muons_update_turns_all_directions_by_the_same(first_step):
+    _, _, gradients, updates = first_step
+    (name,) = [name for name in updates if "'gate_proj'" in name]
+    before = np.linalg.svd(gradients[name], compute_uv=False)
+    after = np.linalg.svd(updates[name], compute_uv=False)
+    assert before.max() / before.min() > 3
+    assert after.max() / after.min() < 2
+    assert np.sqrt(np.mean(updates[name] ** 2)) < 0.3 * RATE  # about 0.2, as of AdamW
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    # Weights of 0 have no decay; Adam's first moment is a tenth of the clipped gradient.
+    optimizer = build_optimizer("adamw", lambda step: RATE, weight_decay=0.0, clip_norm=1.0)
+    params = {"w": np.zeros(2, np.float32)}
+    state = optimizer.init(params)
+    _, state = optimizer.update({"w": np.array([3.0, 4.0], np.float32)}, state, params)
+    np.testing.assert_allclose(optax.tree_utils.tree_get(state, "mu")["w"], [0.06, 0.08], rtol=1e-5)
+
+
+def test_weight_decay_reaches_adamw():
+    optimizer = build_optimizer("adamw", lambda step: RATE, weight_decay=0.5, clip_norm=1.0)
+    params = {"w": np.array([2.0], np.float32)}
+    updates, _ = optimizer.update({"w": np.zeros(1, np.float32)}, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["w"], [-RATE * 0.5 * 2.0], rtol=1e-5)
