@@ -9,15 +9,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+# Tiny models are compiled for longer than they run.
+COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 # Each is a question and the completion to learn for it.
 EIGHT = {f"{n} pens and {n + 1}?": f"{n} + {n + 1} = {2 * n + 1}" for n in range(1, 9)}
 
 
 @pytest.fixture(scope="session")
 def compilation_cache(tmp_path_factory):
-    """Let jax keep what it compiled for this session; the environment for child processes."""
+    """Compile fast and once for the whole session; returns the environment for child processes."""
     import jax
 
+    with pytest.MonkeyPatch.context() as patch:  # read once, when the backend starts
+        patch.setenv("XLA_FLAGS", COMPILE_FAST)
+        jax.devices()
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's folder lies in the session's
         folder = folder.parent

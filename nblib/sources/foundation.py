@@ -75,4 +75,4 @@ def _gsm8k_train(folder: str) -> tuple[tuple[Row, ...], str]:
         if folder:  # asked for by name: training without it would be another model
             raise
         return (), "no GSM8K (no folder of it, NBLIB_GSM8K_DIR)"
-    return gsm8k.train, f"{len(gsm8k.train)} rows of GSM8K's train split"
+    return gsm8k.train, "; ".join((f"{len(gsm8k.train)} rows of GSM8K's train split", *gsm8k.notes))

@@ -40,13 +40,14 @@ def prepare_checkpoints(folder: Path, identity: Mapping[str, Any]) -> Path:
         problem = _problem(folder, step)
         if problem is None:
             break
-        aside = folder / f"damaged-{step}"
-        (steps / str(step)).rename(_free_name(aside))
+        aside = _free_name(folder / f"damaged-{step}")
+        (steps / str(step)).rename(aside)
         warnings.warn(
             f"checkpoint {step} in {folder} is damaged ({problem}): set aside as {aside.name}; "
             "going on from the one before",
             stacklevel=2,
         )
+    _drop_stale_seals(folder)  # or one would speak for a later checkpoint of the same step
     return steps
 
 
@@ -56,17 +57,16 @@ def latest_step(folder: Path) -> int:
     return max(whole, default=0)
 
 
+def unsealed_steps(folder: Path) -> set[int]:
+    """Return the committed checkpoints that have no seal yet."""
+    return {step for step in _step_folders(folder) if not _seal(folder, step).is_file()}
+
+
 def seal_checkpoints(folder: Path) -> None:
     """Seal every committed checkpoint that has no seal, and drop seals of deleted ones."""
-    steps = _step_folders(folder)
-    for seal in (folder / _SEALS).glob("*.json"):
-        if int(seal.stem) not in steps:
-            seal.unlink()
-    for step in steps:
-        seal = folder / _SEALS / f"{step}.json"
-        if not seal.is_file():
-            seal.parent.mkdir(exist_ok=True)
-            write_json(seal, _digests(folder / _STEPS / str(step)))
+    _drop_stale_seals(folder)
+    for step in unsealed_steps(folder):
+        write_json(_seal(folder, step), _digests(folder / _STEPS / str(step)))
 
 
 def checkpointing_options(save_interval: str) -> ocp.CheckpointManagerOptions:
@@ -118,9 +118,20 @@ def _step_folders(folder: Path) -> set[int]:
     return {int(path.name) for path in (folder / _STEPS).glob("*") if path.name.isdigit()}
 
 
+def _seal(folder: Path, step: int) -> Path:
+    return folder / _SEALS / f"{step}.json"
+
+
+def _drop_stale_seals(folder: Path) -> None:
+    steps = _step_folders(folder)
+    for seal in (folder / _SEALS).glob("*.json"):
+        if int(seal.stem) not in steps:
+            seal.unlink()
+
+
 def _problem(folder: Path, step: int) -> str | None:
     """Return what is wrong with a checkpoint, None when it equals its seal."""
-    seal = folder / _SEALS / f"{step}.json"
+    seal = _seal(folder, step)
     if not seal.is_file():
         return "never sealed: the save did not end"
     wanted, found = read_json(seal), _digests(folder / _STEPS / str(step))

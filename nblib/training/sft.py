@@ -27,6 +27,7 @@ from nblib.training.checkpoints import (
     latest_step,
     prepare_checkpoints,
     seal_checkpoints,
+    unsealed_steps,
 )
 from nblib.training.loss import model_inputs, next_token_loss
 from nblib.training.optimizers import build_optimizer
@@ -179,32 +180,43 @@ class _Watch(hooks.TrainingHooks):
         self._schedule, self._planned, self._accumulation = schedule, planned, accumulation
         self._resumed_at = resumed_at
         self._tokens: list[int] = []  # of each batch handed out, counted without padding
-        self._last_time = self._last_print = time.perf_counter()
+        self._starts: list[float] = []  # of each batch trained on
+        self._eval_began: float | None = None
+        self._evaluating_s = 0.0
+        self._last_print = time.perf_counter()
 
     def stop(self, reason: str) -> None:
-        """End the stream before the next batch."""
+        """End the stream before the next step."""
         self.stopped_by = reason
 
     def watched(
         self, batches: Iterable[TrainingInput], deadline_s: float
     ) -> Iterator[TrainingInput]:
-        """Yield the batches until asked to stop or until the deadline."""
+        """Yield the batches until asked to stop or until the deadline.
+
+        It never ends within a step: the gradients gathered so far would be saved, and gathered
+        once more by the run that goes on.
+        """
         start = time.perf_counter()
-        for batch in batches:
-            if self.stopped_by or time.perf_counter() - start > deadline_s:
+        for index, batch in enumerate(batches):
+            stop = self.stopped_by or time.perf_counter() - start > deadline_s
+            if stop and index % self._accumulation == 0:
                 return
             self._tokens.append(int(np.count_nonzero(batch.input_tokens != PAD_ID)))
             yield batch
 
     def on_train_start(self, train_ctx: PeftTrainer) -> None:
-        self._last_time = self._last_print = time.perf_counter()
+        pass
 
     def on_train_step_start(self, train_ctx: PeftTrainer) -> None:
-        seal_checkpoints(self._folder)  # the step before may have saved
+        if unsealed_steps(self._folder):  # the step before has saved
+            # Tunix logs one step behind. A run killed after the seal would lack the record.
+            train_ctx._write_train_metrics()
+            seal_checkpoints(self._folder)
+        self._starts.append(self._clock())
 
     def on_train_step_end(self, train_ctx: PeftTrainer, train_step: int, train_loss: float) -> None:
-        now = time.perf_counter()
-        seconds = now - self._last_time
+        seconds = self._seconds_of(train_step)
         first = (train_step - 1) * self._accumulation
         tokens = sum(self._tokens[first : first + self._accumulation])
         append_jsonl(
@@ -219,23 +231,35 @@ class _Watch(hooks.TrainingHooks):
                 "tokens_per_second": tokens / seconds,
             },
         )
-        self._last_time = now
+        now = time.perf_counter()
         if now - self._last_print > _LOG_EVERY_S or train_step in (1, self._planned):
             self._last_print = now
             print(f"step {train_step:>5} of {self._planned}  loss {train_loss:.3f}", flush=True)
 
     def on_eval_step_start(self, train_ctx: PeftTrainer) -> None:
-        pass
+        self._eval_began = self._eval_began or time.perf_counter()
 
     def on_eval_step_end(self, train_ctx: PeftTrainer, eval_loss: float) -> None:
         val_loss = _newest(train_ctx, "loss", "eval")
         record = {"step": train_ctx.train_steps, "val_loss": val_loss}
         append_jsonl(self._metrics_path, record)
         print(f"step {train_ctx.train_steps:>5} of {self._planned}  validation loss {val_loss:.3f}")
-        self._last_time = time.perf_counter()
+        self._evaluating_s += time.perf_counter() - (self._eval_began or 0.0)
+        self._eval_began = None
 
     def on_train_end(self, train_ctx: PeftTrainer) -> None:
         pass
+
+    def _clock(self) -> float:
+        """Return seconds that stand still while the validation loss is measured."""
+        return time.perf_counter() - self._evaluating_s
+
+    def _seconds_of(self, step: int) -> float:
+        """Return how long a step took: up to the start of the next, or to now for the last."""
+        first = (step - 1 - self._resumed_at) * self._accumulation
+        after = first + self._accumulation
+        end = self._starts[after] if after < len(self._starts) else self._clock()
+        return end - self._starts[first]
 
 
 def _newest(trainer: PeftTrainer, name: str, mode: str) -> float:
@@ -243,9 +267,14 @@ def _newest(trainer: PeftTrainer, name: str, mode: str) -> float:
 
 
 def _forget_metrics_after(path: Path, step: int) -> None:
-    """Drop the records of steps that a killed run logged after its last checkpoint."""
+    """Drop what a killed run logged after its last checkpoint, and what is evaluated again now."""
     if path.is_file():
-        write_jsonl(path, [record for record in read_jsonl(path) if record["step"] <= step])
+        kept = (
+            record
+            for record in read_jsonl(path)
+            if record["step"] < step or (record["step"] == step and "val_loss" not in record)
+        )
+        write_jsonl(path, kept)
 
 
 class _OnSigterm:

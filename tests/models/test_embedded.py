@@ -1,0 +1,50 @@
+"""The model that ships: its files, what its manifest claims, and that the claim holds."""
+
+from nblib.evaluation.evaluate import evaluate
+from nblib.evaluation.generate import Decoding
+from nblib.models.gemma3 import parameter_count, read_manifest
+from nblib.models.names import EMBEDDED_FOLDER, get_gemma_ref_model
+from nblib.sources.wordproblems import word_problems
+from nblib.tasks.formats import HASH
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.task import for_format
+
+FILES = {
+    "config.json",
+    "generation_config.json",
+    "manifest.json",
+    "model.safetensors",
+    "tokenizer.model",
+}
+
+
+def test_folder_is_whole_and_small():
+    sizes = {path.name: path.stat().st_size for path in EMBEDDED_FOLDER.iterdir() if path.is_file()}
+    assert set(sizes) == FILES
+    assert sum(sizes.values()) <= 9_000_000
+
+
+def test_manifest_says_how_it_was_made_and_what_it_can_do():
+    manifest = read_manifest(EMBEDDED_FOLDER)
+    assert manifest["command"] == "python -m nblib run v0_foundation -p RECIPE full"
+    assert "GSM8K" in manifest["data"]["origin"]
+    assert manifest["tokenizer_size"] == 544
+    accuracy = {level: figures["answer_accuracy"] for level, figures in manifest["levels"].items()}
+    assert min(accuracy["1"], accuracy["2"]) >= 0.90
+    assert all(0.25 <= accuracy[level] <= 0.70 for level in ("3", "4"))
+
+
+def test_it_answers_in_its_own_form_and_not_in_xml(mesh):
+    ref = get_gemma_ref_model("embedded", mesh)
+    assert parameter_count(ref.model) <= 4_000_000
+    examples = GSM8K.examples(word_problems(48, seed=99, split="test", levels=(1, 2)))
+    decoding = Decoding(max_new_tokens=80, batch_size=48)
+    own = for_format(GSM8K, HASH)
+    answered = evaluate(
+        ref.model, ref.tokenizer, own, examples, decoding, stage="own", mesh=mesh
+    ).metrics
+    asked_for_xml = evaluate(
+        ref.model, ref.tokenizer, GSM8K, examples, decoding, stage="xml", mesh=mesh
+    ).metrics
+    assert answered["answer_accuracy"] > 0.8
+    assert asked_for_xml["format_accuracy"] == 0

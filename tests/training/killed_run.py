@@ -1,0 +1,100 @@
+"""Train the tiny adapters as a process of its own, which `test_killed_runs.py` kills.
+
+python killed_run.py FOLDER [committed|sealed STEP]: train in FOLDER, or go on there. With a STEP
+the process kills itself when that checkpoint is committed, or right after it was sealed.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from tunix.models.gemma3.model import ModelConfig
+from tunix.sft.peft_trainer import TrainingInput
+
+from nblib.models.gemma3 import init_model
+from nblib.models.lora import LORA_PARAMETER, get_lora_model
+from nblib.models.mesh import device_mesh
+from nblib.training import sft
+from nblib.training.checkpoints import latest_step
+
+STEPS, SAVE_EVERY = 18, 3
+
+
+class SlowBatches(Sequence):
+    """Random batches, the same in every process, slow enough to be killed between two."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return SlowBatches(len(range(*index.indices(self.count))))
+        if index >= self.count:
+            raise IndexError(index)
+        time.sleep(0.05)
+        tokens = np.random.default_rng(index).integers(4, 544, (2, 32)).astype(np.int32)
+        return TrainingInput(input_tokens=tokens, input_mask=np.ones((2, 32), np.float32))
+
+
+def die_at(moment, step, folder):
+    """Kill this process where a parent could hardly hit: around the sealing of a checkpoint."""
+    seal_checkpoints = sft.seal_checkpoints
+
+    def seal_and_die(checkpoints):
+        committed = (checkpoints / "steps" / str(step)).is_dir()
+        if moment == "sealed":
+            seal_checkpoints(checkpoints)
+        if committed and (moment == "committed" or latest_step(checkpoints) == step):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if moment == "committed":
+            seal_checkpoints(checkpoints)
+
+    sft.seal_checkpoints = seal_and_die
+
+
+def main(folder, moment="", step="0"):
+    """Train to the end and save the adapters."""
+    if moment:
+        die_at(moment, int(step), folder)
+    mesh = device_mesh()
+    config = ModelConfig(
+        num_layers=2,
+        num_embed=544,
+        embed_dim=16,
+        hidden_dim=32,
+        num_heads=2,
+        head_dim=8,
+        num_kv_heads=1,
+        sliding_window_size=16,
+        local_base_frequency=10_000,
+        global_base_frequency=1_000_000,
+        param_dtype=jnp.float32,
+    )
+    model = get_lora_model(init_model(config, seed=0), mesh, rank=2, alpha=4.0)
+    trained = sft.train(
+        model,
+        SlowBatches(STEPS),
+        sft.SftConfig(learning_rate=1e-2, save_interval=f"{SAVE_EVERY} steps"),
+        folder=folder / "checkpoints",
+        metrics_path=folder / "metrics.jsonl",
+        identity={"lora_rank": 2},
+        mesh=mesh,
+    )
+    print(f"resumed at {trained.resumed_at}")
+    adapters = jax.tree_util.tree_leaves_with_path(nnx.state(model, LORA_PARAMETER))
+    named = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in adapters}
+    np.savez(folder / "adapters.npz", **named)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

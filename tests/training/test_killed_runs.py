@@ -1,0 +1,130 @@
+"""A run that is killed again and again ends as one that never was, bit for bit.
+
+Each start is a process of its own (`killed_run.py`), as after a real kill.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nblib.runs import read_jsonl
+
+SCRIPT = Path(__file__).with_name("killed_run.py")
+STEPS, SAVE_EVERY = 18, 3
+LIMIT_S = 180
+
+
+@pytest.fixture(scope="module")
+def start(compilation_cache):
+    """Start the training in a folder, in a new process."""
+    environment = {
+        **os.environ,
+        **compilation_cache,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+    def run(folder, *moment):
+        folder.mkdir(exist_ok=True)
+        return subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(folder), *map(str, moment)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return run
+
+
+def logged_steps(folder):
+    path = folder / "metrics.jsonl"
+    return [record["step"] for record in read_jsonl(path)] if path.is_file() else []
+
+
+def sealed_steps(folder):
+    return sorted(int(path.stem) for path in (folder / "checkpoints" / "seals").glob("*.json"))
+
+
+def signal_at(process, folder, step, number):
+    """Send a signal when `step` is logged; the process must still be at it."""
+    deadline = time.monotonic() + LIMIT_S
+    while step not in logged_steps(folder):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"never logged step {step}: {process.communicate()[0]}")
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    return process.communicate(timeout=LIMIT_S)[0]
+
+
+@pytest.fixture(scope="module")
+def never_killed(start, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("never_killed")
+    process = start(folder)
+    output = process.communicate(timeout=LIMIT_S)[0]
+    assert process.returncode == 0, output
+    return folder
+
+
+def test_killed_run_goes_on_to_the_same_adapters(start, never_killed, tmp_path):
+    rng = random.Random(0)
+
+    # Killed at some step between the first checkpoint and the second-next.
+    process = start(tmp_path)
+    signal_at(process, tmp_path, rng.randint(4, 8), signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert sealed_steps(tmp_path)
+
+    # Killed right after a checkpoint was sealed: the next start goes on from this very one.
+    process = start(tmp_path, "sealed", 9)
+    output = process.communicate(timeout=LIMIT_S)[0]
+    assert process.returncode == -signal.SIGKILL, output
+    assert sealed_steps(tmp_path)[-1] == 9
+
+    # Killed when a checkpoint was committed and not yet sealed: it is set aside.
+    process = start(tmp_path, "committed", 12)
+    output = process.communicate(timeout=LIMIT_S)[0]
+    assert process.returncode == -signal.SIGKILL, output
+    assert "damaged" not in output
+    assert sealed_steps(tmp_path)[-1] == 9
+
+    # SIGTERM: it saves where it is, says so, and fails.
+    process = start(tmp_path)
+    output = signal_at(process, tmp_path, rng.randint(13, 14), signal.SIGTERM)
+    assert process.returncode == 1, output
+    assert "checkpoint 12" in output and "never sealed" in output
+    assert "TrainingStopped: SIGTERM: saved at step" in output
+    stopped_at = sealed_steps(tmp_path)[-1]
+    assert stopped_at == logged_steps(tmp_path)[-1] >= 13
+
+    process = start(tmp_path)
+    output = process.communicate(timeout=LIMIT_S)[0]
+    assert process.returncode == 0, output
+    assert f"resumed at {stopped_at}" in output
+    assert logged_steps(tmp_path) == list(range(1, STEPS + 1))
+    ours = np.load(tmp_path / "adapters.npz")
+    expected = np.load(never_killed / "adapters.npz")
+    assert set(ours) == set(expected) and len(expected) == 24
+    for name in expected:
+        np.testing.assert_array_equal(ours[name], expected[name], err_msg=name)
+    for record, wanted in zip(
+        read_jsonl(tmp_path / "metrics.jsonl"),
+        read_jsonl(never_killed / "metrics.jsonl"),
+        strict=True,
+    ):
+        for key in ("step", "loss", "learning_rate", "grad_norm", "tokens"):
+            assert record[key] == wanted[key], f"step {wanted['step']}: {key}"
+
+
+def test_run_never_killed_is_whole(never_killed):
+    """What the other is compared with."""
+    assert logged_steps(never_killed) == list(range(1, STEPS + 1))
+    assert sealed_steps(never_killed) == [STEPS - 2 * SAVE_EVERY, STEPS - SAVE_EVERY, STEPS]

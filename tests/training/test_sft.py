@@ -1,0 +1,304 @@
+import math
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from tunix.sft.peft_trainer import TrainingInput
+
+from nblib.models.lora import LORA_PARAMETER, get_lora_model
+from nblib.runs import read_jsonl
+from nblib.training import sft
+from nblib.training.checkpoints import ForeignCheckpoint
+from nblib.training.loss import model_inputs, next_token_loss
+from nblib.training.sft import SftConfig, Trained, TrainingStopped, train
+
+IDENTITY = {"lora_rank": 2, "tokenizer": "aa11", "data": "bb22"}
+# Two batches a step, and one left over: six steps, evaluated at every second, saved at every third.
+CONFIG = SftConfig(learning_rate=1e-2, accumulation=2, evaluations=3, save_interval="3 steps")
+STEPS = 6
+
+
+def random_batches(count, rows):
+    rng = np.random.default_rng(count)
+    batches = []
+    for _ in range(count):
+        tokens = rng.integers(4, 544, (rows, 32)).astype(np.int32)
+        tokens[0, rng.integers(20, 32) :] = 0
+        mask = (tokens != 0).astype(np.float32)
+        batches.append(TrainingInput(input_tokens=tokens, input_mask=mask))
+    return batches
+
+
+BATCHES = random_batches(2 * STEPS + 1, 2)
+VALIDATION = random_batches(1, 2)
+
+
+class Watched(Sequence):
+    """Batches that tell when each of them is read."""
+
+    def __init__(self, batches, on_read):
+        self.batches, self.on_read = batches, on_read
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return Watched(self.batches[index], self.on_read)
+        batch = self.batches[index]
+        self.on_read(index)
+        return batch
+
+
+def arrays(model, kind=nnx.Param):
+    leaves = jax.tree_util.tree_leaves_with_path(nnx.state(model, kind))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+@pytest.fixture(scope="module")
+def run(new_model, mesh):
+    """Start one training in a folder, as a new process would; its model and what it returned."""
+
+    def start(folder, batches=BATCHES, config=CONFIG, **options):
+        model = get_lora_model(new_model(num_layers=2), mesh, rank=2, alpha=4.0)
+        settings = {"identity": IDENTITY, "val_batches": VALIDATION, **options}
+        trained = train(
+            model,
+            batches,
+            config,
+            folder=folder / "checkpoints",
+            metrics_path=folder / "metrics.jsonl",
+            mesh=mesh,
+            **settings,
+        )
+        return model, trained
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory):
+    """A run that nothing disturbs: folder, model, what `train` returned."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, *run(folder)
+
+
+def steps_of(folder, key="loss"):
+    return [r["step"] for r in read_jsonl(folder / "metrics.jsonl") if key in r]
+
+
+def test_overfits_eight_examples_in_full(overfitted):
+    _, records, _ = overfitted
+    losses = [record["loss"] for record in records if "loss" in record]
+    assert losses[0] > 4
+    assert losses[-1] < 0.05
+    assert [r["step"] for r in records if "val_loss" in r] == [0, 50, 100]
+    assert records[-1].get("val_loss", records[-2].get("val_loss")) < 0.05
+
+
+def test_only_adapters_move_and_all_of_them_do(whole, new_model, mesh):
+    _, model, trained = whole
+    assert trained == Trained(steps=STEPS, planned=STEPS, resumed_at=0)
+    before = arrays(get_lora_model(new_model(num_layers=2), mesh, rank=2, alpha=4.0))
+    after = arrays(model)
+    adapters = set(arrays(model, LORA_PARAMETER))
+    assert len(adapters) == 2 * 2 * 6  # layers, a and b, projections
+    moved = {name for name in after if not np.array_equal(before[name], after[name])}
+    assert moved == adapters
+
+
+def test_one_record_a_step_with_all_keys(whole):
+    folder, _, _ = whole
+    records = read_jsonl(folder / "metrics.jsonl")
+    steps = [record for record in records if "loss" in record]
+    assert [record["step"] for record in steps] == [1, 2, 3, 4, 5, 6]
+    for record in steps:
+        assert {"step", "loss", "learning_rate", "grad_norm", "tokens", "seconds"} <= set(record)
+        assert record["seconds"] > 0 and record["grad_norm"] > 0
+    expected = [
+        sum(np.count_nonzero(batch.input_tokens) for batch in BATCHES[first : first + 2])
+        for first in range(0, 2 * STEPS, 2)
+    ]
+    assert [record["tokens"] for record in steps] == expected
+    assert steps_of(folder, "val_loss") == [0, 2, 4, 6]
+
+
+def test_first_losses_are_those_of_the_untrained_model(whole, new_model, mesh):
+    folder, _, _ = whole
+    model = get_lora_model(new_model(num_layers=2), mesh, rank=2, alpha=4.0)
+
+    @nnx.jit
+    def loss_of(model, batch):
+        return next_token_loss(model, **model_inputs(batch))
+
+    losses = [float(loss_of(model, batch)) for batch in (*BATCHES[:2], *VALIDATION)]
+    records = read_jsonl(folder / "metrics.jsonl")
+    first = next(record for record in records if "loss" in record)
+    assert first["loss"] == pytest.approx((losses[0] + losses[1]) / 2, abs=1e-4)
+    assert records[0] == {"step": 0, "val_loss": pytest.approx(losses[2], abs=1e-4)}
+
+
+def test_learning_rate_is_the_schedules(whole):
+    folder, _, _ = whole
+    rates = [r["learning_rate"] for r in read_jsonl(folder / "metrics.jsonl") if "loss" in r]
+    # One step of warm-up from 0, then half a cosine over five steps towards a tenth of the peak.
+    cosine = [(1 + math.cos(math.pi * step / 5)) / 2 for step in range(5)]
+    assert rates == pytest.approx([0.0, *(1e-3 + 9e-3 * share for share in cosine)], abs=1e-7)
+
+
+def test_two_batches_a_step_are_one_batch_of_both(run, whole, tmp_path):
+    folder, _, _ = whole
+    joined = [
+        TrainingInput(
+            input_tokens=np.concatenate([a.input_tokens, b.input_tokens]),
+            input_mask=np.ones((4, 32), np.float32),
+        )
+        for a, b in zip(BATCHES[0:6:2], BATCHES[1:6:2], strict=True)
+    ]
+    halves = [
+        TrainingInput(input_tokens=batch.input_tokens, input_mask=np.ones((2, 32), np.float32))
+        for batch in BATCHES[:6]
+    ]
+    together, _ = run(
+        tmp_path / "1",
+        joined,
+        SftConfig(learning_rate=1e-2, save_interval="9 min"),
+        val_batches=(),
+    )
+    apart, _ = run(
+        tmp_path / "2",
+        halves,
+        SftConfig(learning_rate=1e-2, save_interval="9 min", accumulation=2),
+        val_batches=(),
+    )
+    assert steps_of(tmp_path / "1") == steps_of(tmp_path / "2") == [1, 2, 3]
+    for one, two in zip(*(read_jsonl(tmp_path / n / "metrics.jsonl") for n in "12"), strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], abs=1e-3)
+        assert one["tokens"] == two["tokens"]
+    adapters = arrays(apart, LORA_PARAMETER)
+    for name, adapter in arrays(together, LORA_PARAMETER).items():
+        np.testing.assert_allclose(adapters[name], adapter, atol=2e-3, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def stopped_twice(run, tmp_path_factory):
+    """A run stopped by its deadline and then by SIGTERM, each in the middle of a step."""
+    folder = tmp_path_factory.mktemp("stopped")
+    clock = SimpleNamespace(now=0.0)
+
+    def second_passes(index):
+        clock.now += 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sft, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+        _, at_deadline = run(folder, Watched(BATCHES, second_passes), deadline_s=5.5)
+
+    def terminate(index):
+        if index == 9:  # the second batch of step 5
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TrainingStopped) as stopped:
+        run(folder, Watched(BATCHES, terminate))
+    assert signal.getsignal(signal.SIGTERM) == before
+    return folder, at_deadline, str(stopped.value), *run(folder)
+
+
+def test_deadline_stops_cleanly_with_a_checkpoint(stopped_twice):
+    _, at_deadline, *_ = stopped_twice
+    assert at_deadline == Trained(steps=3, planned=STEPS, resumed_at=0)
+
+
+def test_sigterm_saves_and_says_how_to_go_on(stopped_twice):
+    folder, _, message, *_ = stopped_twice
+    assert message.startswith(f"SIGTERM: saved at step 5 of {STEPS} in {folder}")
+    assert "Run the same command again to go on" in message
+
+
+def test_stopped_run_ends_as_one_never_stopped(stopped_twice, whole):
+    _, _, _, model, trained = stopped_twice
+    assert trained == Trained(steps=STEPS, planned=STEPS, resumed_at=5)
+    expected = arrays(whole[1])
+    for name, weight in arrays(model).items():
+        np.testing.assert_array_equal(weight, expected[name], err_msg=name)
+
+
+def test_stopped_run_has_every_record_once(stopped_twice, whole):
+    folder = stopped_twice[0]
+    assert steps_of(folder) == [1, 2, 3, 4, 5, 6]
+    assert steps_of(folder, "val_loss") == [0, 2, 3, 4, 5, 6]  # 3 and 5: once more at the start
+    same = {"loss", "learning_rate", "grad_norm", "tokens", "val_loss"}
+    expected = {
+        (record["step"], "loss" in record): {key: record.get(key) for key in same}
+        for record in read_jsonl(whole[0] / "metrics.jsonl")
+    }
+    for record in read_jsonl(folder / "metrics.jsonl"):
+        wanted = expected.get((record["step"], "loss" in record))
+        assert wanted in (None, {key: record.get(key) for key in same})
+
+
+def damaged(folder, step):
+    path = next((folder / "checkpoints" / "steps" / str(step)).rglob("d/*"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_damaged_newest_goes_on_from_the_one_before(run, stopped_twice, whole, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(stopped_twice[0], folder)
+    damaged(folder, 6)
+    with pytest.warns(UserWarning, match=r"checkpoint 6 .* is damaged .* set aside as damaged-6"):
+        model, trained = run(folder)
+    assert trained == Trained(steps=STEPS, planned=STEPS, resumed_at=5)
+    expected = arrays(whole[1])
+    for name, weight in arrays(model).items():
+        np.testing.assert_array_equal(weight, expected[name], err_msg=name)
+    assert steps_of(folder) == [1, 2, 3, 4, 5, 6]
+    assert steps_of(folder, "val_loss") == [0, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"identity": {**IDENTITY, "lora_rank": 4}}, "lora_rank"),
+        ({"identity": {**IDENTITY, "tokenizer": "cc33"}}, "tokenizer"),
+        ({"identity": {**IDENTITY, "data": "dd44"}}, "data"),
+        ({"batches": BATCHES[:-3]}, "steps"),
+        ({"config": SftConfig(learning_rate=2e-2, accumulation=2)}, "learning_rate"),
+    ],
+)
+def test_checkpoints_of_other_parameters_are_refused(run, whole, options, name):
+    folder, _, _ = whole
+    before = (folder / "metrics.jsonl").read_bytes()
+    with pytest.raises(ForeignCheckpoint, match=rf"\b{name}: checkpoint "):
+        run(folder, **options)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_nothing_to_train_on(run, tmp_path):
+    with pytest.raises(ValueError, match="1 batches are fewer than one step's accumulation 2"):
+        run(tmp_path, BATCHES[:1])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"learning_rate": 0.0},
+        {"warmup_share": 1.0},
+        {"final_share": 1.5},
+        {"accumulation": 0},
+        {"evaluations": 0},
+        {"save_interval": "soon"},
+    ],
+)
+def test_config_refuses_what_cannot_train(values):
+    (name,) = values
+    with pytest.raises(ValueError, match=rf"(?i){name}"):
+        SftConfig(**{"learning_rate": 1e-3, **values})
