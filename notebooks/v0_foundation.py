@@ -49,7 +49,7 @@ from nblib.tasks.formats import HASH
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import for_format
 from nblib.tokens.batches import batch_stream, drop_too_long, examples_sha256, length_summary
-from nblib.tokens.corpus import PRACTICE_MIX, corpus_texts, encode_documents, foundation_documents
+from nblib.tokens.corpus import corpus_texts, encode_documents, foundation_documents
 from nblib.tokens.tokenizer import tokenizer_seal, train_tokenizer
 from nblib.training.sft import SftConfig, train
 
@@ -185,12 +185,13 @@ display(Image(figure_png(figures["Loss while reading"])))
 
 # %% [markdown]
 # ## Practice
-# After reading comes practice: fresh problems, most of them easy, in smaller batches at a lower
-# rate. The quick recipe leaves it out.
+# After reading comes practice: fresh problems of all levels, in smaller batches at a quarter of the
+# rate. All levels, because a practice of the easy ones alone unlearns the others within 500 steps.
+# The quick recipe leaves it out.
 
 # %%
 if rows.practice:
-    practice_documents = foundation_documents(rows.practice, seed=SEED + 1, mix=PRACTICE_MIX)
+    practice_documents = foundation_documents(rows.practice, seed=SEED + 1)
     practice, _ = drop_too_long(
         encode_documents(tokenizer, practice_documents), settings["max_length"]
     )
@@ -199,7 +200,7 @@ if rows.practice:
     train(
         model,
         batch_stream(practice, epochs=1, seed=SEED + 1, **batching),
-        replace(sft_config, learning_rate=0.6 * settings["learning_rate"]),
+        replace(sft_config, learning_rate=0.25 * settings["learning_rate"]),
         folder=run.checkpoints / "practice",
         metrics_path=run.path / "metrics_practice.jsonl",
         identity={**hashes, "practice": examples_sha256(practice), **parameters},

@@ -11,7 +11,7 @@ PROFILES = ("auto", "cpu", "tpu", "gpu", "smoke")
 
 _CPU_FOUNDATION = {
     "levels": (1, 2),
-    "num_samples": 24_000,
+    "num_samples": 14_000,
     "num_epochs": 1,
     "gsm8k_epochs": 0,
     "practice_samples": 0,
@@ -29,8 +29,8 @@ FOUNDATION_RECIPES: Mapping[str, Mapping[str, Any]] = {
         "levels": (1, 1, 2, 2, 3, 4, 5),  # in turn: the easy levels twice as often
         "num_samples": 40_000,
         "gsm8k_epochs": 2,
-        "practice_samples": 21_000,
-        "practice_levels": (1, 2, 2),
+        "practice_samples": 12_000,
+        "practice_levels": (1, 2, 2, 2, 3, 4, 5),
         "max_length": 512,
         "batch_tokens": 4096,
         "eval_samples": 1000,

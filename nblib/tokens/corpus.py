@@ -45,9 +45,6 @@ class Mix:
             raise ValueError(f"Mix shares {shares} must be at least 0 and at most 1 in all")
 
 
-PRACTICE_MIX = Mix(plain=0.0, with_system_prompt=0.15, tag_exercises=0.02)
-
-
 def foundation_documents(
     rows: Sequence[Row], *, seed: int, mix: Mix | None = None
 ) -> tuple[Document, ...]:

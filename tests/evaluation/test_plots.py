@@ -20,8 +20,14 @@ STAGES = {"base": BASE, "tuned": TUNED, "tuned_sampled": TUNED}
 
 
 def record(step: int, **fields) -> dict:
-    return {"step": step, "loss": 3.0 / step, "learning_rate": 1e-3, "grad_norm": 2.0,
-            "tokens": 800, "seconds": 2.0} | fields
+    return {
+        "step": step,
+        "loss": 3.0 / step,
+        "learning_rate": 1e-3,
+        "grad_norm": 2.0,
+        "tokens": 800,
+        "seconds": 2.0,
+    } | fields
 
 
 def texts(figure: Figure) -> str:
@@ -38,12 +44,20 @@ def test_training_shows_raw_smooth_and_validation_loss_with_seed_and_units():
     records[49]["val_loss"] = 0.5
     figure = plot_training(records, seed=7, title="A title")
     said = texts(figure)
-    for words in ("A title", "seed 7", "nats per token", "training step", "learning rate",
-                  "gradient norm", "tokens per second", "100 logged steps"):
+    for words in (
+        "A title",
+        "seed 7",
+        "nats per token",
+        "training step",
+        "learning rate",
+        "gradient norm",
+        "tokens per second",
+        "100 logged steps",
+    ):
         assert words in said
-    raw, = lines(figure, "loss")
+    (raw,) = lines(figure, "loss")
     np.testing.assert_allclose(raw.get_ydata()[:3], [3.0, 1.5, 1.0])
-    held_out, = lines(figure, "validation loss")
+    (held_out,) = lines(figure, "validation loss")
     assert (list(held_out.get_xdata()), list(held_out.get_ydata())) == ([50], [0.5])
     assert len(lines(figure, "loss, mean of 5 records")) == 1
 
@@ -51,9 +65,10 @@ def test_training_shows_raw_smooth_and_validation_loss_with_seed_and_units():
 def test_training_counts_a_repeated_step_once_as_last_written_and_sorts():
     figure = plot_training(
         [record(1, loss=9.0), record(3, loss=2.0), record(2, loss=4.0), record(1, loss=5.0)],
-        seed=0, title="resumed",
+        seed=0,
+        title="resumed",
     )
-    raw, = lines(figure, "loss")
+    (raw,) = lines(figure, "loss")
     assert list(raw.get_xdata()) == [1, 2, 3]
     assert list(raw.get_ydata()) == [5.0, 4.0, 2.0]
 
@@ -92,8 +107,15 @@ def test_smooth_rejects_an_even_window():
 def test_stages_draw_each_value_with_its_interval():
     figure = plot_stages(STAGES, ["format_accuracy"], seed=3)
     said = texts(figure)
-    for words in ("format accuracy", "tuned sampled", "0.995", "seed 3", "n = 200",
-                  "fraction of items", "Wilson 95 %"):
+    for words in (
+        "format accuracy",
+        "tuned sampled",
+        "0.995",
+        "seed 3",
+        "n = 200",
+        "fraction of items",
+        "Wilson 95 %",
+    ):
         assert words in said
     tuned = figure.axes[0].containers[1]
     (left, y), (right, _) = tuned[2][0].get_segments()[0]
@@ -102,8 +124,11 @@ def test_stages_draw_each_value_with_its_interval():
 
 
 def test_stages_differ_without_colour():
-    figure = plot_levels({name: {1: metrics, 2: metrics} for name, metrics in STAGES.items()},
-                         seed=0, rate="format_accuracy")
+    figure = plot_levels(
+        {name: {1: metrics, 2: metrics} for name, metrics in STAGES.items()},
+        seed=0,
+        rate="format_accuracy",
+    )
     drawn = [container[0] for container in figure.axes[0].containers]
     assert len({line.get_marker() for line in drawn}) == 3
     assert len({line.get_linestyle() for line in drawn}) == 3
@@ -125,9 +150,11 @@ def test_stages_name_the_missing_rate():
 def test_levels_keep_their_order_and_counts_also_from_json():
     by_level = {"base": {"10": BASE | {"n": 5}, "2": BASE}, "tuned": {2: TUNED | {"n": 190}}}
     figure = plot_levels(by_level, seed=4, rate="format_accuracy")
-    axes, = figure.axes
+    (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_xticklabels()] == [
-        "2\nn = 190 to 200", "10\nn = 5"]
+        "2\nn = 190 to 200",
+        "10\nn = 5",
+    ]
     assert "seed 4" in texts(figure)
     assert axes.containers[1][0].get_ydata()[0] == 0.995
 
@@ -138,6 +165,8 @@ def test_levels_without_metrics_say_so():
 
 
 def test_pyplot_and_jax_stay_out():
-    code = ("import sys, nblib.evaluation.plots, nblib.evaluation.report; "
-            "sys.exit(bool({'matplotlib.pyplot', 'jax'} & sys.modules.keys()))")
+    code = (
+        "import sys, nblib.evaluation.plots, nblib.evaluation.report; "
+        "sys.exit(bool({'matplotlib.pyplot', 'jax'} & sys.modules.keys()))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

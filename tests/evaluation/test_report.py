@@ -12,8 +12,10 @@ from nblib.evaluation.report import flatten, shorten, visible, write_report
 from nblib.evaluation.samples import pick_samples
 from nblib.evaluation.verdicts import at_least
 
-HOSTILE = ("<script>alert(1)</script><img src=x onerror=alert(2)></pre></article>\x00\x1b[31m"
-           "\u202e81\u200b\ud800{{ 7 * 7 }}")
+HOSTILE = (
+    "<script>alert(1)</script><img src=x onerror=alert(2)></pre></article>\x00\x1b[31m"
+    "\u202e81\u200b\ud800{{ 7 * 7 }}"
+)
 
 
 class Page(HTMLParser):
@@ -34,26 +36,49 @@ class Page(HTMLParser):
 
 
 def prediction(stage: str, **fields) -> dict:
-    return {"id": "t/1", "stage": stage, "prompt": "How many?", "completion": "#### 4",
-            "reference": "2 + 2 = 4\n#### 4", "answer": None, "correct": False, "format": False,
-            "failure": "missing tag", "truncated": True, "level": 1} | fields
+    return {
+        "id": "t/1",
+        "stage": stage,
+        "prompt": "How many?",
+        "completion": "#### 4",
+        "reference": "2 + 2 = 4\n#### 4",
+        "answer": None,
+        "correct": False,
+        "format": False,
+        "failure": "missing tag",
+        "truncated": True,
+        "level": 1,
+    } | fields
 
 
-TUNED = {"completion": "<reasoning>\n2 + 2 = 4\n</reasoning>\n<answer>4</answer>", "answer": "4",
-         "correct": True, "format": True, "failure": None, "truncated": False}
+TUNED = {
+    "completion": "<reasoning>\n2 + 2 = 4\n</reasoning>\n<answer>4</answer>",
+    "answer": "4",
+    "correct": True,
+    "format": True,
+    "failure": None,
+    "truncated": False,
+}
 
 
 def written(tmp_path, **changes) -> str:
     path = tmp_path / "report.html"
     arguments = {
-        "title": "A run", "lead": "What came of it.", "facts": {"Model": "embedded"},
-        "verdicts": [at_least("format", 0.995, 0.99, "unseen"),
-                     at_least("accuracy", 0.1, 0.2, "train longer")],
-        "stages": {"base": {"n": 200, "format_accuracy": 0.995,
-                            "format_accuracy_ci95": [0.981, 0.999]}, "tuned": {"n": 200}},
+        "title": "A run",
+        "lead": "What came of it.",
+        "facts": {"Model": "embedded"},
+        "verdicts": [
+            at_least("format", 0.995, 0.99, "unseen"),
+            at_least("accuracy", 0.1, 0.2, "train longer"),
+        ],
+        "stages": {
+            "base": {"n": 200, "format_accuracy": 0.995, "format_accuracy_ci95": [0.981, 0.999]},
+            "tuned": {"n": 200},
+        },
         "figures": {"Loss over steps": Figure(figsize=(1, 1))},
-        "samples": pick_samples([prediction("base"), prediction("tuned", **TUNED)],
-                                count=1, seed=0),
+        "samples": pick_samples(
+            [prediction("base"), prediction("tuned", **TUNED)], count=1, seed=0
+        ),
         "config": {"SEED": 3, "training": {"steps": 40}},
         "manifest": {"versions": {"jax": "0.10.2"}, "git_commit": None},
         "warnings": ["12 examples were left out."],
@@ -68,14 +93,29 @@ def squeezed(html: str) -> str:
 
 def test_the_page_says_everything(tmp_path):
     said = squeezed(written(tmp_path))
-    for words in ("A run", "What came of it.", "Warning. 12 examples were left out.",
-                  "Model embedded", "1 of 2 met", "✓ met format at least 0.99 0.995",
-                  "✗ not met accuracy at least 0.2 0.1 train longer",
-                  "0.995 [0.981, 0.999] (n=200)", "not measured", "Loss over steps",
-                  "newly right t/1, level 1", "How many?", "✗ wrong not strict: missing tag",
-                  "✓ right strict", "cut at the token limit", "Answer read: none",
-                  "<answer>4</answer>", "SEED 3", "training.steps 40", "versions.jax 0.10.2",
-                  "git_commit null"):
+    for words in (
+        "A run",
+        "What came of it.",
+        "Warning. 12 examples were left out.",
+        "Model embedded",
+        "1 of 2 met",
+        "✓ met format at least 0.99 0.995",
+        "✗ not met accuracy at least 0.2 0.1 train longer",
+        "0.995 [0.981, 0.999] (n=200)",
+        "not measured",
+        "Loss over steps",
+        "newly right t/1, level 1",
+        "How many?",
+        "✗ wrong not strict: missing tag",
+        "✓ right strict",
+        "cut at the token limit",
+        "Answer read: none",
+        "<answer>4</answer>",
+        "SEED 3",
+        "training.steps 40",
+        "versions.jax 0.10.2",
+        "git_commit null",
+    ):
         assert words in said
     assert "unseen" not in said
 
@@ -96,10 +136,25 @@ def test_the_page_needs_nothing_outside_it(tmp_path):
 
 
 def test_a_hostile_completion_is_shown_harmless(tmp_path):
-    harmless, samples = written(tmp_path), pick_samples(
-        [prediction("base", completion=HOSTILE, answer=HOSTILE, failure=HOSTILE, id=HOSTILE,
-                    prompt=HOSTILE, reference=HOSTILE),
-         prediction("tuned", id=HOSTILE, **TUNED)], count=1, seed=0)
+    harmless, samples = (
+        written(tmp_path),
+        pick_samples(
+            [
+                prediction(
+                    "base",
+                    completion=HOSTILE,
+                    answer=HOSTILE,
+                    failure=HOSTILE,
+                    id=HOSTILE,
+                    prompt=HOSTILE,
+                    reference=HOSTILE,
+                ),
+                prediction("tuned", id=HOSTILE, **TUNED),
+            ],
+            count=1,
+            seed=0,
+        ),
+    )
     html = written(tmp_path, samples=samples)
     page = Page(html)
     assert page.tags == Page(harmless).tags  # nothing of the completion became an element
@@ -111,17 +166,25 @@ def test_a_hostile_completion_is_shown_harmless(tmp_path):
 
 @pytest.mark.parametrize("place", ["title", "lead", "facts", "warnings", "config", "figures"])
 def test_every_other_text_is_harmless_too(tmp_path, place):
-    change = {"title": HOSTILE, "lead": HOSTILE, "facts": {HOSTILE: HOSTILE},
-              "warnings": [HOSTILE], "config": {HOSTILE: HOSTILE},
-              "figures": {HOSTILE: Figure(figsize=(1, 1))}}[place]
+    change = {
+        "title": HOSTILE,
+        "lead": HOSTILE,
+        "facts": {HOSTILE: HOSTILE},
+        "warnings": [HOSTILE],
+        "config": {HOSTILE: HOSTILE},
+        "figures": {HOSTILE: Figure(figsize=(1, 1))},
+    }[place]
     page = Page(written(tmp_path, **{place: change}))
     assert page.tags.count("script") == 0 and page.tags.count("img") == 1
     assert "onerror" not in dict(page.attributes)
 
 
 def test_a_megabyte_is_shortened_with_both_ends_kept(tmp_path):
-    samples = pick_samples([prediction("base", completion="start" + "\n<" * 500_000 + "end"),
-                            prediction("tuned")], count=1, seed=0)
+    samples = pick_samples(
+        [prediction("base", completion="start" + "\n<" * 500_000 + "end"), prediction("tuned")],
+        count=1,
+        seed=0,
+    )
     html = written(tmp_path, samples=samples, figures={})
     assert len(html) < 40_000
     assert "left out" in html and "start" in html and "end</pre>" in html
@@ -156,7 +219,10 @@ def test_a_rate_without_interval_is_refused(tmp_path):
 
 def test_flatten():
     assert flatten({"a": {"b": {"c": 1}}, "d": [1, None], "e": "x"}) == {
-        "a.b.c": "1", "d": "[1, null]", "e": "x"}
+        "a.b.c": "1",
+        "d": "[1, null]",
+        "e": "x",
+    }
 
 
 def test_shorten_by_hand():

@@ -3,8 +3,13 @@ import pytest
 from nblib.evaluation.tables import rate_names, read_rate, stage_table
 
 BASE = {"n": 200, "format_accuracy": 0.0, "format_accuracy_ci95": [0.0, 0.0188]}
-TUNED = {"n": 200, "format_accuracy": 0.995, "format_accuracy_ci95": [0.9722, 0.9991],
-         "answer_accuracy": 0.66, "answer_accuracy_ci95": [0.5918, 0.7221]}
+TUNED = {
+    "n": 200,
+    "format_accuracy": 0.995,
+    "format_accuracy_ci95": [0.9722, 0.9991],
+    "answer_accuracy": 0.66,
+    "answer_accuracy_ci95": [0.5918, 0.7221],
+}
 
 
 def test_a_rate_reads_with_its_interval_and_count():

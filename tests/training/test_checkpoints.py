@@ -70,7 +70,7 @@ def test_checkpoints_of_other_parameters_are_refused_by_name(folder, change, mes
 
 
 def test_all_that_differs_is_named(folder):
-    with pytest.raises(ForeignCheckpoint, match="lora_rank: .*; tokenizer: "):
+    with pytest.raises(ForeignCheckpoint, match=r"lora_rank: .*; tokenizer: "):
         prepare_checkpoints(folder, {**IDENTITY, "lora_rank": 8, "tokenizer": "cc33"})
 
 
@@ -186,7 +186,8 @@ def test_interval_in_minutes():
 
 
 @pytest.mark.parametrize(
-    "interval", ["", "10", "steps", "0 steps", "0 min", "-1 steps", "1.5 min", "30 minutes", "10steps"]
+    "interval",
+    ["", "10", "steps", "0 steps", "0 min", "-1 steps", "1.5 min", "30 minutes", "10steps"],
 )
 def test_other_intervals_are_refused(interval):
     with pytest.raises(ValueError, match=r"expected for example '10 steps' or '30 min'"):

@@ -152,8 +152,7 @@ def test_learning_rate_is_the_schedules(whole):
     assert rates == pytest.approx([0.0, *(1e-3 + 9e-3 * share for share in cosine)], abs=1e-7)
 
 
-def test_two_batches_a_step_are_one_batch_of_both(run, whole, tmp_path):
-    folder, _, _ = whole
+def test_two_batches_a_step_are_one_batch_of_both(run, tmp_path):
     joined = [
         TrainingInput(
             input_tokens=np.concatenate([a.input_tokens, b.input_tokens]),
