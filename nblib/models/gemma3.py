@@ -32,7 +32,7 @@ _LOCAL_PER_GLOBAL = 6  # one layer in six attends globally (Gemma 3 report, arXi
 # num_layers, embed_dim, hidden_dim, num_heads, head_dim, num_kv_heads, sliding_window, vocabulary
 SIZES: Mapping[str, tuple[int, int, int, int, int, int, int, int]] = {
     "embedded": (6, 160, 384, 4, 32, 1, 256, 544),
-    "tiny": (12, 320, 1536, 4, 80, 1, 256, 544),
+    "tiny": (12, 320, 1456, 4, 80, 1, 256, 544),
     "small": (12, 640, 3136, 4, 160, 1, 512, 544),
     "medium": (18, 1024, 5504, 8, 128, 2, 512, 544),
 }
@@ -100,7 +100,7 @@ def save_model(
     if folder.exists() and "tokenizer_sha256" not in read_manifest(folder):
         raise FileExistsError(f"{folder} holds something else: choose a new folder for the model")
     check_tokenizer(tokenizer, size=model.num_embed, sha256=None, where="the model")
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file(_to_hugging_face(model, dtype), partial / WEIGHTS_FILE, metadata={"format": "pt"})
@@ -111,8 +111,12 @@ def save_model(
         {"eos_token_id": list(stop_tokens(tokenizer)), "pad_token_id": tokenizer.pad_id()},
     )
     write_json(partial / MANIFEST_FILE, {**manifest, **tokenizer_seal(tokenizer)})
-    shutil.rmtree(folder, ignore_errors=True)
+    # A kill between these lines leaves the old folder or the new one, never half of either.
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
     partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def load_model(

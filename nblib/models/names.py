@@ -17,6 +17,7 @@ import sentencepiece as spm
 from tunix.models.gemma3.model import Gemma3
 
 from nblib.models.gemma3 import load_model
+from nblib.sources.hubs import kaggle_errors
 from nblib.tokens.tokenizer import load_tokenizer
 
 EMBEDDED = "embedded"
@@ -106,11 +107,12 @@ def _first_that_works(name: str) -> Path:
         ("kagglehub", lambda: _from_kaggle(kaggle_handle)),
         ("Hugging Face", lambda: _from_hugging_face(repository)),
     )
+    out_of_reach: tuple[type[Exception], ...] = (*kaggle_errors(), ImportError)
     lines = []
     for source, load in sources:
         try:
             return load()
-        except (OSError, ValueError, ImportError, RuntimeError) as error:
+        except out_of_reach as error:
             reason = str(error).strip() or repr(error)
             lines.append(f"  {source}: {type(error).__name__}: {reason.splitlines()[0][:200]}")
     raise ModelNotFound(

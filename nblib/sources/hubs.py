@@ -54,11 +54,23 @@ def from_hugging_face() -> Gsm8k:
 def from_kaggle() -> Gsm8k:
     """Download the public Kaggle dataset through `kagglehub` and read the files found in it.
 
-    Out of reach: OSError (requests' errors are), ValueError, RuntimeError, and kagglehub's own
-    errors, which have no base class in common.
+    Out of reach: `kaggle_errors()`.
     """
-    kagglehub, own = _import("kagglehub"), _import("kagglehub.exceptions")
-    out_of_reach = (
+    kagglehub = _import("kagglehub")
+    try:
+        downloaded = Path(kagglehub.dataset_download(KAGGLE_HANDLE))
+    except kaggle_errors() as error:
+        raise SourceError(one_line(error)) from error
+    folder = find_attached(downloaded)
+    if folder is None:
+        raise SourceError(f"{KAGGLE_HANDLE} holds no {layout_names()}")
+    return read_folder(folder, origin=f"Kaggle, {KAGGLE_HANDLE}")
+
+
+def kaggle_errors() -> tuple[type[Exception], ...]:
+    """Return what kagglehub raises when it cannot deliver; its own have no common base class."""
+    own = _import("kagglehub.exceptions")
+    return (
         OSError,
         ValueError,
         RuntimeError,
@@ -70,14 +82,6 @@ def from_kaggle() -> Gsm8k:
         own.NotFoundError,
         own.UnauthenticatedError,
     )
-    try:
-        downloaded = Path(kagglehub.dataset_download(KAGGLE_HANDLE))
-    except out_of_reach as error:
-        raise SourceError(one_line(error)) from error
-    folder = find_attached(downloaded)
-    if folder is None:
-        raise SourceError(f"{KAGGLE_HANDLE} holds no {layout_names()}")
-    return read_folder(folder, origin=f"Kaggle, {KAGGLE_HANDLE}")
 
 
 def from_tfds() -> Gsm8k:
