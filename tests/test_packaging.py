@@ -136,7 +136,8 @@ def test_what_the_package_ships_is_there():
 
 
 def test_make_help_names_every_target():
-    answer = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["make", "--no-print-directory", "help"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     named = {line.split()[1] for line in answer.stdout.splitlines()}
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert named == set(phony.group(1).split())

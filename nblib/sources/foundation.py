@@ -48,8 +48,8 @@ def foundation_rows(
     notes = [f"{count} built-in problems of levels {', '.join(map(str, levels))}"]
     gsm8k: tuple[Row, ...] = ()
     if gsm8k_epochs:
-        gsm8k, note = _gsm8k_train(gsm8k_folder)
-        notes.append(f"{note}, {gsm8k_epochs} times" if gsm8k else note)
+        gsm8k, gsm8k_notes = _gsm8k_train(gsm8k_folder, gsm8k_epochs)
+        notes += gsm8k_notes
     train = built_in[:count] + gsm8k * gsm8k_epochs
     fresh: tuple[Row, ...] = ()
     if practice:
@@ -67,12 +67,13 @@ def foundation_rows(
     )
 
 
-def _gsm8k_train(folder: str) -> tuple[tuple[Row, ...], str]:
-    """Return GSM8K's training rows, or none, and a line that says which."""
+def _gsm8k_train(folder: str, epochs: int) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    """Return GSM8K's training rows, or none, and lines that say which."""
     try:
         gsm8k = get_dataset("gsm8k", folder=folder, source=("folder",))
     except SourceError:
         if folder:  # asked for by name: training without it would be another model
             raise
-        return (), "no GSM8K (no folder of it, NBLIB_GSM8K_DIR)"
-    return gsm8k.train, "; ".join((f"{len(gsm8k.train)} rows of GSM8K's train split", *gsm8k.notes))
+        return (), ("no GSM8K (no folder of it, NBLIB_GSM8K_DIR)",)
+    note = f"{len(gsm8k.train)} rows of GSM8K's train split, {epochs} times"
+    return gsm8k.train, (note, *gsm8k.notes)

@@ -180,10 +180,9 @@ class _Watch(hooks.TrainingHooks):
         self._schedule, self._planned, self._accumulation = schedule, planned, accumulation
         self._resumed_at = resumed_at
         self._tokens: list[int] = []  # of each batch handed out, counted without padding
-        self._starts: list[float] = []  # of each batch trained on
         self._eval_began: float | None = None
         self._evaluating_s = 0.0
-        self._last_print = time.perf_counter()
+        self._last_step_s = self._last_print_s = 0.0
 
     def stop(self, reason: str) -> None:
         """End the stream before the next step."""
@@ -206,17 +205,17 @@ class _Watch(hooks.TrainingHooks):
             yield batch
 
     def on_train_start(self, train_ctx: PeftTrainer) -> None:
-        pass
+        self._last_step_s = self._last_print_s = self._clock()
 
     def on_train_step_start(self, train_ctx: PeftTrainer) -> None:
         if unsealed_steps(self._folder):  # the step before has saved
             # Tunix logs one step behind. A run killed after the seal would lack the record.
             train_ctx._write_train_metrics()
             seal_checkpoints(self._folder)
-        self._starts.append(self._clock())
 
     def on_train_step_end(self, train_ctx: PeftTrainer, train_step: int, train_loss: float) -> None:
-        seconds = self._seconds_of(train_step)
+        now = self._clock()  # the step has ended: its loss is a number here
+        seconds = now - self._last_step_s
         first = (train_step - 1) * self._accumulation
         tokens = sum(self._tokens[first : first + self._accumulation])
         append_jsonl(
@@ -231,13 +230,16 @@ class _Watch(hooks.TrainingHooks):
                 "tokens_per_second": tokens / seconds,
             },
         )
-        now = time.perf_counter()
-        if now - self._last_print > _LOG_EVERY_S or train_step in (1, self._planned):
-            self._last_print = now
+        self._last_step_s = now
+        if now - self._last_print_s > _LOG_EVERY_S or train_step in (1, self._planned):
+            self._last_print_s = now
             print(f"step {train_step:>5} of {self._planned}  loss {train_loss:.3f}", flush=True)
 
     def on_eval_step_start(self, train_ctx: PeftTrainer) -> None:
-        self._eval_began = self._eval_began or time.perf_counter()
+        if self._eval_began is None:
+            # Steps still under way are training's time.
+            jax.block_until_ready(nnx.state(train_ctx.model, nnx.Param))
+            self._eval_began = time.perf_counter()
 
     def on_eval_step_end(self, train_ctx: PeftTrainer, eval_loss: float) -> None:
         val_loss = _newest(train_ctx, "loss", "eval")
@@ -253,13 +255,6 @@ class _Watch(hooks.TrainingHooks):
     def _clock(self) -> float:
         """Return seconds that stand still while the validation loss is measured."""
         return time.perf_counter() - self._evaluating_s
-
-    def _seconds_of(self, step: int) -> float:
-        """Return how long a step took: up to the start of the next, or to now for the last."""
-        first = (step - 1 - self._resumed_at) * self._accumulation
-        after = first + self._accumulation
-        end = self._starts[after] if after < len(self._starts) else self._clock()
-        return end - self._starts[first]
 
 
 def _newest(trainer: PeftTrainer, name: str, mode: str) -> float:

@@ -9,7 +9,6 @@ from nblib.sources.wordproblems import word_problems
 from nblib.tasks.formats import SYSTEM_PROMPT
 from nblib.tokens.chat import render_prompt
 from nblib.tokens.corpus import (
-    PRACTICE_MIX,
     Document,
     Mix,
     corpus_texts,
@@ -136,7 +135,8 @@ def test_texts_for_the_tokenizer_are_prompt_and_completion():
     assert list(corpus_texts(given)) == ["pc", "d"]
 
 
-def test_practice_is_chat_alone_with_some_tags(rows):
-    forms = Counter(map(form_of, foundation_documents(rows, seed=0, mix=PRACTICE_MIX)))
+def test_a_mix_without_plain_text_is_chat_alone_with_some_tags(rows):
+    mix = Mix(plain=0.0, with_system_prompt=0.15, tag_exercises=0.02)
+    forms = Counter(map(form_of, foundation_documents(rows, seed=0, mix=mix)))
     assert set(forms) == {"chat", "system prompt", "tag exercise"}
     assert forms["chat"] > 0.8 * len(rows)
