@@ -26,9 +26,9 @@ FOUNDATION_RECIPES: Mapping[str, Mapping[str, Any]] = {
     "quick": _CPU_FOUNDATION,
     "full": {
         **_CPU_FOUNDATION,
-        "levels": (1, 1, 2, 2, 3, 4, 5),  # in turn: the easy levels twice as often
+        "levels": (1, 1, 2, 2, 2, 3, 4, 5),  # in turn: the easy levels more often
         "num_samples": 40_000,
-        "gsm8k_epochs": 2,
+        "gsm8k_epochs": 3,
         "practice_samples": 12_000,
         "practice_levels": (1, 2, 2, 2, 3, 4, 5),
         "max_length": 512,

@@ -9,7 +9,7 @@ from nblib.sources.rows import Row, content_sha256
 from nblib.sources.wordproblems import word_problems
 
 _VALIDATION_SIZE = 200
-_GSM8K_IN_PRACTICE = 5  # every fifth row, so that practice does not make its text forgotten
+_GSM8K_IN_PRACTICE = 3  # every third row, so that practice does not make its text forgotten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +53,12 @@ def foundation_rows(
     train = built_in[:count] + gsm8k * gsm8k_epochs
     fresh: tuple[Row, ...] = ()
     if practice:
-        fresh = word_problems(practice, seed=seed + 1, split="train", levels=practice_levels)
+        known = {row.question for row in built_in}
+        drawn = word_problems(practice, seed=seed + 1, split="train", levels=practice_levels)
+        fresh = tuple(row for row in drawn if row.question not in known)
+        levels_text = ", ".join(map(str, practice_levels))
+        notes.append(f"then practice: {len(fresh)} more, of levels {levels_text}")
         fresh += gsm8k[::_GSM8K_IN_PRACTICE]
-        notes.append(f"then practice: {practice} of levels {', '.join(map(str, practice_levels))}")
     return FoundationRows(
         train=train,
         practice=fresh,

@@ -57,7 +57,7 @@ def _left_after(share: str, parts: int) -> Move:
         only=(parts,),
         say=(
             f"{{name}} keeps only {share} of the {{things}}.",
-            f"{{name}} gives the rest away and keeps {share} of the {{things}}.",
+            f"{{name}} keeps {share} of the {{things}} and gives the rest away.",
         ),
         steps=(
             f"{share.capitalize()} of them is {{sum}} {{things}}.",
@@ -99,7 +99,10 @@ _COMPARE = (
         kind="mul",
         only=(2,),
         switches=True,
-        say=("{other} has twice as many {things} as {name}.", "{other} has double that."),
+        say=(
+            "{other} has twice as many {things} as {name}.",
+            "{other} has double the number of {things} that {name} has.",
+        ),
         steps=("{other} has {sum} {things}.", "Twice that is {sum} {things}."),
         asks=("How many {things} does {name} have?",),
     ),
@@ -122,8 +125,8 @@ _COMPARE = (
         closes=True,
         steps=("Together they have {sum} {things}.", "In total that is {sum}."),
         asks=(
-            "How many {things} do the two of them have together?",
-            "How many {things} do these last two have in total?",
+            "How many {things} do {former} and {name} have together?",
+            "How many {things} do {former} and {name} have in total?",
         ),
     ),
 )
@@ -134,7 +137,7 @@ _OWN = (
         say=(
             "{name} finds {n} more {things}.",
             "{They} gets {n} {things} from {other}.",
-            "Then {name} buys {n} more.",
+            "Then {name} buys {n} more {things}.",
         ),
         steps=("{name} then has {sum} {things}.", "Now there are {sum} {things}."),
     ),
@@ -143,7 +146,7 @@ _OWN = (
         say=(
             "{name} gives {n} {things} to {other}.",
             "{They} loses {n} of the {things}.",
-            "Then {name} sells {n} of them.",
+            "Then {name} sells {n} of the {things}.",
         ),
         steps=("{name} has {sum} {things} left.", "Then {sum} {things} are left."),
     ),
@@ -152,7 +155,7 @@ _OWN = (
         only=(2, 3),
         say=(
             "After a good week {name} has {n} times as many {things}.",
-            "The number of {things} then grows to {n} times as many.",
+            "The number of {name}'s {things} then grows to {n} times as many.",
         ),
         steps=("{name} then has {sum} {things}.", "Now there are {sum} {things}."),
     ),
@@ -161,7 +164,7 @@ _OWN = (
         only=(2, 3, 4, 5, 6),
         say=(
             "{name} shares the {things} equally among {n} boxes and keeps one box.",
-            "{They} puts the {things} into {n} equal piles and takes one pile.",
+            "{They} puts the {things} into {n} equal piles and keeps only one pile.",
         ),
         steps=("One part has {sum} {things}.", "Each part is {sum} {things}."),
     ),
@@ -177,13 +180,16 @@ SCENES: tuple[Scene, ...] = (
             "{name} keeps {n} {things} in {their} {place}.",
         ),
         things=_THINGS,
-        places=("box", "bag", "room", "garden", "basket", "school"),
+        places=("box", "bag", "room", "garden", "basket"),
         moves=_OWN,
-        asks=("How many {things} does {name} have now?", "How many {things} are there in the end?"),
+        asks=(
+            "How many {things} does {name} have now?",
+            "How many {things} does {name} have in the end?",
+        ),
     ),
     Scene(
         name="compare",
-        openings=("{name} has {n} {things}.", "In {name}'s {place} there are {n} {things}."),
+        openings=("{name} has {n} {things}.", "{name} owns {n} {things}."),
         things=_THINGS,
         places=("shop", "class", "garden", "house"),
         moves=_COMPARE,
@@ -222,8 +228,8 @@ SCENES: tuple[Scene, ...] = (
                 kind="mul",
                 only=(2, 3, 4, 5),
                 say=(
-                    "{They} gets the same amount each day for {n} days.",
-                    "This happens {n} times.",
+                    "After a good month {name} has {n} times as much money.",
+                    "{They} saves until there is {n} times as much.",
                 ),
                 steps=("In total that is ${sum}.", "{name} then has ${sum}."),
             ),
@@ -246,14 +252,17 @@ SCENES: tuple[Scene, ...] = (
                 for share, parts in _SHARES
             ),
         ),
-        asks=("How much money does {name} have now, in dollars?", "How many dollars is that?"),
+        asks=(
+            "How much money does {name} have now, in dollars?",
+            "How many dollars does {name} have in the end?",
+        ),
     ),
     Scene(
         name="trade",
         openings=(
-            "A {place} sells {n} {things} a day.",
-            "{name}'s {place} makes {n} {things} every day.",
-            "{name} packs {n} {things} into each crate at the {place}.",
+            "A {place} has {n} {things}.",
+            "{name}'s {place} makes {n} {things}.",
+            "{name} packs {n} {things} at the {place}.",
         ),
         things=("loaves", "pies", "chairs", "bottles", "bags", "cups", "jars", "kites"),
         places=("bakery", "shop", "factory", "farm", "market"),
@@ -261,12 +270,15 @@ SCENES: tuple[Scene, ...] = (
             Move(
                 kind="mul",
                 only=(2, 3, 4, 5, 6, 7),
-                say=("This is done {n} times.", "The same is done on {n} days."),
+                say=(
+                    "After a busy week there are {n} times as many {things}.",
+                    "The number of {things} then grows to {n} times as many.",
+                ),
                 steps=("All together that is {sum} {things}.", "That gives {sum} {things}."),
             ),
             Move(
                 kind="sub",
-                say=("{n} of the {things} break.", "Of all these, {n} are sent back."),
+                say=("{n} of the {things} break.", "{n} of the {things} are sent back."),
                 steps=("Then {sum} {things} are left.", "That leaves {sum} {things}."),
             ),
             Move(
@@ -281,10 +293,10 @@ SCENES: tuple[Scene, ...] = (
                 kind="div",
                 only=(2, 3, 4, 5, 6, 8),
                 say=(
-                    "The {things} are shared equally among {n} shops, and {name} runs one of them.",
-                    "They are sent in {n} equal loads. {name} unpacks one load.",
+                    "The {things} are split into {n} equal loads, and all loads but one are sold.",
+                    "All {things} go into {n} equal crates. Every crate but one is sent away.",
                 ),
-                steps=("One part is {sum} {things}.", "{name} gets {sum} {things}."),
+                steps=("One part is {sum} {things}.", "That leaves {sum} {things}."),
             ),
         ),
         asks=("How many {things} are there in the end?", "What is the final number of {things}?"),
@@ -292,22 +304,25 @@ SCENES: tuple[Scene, ...] = (
     Scene(
         name="travel",
         openings=(
-            "{name} rides {n} {things} to the {place}.",
-            "It is {n} {things} from {name}'s home to the {place}.",
+            "{name} plans a trip of {n} {things} to the {place}.",
+            "It is {n} {things} from {name}'s home to the {place}, and {name} plans a trip there.",
         ),
         things=("miles", "kilometers", "blocks"),
         places=("lake", "city", "school", "beach", "park"),
         moves=(
             Move(
                 kind="add",
-                say=("Then {they} goes {n} {things} further.", "A detour adds {n} {things}."),
+                say=(
+                    "A detour adds {n} {things} to the trip.",
+                    "{name} makes the trip {n} {things} longer.",
+                ),
                 steps=("That is {sum} {things}.", "The way is then {sum} {things}."),
             ),
             Move(
                 kind="sub",
                 say=(
-                    "A shortcut saves {n} {things}.",
-                    "{other} drives {name} for {n} {things} of this.",
+                    "A shortcut takes {n} {things} off the trip.",
+                    "{name} makes the trip {n} {things} shorter.",
                 ),
                 steps=("That leaves {sum} {things}.", "The way is then {sum} {things}."),
             ),
@@ -315,8 +330,8 @@ SCENES: tuple[Scene, ...] = (
                 kind="mul",
                 only=(2, 3, 4, 5),
                 say=(
-                    "{name} makes the whole trip {n} times.",
-                    "{other}'s trip is {n} times as long.",
+                    "A new plan makes the trip {n} times as long.",
+                    "{name} then plans a trip that is {n} times as long instead.",
                 ),
                 steps=("In total that is {sum} {things}.", "That is {sum} {things}."),
             ),
@@ -324,14 +339,16 @@ SCENES: tuple[Scene, ...] = (
                 kind="div",
                 only=(2, 3, 4, 5),
                 say=(
-                    "{name} takes {n} days for it, going equally far each day. "
-                    "Now one day is over.",
-                    "{name} stops after one of {n} equal parts.",
+                    "{name} cuts the trip into {n} equal parts and keeps only one of them.",
+                    "Of {n} equal parts of the trip, {name} keeps only the first.",
                 ),
                 steps=("One part is {sum} {things}.", "That is {sum} {things}."),
             ),
         ),
-        asks=("How many {things} is that?", "How long is it in the end, in {things}?"),
+        asks=(
+            "How many {things} is the trip in the end?",
+            "How long is the trip in the end, in {things}?",
+        ),
     ),
 )
 

@@ -125,7 +125,7 @@ def _move(rng: random.Random, story: _Story, level: int, *, last: bool) -> bool:
             continue
         if (move.closes and not last) or (move.needs_other and not story.before):
             continue
-        n = _number(rng, move, story.value, easy=level in _EASY_LEVELS)
+        n = _number(rng, move, story, easy=level in _EASY_LEVELS)
         if n is None:
             continue
         _apply(rng, story, move, n)
@@ -136,11 +136,10 @@ def _move(rng: random.Random, story: _Story, level: int, *, last: bool) -> bool:
 
 def _apply(rng: random.Random, story: _Story, move: Move, n: int) -> None:
     """Tell the move, work it out, and hand the story on to whoever it is now about."""
-    a, before = story.value, story.before
-    b = before if move.needs_other else n
-    result = OPERATIONS[move.kind](a, b)
+    a = story.value
+    result = OPERATIONS[move.kind](a, n)
     sign = SIGNS[move.kind]
-    sum_ = f"{a} {sign} {b} = {story.words['cash']}<<{a}{sign}{b}={result}>>{result}"
+    sum_ = f"{a} {sign} {n} = {story.words['cash']}<<{a}{sign}{n}={result}>>{result}"
     if move.say:
         _say(story, rng.choice(move.say), n=n)
     story.steps.append(rng.choice(move.steps).format(sum=sum_, n=n, **story.words))
@@ -149,19 +148,22 @@ def _apply(rng: random.Random, story: _Story, move: Move, n: int) -> None:
     story.value = result
     story.before = a if move.switches else 0
     if move.switches:
+        story.words["former"] = story.words["name"]
         story.people.pop(0)
         _speak_of_first(story)
 
 
-def _number(rng: random.Random, move: Move, value: int, *, easy: bool) -> int | None:
-    """Return a number that keeps the result whole, positive and within limits, or None."""
-    if move.needs_other:
-        return 0
-    limit = 200 if easy else 999
+def _number(rng: random.Random, move: Move, story: _Story, *, easy: bool) -> int | None:
+    """Return a number that keeps the result whole, above one and within limits, or None.
+
+    A move on both persons' quantities has only one: the other's.
+    """
+    value, limit = story.value, 200 if easy else 999
+    drawn = move.only or range(2, 41 if easy else 151)
     choices = [
         n
-        for n in move.only or range(2, 41 if easy else 151)
-        if 0 < OPERATIONS[move.kind](value, n) <= limit and (move.kind != "div" or value % n == 0)
+        for n in ((story.before,) if move.needs_other else drawn)
+        if 1 < OPERATIONS[move.kind](value, n) <= limit and (move.kind != "div" or value % n == 0)
     ]
     return rng.choice(choices) if choices else None
 

@@ -22,10 +22,10 @@ def gsm8k_folder(tmp_path):
     return str(tmp_path)
 
 
-def made(*, epochs=0, folder="", practice=0, seed=0):
+def made(*, count=30, epochs=0, folder="", practice=0, seed=0):
     return foundation_rows(
         (1, 2),
-        30,
+        count,
         held_out=8,
         gsm8k_epochs=epochs,
         gsm8k_folder=folder,
@@ -60,20 +60,23 @@ def test_gsm8ks_training_rows_follow_once_an_epoch_and_its_test_split_is_not_rea
     assert rows.sha256 != made().sha256
 
 
-def test_practice_is_of_fresh_problems_and_a_fifth_of_gsm8ks_rows(gsm8k_folder):
+def test_practice_is_of_fresh_problems_and_a_third_of_gsm8ks_rows(gsm8k_folder):
     rows = made(practice=12, epochs=2, folder=gsm8k_folder)
     *fresh, sampled = rows.practice
     assert tuple(fresh) == word_problems(12, seed=1, split="train", levels=(1, 1, 3))
     assert sampled.question == EGGS["question"]
     assert rows.train == made(epochs=2, folder=gsm8k_folder).train
-    assert rows.notes[-1] == "then practice: 12 of levels 1, 1, 3"
+    assert rows.notes[-1] == "then practice: 12 more, of levels 1, 1, 3"
     assert rows.sha256 == content_sha256(rows.train + rows.practice)
     assert made().practice == ()
 
 
 def test_practice_asks_nothing_that_is_held_out():
-    rows = made(practice=300)
-    assert not {row.question for row in rows.practice} & {row.question for row in rows.test}
+    rows = made(count=3000, practice=3000)
+    asked = {row.question for row in rows.practice}
+    assert not asked & {row.question for row in rows.test + rows.validation}
+    assert not asked & {row.question for row in rows.train}
+    assert len(rows.practice) < 3000  # some were drawn twice, and left out
 
 
 def test_without_a_folder_it_does_with_built_in_problems_and_says_so(monkeypatch):
