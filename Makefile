@@ -11,13 +11,17 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test foundation lint format sync check clean
+.PHONY: help run suite test foundation lint format sync check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-12s%s\n", $$1, $$2}'
 
 run: $(READY)  ## the main job: format SFT (v1) of the embedded model, on the built-in problems
 	$(PY) -m nblib run v1_sft_format
+
+suite: $(READY)  ## v1, then v2 (GRPO) from its export
+	$(PY) -m nblib run v1_sft_format
+	$(PY) -m nblib run v2_grpo
 
 test: $(READY)  ## all tests
 	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile

@@ -289,8 +289,7 @@ def _check_result(result: Mapping[str, Any], *, notebook: str) -> None:
     _require(result, RESULT_KEYS, where)
     if result["notebook"] != notebook:
         raise ValueError(f"{where}: notebook is {result['notebook']!r}, expected {notebook!r}")
-    if not result["stages"]:
-        raise ValueError(f"{where}: stages is empty, expected at least one")
+    # No stage at all is a run that was told to evaluate nothing.
     for name, stage in result["stages"].items():
         _check_stage(stage, f"{where}, stage {name}")
 

@@ -127,6 +127,7 @@ data = get_dataset(
     num_train=settings["num_samples"],
     num_test=settings["eval_samples"],
     levels=settings["builtin_levels"],
+    long_hand=settings["long_hand"],
     seed=SEED,
 )
 print(data.origin, *data.notes, sep="\n")
@@ -233,6 +234,7 @@ display(Image(figure_png(loss_figure)))
 # %%
 tuned = base.with_model(merge_lora(model, **lora), name="tuned")
 manifest = {
+    "notebook": "v1_sft_format",  # by this v2 finds it among a host's inputs
     "command": "python -m nblib run v1_sft_format",
     "parameters": parameters,
     "base": {"name": base.name, "sha256": base.sha256},

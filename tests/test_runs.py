@@ -150,7 +150,6 @@ def test_latest_is_a_text_file_where_links_fail(monkeypatch):
     ("changes", "said"),
     [
         ({"notebook": "other"}, "notebook is 'other', expected 'toy'"),
-        ({"stages": {}}, "stages is empty"),
         ({"stages": {"base": {"n": 3}}}, "stage base: missing format_accuracy, "),
         ({"stages": {"base": stage(n=0)}}, "n is 0"),
         ({"stages": {"base": stage(format_accuracy=99.5)}}, "format_accuracy is 99.5"),
@@ -174,6 +173,13 @@ def test_each_key_of_the_contract_is_required(key):
     del content[key]
     with pytest.raises(ValueError, match=f"missing {key}"):
         finish_run(start_run("toy", {}), content)
+
+
+def test_a_run_that_evaluated_nothing_is_finished_as_well():
+    run = start_run("toy", {})
+    finish_run(run, result(stages={}))
+    assert json.loads((run.path / "result.json").read_text())["stages"] == {}
+    assert (run.path.parent / "latest").resolve() == run.path
 
 
 def test_an_interval_that_rounding_ends_just_below_its_rate_passes():

@@ -42,6 +42,7 @@ _CPU_SFT = {
     "model": "embedded",
     "data": "builtin",
     "builtin_levels": (1, 2, 3, 4),
+    "long_hand": 0.0,
     "levels": (),
     "num_samples": 1700,
     "num_epochs": 1,
@@ -60,6 +61,7 @@ _ACCELERATOR_SFT = {
     "model": "gemma3-1b-it",
     "data": "gsm8k",
     "builtin_levels": (1, 2, 3, 4, 5),
+    "long_hand": 0.0,
     "levels": (),
     "num_samples": -1,
     "num_epochs": 1,
@@ -90,6 +92,62 @@ SFT_PROFILES: Mapping[str, Mapping[str, Any]] = {
     "gpu": _ACCELERATOR_SFT,
     "tpu": _ACCELERATOR_SFT,
     "smoke": {**_CPU_SFT, "num_samples": 50, "eval_samples": 16, "eval_batch": 16},
+}
+
+_CPU_GRPO = {
+    "data": "builtin",
+    "levels": (3, 4, 5),  # where v1 is right now and then: a group needs both
+    "num_samples": 2000,
+    "num_steps": 150,
+    "prompts_per_step": 12,
+    "num_generations": 8,
+    "micro_batch": 0,
+    "max_prompt_length": 224,
+    "max_new_tokens": 160,
+    "learning_rate": 1e-3,
+    "lora_rank": 64,
+    "lora_alpha": 64.0,
+    "probe_samples": 64,
+    "probe_every": 25,
+    "eval_samples": 450,
+    "eval_batch": 90,
+    "gain_target": 0.10,
+    "save_interval": "5 min",
+}
+_ACCELERATOR_GRPO = {
+    "data": "gsm8k",
+    "levels": (),
+    "num_samples": -1,
+    "num_steps": 400,
+    "prompts_per_step": 16,
+    "num_generations": 8,
+    "micro_batch": 4,
+    "max_prompt_length": 256,
+    "max_new_tokens": 512,
+    "learning_rate": 3e-6,
+    "lora_rank": 64,
+    "lora_alpha": 64.0,
+    "probe_samples": 64,
+    "probe_every": 50,
+    "eval_samples": -1,
+    "eval_batch": 64,
+    "gain_target": 0.02,
+    "save_interval": "30 min",
+}
+GRPO_PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "cpu": _CPU_GRPO,
+    "gpu": _ACCELERATOR_GRPO,
+    "tpu": _ACCELERATOR_GRPO,
+    "smoke": {
+        **_CPU_GRPO,
+        "num_samples": 60,
+        "num_steps": 3,
+        "prompts_per_step": 4,
+        "num_generations": 4,
+        "probe_every": 2,
+        "eval_samples": 16,
+        "eval_batch": 16,
+    },
 }
 
 
@@ -139,7 +197,20 @@ def sft_settings(profile: str, **given: Any) -> dict[str, Any]:
     table = SFT_PROFILES[profile]
     if profile == "cpu" and given.get("data") == "gsm8k":
         table = {**table, **_GSM8K_ON_CPU}
-    settings = {"profile": profile, **fill(table, given)}
+    return _counted({"profile": profile, **fill(table, given)})
+
+
+def grpo_settings(profile: str, **given: Any) -> dict[str, Any]:
+    """Return the settings of v2: the profile's, with what the user set; counts as in v1.
+
+    Raises ValueError for an unknown profile.
+    """
+    profile = resolve_profile(profile)
+    return _counted({"profile": profile, **fill(GRPO_PROFILES[profile], given)})
+
+
+def _counted(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with "all rows" as a number where the built-in problems have no end."""
     if settings["data"] == "builtin":
         for name, all_rows in (("num_samples", 7473), ("eval_samples", 1319)):
             settings[name] = all_rows if settings[name] < 0 else settings[name]

@@ -13,7 +13,7 @@ from nblib.evaluation.metrics import stage_metrics
 from nblib.models.names import RefModel
 from nblib.tasks.scoring import Score
 from nblib.tasks.task import Example, Task
-from nblib.tokens.chat import render_prompt
+from nblib.tokens.chat import task_prompts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,7 @@ def evaluate(
     mesh: jax.sharding.Mesh,
 ) -> Stage:
     """Ask every example in the task's own format, zero-shot, and score the completions."""
-    prompts = [
-        render_prompt(example.question, system_prompt=task.answer_format.system_prompt)
-        for example in examples
-    ]
-    completions = generate(model, tokenizer, prompts, decoding, mesh=mesh)
+    completions = generate(model, tokenizer, task_prompts(task, examples), decoding, mesh=mesh)
     scores = [
         task.score(completion.text, example.answer, truncated=completion.truncated)
         for completion, example in zip(completions, examples, strict=True)

@@ -62,17 +62,20 @@ def generate(
     decoding: Decoding,
     *,
     mesh: jax.sharding.Mesh,
+    sampler: Sampler | None = None,
 ) -> tuple[Completion, ...]:
     """Return one completion a prompt, in the order of the prompts.
 
-    The sampler reads the live weights of `model`. Prompts are sorted by length and the last batch
-    is filled up, so that there is one compilation for each padded prompt length.
+    Prompts are sorted by length and the last batch is filled up, so that there is one compilation
+    for each padded prompt length. Whoever asks the same prompts again and again hands in a
+    `sampler` of his own, which keeps what it compiled and reads the live weights of `model`.
     Raises TokenizerMismatch when the tokenizer is not the model's.
     """
     check_tokenizer(tokenizer, size=model.num_embed, sha256=None, where="the model")
     lengths = [1 + len(ids) for ids in tokenizer.encode(list(prompts))]
     order = sorted(range(len(prompts)), key=lambda index: -lengths[index])
-    sampler = _sampler(model, tokenizer, max(lengths), decoding)
+    if sampler is None:
+        sampler = make_sampler(model, tokenizer, max(lengths), decoding)
     completions: dict[int, Completion] = {}
     for start in range(0, len(order), decoding.batch_size):
         chosen = order[start : start + decoding.batch_size]
@@ -98,13 +101,10 @@ def generate(
     return tuple(completions[index] for index in range(len(prompts)))
 
 
-def _padded(length: int) -> int:
-    return -(-length // _PROMPT_MULTIPLE) * _PROMPT_MULTIPLE
-
-
-def _sampler(
+def make_sampler(
     model: nnx.Module, tokenizer: spm.SentencePieceProcessor, longest: int, decoding: Decoding
 ) -> Sampler:
+    """Return Tunix's sampler with a cache for prompts of up to `longest` tokens, BOS included."""
     config = model.config
     cache = CacheConfig(
         cache_size=_padded(longest) + decoding.max_new_tokens,
@@ -113,3 +113,7 @@ def _sampler(
         head_dim=config.head_dim,
     )
     return Sampler(model, tokenizer, cache)
+
+
+def _padded(length: int) -> int:
+    return -(-length // _PROMPT_MULTIPLE) * _PROMPT_MULTIPLE

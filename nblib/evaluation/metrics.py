@@ -10,7 +10,8 @@ from scipy.stats import binomtest
 
 from nblib.tasks.scoring import Score
 
-_FIELDS = {
+# Rate -> the field of a score that it counts.
+RATE_FIELDS = {
     "format_accuracy": "format",
     "tag_order_accuracy": "tag_order",
     "answer_extractable": "extractable",
@@ -19,7 +20,7 @@ _FIELDS = {
     "preamble_rate": "preamble",
     "truncation_rate": "truncated",
 }
-RATES = tuple(_FIELDS)
+RATES = tuple(RATE_FIELDS)
 
 
 def stage_metrics(scores: Sequence[Score]) -> dict[str, int | float | list[float]]:
@@ -34,7 +35,7 @@ def stage_metrics(scores: Sequence[Score]) -> dict[str, int | float | list[float
     if not scores:
         raise ValueError("got 0 scores: expected at least one; evaluate at least one example")
     metrics: dict[str, int | float | list[float]] = {"n": len(scores)}
-    for rate, field in _FIELDS.items():
+    for rate, field in RATE_FIELDS.items():
         hits = sum(getattr(one, field) for one in scores)
         metrics[rate] = hits / len(scores)
         metrics[f"{rate}_ci95"] = _wilson_interval(hits, len(scores))

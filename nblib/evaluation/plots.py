@@ -8,19 +8,25 @@ Nothing is saved here. Colours: Okabe and Ito, https://jfly.uni-koeln.de/color/
 import io
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
-from numpy.typing import NDArray
 
+from nblib.evaluation.drawing import (
+    INK,
+    QUIET,
+    Curve,
+    by_step,
+    calm,
+    column,
+    new_figure,
+    smooth,
+)
 from nblib.evaluation.tables import Rate, in_words, read_rate
 
-Curve: TypeAlias = NDArray[np.float64]  # one axis: a value a step, a level or a rate
-
-_INK, _QUIET = "#23303d", "#8a96a3"
 # A stage looks the same in every figure of a run, whichever stages stand beside it.
 _KNOWN_STAGES: Mapping[str, Mapping[str, Any]] = {
     "base": {"color": "#6b7783", "marker": "o", "linestyle": ":", "markerfacecolor": "white"},
@@ -48,18 +54,18 @@ def plot_training(records: Sequence[Mapping[str, Any]], *, seed: int, title: str
     """
     if not records:
         raise ValueError("no training records: metrics.jsonl is empty, expected one a logged step")
-    history = _by_step(records)
-    steps = _column(history, "step")
+    history = by_step(records)
+    steps = column(history, "step")
     with np.errstate(divide="ignore", invalid="ignore"):
-        tokens_per_s = _column(history, "tokens") / _column(history, "seconds")
-    figure = _figure(9.0, 5.2, f"{len(steps)} logged steps, seed {seed}", title=title)
+        tokens_per_s = column(history, "tokens") / column(history, "seconds")
+    figure = new_figure(9.0, 5.2, f"{len(steps)} logged steps, seed {seed}", title=title)
     axes: dict[str, Axes] = figure.subplot_mosaic(
         [["loss"] * 3, ["rate", "norm", "speed"]], height_ratios=[2.1, 1]
     )
     _draw_loss(axes["loss"], history)
     for name, heading, values in (
-        ("rate", "learning rate", _column(history, "learning_rate")),
-        ("norm", "gradient norm", _column(history, "grad_norm")),
+        ("rate", "learning rate", column(history, "learning_rate")),
+        ("norm", "gradient norm", column(history, "grad_norm")),
         ("speed", "tokens per second", tokens_per_s),
     ):
         _draw_small(axes[name], heading, steps, values)
@@ -82,7 +88,7 @@ def plot_stages(
     if not stages or not rates:
         raise ValueError(f"expected stages and rates, got {list(stages)} and {list(rates)}")
     height = 1.4 + len(rates) * (0.22 + 0.15 * len(stages))
-    figure = _figure(9.0, height, f"{_interval_note(stages.values())}, seed {seed}")
+    figure = new_figure(9.0, height, f"{_interval_note(stages.values())}, seed {seed}")
     axes = figure.subplots()
     rows = np.arange(len(rates))
     styles = _styles(stages)
@@ -92,11 +98,11 @@ def plot_stages(
         style = {**styles[name], "linestyle": "none"}
         _draw_rates(axes, places, values, label=in_words(name), style=style, sideways=True)
         for place, rate in zip(places, values, strict=True):
-            axes.text(1.035, place, f"{rate.value:.3f}", va="center", fontsize=8, color=_INK)
+            axes.text(1.035, place, f"{rate.value:.3f}", va="center", fontsize=8, color=INK)
     axes.set(xlim=(-0.02, 1.02), ylim=(len(rates) - 0.5, -0.5), xlabel="fraction of items")
     axes.set_yticks(rows, [in_words(rate) for rate in rates])
     for boundary in rows[1:] - 0.5:
-        axes.axhline(boundary, color=_QUIET, linewidth=0.4, alpha=0.5)
+        axes.axhline(boundary, color=QUIET, linewidth=0.4, alpha=0.5)
     _finish(axes, figure, grid="x", stages=len(stages))
     return figure
 
@@ -120,7 +126,7 @@ def plot_levels(
     levels = sorted({int(level) for group in by_level.values() for level in group})
     if not levels:
         raise ValueError(f"expected metrics by level, got none for stages {list(by_level)}")
-    figure = _figure(9.0, 3.8, f"Wilson 95 % intervals, seed {seed}")
+    figure = new_figure(9.0, 3.8, f"Wilson 95 % intervals, seed {seed}")
     axes = figure.subplots()
     styles = _styles(by_level)
     for index, (name, group) in enumerate(by_level.items()):
@@ -144,54 +150,15 @@ def figure_png(figure: Figure, *, dpi: int = 150) -> bytes:
     return buffer.getvalue()
 
 
-def smooth(values: Curve, window: int) -> Curve:
-    """Centred moving average that ignores gaps (NaN) and narrows towards both ends.
-
-    >>> smooth(np.array([9.0, 3.0, 6.0, 6.0]), 3)
-    array([9., 6., 5., 6.])
-    """
-    if window < 1 or window % 2 == 0:
-        raise ValueError(f"window must be odd and at least 1, got {window}")
-    places = np.arange(len(values))
-    reach = np.minimum(window // 2, np.minimum(places, places[::-1]))
-    known = np.isfinite(values)
-    sums = np.cumsum(np.concatenate([[0.0], np.where(known, values, 0.0)]))
-    counts = np.cumsum(np.concatenate([[0], known]))
-    low, high = places - reach, places + reach + 1
-    total, count = sums[high] - sums[low], counts[high] - counts[low]
-    return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
-
-
-def _by_step(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    merged: dict[int, dict[str, Any]] = {}
-    for record in records:
-        merged.setdefault(record["step"], {}).update(record)
-    return [merged[step] for step in sorted(merged)]
-
-
-def _column(history: Sequence[Mapping[str, Any]], key: str) -> Curve:
-    values = (record.get(key) for record in history)
-    return np.array([np.nan if value is None else float(value) for value in values])
-
-
-def _figure(width: float, height: float, caption: str, *, title: str = "") -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=_INK)
-    # A caption as supxlabel: the layout engine keeps room for it, which it does not for fig.text.
-    figure.supxlabel(caption, x=0.99, ha="right", fontsize=8, color=_INK)
-    return figure
-
-
 def _draw_loss(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
-    steps, loss = _column(history, "step"), _column(history, "loss")
+    steps, loss = column(history, "step"), column(history, "loss")
     window = len(steps) // 40 * 2 + 1  # a twentieth of the run: light
     marker = "." if len(steps) < 30 else ""
-    axes.plot(steps, loss, color=_QUIET, linewidth=0.8, label="loss", marker=marker)
+    axes.plot(steps, loss, color=QUIET, linewidth=0.8, label="loss", marker=marker)
     if window > 1:
         label = f"loss, mean of {window} records"
         axes.plot(steps, smooth(loss, window), color="#0072b2", linewidth=2.0, label=label)
-    held_out = _column(history, "val_loss")
+    held_out = column(history, "val_loss")
     known = np.isfinite(held_out)
     if known.any():
         axes.plot(
@@ -205,18 +172,18 @@ def _draw_loss(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
         )
     axes.set(xlabel="training step", ylabel="loss (nats per token)")
     axes.legend(frameon=False, fontsize=9)
-    _calm(axes, grid="y")
+    calm(axes, grid="y")
 
 
 def _draw_small(axes: Axes, heading: str, steps: Curve, values: Curve) -> None:
     marker = "." if len(steps) < 30 else ""
-    axes.plot(steps, values, color=_INK, linewidth=1.0, marker=marker)
-    axes.set_title(heading, fontsize=9, loc="left", color=_INK)
+    axes.plot(steps, values, color=INK, linewidth=1.0, marker=marker)
+    axes.set_title(heading, fontsize=9, loc="left", color=INK)
     axes.set_xlabel("training step", fontsize=8)
     highest: float = np.max(values, initial=0, where=np.isfinite(values))
     axes.set_ylim(0, 1.1 * highest or 1)
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    _calm(axes, grid="y")
+    calm(axes, grid="y")
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
 
@@ -281,14 +248,4 @@ def _span(counts: Iterable[int]) -> str:
 
 def _finish(axes: Axes, figure: Figure, *, grid: Literal["x", "y"], stages: int) -> None:
     figure.legend(loc="outside upper left", ncols=min(stages, 4), frameon=False, fontsize=9)
-    _calm(axes, grid=grid)
-
-
-def _calm(axes: Axes, *, grid: Literal["x", "y"]) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_QUIET)
-    axes.tick_params(colors=_INK, labelsize=9)
-    axes.grid(axis=grid, color=_QUIET, linewidth=0.5, alpha=0.35)
-    axes.set_axisbelow(True)
-    axes.xaxis.label.set_color(_INK)
-    axes.yaxis.label.set_color(_INK)
+    calm(axes, grid=grid)

@@ -36,6 +36,7 @@ def write_report(
     config: Mapping[str, Any],
     manifest: Mapping[str, Any],
     warnings: Sequence[str] = (),
+    rollouts: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write the report of one run as a single HTML file, whole or not at all.
 
@@ -51,6 +52,7 @@ def write_report(
         config: Every parameter of the run.
         manifest: Versions, commit, hashes, devices.
         warnings: What a reader must know first, one sentence each.
+        rollouts: Records of `rollouts.jsonl` to show, in the order of the training.
 
     Raises:
         ValueError: a stage has a rate without its interval or its `n`.
@@ -66,6 +68,7 @@ def write_report(
         samples=samples,
         details={"Settings": flatten(config), "Versions and hashes": flatten(manifest)},
         warnings=warnings,
+        rollouts=rollouts,
     )
     write_text(path, page)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nblib.evaluation.verdicts import Verdict, at_least, at_most
-from nblib.training.sft import Trained
+from nblib.training.session import Trained
 
 _MORE = "train on more samples or epochs; look at the samples for what breaks the form"
 _TRUNCATION_LIMIT = 0.02  # above it the figures speak of the limit, not of the model

@@ -70,17 +70,20 @@ def stage_table(stages: Mapping[str, Mapping[str, Any]], rates: Sequence[str] | 
     | format accuracy | 0.000 [0.000, 0.019] (n=200) | 0.995 [0.972, 0.999] (n=200) |
     ```
     """
+    if not stages:
+        return "nothing was evaluated"
     names = rate_names(stages) if rates is None else rates
     rows = [["rate", *map(in_words, stages)]]
     rows.append(["---"] * len(rows[0]))
     for name in names:
         rows.append([in_words(name), *(_cell(metrics, name) for metrics in stages.values())])
-    return "\n".join("| " + " | ".join(map(_markdown, row)) + " |" for row in rows)
+    return "\n".join("| " + " | ".join(map(escape_cell, row)) + " |" for row in rows)
+
+
+def escape_cell(text: str) -> str:
+    """Text that stays in its cell of a Markdown table: no bar ends it, no line break the row."""
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _cell(metrics: Mapping[str, Any], rate: str) -> str:
     return str(read_rate(metrics, rate)) if rate in metrics else "not measured"
-
-
-def _markdown(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

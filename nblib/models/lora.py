@@ -14,6 +14,7 @@ from nblib.models.gemma3 import parameter_count
 # All six projections of a layer (tunix's GRPO demo); qwix matches the whole path.
 TARGETS = ".*q_einsum|.*kv_einsum|.*attn_vec_einsum|.*gate_proj|.*up_proj|.*down_proj"
 LORA_PARAMETER = nnx.LoRAParam
+ALL_WEIGHTS = -1  # as a rank: no adapters
 # How the two adapters of a module make its weight's change: contracted axes, rank, other axes.
 _MERGE = {
     "q_einsum": "dr,rnh->ndh",
@@ -45,6 +46,28 @@ def get_lora_model(
         shardings = nnx.get_named_sharding(state, mesh)
         nnx.update(model, jax.tree.map(jax.device_put, state, shardings))
     return model
+
+
+def get_trainable_model(
+    base: Gemma3, mesh: jax.sharding.Mesh, *, rank: int, alpha: float, seed: int = 0
+) -> Gemma3:
+    """Return `base` with adapters, or for rank -1 a copy of it to be trained in full.
+
+    Either way `base` itself stays as it is, so that it can serve as the reference.
+    """
+    if rank == ALL_WEIGHTS:
+        return nnx.clone(base)
+    return get_lora_model(base, mesh, rank=rank, alpha=alpha, seed=seed)
+
+
+def trainable_count(model: Gemma3) -> int:
+    """Return how many weights a trainer changes: the adapters' if there are any, else all."""
+    return parameter_count(model, LORA_PARAMETER) or parameter_count(model)
+
+
+def merge_trained(model: Gemma3, *, rank: int, alpha: float) -> Gemma3:
+    """Return a plain Gemma3 of what `get_trainable_model` gave and a training changed."""
+    return model if rank == ALL_WEIGHTS else merge_lora(model, rank=rank, alpha=alpha)
 
 
 def merge_lora(model: Gemma3, *, rank: int, alpha: float) -> Gemma3:

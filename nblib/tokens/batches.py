@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from tunix.sft.peft_trainer import TrainingInput
 
 from nblib.tasks.task import Example, Task
-from nblib.tokens.chat import render_prompt
+from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID
 
 # Each length is one compilation of the step; rows are padded to the next one.
@@ -62,16 +62,39 @@ def encode_task(
     tokenizer: spm.SentencePieceProcessor, task: Task, examples: Sequence[Example]
 ) -> tuple[TokenizedExample, ...]:
     """Tokenise a task's examples: its prompt, and the worked answer written in its format."""
-    answer_format = task.answer_format
     return tuple(
         encode_example(
             tokenizer,
             id=example.id,
-            prompt=render_prompt(example.question, system_prompt=answer_format.system_prompt),
-            completion=answer_format.render(example.reasoning, example.answer),
+            prompt=prompt,
+            completion=task.answer_format.render(example.reasoning, example.answer),
         )
-        for example in examples
+        for example, prompt in zip(examples, task_prompts(task, examples), strict=True)
     )
+
+
+def fitting_prompts(
+    tokenizer: spm.SentencePieceProcessor,
+    task: Task,
+    examples: Sequence[Example],
+    max_prompt_length: int,
+) -> tuple[tuple[Example, ...], int]:
+    """Return the examples whose prompt has at most so many tokens (BOS too), and how many had more.
+
+    Raises ValueError when none is left.
+    """
+    lengths = [1 + len(ids) for ids in tokenizer.encode(task_prompts(task, examples))]
+    kept = tuple(
+        example
+        for example, length in zip(examples, lengths, strict=True)
+        if length <= max_prompt_length
+    )
+    if not kept:
+        raise ValueError(
+            f"MAX_PROMPT_LENGTH {max_prompt_length} leaves none of {len(examples)} prompts "
+            f"(the longest has {max(lengths, default=0)} tokens): raise it"
+        )
+    return kept, len(examples) - len(kept)
 
 
 def show_loss_mask(tokenizer: spm.SentencePieceProcessor, example: TokenizedExample) -> str:

@@ -4,6 +4,9 @@ Gemma has no system role; its own template puts the system text there too
 (https://ai.google.dev/gemma/docs/core/prompt-structure).
 """
 
+from collections.abc import Sequence
+
+from nblib.tasks.task import Example, Task
 from nblib.tokens.tokenizer import END_OF_TURN, START_OF_TURN
 
 TEMPLATE = (
@@ -19,3 +22,9 @@ def render_prompt(question: str, *, system_prompt: str = "") -> str:
     """
     head = f"{system_prompt}\n\n" if system_prompt else ""
     return TEMPLATE.format(system_prompt=head, question=question)
+
+
+def task_prompts(task: Task, examples: Sequence[Example]) -> list[str]:
+    """Return each example's prompt, as the task's answer format asks."""
+    system_prompt = task.answer_format.system_prompt
+    return [render_prompt(example.question, system_prompt=system_prompt) for example in examples]

@@ -1,1 +1,5 @@
-"""Training: the loss, the supervised trainer, checkpoints that survive a kill."""
+"""Training: the loss, the supervised trainer and GRPO, checkpoints that survive a kill.
+
+`sft` and `grpo` share the `session` that ends early and the `checkpoints` it goes on from;
+`rollouts` draws and logs what the policy writes, `signals` says what has begun to go wrong.
+"""

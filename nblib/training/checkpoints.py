@@ -7,7 +7,6 @@ committed, the size and SHA-256 of each of its files are written beside it.
 """
 
 import hashlib
-import json
 import re
 import warnings
 from collections.abc import Mapping
@@ -16,9 +15,10 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from nblib.runs import read_json, write_json
+from nblib.runs import read_json, to_jsonable, write_json
 
-_STEPS, _SEALS, _IDENTITY = "steps", "seals", "identity.json"
+# The folder of the steps is called what Tunix's RL calls it: below a root it adds "actor" itself.
+_STEPS, _SEALS, _IDENTITY = "actor", "seals", "identity.json"
 KEEP = 3  # Tunix's default
 
 
@@ -95,7 +95,7 @@ def checkpointing_options(save_interval: str) -> ocp.CheckpointManagerOptions:
 def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
     """Write down whose folder this is, or refuse it if it is another's."""
     path = folder / _IDENTITY
-    wanted = json.loads(json.dumps(identity))
+    wanted = to_jsonable(identity)
     if not path.is_file():
         if _step_folders(folder):
             raise ForeignCheckpoint(f"{folder} holds checkpoints without {_IDENTITY}: not ours")

@@ -1,4 +1,4 @@
-"""The two optimizers: AdamW for adapters, Muon for a model trained from scratch.
+"""The schedule and the two optimizers: AdamW for adapters, Muon for a model from scratch.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) orthogonalises the update of
 each weight matrix; embeddings and norms go to AdamW. On the foundation's text it reached AdamW's
@@ -22,6 +22,19 @@ _MATRIX_AXES = {
     "qkv_einsum": MuonDimensionNumbers((2,), (3,)),  # 3 N D H
     "kernel": MuonDimensionNumbers((0,), (1,)),  # D F
 }
+
+
+def learning_rate_schedule(
+    peak: float, steps: int, *, warmup_share: float, final_share: float
+) -> optax.Schedule:
+    """Return warm-up and cosine decay over `steps`; the shares are of the steps and of the peak."""
+    return optax.schedules.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=peak,
+        warmup_steps=max(1, round(warmup_share * steps)),
+        decay_steps=max(2, steps),
+        end_value=final_share * peak,
+    )
 
 
 def build_optimizer(

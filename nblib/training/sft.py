@@ -5,12 +5,10 @@ any. One call trains, logs every step to `metrics.jsonl`, saves as asked, stops 
 or at a deadline, and goes on from the last whole checkpoint of its folder.
 """
 
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
@@ -20,7 +18,7 @@ from flax import nnx
 from tunix.sft import hooks
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig, TrainingInput
 
-from nblib.runs import append_jsonl, read_jsonl, write_jsonl
+from nblib.runs import append_jsonl
 from nblib.tokens.tokenizer import PAD_ID
 from nblib.training.checkpoints import (
     checkpointing_options,
@@ -30,7 +28,8 @@ from nblib.training.checkpoints import (
     unsealed_steps,
 )
 from nblib.training.loss import model_inputs, next_token_loss
-from nblib.training.optimizers import build_optimizer
+from nblib.training.optimizers import build_optimizer, learning_rate_schedule
+from nblib.training.session import Session, Trained, forget_metrics_after
 
 _LOG_EVERY_S = 15.0
 
@@ -63,30 +62,6 @@ class SftConfig:
                 "must be at least 1"
             )
         checkpointing_options(self.save_interval)
-
-
-class TrainingStopped(RuntimeError):
-    """Training was asked to stop; what it had is saved and can be gone on from."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What a training left: steps done of steps planned, and the step it began at."""
-
-    steps: int
-    planned: int
-    resumed_at: int
-
-
-def learning_rate_schedule(config: SftConfig, steps: int) -> optax.Schedule:
-    """Return warm-up and cosine decay over `steps`."""
-    return optax.schedules.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=config.learning_rate,
-        warmup_steps=max(1, round(config.warmup_share * steps)),
-        decay_steps=max(2, steps),
-        end_value=config.final_share * config.learning_rate,
-    )
 
 
 def train(
@@ -123,10 +98,15 @@ def train(
         raise ValueError(
             f"{len(batches)} batches are fewer than one step's accumulation {config.accumulation}"
         )
-    schedule = learning_rate_schedule(config, planned)
+    schedule = learning_rate_schedule(
+        config.learning_rate,
+        planned,
+        warmup_share=config.warmup_share,
+        final_share=config.final_share,
+    )
     steps_folder = prepare_checkpoints(folder, {**identity, **asdict(config), "steps": planned})
     resumed_at = latest_step(folder)
-    _forget_metrics_after(metrics_path, resumed_at)
+    forget_metrics_after(metrics_path, resumed_at)
     watch = _Watch(folder, metrics_path, schedule, planned, config.accumulation, resumed_at)
     optimizer = build_optimizer(
         config.optimizer,
@@ -151,15 +131,11 @@ def train(
         )
         trainer = trainer.with_gen_model_input_fn(model_inputs).with_loss_fn(next_token_loss)
         trainer.with_training_hooks(watch)
-        with _OnSigterm(watch.stop):
-            stream = watch.watched(batches[: planned * config.accumulation], deadline_s)
+        with Session(deadline_s) as session:
+            stream = watch.watched(batches[: planned * config.accumulation], session)
             trainer.train(stream, val_batches or None)
     seal_checkpoints(folder)
-    if watch.stopped_by:
-        raise TrainingStopped(
-            f"{watch.stopped_by}: saved at step {trainer.train_steps} of {planned} in {folder}. "
-            "Run the same command again to go on."
-        )
+    session.raise_if_stopped(trainer.train_steps, planned, folder)
     return Trained(steps=trainer.train_steps, planned=planned, resumed_at=resumed_at)
 
 
@@ -175,7 +151,6 @@ class _Watch(hooks.TrainingHooks):
         accumulation: int,
         resumed_at: int,
     ) -> None:
-        self.stopped_by = ""
         self._folder, self._metrics_path = folder, metrics_path
         self._schedule, self._planned, self._accumulation = schedule, planned, accumulation
         self._resumed_at = resumed_at
@@ -184,22 +159,16 @@ class _Watch(hooks.TrainingHooks):
         self._evaluating_s = 0.0
         self._last_step_s = self._last_print_s = 0.0
 
-    def stop(self, reason: str) -> None:
-        """End the stream before the next step."""
-        self.stopped_by = reason
-
     def watched(
-        self, batches: Iterable[TrainingInput], deadline_s: float
+        self, batches: Iterable[TrainingInput], session: Session
     ) -> Iterator[TrainingInput]:
-        """Yield the batches until asked to stop or until the deadline.
+        """Yield the batches until the session is over.
 
         It never ends within a step: the gradients gathered so far would be saved, and gathered
         once more by the run that goes on.
         """
-        start = time.perf_counter()
         for index, batch in enumerate(batches):
-            stop = self.stopped_by or time.perf_counter() - start > deadline_s
-            if stop and index % self._accumulation == 0:
+            if index % self._accumulation == 0 and session.over:
                 return
             self._tokens.append(int(np.count_nonzero(batch.input_tokens != PAD_ID)))
             yield batch
@@ -259,30 +228,3 @@ class _Watch(hooks.TrainingHooks):
 
 def _newest(trainer: PeftTrainer, name: str, mode: str) -> float:
     return float(trainer.metrics_logger.get_metric_history("", name, mode)[-1])
-
-
-def _forget_metrics_after(path: Path, step: int) -> None:
-    """Drop what a killed run logged after its last checkpoint, and what is evaluated again now."""
-    if path.is_file():
-        kept = (
-            record
-            for record in read_jsonl(path)
-            if record["step"] < step or (record["step"] == step and "val_loss" not in record)
-        )
-        write_jsonl(path, kept)
-
-
-class _OnSigterm:
-    """Within the block, SIGTERM calls `stop` instead of ending the process."""
-
-    def __init__(self, stop: Callable[[str], None]) -> None:
-        self._stop = stop
-
-    def __enter__(self) -> None:
-        def handle(signum: int, frame: FrameType | None) -> None:
-            self._stop("SIGTERM")
-
-        self._before = signal.signal(signal.SIGTERM, handle)
-
-    def __exit__(self, *error: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)

@@ -2,9 +2,12 @@ import pytest
 
 from nblib.delivery.profiles import (
     FOUNDATION_RECIPES,
+    GRPO_PROFILES,
+    PROFILES,
     SFT_PROFILES,
     fill,
     foundation_settings,
+    grpo_settings,
     resolve_profile,
     sft_settings,
 )
@@ -38,7 +41,11 @@ def test_auto_is_the_accelerator_that_jax_sees(monkeypatch, backend):
 
 def test_an_unknown_profile_names_those_that_are_known():
     message = "PROFILE 'fast' is unknown: expected one of auto, cpu, tpu, gpu, smoke"
-    for settings in (lambda: foundation_settings("quick", "fast"), lambda: sft_settings("fast")):
+    for settings in (
+        lambda: foundation_settings("quick", "fast"),
+        lambda: sft_settings("fast"),
+        lambda: grpo_settings("fast"),
+    ):
         with pytest.raises(ValueError, match=message):
             settings()
 
@@ -87,10 +94,57 @@ def test_all_built_in_problems_are_as_many_as_gsm8k_has():
     assert (on_gsm8k["num_samples"], on_gsm8k["eval_samples"]) == (-1, -1)
 
 
-@pytest.mark.parametrize("tables", [FOUNDATION_RECIPES, SFT_PROFILES])
+def test_every_profile_but_auto_has_a_table():
+    assert set(GRPO_PROFILES) == set(SFT_PROFILES) == set(PROFILES) - {"auto"}
+
+
+@pytest.mark.parametrize("profile", GRPO_PROFILES)
+def test_grpo_takes_its_profile_and_what_the_user_set(profile):
+    plain = {**GRPO_PROFILES[profile], "profile": profile}
+    if plain["data"] == "gsm8k":
+        assert grpo_settings(profile) == plain
+    settings = grpo_settings(profile, num_steps=7, levels=[2], data="", lora_alpha=0.0)
+    assert settings["num_steps"] == 7 and settings["levels"] == [2]
+    assert {name: settings[name] for name in ("data", "lora_alpha", "profile")} == {
+        name: plain[name] for name in ("data", "lora_alpha", "profile")
+    }
+    assert set(settings) == set(plain)
+
+
+def test_all_built_in_questions_of_grpo_are_as_many_as_gsm8k_has():
+    every = grpo_settings("tpu", data="builtin", num_samples=-1, eval_samples=-1)
+    assert (every["num_samples"], every["eval_samples"]) == (7473, 1319)
+    assert grpo_settings("tpu", data="builtin", num_samples=9)["num_samples"] == 9
+    on_gsm8k = grpo_settings("cpu", data="gsm8k", num_samples=-1, eval_samples=-1)
+    assert (on_gsm8k["num_samples"], on_gsm8k["eval_samples"]) == (-1, -1)
+
+
+@pytest.mark.parametrize("data", ["builtin", "gsm8k"])
+def test_only_counts_of_rows_are_filled_in_where_all_are_asked_for(data):
+    assert grpo_settings("cpu", data=data, lora_rank=-1)["lora_rank"] == -1  # all weights
+
+
+@pytest.mark.parametrize("profile", GRPO_PROFILES)
+def test_every_profile_of_grpo_can_be_trained_with(profile):
+    from nblib.training.grpo import GrpoConfig
+
+    settings = grpo_settings(profile)
+    names = (
+        *("learning_rate", "prompts_per_step", "micro_batch", "num_generations", "probe_every"),
+        *("max_prompt_length", "max_new_tokens", "save_interval"),
+    )
+    config = GrpoConfig(
+        steps=settings["num_steps"], seed=0, **{name: settings[name] for name in names}
+    )
+    assert settings["num_samples"] < 0 or settings["num_samples"] > config.prompts_per_step
+
+
+@pytest.mark.parametrize("tables", [FOUNDATION_RECIPES, SFT_PROFILES, GRPO_PROFILES])
 def test_all_columns_of_a_table_have_the_same_rows_and_none_is_left_empty(tables):
     first, *others = tables.values()
     assert all(set(table) == set(first) for table in others)
     for name, table in tables.items():
         empty = {key for key, value in table.items() if not value}
-        assert empty <= {"gsm8k_epochs", "practice_samples", "practice_levels", "levels"}, name
+        # Of these 0 or () is a value: no such rows, all levels, the step as one batch.
+        allowed = {"gsm8k_epochs", "practice_samples", "practice_levels", "long_hand"}
+        assert empty <= allowed | {"levels", "micro_batch"}, name

@@ -6,13 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from nblib.evaluation.plots import (
-    figure_png,
-    plot_levels,
-    plot_stages,
-    plot_training,
-    smooth,
-)
+from nblib.evaluation.plots import figure_png, plot_levels, plot_stages, plot_training
 
 BASE = {"n": 200, "format_accuracy": 0.0, "format_accuracy_ci95": [1e-18, 0.019]}
 TUNED = {"n": 200, "format_accuracy": 0.995, "format_accuracy_ci95": [0.972, 0.999]}
@@ -87,21 +81,6 @@ def test_training_leaves_gaps_for_missing_null_and_diverged_values():
 def test_training_without_records_says_so():
     with pytest.raises(ValueError, match=r"metrics\.jsonl is empty"):
         plot_training([], seed=0, title="empty")
-
-
-def test_smooth_by_hand():
-    np.testing.assert_allclose(smooth(np.array([9.0, 3.0, 6.0, 6.0]), 3), [9, 6, 5, 6])
-
-
-def test_smooth_skips_gaps():
-    gaps = np.array([2.0, np.nan, 4.0, np.nan, np.nan, np.nan, 1.0])
-    expected = [2, 3, 4, 4, np.nan, 1, 1]
-    np.testing.assert_allclose(smooth(gaps, 3), expected)
-
-
-def test_smooth_rejects_an_even_window():
-    with pytest.raises(ValueError, match="odd"):
-        smooth(np.zeros(3), 2)
 
 
 def test_stages_draw_each_value_with_its_interval():

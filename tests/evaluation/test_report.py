@@ -190,6 +190,53 @@ def test_a_megabyte_is_shortened_with_both_ends_kept(tmp_path):
     assert "left out" in html and "start" in html and "end</pre>" in html
 
 
+ROLLOUT = {
+    "step": 17,
+    "id": "builtin/train/9",
+    "completion": "<reasoning>\n9 * 2 = 18\n</reasoning>\n<answer>18</answer>",
+    "truncated": False,
+    "tokens": 31,
+    "reward": 1.2,
+    "advantage": -0.456,
+}
+
+
+def test_completions_of_the_training_are_shown_in_their_order(tmp_path):
+    cut = ROLLOUT | {"step": 40, "reward": -0.3, "advantage": 2, "truncated": True}
+    html = written(tmp_path, rollouts=[ROLLOUT, cut])
+    said = squeezed(html)
+    for words in (
+        "Completions through the training",
+        "step 17 builtin/train/9, reward 1.20, advantage -0.46 <reasoning> 9 * 2 = 18",
+        "step 40 builtin/train/9, reward -0.30, advantage +2.00, cut at the token limit",
+    ):
+        assert words in said
+    assert said.index("step 17") < said.index("step 40")
+    assert {"reasoning", "answer"}.isdisjoint(Page(html).tags)
+
+
+def test_a_hostile_completion_of_the_training_is_shown_harmless(tmp_path):
+    hostile = ROLLOUT | {"completion": HOSTILE, "id": HOSTILE}
+    harmless = written(tmp_path, rollouts=[ROLLOUT])
+    html = written(tmp_path, rollouts=[hostile])
+    assert Page(html).tags == Page(harmless).tags
+    assert "<script>alert(1)</script>" in Page(html).text
+    assert "⟨U+202E⟩" in html and "{{ 7 * 7 }}" in html
+    assert "onerror" not in dict(Page(html).attributes)
+
+
+def test_a_long_completion_of_the_training_is_shortened(tmp_path):
+    endless = ROLLOUT | {"completion": "start" + "9" * 500_000 + "end"}
+    html = written(tmp_path, rollouts=[endless], figures={})
+    assert len(html) < 40_000
+    assert "start9" in html and "9end</pre>" in html
+
+
+def test_without_rollouts_there_is_no_section_of_them(tmp_path):
+    for nothing in ({}, {"rollouts": ()}):
+        assert "Completions through the training" not in written(tmp_path, **nothing)
+
+
 def test_sections_without_content_are_left_out(tmp_path):
     html = written(tmp_path, facts={}, verdicts=[], stages={}, figures={}, samples=[], warnings=())
     page = Page(html)

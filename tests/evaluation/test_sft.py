@@ -1,7 +1,7 @@
 import pytest
 
 from nblib.evaluation.sft import sft_lead, sft_verdicts, truncation_warnings
-from nblib.training.sft import Trained
+from nblib.training.session import Trained
 
 TRAINED = Trained(steps=120, planned=120, resumed_at=0)
 

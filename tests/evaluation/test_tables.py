@@ -1,6 +1,6 @@
 import pytest
 
-from nblib.evaluation.tables import rate_names, read_rate, stage_table
+from nblib.evaluation.tables import escape_cell, rate_names, read_rate, stage_table
 
 BASE = {"n": 200, "format_accuracy": 0.0, "format_accuracy_ci95": [0.0, 0.0188]}
 TUNED = {
@@ -35,4 +35,9 @@ def test_markdown():
 
 
 def test_markdown_of_chosen_rates():
+    assert stage_table({}) == "nothing was evaluated"
     assert "answer" not in stage_table({"tuned": TUNED}, ["format_accuracy"])
+
+
+def test_a_cell_ends_neither_itself_nor_its_row():
+    assert escape_cell("a | b\nc") == "a \\| b c"

@@ -1,5 +1,6 @@
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from nblib.tokens.batches import (
     encode_example,
     encode_task,
     examples_sha256,
+    fitting_prompts,
     length_summary,
     show_loss_mask,
 )
@@ -119,6 +121,43 @@ def test_when_all_are_too_long_the_longest_is_named():
         drop_too_long([example_of(5), example_of(6)], 4)
     with pytest.raises(ValueError, match="none of 0 examples"):
         drop_too_long([], 4)
+
+
+@pytest.fixture(scope="module")
+def asked(tokenizer):
+    """Three questions of growing length, and how long their prompts are with BOS before them."""
+    examples = tuple(
+        replace(EGGS, id=f"e/{n}", question=EGGS.question + " And 1 more." * n) for n in range(3)
+    )
+    encoded = encode_task(tokenizer, GSM8K, examples)
+    lengths = [int((one.loss_mask == 0).sum()) for one in encoded]
+    assert lengths == sorted(set(lengths))
+    return examples, lengths
+
+
+def test_a_prompt_of_exactly_the_limit_fits_and_the_rest_is_counted(tokenizer, asked):
+    examples, lengths = asked
+    for most, kept in ((lengths[1] - 1, 1), (lengths[1], 2), (lengths[2], 3), (9999, 3)):
+        found = fitting_prompts(tokenizer, GSM8K, examples, most)
+        assert found == (examples[:kept], 3 - kept), most
+
+
+def test_prompts_are_measured_as_the_task_asks_them(tokenizer, asked):
+    examples, lengths = asked
+    plain = for_format(GSM8K, HASH)  # no system prompt: shorter
+    assert fitting_prompts(tokenizer, plain, examples, lengths[0] - 1)[0] == examples
+
+
+def test_when_no_prompt_fits_both_lengths_are_named(tokenizer, asked):
+    examples, lengths = asked
+    message = (
+        rf"MAX_PROMPT_LENGTH {lengths[0] - 1} leaves none of 3 prompts "
+        rf"\(the longest has {lengths[2]} tokens\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        fitting_prompts(tokenizer, GSM8K, examples, lengths[0] - 1)
+    with pytest.raises(ValueError, match="none of 0 prompts"):
+        fitting_prompts(tokenizer, GSM8K, [], 9)
 
 
 def test_summary_of_lengths():

@@ -1,5 +1,7 @@
-from nblib.tasks.formats import XML
-from nblib.tokens.chat import TEMPLATE, render_prompt
+from nblib.tasks.formats import HASH, XML
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.task import Example, for_format
+from nblib.tokens.chat import TEMPLATE, render_prompt, task_prompts
 
 
 def test_the_template_written_out():
@@ -40,3 +42,19 @@ def test_its_markers_are_five_single_tokens(tokenizer):
     ids = tokenizer.encode(render_prompt(""))
     words = {w: tokenizer.encode(w) for w in ("user", "model")}
     assert ids == [*(start, *words["user"], newline, end, newline, start, *words["model"], newline)]
+
+
+def test_a_tasks_prompts_ask_in_its_own_format_and_in_order():
+    examples = [
+        Example(id=question, question=question, reasoning="", answer="4", level=None)
+        for question in ("2 + 2?", "1 + 3?")
+    ]
+    assert task_prompts(GSM8K, examples) == [
+        render_prompt(question, system_prompt=XML.system_prompt)
+        for question in ("2 + 2?", "1 + 3?")
+    ]
+    assert task_prompts(for_format(GSM8K, HASH), examples) == [
+        render_prompt(question, system_prompt=HASH.system_prompt)
+        for question in ("2 + 2?", "1 + 3?")
+    ]
+    assert task_prompts(GSM8K, []) == []

@@ -1,7 +1,7 @@
-"""Train the tiny adapters as a process of its own, which `test_killed_runs.py` kills.
+"""Train tiny adapters as a process of its own, which `test_killed_runs.py` kills.
 
-python killed_run.py FOLDER [committed|sealed STEP]: train in FOLDER, or go on there. With a STEP
-the process kills itself when that checkpoint is committed, or right after it was sealed.
+python killed_run.py sft|grpo FOLDER [committed|sealed STEP]: train in FOLDER, or go on there. With
+a STEP the process kills itself when that checkpoint is committed, or right after it was sealed.
 """
 
 import os
@@ -9,7 +9,9 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +23,11 @@ from tunix.sft.peft_trainer import TrainingInput
 from nblib.models.gemma3 import init_model
 from nblib.models.lora import LORA_PARAMETER, get_lora_model
 from nblib.models.mesh import device_mesh
-from nblib.training import sft
+from nblib.models.names import EMBEDDED_FOLDER
+from nblib.tokens.tokenizer import load_tokenizer
+from nblib.training import grpo, sft
 from nblib.training.checkpoints import latest_step
+from nblib.training.rollouts import RolloutLog
 
 STEPS, SAVE_EVERY = 18, 3
 
@@ -46,12 +51,12 @@ class SlowBatches(Sequence):
         return TrainingInput(input_tokens=tokens, input_mask=np.ones((2, 32), np.float32))
 
 
-def die_at(moment, step):
+def die_at(trainer, moment, step):
     """Kill this process where a parent could hardly hit: around the sealing of a checkpoint."""
-    seal_checkpoints = sft.seal_checkpoints
+    seal_checkpoints = trainer.seal_checkpoints
 
     def seal_and_die(checkpoints):
-        committed = (checkpoints / "steps" / str(step)).is_dir()
+        committed = (checkpoints / "actor" / str(step)).is_dir()
         if moment == "sealed":
             seal_checkpoints(checkpoints)
         if committed and (moment == "committed" or latest_step(checkpoints) == step):
@@ -59,13 +64,69 @@ def die_at(moment, step):
         if moment == "committed":
             seal_checkpoints(checkpoints)
 
-    sft.seal_checkpoints = seal_and_die
+    trainer.seal_checkpoints = seal_and_die
 
 
-def main(folder, moment="", step="0"):
+def tune(model, folder, mesh):
+    """Fine-tune the adapters on random tokens."""
+    trained = sft.train(
+        model,
+        SlowBatches(STEPS),
+        sft.SftConfig(learning_rate=1e-2, save_interval=f"{SAVE_EVERY} steps"),
+        folder=folder / "checkpoints",
+        metrics_path=folder / "metrics.jsonl",
+        identity={"lora_rank": 2},
+        mesh=mesh,
+    )
+    return model, trained
+
+
+@dataclass(frozen=True)
+class LengthReward:
+    """What a completion earns: its length in characters, so that rewards differ."""
+
+    reward: float
+    terms: dict
+    score: object = SimpleNamespace(format=True, correct=False, preamble=False)
+
+
+def judge(index, completion, tokens, truncated):
+    """Reward length, slowly enough to be killed between two completions."""
+    time.sleep(0.01)
+    reward = len(completion) / 8
+    return LengthReward(reward=reward, terms={"length": reward})
+
+
+def reinforce(model, folder, mesh):
+    """Train the adapters with GRPO for length."""
+    policy = grpo.train_grpo(
+        model,
+        None,
+        load_tokenizer(EMBEDDED_FOLDER),
+        {f"p{number}": f"{number} + 1?" for number in range(5)},
+        judge,
+        grpo.GrpoConfig(
+            learning_rate=1e-2,
+            steps=STEPS,
+            prompts_per_step=2,
+            num_generations=3,
+            max_prompt_length=16,
+            max_new_tokens=8,
+            save_interval=f"{SAVE_EVERY} steps",
+        ),
+        folder=folder / "checkpoints",
+        metrics_path=folder / "metrics.jsonl",
+        rollouts=RolloutLog(folder=folder, limit_bytes=8192),
+        identity={"lora_rank": 2},
+        mesh=mesh,
+    )
+    return policy.model, policy.trained
+
+
+def main(method, folder, moment="", step="0"):
     """Train to the end and save the adapters."""
     if moment:
-        die_at(moment, int(step))
+        die_at({"sft": sft, "grpo": grpo}[method], moment, int(step))
     mesh = device_mesh()
     config = ModelConfig(
         num_layers=1,
@@ -81,15 +142,7 @@ def main(folder, moment="", step="0"):
         param_dtype=jnp.float32,
     )
     model = get_lora_model(init_model(config, seed=0), mesh, rank=2, alpha=4.0)
-    trained = sft.train(
-        model,
-        SlowBatches(STEPS),
-        sft.SftConfig(learning_rate=1e-2, save_interval=f"{SAVE_EVERY} steps"),
-        folder=folder / "checkpoints",
-        metrics_path=folder / "metrics.jsonl",
-        identity={"lora_rank": 2},
-        mesh=mesh,
-    )
+    model, trained = {"sft": tune, "grpo": reinforce}[method](model, folder, mesh)
     print(f"resumed at {trained.resumed_at}")
     adapters = jax.tree_util.tree_leaves_with_path(nnx.state(model, LORA_PARAMETER))
     named = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in adapters}
@@ -97,4 +150,4 @@ def main(folder, moment="", step="0"):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

@@ -34,13 +34,13 @@ def save(steps, step):
 
 
 def step_names(folder):
-    return sorted(path.name for path in (folder / "steps").iterdir())
+    return sorted(path.name for path in (folder / "actor").iterdir())
 
 
 def test_whole_checkpoints_are_used_without_a_word(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert prepare_checkpoints(folder, IDENTITY) == folder / "steps"
+        assert prepare_checkpoints(folder, IDENTITY) == folder / "actor"
     assert step_names(folder) == ["3", "6", "9"]
     assert latest_step(folder) == 9
 
@@ -114,7 +114,7 @@ DAMAGES = (one_byte_changed, truncated, file_deleted, file_added, never_sealed)
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_newest_is_set_aside_and_the_one_before_is_used(folder, damage):
-    problem = damage(folder / "steps" / "9")
+    problem = damage(folder / "actor" / "9")
     assert latest_step(folder) == 6
     with pytest.warns(UserWarning, match=rf"checkpoint 9 .* is damaged \({problem}.*damaged-9;"):
         prepare_checkpoints(folder, IDENTITY)
@@ -125,7 +125,7 @@ def test_damaged_newest_is_set_aside_and_the_one_before_is_used(folder, damage):
 
 def test_two_damaged_ones(folder):
     for step in ("9", "6"):
-        one_byte_changed(folder / "steps" / step)
+        one_byte_changed(folder / "actor" / step)
     with pytest.warns(UserWarning, match="is damaged") as seen:
         prepare_checkpoints(folder, IDENTITY)
     assert len(seen) == 2
@@ -134,11 +134,11 @@ def test_two_damaged_ones(folder):
 
 
 def test_seal_does_not_speak_for_a_later_checkpoint_of_its_step(folder):
-    one_byte_changed(folder / "steps" / "9")
+    one_byte_changed(folder / "actor" / "9")
     with pytest.warns(UserWarning, match="is damaged"):
         prepare_checkpoints(folder, IDENTITY)
     assert unsealed_steps(folder) == set()
-    save(folder / "steps", 9)
+    save(folder / "actor", 9)
     assert unsealed_steps(folder) == {9}
     assert latest_step(folder) == 6
     seal_checkpoints(folder)
@@ -148,22 +148,22 @@ def test_seal_does_not_speak_for_a_later_checkpoint_of_its_step(folder):
 
 def test_name_that_the_warning_gives_exists(folder):
     (folder / "damaged-9").mkdir()
-    one_byte_changed(folder / "steps" / "9")
+    one_byte_changed(folder / "actor" / "9")
     with pytest.warns(UserWarning, match="set aside as damaged-9-1;"):
         prepare_checkpoints(folder, IDENTITY)
     assert (folder / "damaged-9-1" / "_CHECKPOINT_METADATA").is_file()
 
 
 def test_seals_of_rotated_away_checkpoints_are_dropped(folder):
-    for path in sorted((folder / "steps" / "3").rglob("*"), reverse=True):
+    for path in sorted((folder / "actor" / "3").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
-    (folder / "steps" / "3").rmdir()
+    (folder / "actor" / "3").rmdir()
     seal_checkpoints(folder)
     assert sorted(path.name for path in (folder / "seals").iterdir()) == ["6.json", "9.json"]
 
 
 def test_unfinished_save_is_no_checkpoint(folder):
-    (folder / "steps" / "12.orbax-checkpoint-tmp-1").mkdir()
+    (folder / "actor" / "12.orbax-checkpoint-tmp-1").mkdir()
     assert latest_step(folder) == 9
     seal_checkpoints(folder)
     assert sorted(path.stem for path in (folder / "seals").iterdir()) == ["3", "6", "9"]

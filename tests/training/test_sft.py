@@ -16,7 +16,8 @@ from nblib.runs import read_jsonl
 from nblib.training import sft
 from nblib.training.checkpoints import ForeignCheckpoint
 from nblib.training.loss import model_inputs, next_token_loss
-from nblib.training.sft import SftConfig, Trained, TrainingStopped, train
+from nblib.training.session import Trained, TrainingStopped
+from nblib.training.sft import SftConfig, train
 
 IDENTITY = {"lora_rank": 2, "tokenizer": "aa11", "data": "bb22"}
 # Two batches a step, and one left over: six steps, evaluated at every second, saved at every third.
@@ -243,7 +244,7 @@ def test_stopped_run_has_every_record_once(stopped_twice, whole):
 
 
 def damaged(folder, step):
-    path = next((folder / "checkpoints" / "steps" / str(step)).rglob("d/*"))
+    path = next((folder / "checkpoints" / "actor" / str(step)).rglob("d/*"))
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

@@ -1,0 +1,162 @@
+"""Where the notebook before left its export: a folder that is given, a local run, a Kaggle input.
+
+Inputs of Kaggle are found by what lies in them, never by a fixed path: mount points differ between
+hosts and change. Nothing is loaded here; `models.names` takes the folder that is returned.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from nblib.runs import runs_root
+
+KAGGLE_INPUT = Path("/kaggle/input")
+# notebooks/<owner>/<slug>/runs/<notebook>/<run id>/export is the longest way that Kaggle makes.
+MAX_LEVELS = 7
+MAX_ENTRIES = 1000  # a folder with more is somebody's images, not a run
+_MANIFEST = "manifest.json"  # as `models.gemma3` writes it, which would bring in jax
+_MAX_MANIFEST_BYTES = 2**20
+_FILES = ("config.json", "tokenizer.model")
+_WEIGHTS = "*.safetensors"
+
+
+class ExportNotFound(FileNotFoundError):
+    """No place holds the export; the message has a line for each and says how to make one."""
+
+
+def find_export(notebook: str, given: str = "") -> Path:
+    """Return the folder of a notebook's exported model.
+
+    A folder that is given wins, and only it is then looked at. Else the newest finished local run,
+    then the attached Kaggle inputs: of several the one whose manifest was written last, and a line
+    names it.
+
+    Args:
+        notebook: who made it, such as "v1_sft_format".
+        given: a model folder, or a run's folder that has `export/`; "" searches.
+
+    Raises:
+        ExportNotFound: nothing whole was found; says every place that was looked at, and why.
+    """
+    if given:
+        return _given(Path(given).expanduser())
+    looked: list[str] = []
+    for look in (_local, _attached):
+        found = look(notebook, looked)
+        if found is not None:
+            return found
+    places = "\n".join(f"  {line}" for line in looked)
+    raise ExportNotFound(f"no export of {notebook} was found:\n{places}\n{_what_to_do(notebook)}")
+
+
+def _given(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise ExportNotFound(f"{folder} is no folder: give an export, or a run that has export/")
+    # First: a run has a config.json as well, that of its parameters.
+    export = folder / "export" if (folder / "export").is_dir() else folder
+    missing = _missing(export)
+    if missing:
+        raise ExportNotFound(f"{export} is no whole export, it lacks {missing}: give another")
+    return export
+
+
+def _local(notebook: str, looked: list[str]) -> Path | None:
+    """Return the export of the run that `latest` names: `finish_run` moves it, nothing else."""
+    folder = runs_root() / notebook
+    run = _latest(folder)
+    if run is None:
+        looked.append(f"{folder.absolute()}: no finished run (no latest, no latest.txt)")
+        return None
+    if not (run / "result.json").is_file():
+        looked.append(f"{run.absolute()}: has no result.json, so it is no finished run")
+        return None
+    export = run / "export"
+    missing = _missing(export)
+    if missing:
+        looked.append(f"{export.absolute()}: lacks {missing}")
+        return None
+    return export.resolve()
+
+
+def _latest(folder: Path) -> Path | None:
+    link, text = folder / "latest", folder / "latest.txt"
+    if link.is_symlink():
+        return link
+    if text.is_file():  # no symbolic links here, or a copied folder stood in the way
+        return folder / text.read_text(encoding="utf-8").strip()
+    return link if link.is_dir() else None
+
+
+def _attached(notebook: str, looked: list[str]) -> Path | None:
+    if not KAGGLE_INPUT.is_dir():
+        looked.append(f"{KAGGLE_INPUT}: not there, this is not Kaggle")
+        return None
+    whole: list[tuple[float, Path]] = []
+    for folder in _exports(KAGGLE_INPUT, notebook, levels=MAX_LEVELS):
+        missing = _missing(folder)
+        if missing:
+            looked.append(f"{folder}: lacks {missing}")
+        else:
+            whole.append(((folder / _MANIFEST).stat().st_mtime, folder))
+    if not whole:
+        looked.append(
+            f"{KAGGLE_INPUT}: no whole export, a folder with config.json and a {_MANIFEST} "
+            f"whose notebook is {notebook!r}, at most {MAX_LEVELS} levels deep"
+        )
+        return None
+    newest = max(whole)[1]
+    if len(whole) > 1:
+        print(f"{len(whole)} attached exports of {notebook}; the newest is {newest}", flush=True)
+    return newest
+
+
+def _exports(folder: Path, notebook: str, *, levels: int) -> Iterator[Path]:
+    """Yield the exports of a notebook below a folder, in the order of their paths."""
+    if _made_by(folder) == notebook and (folder / "config.json").is_file():
+        yield folder
+        return
+    if levels == 0:
+        return
+    with os.scandir(folder) as entries:
+        listed = list(islice(entries, MAX_ENTRIES + 1))
+    if len(listed) > MAX_ENTRIES:
+        return
+    # Links are not followed: `latest` leads to a run that is found by itself, others in circles.
+    for name in sorted(e.name for e in listed if e.is_dir(follow_symlinks=False)):
+        yield from _exports(folder / name, notebook, levels=levels - 1)
+
+
+def _made_by(folder: Path) -> Any:
+    """Return what the folder's manifest says under "notebook"; None for anybody else's folder."""
+    path = folder / _MANIFEST
+    if not path.is_file() or path.stat().st_size > _MAX_MANIFEST_BYTES:
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:  # some other tool's manifest
+        return None
+    return content.get("notebook") if isinstance(content, dict) else None
+
+
+def _missing(folder: Path) -> str:
+    """Return what the folder lacks of a model, in words; "" when it is whole."""
+    if not folder.is_dir():
+        return "the folder itself"
+    names = [name for name in _FILES if not (folder / name).is_file()]
+    if not any(folder.glob(_WEIGHTS)):
+        names.insert(0, "model.safetensors")
+    return ", ".join(names)
+
+
+def _what_to_do(notebook: str) -> str:
+    if os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+        return (
+            f"Attach the output of the notebook {notebook} as an input (Add Input, Notebook Output "
+            "Files), or give its folder."
+        )
+    command = f"`python -m nblib run {notebook}`"
+    made = f"`make run` or {command}" if notebook == "v1_sft_format" else command
+    return f"Make one with {made}, or give its folder."

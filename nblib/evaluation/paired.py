@@ -1,0 +1,246 @@
+"""Two stages on the same items, paired: the difference, its interval, and McNemar's exact test.
+
+Items that both stages solve, or that neither does, say nothing of which is better; the test looks
+at the others, the discordant ones. Rates of one stage alone are in `evaluation.metrics`.
+
+Exact test: Q. McNemar, Psychometrika 12 (1947), p. 153, with the binomial distribution in place of
+the normal one. Worked examples: Fagerland, Lydersen, Laake, BMC Med. Res. Methodol. 13:91 (2013).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest, norm
+
+from nblib.evaluation.metrics import RATE_FIELDS
+from nblib.evaluation.tables import escape_cell, in_words
+
+RESAMPLES = 10_000
+_ALPHA = 0.05  # of the intervals and of `smallest_detectable`
+_COLUMNS = (
+    *("compared", "rate", "n", "difference, points", "p"),
+    *("both", "only first", "only second", "neither"),
+)
+_RATES = {field: rate for rate, field in RATE_FIELDS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """One rate of two stages on the same `n` items: counts, and fractions of 1.
+
+    Attributes:
+        rate: What was compared, such as "answer_accuracy".
+        n: Items.
+        both_right: Solved by both stages.
+        only_first: Solved by the first alone.
+        only_second: Solved by the second alone.
+        neither: Solved by none.
+        difference: Rate of the second less rate of the first: above 0 the second is better.
+        ci95: [low, high] of the difference, percentiles of a paired bootstrap. Without a discordant
+            item it is [0, 0], which for a small `n` promises too much.
+        p_value: McNemar's exact test, two-sided; 1 without a discordant item.
+        resamples: Resamples of the bootstrap.
+        seed: Seed of the bootstrap.
+    """
+
+    rate: str
+    n: int
+    both_right: int
+    only_first: int
+    only_second: int
+    neither: int
+    difference: float
+    ci95: tuple[float, float]
+    p_value: float
+    resamples: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse counts and figures that contradict each other."""
+        counts = (self.both_right, self.only_first, self.only_second, self.neither)
+        if self.n < 1 or min(counts) < 0 or sum(counts) != self.n:
+            raise ValueError(f"n is {self.n}, expected the sum of the counts {counts}, at least 1")
+        if not -1 <= self.ci95[0] <= self.ci95[1] <= 1:
+            raise ValueError(f"ci95 is {self.ci95}, expected low and high in -1..1")
+        if not 0 <= self.p_value <= 1:
+            raise ValueError(f"p_value is {self.p_value}, expected a probability in 0..1")
+
+
+def paired_comparison(
+    first: Sequence[Mapping[str, Any]],
+    second: Sequence[Mapping[str, Any]],
+    *,
+    field: str = "correct",
+    seed: int = 0,
+) -> Paired:
+    """Compare one field of two stages, item by item.
+
+    Args:
+        first: Records of `predictions.jsonl`, those of one stage; the order does not count.
+        second: The records of the other stage, on the same items.
+        field: A yes-or-no field of the records: correct, format, joint, ...
+        seed: Seed of the bootstrap.
+
+    Raises:
+        ValueError: no records, an item that repeats or that one stage lacks, another reference,
+            or a field that is no yes or no. The message names an item.
+    """
+    before, after = _by_id(first, "first"), _by_id(second, "second")
+    _check_same_items(before, after)
+    pairs = [(_flag(before[id_], field), _flag(after[id_], field)) for id_ in before]
+    return _compared(pairs, rate=_RATES.get(field, field), seed=seed)
+
+
+def paired_by_level(
+    first: Sequence[Mapping[str, Any]],
+    second: Sequence[Mapping[str, Any]],
+    *,
+    field: str = "correct",
+    seed: int = 0,
+) -> dict[int, Paired]:
+    """Compare two stages on the items of each level, lowest first; items without one are left out.
+
+    Levels are those of `first`. Takes and raises what `paired_comparison` does.
+    """
+    before, after = _by_id(first, "first"), _by_id(second, "second")
+    _check_same_items(before, after)
+    levels: dict[int, list[str]] = {}
+    for id_, record in before.items():
+        if record.get("level") is not None:
+            levels.setdefault(int(record["level"]), []).append(id_)
+    return {
+        level: paired_comparison(
+            [before[id_] for id_ in ids], [after[id_] for id_ in ids], field=field, seed=seed
+        )
+        for level, ids in sorted(levels.items())
+    }
+
+
+def paired_table(paired: Mapping[str, Paired]) -> str:
+    """Markdown table, one row a comparison; differences in percentage points with their interval.
+
+    ```
+    | compared | rate | n | difference, points | p | both | only first | only second | neither |
+    | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+    | base to tuned | answer accuracy | 200 | +6.0 [+1.5, +10.5] | 0.017 | 90 | 5 | 17 | 88 |
+    ```
+    """
+    rows = [list(_COLUMNS), ["---"] * len(_COLUMNS)]
+    rows += [[in_words(name), *_cells(one)] for name, one in paired.items()]
+    return "\n".join("| " + " | ".join(map(escape_cell, row)) + " |" for row in rows)
+
+
+def smallest_detectable(n: int, discordant_share: float, power: float = 0.8) -> float:
+    """Return the smallest difference that `n` items show at alpha 0.05, a fraction of 1.
+
+    "Show": McNemar's two-sided test finds it with probability `power`. Solved for d from the sample
+    size n = (z_alpha sqrt(s) + z_power sqrt(s - d²))² / d², with s the share of discordant items:
+    R. J. Connor, Biometrics 43 (1987), p. 207. It approximates by the normal distribution; the
+    exact test needs a little more.
+
+    Returns:
+        The difference, or infinity where so few items could not even show all discordant ones on
+        one side (d = s).
+
+    Raises:
+        ValueError: n below 1, a share outside (0, 1], or a power outside [0.5, 1).
+
+    Example:
+        >>> round(smallest_detectable(400, 0.25), 3)
+        0.07
+    """
+    if n < 1:
+        raise ValueError(f"n is {n}, expected at least 1")
+    if not 0 < discordant_share <= 1:
+        raise ValueError(f"discordant_share is {discordant_share}, expected a share in (0, 1]")
+    if not 0.5 <= power < 1:
+        raise ValueError(f"power is {power}, expected a probability in [0.5, 1)")
+    z_alpha, z_power = float(norm.ppf(1 - _ALPHA / 2)), float(norm.ppf(power))
+    inner = n - z_alpha**2 + z_power**2
+    if inner < 0:
+        return math.inf
+    root = z_alpha * math.sqrt(n) + z_power * math.sqrt(inner)
+    difference = math.sqrt(discordant_share) * root / (n + z_power**2)
+    return difference if difference <= discordant_share else math.inf
+
+
+def _by_id(records: Sequence[Mapping[str, Any]], which: str) -> dict[str, Mapping[str, Any]]:
+    if not records:
+        raise ValueError(f"the {which} stage has no records: expected one an item")
+    found: dict[str, Mapping[str, Any]] = {}
+    for record in records:
+        if record["id"] in found:
+            raise ValueError(
+                f"item {record['id']!r} repeats in the {which} stage: "
+                "expected the records of one stage, one an item"
+            )
+        found[record["id"]] = record
+    return found
+
+
+def _check_same_items(
+    first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]]
+) -> None:
+    for here, there, which in ((first, second, "second"), (second, first, "first")):
+        missing = [id_ for id_ in here if id_ not in there]
+        if missing:
+            raise ValueError(
+                f"the {which} stage lacks {len(missing)} items of the other, such as "
+                f"{missing[0]!r}: expected the same items in both"
+            )
+    for id_, record in first.items():
+        if record["reference"] != second[id_]["reference"]:
+            raise ValueError(
+                f"item {id_!r} has the reference {record['reference']!r} in the first stage and "
+                f"{second[id_]['reference']!r} in the second: expected the same items in both"
+            )
+
+
+def _flag(record: Mapping[str, Any], field: str) -> bool:
+    value = record.get(field)
+    if not isinstance(value, bool):
+        raise ValueError(f"item {record['id']!r}: {field} is {value!r}, expected true or false")
+    return value
+
+
+def _compared(pairs: Sequence[tuple[bool, bool]], *, rate: str, seed: int) -> Paired:
+    n, only_first, only_second = len(pairs), pairs.count((True, False)), pairs.count((False, True))
+    discordant = only_first + only_second
+    return Paired(
+        rate=rate,
+        n=n,
+        both_right=pairs.count((True, True)),
+        only_first=only_first,
+        only_second=only_second,
+        neither=pairs.count((False, False)),
+        difference=(only_second - only_first) / n,
+        ci95=_bootstrap_interval(only_first, only_second, n, seed=seed),
+        p_value=float(binomtest(only_second, discordant).pvalue) if discordant else 1.0,
+        resamples=RESAMPLES,
+        seed=seed,
+    )
+
+
+def _bootstrap_interval(
+    only_first: int, only_second: int, n: int, *, seed: int
+) -> tuple[float, float]:
+    """Resample items with replacement.
+
+    An item adds -1, +1 or 0 to the difference, so the resampled counts of the three kinds are one
+    multinomial draw: the same distribution as drawing items, without an array [resamples, n].
+    """
+    shares = np.array([only_first, only_second, n - only_first - only_second]) / n
+    drawn = np.random.default_rng(seed).multinomial(n, shares, size=RESAMPLES)
+    low, high = np.quantile((drawn[:, 1] - drawn[:, 0]) / n, [_ALPHA / 2, 1 - _ALPHA / 2])
+    return float(low), float(high)
+
+
+def _cells(one: Paired) -> list[str]:
+    low, high = (f"{100 * bound:+.1f}" for bound in one.ci95)
+    counts = (one.both_right, one.only_first, one.only_second, one.neither)
+    p_value = "< 0.001" if one.p_value < 0.001 else f"{one.p_value:.3f}"
+    difference = f"{100 * one.difference:+.1f} [{low}, {high}]"
+    return [in_words(one.rate), str(one.n), difference, p_value, *map(str, counts)]

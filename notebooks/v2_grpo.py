@@ -1,0 +1,430 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # v2 · GRPO: better answers from rewards
+#
+# v1 taught the model *how to say it*. Here it practises: it answers the same question several
+# times, the answers are checked, and what led to right ones is made likelier. No worked solution is
+# shown any more. v1 and v2 then answer the same held-out questions, and a paired test says whether
+# the gain is real.
+#
+# | | |
+# |---|---|
+# | **Goal** | more right answers than v1, proven on the same questions, in the same strict form |
+# | **Hardware** | a laptop's CPU (embedded model), or a Kaggle TPU v5e-8 (Gemma 3 1B) |
+# | **Minutes** | CPU, built-in problems: under 30 |
+# | **Inputs** | the export of v1: the newest local run, an attached Kaggle output, or a folder |
+# | **Outputs** | `runs/v2_grpo/<run>/`: `export/`, rollouts, predictions, metrics, a report |
+# | **Next** | `eval` compares all stages |
+
+# %% [markdown]
+# ## Imports
+
+# %%
+import time
+
+from IPython.display import Image, Markdown, display
+
+from nblib.delivery.inputs import find_export
+from nblib.delivery.place import where_am_i
+from nblib.delivery.profiles import grpo_settings
+from nblib.evaluation.evaluate import evaluate_stages
+from nblib.evaluation.generate import Decoding
+from nblib.evaluation.groups import sample_group
+from nblib.evaluation.grpo import grpo_lead, grpo_verdicts, rollout_samples
+from nblib.evaluation.paired import paired_by_level, paired_comparison, paired_table
+from nblib.evaluation.pass_rates import keep_informative, pass_rates
+from nblib.evaluation.plots import figure_png, plot_levels, plot_stages
+from nblib.evaluation.plots_grpo import plot_group, plot_grpo, plot_reward_histogram
+from nblib.evaluation.probe import Probe
+from nblib.evaluation.report import write_report
+from nblib.evaluation.samples import pick_samples
+from nblib.evaluation.sft import truncation_warnings
+from nblib.evaluation.tables import stage_table
+from nblib.evaluation.verdicts import verdict_table
+from nblib.models.gemma3 import parameter_count, save_model
+from nblib.models.lora import get_trainable_model, merge_trained, trainable_count
+from nblib.models.mesh import device_mesh
+from nblib.models.names import get_gemma_ref_model
+from nblib.runs import finish_run, read_jsonl, start_run, write_jsonl, write_manifest
+from nblib.sources.datasets import get_dataset
+from nblib.sources.rows import filter_levels, sample_rows, split_validation
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.rewards import HAND_WRITTEN, RewardWeights, reward_table, task_judge
+from nblib.tokens.batches import fitting_prompts
+from nblib.tokens.chat import task_prompts
+from nblib.tokens.tokenizer import tokenizer_seal
+from nblib.training.grpo import GrpoConfig, train_grpo
+from nblib.training.rollouts import RolloutLog
+
+started = time.monotonic()
+
+# %% [markdown]
+# ## Parameters
+# `0`, `""` and `[]` mean "from the profile"; `-1` means all there are.
+
+# %% tags=["parameters"]
+PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
+MODEL = ""  # v1's export or its run's folder; "" finds the newest
+DATA = ""  # builtin, gsm8k
+GSM8K_DIR = ""  # folder of train.jsonl and test.jsonl; "" asks NBLIB_GSM8K_DIR
+NUM_SAMPLES = 0  # training questions
+DIFFICULTY_FILTER = []  # levels (numbers of steps) to train and judge on, for example [3, 4]
+PASS_RATE_SAMPLES = 0  # above 1: leave out questions that v1 always or never solves in as many
+NUM_STEPS = 0
+PROMPTS_PER_STEP = 0
+NUM_GENERATIONS = 0  # completions a question: the group
+NUM_ITERATIONS = 1  # updates on the same completions
+LOSS = "grpo"  # grpo, dr-grpo, gspo-token
+BETA = 0.0  # weight of the KL term; 0 needs no reference model in memory
+KL = "low_var_kl"  # low_var_kl, kl, mse_kl
+TEMPERATURE = 1.0
+LEARNING_RATE = 0.0
+LORA_RANK = 0  # -1 trains all weights, without adapters
+LORA_ALPHA = 0.0
+MAX_PROMPT_LENGTH = 0  # tokens; longer questions are counted and left out
+MAX_NEW_TOKENS = 0
+REWARD_CORRECT = 1.0
+REWARD_FORMAT = 0.2
+REWARD_STEPS = 0.0
+REWARD_BREVITY = 0.0
+REWARD_TRUNCATED = 0.0  # taken away
+SAVE_INTERVAL = ""  # "10 steps" or "30 min"
+EVAL_AT_END = True
+EVAL_SAMPLES = 0  # held-out questions, -1 for all
+SEED = 0
+
+# %% [markdown]
+# ## Set-up
+# A run that was killed is found again by its parameters and goes on.
+
+# %%
+settings = grpo_settings(
+    PROFILE,
+    data=DATA,
+    levels=DIFFICULTY_FILTER,
+    num_samples=NUM_SAMPLES,
+    num_steps=NUM_STEPS,
+    prompts_per_step=PROMPTS_PER_STEP,
+    num_generations=NUM_GENERATIONS,
+    max_prompt_length=MAX_PROMPT_LENGTH,
+    max_new_tokens=MAX_NEW_TOKENS,
+    learning_rate=LEARNING_RATE,
+    lora_rank=LORA_RANK,
+    lora_alpha=LORA_ALPHA,
+    save_interval=SAVE_INTERVAL,
+    eval_samples=EVAL_SAMPLES,
+)
+
+# %%
+weights = RewardWeights(
+    correct=REWARD_CORRECT,
+    format=REWARD_FORMAT,
+    steps=REWARD_STEPS,
+    brevity=REWARD_BREVITY,
+    truncated=REWARD_TRUNCATED,
+)
+config = GrpoConfig(
+    learning_rate=settings["learning_rate"],
+    steps=settings["num_steps"],
+    prompts_per_step=settings["prompts_per_step"],
+    micro_batch=settings["micro_batch"],
+    num_generations=settings["num_generations"],
+    num_iterations=NUM_ITERATIONS,
+    max_prompt_length=settings["max_prompt_length"],
+    max_new_tokens=settings["max_new_tokens"],
+    loss=LOSS,
+    beta=BETA,
+    kl=KL,
+    temperature=TEMPERATURE,
+    probe_every=settings["probe_every"],
+    save_interval=settings["save_interval"],
+    seed=SEED,
+)
+
+# %%
+export = find_export("v1_sft_format", MODEL)
+parameters = {
+    **settings,
+    "model": str(export),
+    "pass_rate_samples": PASS_RATE_SAMPLES,
+    "grpo": config,
+    "weights": weights,
+    "seed": SEED,
+}
+run = start_run("v2_grpo", parameters)
+mesh = device_mesh()
+print(where_am_i())
+display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.items())))
+
+# %% [markdown]
+# ## v1
+# The model that v1 exported, with its own tokenizer. It is the policy's start and, frozen, the
+# reference.
+
+# %%
+v1 = get_gemma_ref_model(str(export), mesh)
+print(f"{export}: {parameter_count(v1.model):,} parameters, tokenizer {len(v1.tokenizer)}")
+
+# %% [markdown]
+# ## Questions
+# Of the levels where v1 is right now and then. Where it always succeeds or always fails there is
+# nothing to prefer. A few are kept as a probe, the test split is read by the evaluation alone.
+
+# %%
+data = get_dataset(
+    settings["data"],
+    folder=GSM8K_DIR,
+    num_train=settings["num_samples"],
+    num_test=settings["eval_samples"],
+    levels=settings["levels"] or (1, 2, 3, 4, 5),
+    seed=SEED + 1000,  # built-in problems that v1 was not trained on
+)
+levelled, wrong_level = filter_levels(data.train, settings["levels"])
+chosen = sample_rows(levelled, settings["num_samples"], seed=SEED)
+train_rows, probe_rows = split_validation(chosen, most=settings["probe_samples"])
+test_levelled, _ = filter_levels(data.test, settings["levels"])
+test_rows = sample_rows(test_levelled, settings["eval_samples"], seed=SEED)
+print(data.origin, *data.notes, sep="\n")
+print(f"{wrong_level} of {len(data.train)} rows dropped by DIFFICULTY_FILTER")
+
+# %%
+candidates, too_long = fitting_prompts(
+    v1.tokenizer, GSM8K, GSM8K.examples(train_rows), settings["max_prompt_length"]
+)
+print(f"{too_long} questions over {settings['max_prompt_length']} tokens: left out, not cut")
+sampled = Decoding(
+    temperature=TEMPERATURE,
+    max_new_tokens=settings["max_new_tokens"],
+    batch_size=settings["eval_batch"],
+    seed=SEED,
+)
+questions = candidates
+if PASS_RATE_SAMPLES > 1:
+    rates = pass_rates(
+        v1, GSM8K, candidates, sampled,
+        samples=PASS_RATE_SAMPLES, mesh=mesh, cache=run.path / "pass_rates.jsonl",
+    )  # fmt: skip
+    questions, always, never = keep_informative(candidates, rates)
+    print(f"{rates.summary()}\nleft out: {always} always solved, {never} never solved")
+print(f"{len(questions)} to train, {len(probe_rows)} in the probe, {len(test_rows)} held out")
+
+# %% [markdown]
+# ## Rewards
+# A weighted view of the one scorer that also evaluates: nothing is parsed twice, so what is trained
+# is what is measured. A well-formed wrong answer never earns as much as a right one; weights that
+# would allow it are refused. Here are completions written by hand, for the answer 18.
+
+# %%
+display(Markdown(reward_table(HAND_WRITTEN, "18", GSM8K, weights)))
+
+# %% [markdown]
+# ## A group
+# GRPO has no critic. It asks the same question several times and compares the answers *with each
+# other*: what a completion earned above its group's mean, in units of the group's spread, is its
+# **advantage**. Every token of a completion with a positive advantage is made likelier, of one with
+# a negative advantage less likely. In a group where all earn the same there is nothing to learn.
+
+# %%
+judge = task_judge(GSM8K, questions, weights, max_new_tokens=settings["max_new_tokens"])
+group = sample_group(
+    v1, GSM8K, questions, judge, sampled, size=settings["num_generations"], mesh=mesh
+)
+print(f"{group.example.question}\n  wanted {group.example.answer}\n")
+print(f"[best: advantage {group.advantages[0]:+.2f}]\n{group.completions[0]}\n")
+print(f"[worst: advantage {group.advantages[-1]:+.2f}]\n{group.completions[-1]}")
+
+# %%
+group_figure = plot_group(group.rewards, group.advantages, seed=SEED)
+display(Image(figure_png(group_figure)))
+
+# %% [markdown]
+# ## v1 on the held-out questions
+# Before anything is trained, greedily.
+
+# %%
+greedy = Decoding(
+    max_new_tokens=settings["max_new_tokens"], batch_size=settings["eval_batch"], seed=SEED
+)
+asked = GSM8K.examples(test_rows)
+before = evaluate_stages(v1, {"base": (GSM8K, greedy)}, asked, mesh=mesh, enabled=EVAL_AT_END)
+
+# %% [markdown]
+# ## Policy and reference
+# The policy begins as v1: adapters over it, or, for a small model, a copy of all its weights. The
+# reference is v1 itself; under adapters it costs no memory, because they share its weights.
+#
+# **The KL term** (`BETA` above 0) holds the policy near the reference. It is needed where a reward
+# can be cheated. This one is a checked answer, so the default is 0, as in DAPO (Yu et al. 2025,
+# 2503.14476) and Dr. GRPO (Liu et al. 2025, 2503.20783). With `BETA` the estimator is `low_var_kl`
+# (Schulman's k3): never negative, and of low variance.
+
+# %%
+lora = {"rank": settings["lora_rank"], "alpha": settings["lora_alpha"]}
+policy = get_trainable_model(v1.model, mesh, seed=SEED, **lora)
+print(f"{trainable_count(policy):,} weights are trained")
+
+# %% [markdown]
+# ## Training
+# Each step: fresh completions with noise of the step's own, their rewards, one update. Every
+# completion ends up in `rollouts.jsonl`. An alarm says what has begun to go wrong, the likely cause
+# and the cure.
+
+# %%
+hashes = {"model": v1.sha256, **tokenizer_seal(v1.tokenizer), "data": data.sha256["train"]}
+rollouts = RolloutLog(folder=run.path)
+probe = Probe(
+    v1.tokenizer, GSM8K, GSM8K.examples(probe_rows),
+    max_new_tokens=settings["max_new_tokens"], mesh=mesh,
+)  # fmt: skip
+tuned_policy = train_grpo(
+    policy,
+    v1.model,
+    v1.tokenizer,
+    dict(zip([one.id for one in questions], task_prompts(GSM8K, questions), strict=True)),
+    judge,
+    config,
+    folder=run.checkpoints,
+    metrics_path=run.path / "metrics.jsonl",
+    rollouts=rollouts,
+    identity={**hashes, **parameters},
+    mesh=mesh,
+    probe=probe,
+)
+
+# %% [markdown]
+# ## Curves
+# Look at the answers first: *right* in the rollouts, drawn with noise, and on the probe, greedily.
+# They should rise together; a reward that rises alone is being cheated. *Flat groups* teach
+# nothing: their share grows as the questions become easy. *Entropy* falls as the policy becomes
+# sure; at zero all of a group are copies and learning ends.
+
+# %%
+history = read_jsonl(run.path / "metrics.jsonl")
+drawn = rollouts.read()
+figures = {
+    "A group: rewards and advantages": group_figure,
+    "Training": plot_grpo(history, seed=SEED, title="GRPO"),
+    "Rewards at the beginning and at the end": plot_reward_histogram(drawn, seed=SEED),
+}
+display(Image(figure_png(figures["Training"])))
+
+# %%
+display(Image(figure_png(figures["Rewards at the beginning and at the end"])))
+
+# %% [markdown]
+# ## Export
+# A plain Gemma 3 folder; adapters are merged in fp32.
+
+# %%
+tuned = v1.with_model(merge_trained(tuned_policy.model, **lora), name="tuned")
+manifest = {
+    "notebook": "v2_grpo",
+    "command": "python -m nblib run v2_grpo",
+    "parameters": parameters,
+    "base": {"name": str(export), "sha256": v1.sha256},
+    "data": {"origin": data.origin, "sha256": dict(data.sha256)},
+    "steps": tuned_policy.trained.steps,
+}
+save_model(tuned.model, tuned.tokenizer, run.export, manifest=manifest)
+write_manifest(run, hashes=hashes, devices=where_am_i().devices)
+
+# %% [markdown]
+# ## v1 against v2
+# The same questions, greedily, in the same format.
+
+# %%
+after = evaluate_stages(tuned, {"tuned": (GSM8K, greedy)}, asked, mesh=mesh, enabled=EVAL_AT_END)
+stages = {stage.name: stage.metrics for stage in (*before, *after)}
+predictions = [record for stage in (*before, *after) for record in stage.records]
+write_jsonl(run.path / "predictions.jsonl", predictions)
+display(Markdown(stage_table(stages)))
+
+# %% [markdown]
+# The same items before and after: what counts are the ones that changed. McNemar's exact test asks
+# whether as many could have become right rather than wrong by chance alone.
+
+# %%
+paired = None
+if EVAL_AT_END:
+    paired = paired_comparison(before[0].records, after[0].records, seed=SEED)
+    levels = paired_by_level(before[0].records, after[0].records, seed=SEED)
+    named = {f"level {level}": one for level, one in levels.items()}
+    display(Markdown(paired_table({"all": paired, **named})))
+
+# %%
+by_level = {stage.name: stage.by_level for stage in (*before, *after) if stage.by_level}
+if stages:
+    rates_shown = ("format_accuracy", "answer_accuracy", "joint_accuracy", "truncation_rate")
+    figures["v1 (base) and v2 (tuned)"] = plot_stages(stages, rates_shown, seed=SEED)
+    display(Image(figure_png(figures["v1 (base) and v2 (tuned)"])))
+
+# %%
+if by_level:
+    figures["Right answers by level"] = plot_levels(by_level, seed=SEED)
+    display(Image(figure_png(figures["Right answers by level"])))
+
+# %% [markdown]
+# ## Verdict
+
+# %%
+verdicts = grpo_verdicts(stages, paired, gain_target=settings["gain_target"]) if paired else ()
+print(verdict_table(verdicts))
+
+# %% [markdown]
+# ## Samples
+# The same question before and after.
+
+# %%
+samples = pick_samples(predictions, count=4, seed=SEED)
+for sample in samples[:2]:
+    print(f"{sample['question']}\n  wanted {sample['reference']}")
+    for name, record in sample["stages"].items():
+        print(f"\n[{name}]\n{record['completion']}")
+    print("-" * 60)
+
+# %% [markdown]
+# ## Report
+
+# %%
+alarms = [f"step {one['step']}: {name}" for one in history for name in one.get("alarms", ())]
+result = {
+    "notebook": "v2_grpo",
+    "profile": settings["profile"],
+    "seed": SEED,
+    "wall_s": time.monotonic() - started,
+    "model": str(export),
+    "data": data.origin,
+    "stages": stages,
+    "levels": by_level,
+    "paired": paired,
+    "alarms": alarms,
+}
+write_report(
+    run.path / "report.html",
+    title="v2 · GRPO: better answers from rewards",
+    lead=grpo_lead(stages, paired, tuned_policy.trained),
+    facts={"model": str(export), "data": data.origin, "steps": str(tuned_policy.trained.steps)},
+    verdicts=verdicts,
+    stages=stages,
+    figures=figures,
+    samples=samples,
+    rollouts=rollout_samples(drawn, count=6, seed=SEED),
+    config=parameters,
+    manifest=manifest,
+    warnings=[*truncation_warnings(stages), *(f"Alarm at {alarm}" for alarm in alarms)],
+)
+finish_run(run, result)
+print(f"{run.path}: {result['wall_s'] / 60:.1f} minutes")
+
+# %% [markdown]
+# ## Summary
+# The policy was never shown a solution in this notebook: it tried, was told right or wrong, and
+# does more of what was right. Whether that was enough is said by the paired table above, not by the
+# rising reward. **Next:** `eval` compares base, v1 and v2 on everything.

@@ -1,0 +1,194 @@
+"""Where the export of the notebook before is found, and what is said when it is not."""
+
+import json
+import os
+
+import pytest
+
+from nblib.delivery import inputs
+from nblib.delivery.inputs import ExportNotFound, find_export
+
+V1 = "v1_sft_format"
+
+
+@pytest.fixture(autouse=True)
+def places(monkeypatch, tmp_path):
+    """Local runs and Kaggle inputs of this test alone; neither is there at first."""
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    monkeypatch.setenv("NBLIB_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setattr(inputs, "KAGGLE_INPUT", tmp_path / "input")
+
+
+def make_export(folder, *, notebook=V1, written=0.0, without=()):
+    """A model folder as `save_model` leaves it, its manifest written at this time."""
+    folder.mkdir(parents=True)
+    manifest = json.dumps({"notebook": notebook})
+    files = {"model.safetensors": "w", "config.json": "{}", "tokenizer.model": "t"}
+    for name, content in {**files, "manifest.json": manifest}.items():
+        if name not in without:
+            (folder / name).write_text(content)
+    os.utime(folder / "manifest.json", (written, written))
+    return folder
+
+
+def make_run(tmp_path, run_id, *, finished=True, **export):
+    run = tmp_path / "runs" / V1 / run_id
+    make_export(run / "export", **export)
+    (run / "config.json").write_text('{"seed": 0}')  # the parameters, not a model's
+    if finished:
+        (run / "result.json").write_text("{}")
+    return run
+
+
+def point(run):
+    (run.parent / "latest").symlink_to(run.name)
+
+
+def test_given_export_wins_over_a_local_run(tmp_path):
+    point(make_run(tmp_path, "1"))
+    own = make_export(tmp_path / "own", notebook="another")
+    assert find_export(V1, str(own)) == own
+
+
+def test_given_run_means_its_export_though_a_run_has_a_config_too(tmp_path):
+    run = make_run(tmp_path, "1", finished=False)
+    assert find_export(V1, str(run)) == run / "export"
+
+
+def test_given_folder_of_a_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    own = make_export(tmp_path / "own")
+    assert find_export(V1, "~/own") == own
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.model"])
+def test_given_folder_that_is_not_whole_says_what_it_lacks(tmp_path, name):
+    own = make_export(tmp_path / "own", without=[name])
+    point(make_run(tmp_path, "1"))  # not looked at: what is given is meant
+    with pytest.raises(ExportNotFound, match=rf"own is no whole export, it lacks {name}: "):
+        find_export(V1, str(own))
+
+
+def test_given_empty_folder_lacks_everything(tmp_path):
+    with pytest.raises(ExportNotFound, match=r"lacks model.safetensors, config.json, tokenizer"):
+        find_export(V1, str(tmp_path))
+
+
+def test_given_folder_that_is_not_there(tmp_path):
+    with pytest.raises(ExportNotFound, match="nowhere is no folder"):
+        find_export(V1, str(tmp_path / "nowhere"))
+
+
+def test_local_run_that_latest_links_to_by_its_own_name(tmp_path):
+    make_run(tmp_path, "3")
+    run = make_run(tmp_path, "2")
+    point(run)
+    assert find_export(V1) == run / "export"
+
+
+def test_local_run_that_latest_txt_names(tmp_path):
+    run = make_run(tmp_path, "2")
+    (run.parent / "latest.txt").write_text("2\n")
+    assert find_export(V1) == run / "export"
+
+
+def test_latest_txt_beats_a_copied_folder_that_stood_in_the_way(tmp_path):
+    run = make_run(tmp_path, "2")
+    make_run(tmp_path, "latest")
+    assert find_export(V1) == run.parent / "latest" / "export"
+    (run.parent / "latest.txt").write_text("2\n")
+    assert find_export(V1) == run / "export"
+
+
+def test_local_run_beats_an_attached_one(tmp_path):
+    make_export(tmp_path / "input" / "v1" / "export", written=9)
+    run = make_run(tmp_path, "1")
+    point(run)
+    assert find_export(V1) == run / "export"
+
+
+def test_unfinished_or_broken_local_run_is_passed_over(tmp_path):
+    attached = make_export(tmp_path / "input" / "v1")
+    point(make_run(tmp_path, "1", finished=False))
+    assert find_export(V1) == attached
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "one-dataset",
+        f"v1-output/runs/{V1}/20260101-000000-abcdef01/export",
+        f"notebooks/somebody/v1-output/runs/{V1}/20260101-000000-abcdef01/export",
+    ],
+)
+def test_attached_input_is_found_by_its_manifest(tmp_path, capsys, place):
+    attached = make_export(tmp_path / "input" / place)
+    make_export(tmp_path / "input" / "v0", notebook="v0_foundation", written=9)
+    assert find_export(V1) == attached
+    assert capsys.readouterr().out == ""
+
+
+def test_not_deeper_than_the_limit(tmp_path):
+    make_export(tmp_path / "input" / "/".join("abcdefg" + "h"))
+    with pytest.raises(ExportNotFound):
+        find_export(V1)
+
+
+def test_newest_of_several_attached_ones_is_named(tmp_path, capsys):
+    make_export(tmp_path / "input" / "a", written=50)
+    newest = make_export(tmp_path / "input" / "b", written=70)
+    make_export(tmp_path / "input" / "c", written=60)
+    make_export(tmp_path / "input" / "d", written=90, without=["model.safetensors"])
+    assert find_export(V1) == newest
+    said = capsys.readouterr().out
+    assert said == f"3 attached exports of {V1}; the newest is {newest}\n"
+
+
+def test_other_folders_do_no_harm(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(inputs, "MAX_ENTRIES", 5)
+    huge = tmp_path / "input" / "huge"
+    make_export(huge / "z")
+    for index in range(6):
+        (huge / f"{index}.png").touch()
+    broken = tmp_path / "input" / "broken"
+    for name, content in {"a": "no JSON", "b": "[1]", "c": b"\xff\xfe\x00".decode("latin")}.items():
+        (broken / name).mkdir(parents=True)
+        (broken / name / "manifest.json").write_text(content)
+    (broken / "circle").symlink_to(tmp_path / "input")
+    no_model = make_export(tmp_path / "input" / "run", without=["config.json"])
+    with pytest.raises(ExportNotFound) as error:
+        find_export(V1)
+    assert str(huge) not in str(error.value)
+    assert str(no_model) not in str(error.value)
+    attached = make_export(tmp_path / "input" / "small")
+    assert find_export(V1) == attached
+    assert capsys.readouterr().out == ""  # found once, not again through the circle
+
+
+def test_nothing_found_says_where_it_looked_and_the_command(tmp_path):
+    with pytest.raises(ExportNotFound) as error:
+        find_export(V1)
+    said = str(error.value)
+    assert said.startswith(f"no export of {V1} was found:\n")
+    assert f"{tmp_path}/runs/{V1}: no finished run" in said
+    assert f"{tmp_path}/input: not there" in said
+    assert f"`make run` or `python -m nblib run {V1}`" in said
+    with pytest.raises(ExportNotFound, match="Make one with `python -m nblib run v2_grpo`"):
+        find_export("v2_grpo")
+
+
+def test_each_broken_place_is_named_with_what_it_lacks(tmp_path):
+    point(make_run(tmp_path, "1", without=["config.json"]))
+    attached = make_export(tmp_path / "input" / "x", without=["model.safetensors"])
+    with pytest.raises(ExportNotFound) as error:
+        find_export(V1)
+    said = str(error.value)
+    assert f"{tmp_path}/runs/{V1}/latest/export: lacks config.json\n" in said
+    assert f"{attached}: lacks model.safetensors\n" in said
+    assert f"{tmp_path}/input: no whole export" in said
+
+
+def test_on_kaggle_the_advice_is_an_input(monkeypatch):
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    with pytest.raises(ExportNotFound, match=f"Attach the output of the notebook {V1} as an input"):
+        find_export(V1)

@@ -1,0 +1,299 @@
+import itertools
+import json
+import os
+import re
+import signal
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from nblib.models.lora import LORA_PARAMETER, get_lora_model
+from nblib.models.names import EMBEDDED, get_gemma_ref_model
+from nblib.runs import read_jsonl
+from nblib.sources.wordproblems import word_problems
+from nblib.tasks.gsm8k import GSM8K
+from nblib.training.checkpoints import ForeignCheckpoint
+from nblib.training.grpo import GrpoConfig, prompt_order, train_grpo
+from nblib.training.rollouts import RolloutLog
+from nblib.training.session import Trained, TrainingStopped
+
+CONFIG = GrpoConfig(
+    learning_rate=2e-3,
+    steps=3,
+    prompts_per_step=2,
+    num_generations=4,
+    max_prompt_length=8,
+    max_new_tokens=8,
+    save_interval="1 step",
+)
+QUESTIONS = {f"p{number}": f"{number} + 1?" for number in range(5)}
+
+
+@dataclass(frozen=True)
+class Earned:
+    reward: float
+    terms: dict
+    score: object
+
+
+def earned(reward, *, correct=False):
+    flags = SimpleNamespace(format=True, correct=correct, preamble=False)
+    return Earned(reward=reward, terms={"length": reward}, score=flags)
+
+
+def long_is_good(index, completion, tokens, truncated):
+    return earned(len(completion) / 8)  # in characters: an untrained model is always cut
+
+
+@pytest.fixture
+def run(new_model, tokenizer, mesh, tmp_path):
+    """Train a tiny policy: `run(config, judge=..., folder=..., **arguments)`."""
+
+    def start(config=CONFIG, *, judge=long_is_good, folder=tmp_path, lora=True, **arguments):
+        model = new_model(num_layers=1)
+        policy = get_lora_model(model, mesh, rank=2, alpha=4.0) if lora else model
+        given = {
+            "reference": model if config.beta else None,
+            "prompts": QUESTIONS,
+            "identity": {"data": "five"},
+            **arguments,
+        }
+        return train_grpo(
+            policy,
+            given.pop("reference"),
+            tokenizer,
+            given.pop("prompts"),
+            judge,
+            config,
+            folder=folder / "checkpoints",
+            metrics_path=folder / "metrics.jsonl",
+            rollouts=RolloutLog(folder=folder),
+            mesh=mesh,
+            **given,
+        )
+
+    return start
+
+
+def steps_of(folder):
+    return [record for record in read_jsonl(folder / "metrics.jsonl") if "loss" in record]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": 0}, "steps 0"),
+        ({"learning_rate": 0.0}, "learning_rate 0.0"),
+        ({"num_generations": 1}, "a group of one has no advantage"),
+        ({"loss": "ppo"}, "loss 'ppo' is unknown: expected one of grpo, dr-grpo, gspo-token"),
+        ({"kl": "k2"}, "kl 'k2' is unknown"),
+        ({"beta": -0.1}, "beta -0.1"),
+        ({"temperature": 0.0}, "temperature 0.0"),
+        ({"num_iterations": 2, "temperature": 0.9}, "num_iterations 2 needs temperature 1.0"),
+        ({"prompts_per_step": 6, "micro_batch": 4}, "micro_batch 4 must divide"),
+        ({"cache_size": 15}, "cache_size 15 is under max_prompt_length 8 + max_new_tokens 8 = 16"),
+        ({"save_interval": "often"}, "SAVE_INTERVAL 'often'"),
+    ],
+)
+def test_what_cannot_train_is_refused_with_the_reason(changes, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        replace(CONFIG, **changes)
+
+
+def test_each_epoch_asks_every_prompt_once_in_an_order_of_its_own():
+    order = prompt_order(6, per_step=4, steps=6, seed=1)
+    assert order.shape == (6, 4)
+    epochs = order.reshape(4, 6)
+    assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
+    assert epochs[0].tolist() != epochs[1].tolist()
+    np.testing.assert_array_equal(order, prompt_order(6, per_step=4, steps=6, seed=1))
+    np.testing.assert_array_equal(order[:3], prompt_order(6, per_step=4, steps=3, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"prompts": {"p": "1?"}}, "1 prompts are fewer than prompts_per_step 2"),
+        ({"prompts": {"a": "1?", "b": "1 + 1 is what?"}}, "prompt b has"),
+    ],
+)
+def test_prompts_that_do_not_fit_are_refused(run, changes, said):
+    with pytest.raises(ValueError, match=said):
+        run(**changes)
+
+
+def test_a_kl_term_needs_a_reference(run):
+    with pytest.raises(ValueError, match=r"beta 0.1 needs a reference"):
+        run(replace(CONFIG, beta=0.1), reference=None)
+
+
+def test_a_record_a_step_and_every_completion_kept(run, tmp_path):
+    policy = run()
+    records = steps_of(tmp_path)
+    assert [record["step"] for record in records] == [1, 2, 3]
+    assert policy.trained == Trained(steps=3, planned=3, resumed_at=0)
+    rollouts = RolloutLog(folder=tmp_path).read()
+    assert len(rollouts) == 3 * 2 * 4
+    for record in records:
+        drawn = [one for one in rollouts if one["step"] == record["step"]]
+        rewards = np.array([one["reward"] for one in drawn]).reshape(2, 4)
+        assert record["reward"] == pytest.approx(rewards.mean())
+        assert record["terms"] == {"length": pytest.approx(rewards.mean())}
+        assert record["tokens"] == sum(one["tokens"] for one in drawn)
+        assert record["kl"] is None and record["entropy"] > 0
+        assert 0 < record["rollout_seconds"] < record["seconds"]
+        for group in range(2):
+            members = [one for one in drawn if one["group"] == group]
+            assert len({one["id"] for one in members}) == 1
+            assert sum(one["advantage"] for one in members) == pytest.approx(0, abs=1e-3)
+
+
+def test_nothing_is_compiled_after_the_first_step(run, tmp_path):
+    run(replace(CONFIG, steps=5, num_iterations=2, beta=0.1))
+    compiled = [record["compilations"] for record in steps_of(tmp_path)]
+    assert compiled[0] > 0
+    assert compiled[2:] == [0, 0, 0], compiled  # the second one shards what the first returned
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "dr-grpo"},
+        {"loss": "gspo-token"},
+        {"num_iterations": 2},
+        {"beta": 0.1, "kl": "kl"},
+        {"beta": 0.1, "kl": "mse_kl"},
+        {"prompts_per_step": 4, "micro_batch": 2, "beta": 0.1},
+    ],
+    ids=str,
+)
+def test_each_variant_trains(run, tmp_path, changes):
+    config = replace(CONFIG, **changes)
+    policy = run(config)
+    records = steps_of(tmp_path)
+    assert [record["step"] for record in records] == [1, 2, 3]
+    assert all(np.isfinite(record["loss"]) for record in records)
+    assert all((record["kl"] is not None) == (config.beta > 0) for record in records)
+    moved = [np.abs(leaf).max() for leaf in jax.tree.leaves(nnx.state(policy.model, nnx.LoRAParam))]
+    assert min(moved) > 0  # B begins at zero
+
+
+def test_all_weights_are_trained_without_adapters(run, new_model):
+    before = jax.tree.leaves(nnx.state(new_model(num_layers=1)))
+    after = jax.tree.leaves(nnx.state(run(lora=False).model))
+    assert sum(bool(np.any(a != b)) for a, b in zip(before, after, strict=True)) > 5
+
+
+def test_the_reference_stays_as_it_was(run, new_model, logits, mesh, tokenizer, tmp_path):
+    reference = new_model(num_layers=1)
+    before = logits(reference)
+    policy = get_lora_model(reference, mesh, rank=2, alpha=4.0)
+    trained = train_grpo(
+        policy, reference, tokenizer, QUESTIONS, long_is_good, replace(CONFIG, beta=0.1),
+        folder=tmp_path / "c", metrics_path=tmp_path / "m.jsonl",
+        rollouts=RolloutLog(folder=tmp_path), identity={}, mesh=mesh,
+    )  # fmt: skip
+    np.testing.assert_array_equal(logits(reference), before)
+    assert np.abs(logits(trained.model) - before).max() > 1e-3
+
+
+def test_the_probe_sees_the_policy_as_it_is_trained(run, tmp_path, logits):
+    seen = []
+
+    def probe(model):
+        seen.append(logits(model))
+        return len(seen) / 10
+
+    run(replace(CONFIG, probe_every=2), probe=probe)
+    probes = [one for one in read_jsonl(tmp_path / "metrics.jsonl") if "probe_accuracy" in one]
+    assert [one["step"] for one in probes] == [0, 2, 3]
+    assert [one["probe_accuracy"] for one in probes] == [0.1, 0.2, 0.3]
+    assert all(np.any(a != b) for a, b in itertools.pairwise(seen))
+
+
+def test_an_alarm_is_said_and_kept(run, tmp_path, capsys):
+    run(replace(CONFIG, steps=11), judge=lambda *_: earned(0.0))
+    records = steps_of(tmp_path)
+    names = [name for record in records for name in record["alarms"]]
+    assert {"flat groups", "no reward"} <= set(names)
+    assert len(names) == len(set(names))  # each is announced once
+    assert "ALARM, step 10: " in capsys.readouterr().out
+
+
+def test_a_session_that_ends_is_gone_on_with(run, tmp_path):
+    whole = run(folder=tmp_path / "whole")
+
+    def terminated(index, completion, tokens, truncated):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return long_is_good(index, completion, tokens, truncated)
+
+    with pytest.raises(TrainingStopped, match="SIGTERM: saved at step 1 of 3"):
+        run(folder=tmp_path / "stopped", judge=terminated)
+    stopped = run(folder=tmp_path / "stopped")
+    assert stopped.trained.resumed_at == 1
+    assert_same_adapters(stopped.model, whole.model)
+    again = run(folder=tmp_path / "stopped")  # nothing is left to do
+    assert again.trained.resumed_at == 3
+    assert_same_adapters(again.model, whole.model)
+    drawn = [RolloutLog(folder=tmp_path / name).read() for name in ("whole", "stopped")]
+    assert drawn[0] == drawn[1]
+
+
+def test_a_deadline_ends_cleanly(run, tmp_path):
+    policy = run(deadline_s=0.0)
+    assert policy.trained == Trained(steps=0, planned=3, resumed_at=0)
+    assert not (tmp_path / "metrics.jsonl").exists()
+    assert run().trained == Trained(steps=3, planned=3, resumed_at=0)
+
+
+def test_checkpoints_of_other_parameters_are_refused(run):
+    run()
+    with pytest.raises(ForeignCheckpoint, match="num_generations"):
+        run(replace(CONFIG, num_generations=2))
+    with pytest.raises(ForeignCheckpoint, match="data"):
+        run(identity={"data": "other"})
+
+
+def assert_same_adapters(ours, expected):
+    for mine, wanted in zip(
+        jax.tree.leaves(nnx.state(ours, LORA_PARAMETER)),
+        jax.tree.leaves(nnx.state(expected, LORA_PARAMETER)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine, wanted)
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["long", "short"])
+def test_a_wanted_length_is_learnt_in_a_few_steps(compilation_cache, mesh, tmp_path, sign):
+    """The gradient is right: what is rewarded comes, whatever the sign."""
+    ref = get_gemma_ref_model(EMBEDDED, mesh)
+    examples = GSM8K.examples(word_problems(8, seed=5, split="train", levels=(1,)))
+    plain = {one.id: f"{one.question}\n" for one in examples}
+    train_grpo(
+        get_lora_model(ref.model, mesh, rank=16, alpha=16.0),
+        None,
+        ref.tokenizer,
+        plain,
+        lambda index, completion, tokens, truncated: earned(sign * tokens / 48),
+        GrpoConfig(
+            learning_rate=3e-3,
+            steps=16,
+            prompts_per_step=4,
+            num_generations=8,
+            max_prompt_length=96,
+            max_new_tokens=48,
+            warmup_share=0.1,
+        ),
+        folder=tmp_path / "c",
+        metrics_path=tmp_path / "metrics.jsonl",
+        rollouts=RolloutLog(folder=tmp_path),
+        identity={},
+        mesh=mesh,
+    )
+    lengths = [record["completion_tokens"] for record in steps_of(tmp_path)]
+    first, last = np.mean(lengths[:4]), np.mean(lengths[-4:])
+    assert sign * (last - first) > 4, json.dumps(lengths)

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+from tunix.rl.rollout.base_rollout import RolloutConfig
+
+from nblib.models.names import EMBEDDED, get_gemma_ref_model
+from nblib.tokens.chat import render_prompt
+from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID
+from nblib.training.rollouts import PolicyRollout, RolloutClock, RolloutLog
+
+PROMPTS = [
+    render_prompt("Tom has 3 apples. He finds 4 more apples. How many apples does Tom have now?"),
+    render_prompt("A shop has 9 kites."),
+]
+NEW = 48
+
+
+@pytest.fixture(scope="module")
+def ref(compilation_cache, mesh):
+    return get_gemma_ref_model(EMBEDDED, mesh)
+
+
+@pytest.fixture(scope="module")
+def config():
+    return RolloutConfig(
+        max_tokens_to_generate=NEW,
+        max_prompt_length=96,
+        kv_cache_size=96 + NEW,
+        temperature=1.0,
+        top_p=1.0,
+        return_logprobs=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def rollout(ref, mesh, config):
+    return PolicyRollout(
+        ref.model,
+        ref.tokenizer,
+        mesh,
+        config,
+        clock=RolloutClock(seed=0),
+        end_token=ref.tokenizer.piece_to_id(END_OF_TURN),
+    )
+
+
+def at_step(rollout, step, config, prompts=PROMPTS):
+    rollout._clock.start_step(step)
+    return rollout.generate(prompts, config)
+
+
+def test_the_trainer_gives_the_drawn_tokens_the_probabilities_they_were_drawn_with(
+    ref, rollout, config
+):
+    output = at_step(rollout, 1, config)
+    completions = np.full((len(PROMPTS), NEW), PAD_ID, np.int32)
+    for row, tokens in enumerate(output.tokens):
+        completions[row, : len(tokens)] = tokens
+    logps = rollout.get_per_token_logps(output.left_padded_prompt_tokens, completions)
+    for row, drawn in enumerate(output.logprobs):
+        assert len(drawn) > 8  # the sampler gives none for the end token
+        np.testing.assert_allclose(logps[row, : len(drawn)], drawn, atol=2e-4)
+
+
+def test_a_completion_that_stopped_carries_its_end_token(ref, rollout, config):
+    output = at_step(rollout, 1, config)
+    end = ref.tokenizer.piece_to_id(END_OF_TURN)
+    lengths, truncated = rollout._clock.take()
+    assert lengths.tolist() == [len(tokens) for tokens in output.tokens]
+    assert not truncated[0] and output.tokens[0][-1] == end
+    for tokens, text, cut in zip(output.tokens, output.text, truncated, strict=True):
+        assert (tokens == end).sum() == (0 if cut else 1)
+        assert END_OF_TURN not in text
+        assert len(tokens) <= NEW
+    assert rollout._clock.take()[0].size == 0  # taken once
+
+
+def test_a_cut_completion_has_no_end_token(ref, mesh, config):
+    short = RolloutConfig(
+        max_tokens_to_generate=4, max_prompt_length=96, kv_cache_size=100, temperature=1.0
+    )
+    end = ref.tokenizer.piece_to_id(END_OF_TURN)
+    clock = RolloutClock(seed=0)
+    cut = PolicyRollout(ref.model, ref.tokenizer, mesh, short, clock=clock, end_token=end)
+    output = at_step(cut, 1, short)
+    lengths, truncated = clock.take()
+    assert truncated.all() and lengths.tolist() == [4, 4]
+    assert not any((tokens == end).any() for tokens in output.tokens)
+
+
+def test_noise_is_the_steps_own_and_comes_back_with_it(rollout, config):
+    same = [PROMPTS[1]] * 6
+    first, again, other = (at_step(rollout, step, config, same).text for step in (1, 1, 2))
+    assert first == again != other
+    rollout._clock.start_step(1)
+    draws = [rollout.generate(same, config).text for _ in range(2)]
+    assert draws[0] == first != draws[1]  # a second draw within the step
+
+
+def records(step, count=2):
+    return [{"step": step, "id": f"p{number}", "reward": 1.0} for number in range(count)]
+
+
+def test_the_log_turns_over_and_keeps_the_newest(tmp_path):
+    log = RolloutLog(folder=tmp_path, limit_bytes=60, keep=2)
+    for step in range(1, 8):
+        log.append(records(step))  # two records pass the limit: a file a step
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "rollouts.6.jsonl",
+        "rollouts.7.jsonl",
+    ]
+    assert [record["step"] for record in log.read()] == [6, 6, 7, 7]
+
+
+def test_what_a_killed_run_drew_too_much_is_forgotten(tmp_path):
+    log = RolloutLog(folder=tmp_path, limit_bytes=150)
+    for step in range(1, 6):
+        log.append(records(step))
+    log.forget_after(3)
+    assert [record["step"] for record in log.read()] == [1, 1, 2, 2, 3, 3]
+    log.append(records(4))
+    assert [record["step"] for record in log.read()][-2:] == [4, 4]
