@@ -34,7 +34,7 @@ from nblib.training.checkpoints import (
     prepare_checkpoints,
     seal_checkpoints,
 )
-from nblib.training.compilations import compilations
+from nblib.training.compilations import CompilationCounter
 from nblib.training.optimizers import build_optimizer, learning_rate_schedule
 from nblib.training.rollouts import PolicyRollout, RolloutClock, RolloutLog
 from nblib.training.session import Session, Trained, forget_metrics_after
@@ -244,7 +244,7 @@ class _Watch:
         self._drawn: list[dict[str, Any]] = []  # records of this step's completions
         self._cut: list[bool] = []
         self._began: float | None = None
-        self._compiled = 0
+        self._programs, self._compiled = CompilationCounter(), 0
         self._printed = 0.0
 
     def batches(self, prompts: Sequence[str], resumed_at: int) -> Iterator[dict[str, np.ndarray]]:
@@ -267,7 +267,7 @@ class _Watch:
             if self._session.over:
                 return
             self._clock.start_step(step + 1)
-            self._began, self._compiled = time.perf_counter(), compilations()
+            self._began, self._compiled = time.perf_counter(), self._programs.count
             yield {"prompts": texts[order[step]], "index": order[step]}
 
     def reward(
@@ -350,7 +350,7 @@ class _Watch:
             "tokens": int(tokens.sum()),
             "seconds": seconds,
             "rollout_seconds": self._clock.seconds,
-            "compilations": compilations() - self._compiled,
+            "compilations": self._programs.count - self._compiled,
         }
 
     def _trainer_figures(self) -> dict[str, float | None]:

@@ -34,7 +34,7 @@ def test_adapt_and_merge(heads, new_model, logits, mesh, tokenizer, tmp_path):
     before = [np.array(leaf) for leaf in jax.tree.leaves(nnx.state(base))]
     answers = logits(base)
     model = get_lora_model(base, mesh, rank=RANK, alpha=ALPHA)
-    np.testing.assert_array_equal(logits(model), answers)  # fresh adapters change nothing
+    np.testing.assert_allclose(logits(model), answers, atol=1e-5)  # fresh adapters change nothing
 
     fill(model)
     adapted = logits(model)

@@ -87,14 +87,15 @@ class LengthReward:
 
     reward: float
     terms: dict
-    score: object = SimpleNamespace(format=True, correct=False, preamble=False)
+    score: object
 
 
 def judge(index, completion, tokens, truncated):
     """Reward length, slowly enough to be killed between two completions."""
     time.sleep(0.01)
     reward = len(completion) / 8
-    return LengthReward(reward=reward, terms={"length": reward})
+    flags = SimpleNamespace(format=True, correct=False, preamble=False)
+    return LengthReward(reward=reward, terms={"length": reward}, score=flags)
 
 
 def reinforce(model, folder, mesh):

@@ -13,7 +13,7 @@ from tunix.sft.peft_trainer import TrainingInput
 
 from nblib.models.lora import LORA_PARAMETER, get_lora_model
 from nblib.runs import read_jsonl
-from nblib.training import sft
+from nblib.training import session, sft
 from nblib.training.checkpoints import ForeignCheckpoint
 from nblib.training.loss import model_inputs, next_token_loss
 from nblib.training.session import Trained, TrainingStopped
@@ -196,7 +196,8 @@ def stopped_twice(run, tmp_path_factory):
         clock.now += 1
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sft, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+        for module in (sft, session):
+            patch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
         _, at_deadline = run(folder, Watched(BATCHES, second_passes), deadline_s=5.5)
 
     def terminate(index):
