@@ -146,5 +146,5 @@ def test_all_columns_of_a_table_have_the_same_rows_and_none_is_left_empty(tables
     for name, table in tables.items():
         empty = {key for key, value in table.items() if not value}
         # Of these 0 or () is a value: no such rows, all levels, the step as one batch.
-        allowed = {"gsm8k_epochs", "practice_samples", "practice_levels", "long_hand"}
+        allowed = {"gsm8k_epochs", "practice_samples", "practice_levels"}
         assert empty <= allowed | {"levels", "micro_batch"}, name
