@@ -41,7 +41,8 @@ from nblib.evaluation.grpo import grpo_lead, grpo_verdicts, rollout_samples
 from nblib.evaluation.paired import paired_by_level, paired_comparison, paired_table
 from nblib.evaluation.pass_rates import keep_informative, pass_rates
 from nblib.evaluation.plots import figure_png, plot_levels, plot_stages
-from nblib.evaluation.plots_grpo import plot_group, plot_grpo, plot_reward_histogram
+from nblib.evaluation.plots_grpo import plot_grpo
+from nblib.evaluation.plots_rewards import plot_group, plot_reward_histogram
 from nblib.evaluation.probe import Probe
 from nblib.evaluation.report import write_report
 from nblib.evaluation.samples import pick_samples
@@ -60,7 +61,8 @@ from nblib.tasks.rewards import HAND_WRITTEN, RewardWeights, reward_table, task_
 from nblib.tokens.batches import fitting_prompts
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import tokenizer_seal
-from nblib.training.grpo import GrpoConfig, train_grpo
+from nblib.training.grpo import train_grpo
+from nblib.training.grpo_config import GrpoConfig
 from nblib.training.rollouts import RolloutLog
 
 started = time.monotonic()

@@ -1,4 +1,4 @@
-"""The words that the built-in problems are told with: people, scenes, and their moves.
+"""The words that the built-in problems are told with: people and scenes.
 
 Only text and tables; `wordproblems` draws from them. In every template `{name}` is the person the
 story is about at that moment, `{other}` the next one, `{n}` a number and `{sum}` the worked sum
@@ -7,6 +7,8 @@ story is about at that moment, `{other}` the next one, `{n}` a number and `{sum}
 
 from dataclasses import dataclass
 
+from nblib.sources.moves import COMPARE, OWN, SHARES, Move
+
 PEOPLE = tuple(
     (name, "She", "her")
     for name in ("Ana", "Mia", "Lena", "Rosa", "Kim", "Nora", "Ivy", "Zoe", "Emma", "Lucy", "Mary")
@@ -14,20 +16,6 @@ PEOPLE = tuple(
     (name, "He", "his")
     for name in ("Tom", "Sam", "Omar", "Leo", "Ben", "Raj", "Max", "Jack", "Noah", "John", "Eric")
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Move:
-    """One step: what the story says, how it is worked out, and whom the story is about after."""
-
-    kind: str  # add, sub, mul, div
-    steps: tuple[str, ...]
-    say: tuple[str, ...] = ()
-    asks: tuple[str, ...] = ()  # the questions that fit when this is the last step
-    only: tuple[int, ...] = ()  # the only numbers that the wording fits
-    switches: bool = False  # the story goes on about the other person
-    needs_other: bool = False  # works on both persons' quantities instead of a number
-    closes: bool = False  # only as the last step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,129 +35,7 @@ _THINGS = (
     "apples", "books", "marbles", "stickers", "cards", "pencils", "coins", "shells", "stamps",
     "cookies", "oranges", "toys", "flowers", "eggs", "balloons", "beads", "photos", "stones",
 )  # fmt: skip
-_SHARES = (("half", 2), ("a third", 3), ("a quarter", 4), ("a fifth", 5))
 
-
-def _left_after(share: str, parts: int) -> Move:
-    """Keep one part: the story goes on with what was taken."""
-    return Move(
-        kind="div",
-        only=(parts,),
-        say=(
-            f"{{name}} keeps only {share} of the {{things}}.",
-            f"{{name}} keeps {share} of the {{things}} and gives the rest away.",
-        ),
-        steps=(
-            f"{share.capitalize()} of them is {{sum}} {{things}}.",
-            "That is {sum} {things}.",
-        ),
-    )
-
-
-_COMPARE = (
-    Move(
-        kind="add",
-        switches=True,
-        say=(
-            "{other} has {n} more {things} than {name}.",
-            "{other} has as many {things} as {name} and {n} more.",
-        ),
-        steps=("{other} has {sum} {things}.", "So {other} has {sum}."),
-        asks=("How many {things} does {name} have?", "What is the number of {name}'s {things}?"),
-    ),
-    Move(
-        kind="sub",
-        switches=True,
-        say=(
-            "{other} has {n} fewer {things} than {name}.",
-            "{name} has {n} more {things} than {other}.",
-        ),
-        steps=("{other} has {sum} {things}.", "So {other} has {sum}."),
-        asks=("How many {things} does {name} have?", "What is the number of {name}'s {things}?"),
-    ),
-    Move(
-        kind="mul",
-        only=(2, 3, 4, 5),
-        switches=True,
-        say=("{other} has {n} times as many {things} as {name}.",),
-        steps=("{other} has {sum} {things}.", "So {other} has {sum}."),
-        asks=("How many {things} does {name} have?",),
-    ),
-    Move(
-        kind="mul",
-        only=(2,),
-        switches=True,
-        say=(
-            "{other} has twice as many {things} as {name}.",
-            "{other} has double the number of {things} that {name} has.",
-        ),
-        steps=("{other} has {sum} {things}.", "Twice that is {sum} {things}."),
-        asks=("How many {things} does {name} have?",),
-    ),
-    *(
-        Move(
-            kind="div",
-            only=(parts,),
-            switches=True,
-            say=(f"{{other}} has {share} as many {{things}} as {{name}}.",)
-            if parts == 2
-            else (f"{{other}} has {share} of the number of {{things}} that {{name}} has.",),
-            steps=("{other} has {sum} {things}.", "So {other} has {sum}."),
-            asks=("How many {things} does {name} have?",),
-        )
-        for share, parts in _SHARES
-    ),
-    Move(
-        kind="add",
-        needs_other=True,
-        closes=True,
-        steps=("Together they have {sum} {things}.", "In total that is {sum}."),
-        asks=(
-            "How many {things} do {former} and {name} have together?",
-            "How many {things} do {former} and {name} have in total?",
-        ),
-    ),
-)
-
-_OWN = (
-    Move(
-        kind="add",
-        say=(
-            "{name} finds {n} more {things}.",
-            "{They} gets {n} {things} from {other}.",
-            "Then {name} buys {n} more {things}.",
-        ),
-        steps=("{name} then has {sum} {things}.", "Now there are {sum} {things}."),
-    ),
-    Move(
-        kind="sub",
-        say=(
-            "{name} gives {n} {things} to {other}.",
-            "{They} loses {n} of the {things}.",
-            "Then {name} sells {n} of the {things}.",
-        ),
-        steps=("{name} has {sum} {things} left.", "Then {sum} {things} are left."),
-    ),
-    Move(
-        kind="mul",
-        only=(2, 3),
-        say=(
-            "After a good week {name} has {n} times as many {things}.",
-            "The number of {name}'s {things} then grows to {n} times as many.",
-        ),
-        steps=("{name} then has {sum} {things}.", "Now there are {sum} {things}."),
-    ),
-    Move(
-        kind="div",
-        only=(2, 3, 4, 5, 6),
-        say=(
-            "{name} shares the {things} equally among {n} boxes and keeps one box.",
-            "{They} puts the {things} into {n} equal piles and keeps only one pile.",
-        ),
-        steps=("One part has {sum} {things}.", "Each part is {sum} {things}."),
-    ),
-    *(_left_after(share, parts) for share, parts in _SHARES),
-)
 
 SCENES: tuple[Scene, ...] = (
     Scene(
@@ -181,7 +47,7 @@ SCENES: tuple[Scene, ...] = (
         ),
         things=_THINGS,
         places=("box", "bag", "room", "garden", "basket"),
-        moves=_OWN,
+        moves=OWN,
         asks=(
             "How many {things} does {name} have now?",
             "How many {things} does {name} have in the end?",
@@ -192,7 +58,7 @@ SCENES: tuple[Scene, ...] = (
         openings=("{name} has {n} {things}.", "{name} owns {n} {things}."),
         things=_THINGS,
         places=("shop", "class", "garden", "house"),
-        moves=_COMPARE,
+        moves=COMPARE,
         asks=("How many {things} does {name} have?",),
     ),
     Scene(
@@ -249,7 +115,7 @@ SCENES: tuple[Scene, ...] = (
                     say=(f"{{name}} keeps {share} of the money and spends the rest.",),
                     steps=("That is ${sum}.", f"{share.capitalize()} of it is ${{sum}}."),
                 )
-                for share, parts in _SHARES
+                for share, parts in SHARES
             ),
         ),
         asks=(

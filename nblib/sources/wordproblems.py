@@ -15,8 +15,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from nblib.sources.moves import Move
 from nblib.sources.rows import Row
-from nblib.sources.stories import DISTRACTORS, PEOPLE, SCENES, Move, Scene
+from nblib.sources.stories import DISTRACTORS, PEOPLE, SCENES, Scene
 
 LEVELS = (1, 2, 3, 4, 5)
 TEST_SHARE = 8  # one hash in eight belongs to the test split

@@ -126,7 +126,7 @@ def test_only_counts_of_rows_are_filled_in_where_all_are_asked_for(data):
 
 @pytest.mark.parametrize("profile", GRPO_PROFILES)
 def test_every_profile_of_grpo_can_be_trained_with(profile):
-    from nblib.training.grpo import GrpoConfig
+    from nblib.training.grpo_config import GrpoConfig
 
     settings = grpo_settings(profile)
     names = (

@@ -11,7 +11,6 @@ import sys
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 
 import pytest
 
@@ -21,11 +20,6 @@ from nblib.sources.hubs import from_splits
 EGGS = {"question": "2 hens, 3 eggs each. Eggs?", "answer": "2*3 = <<2*3=6>>6\n#### 6"}
 PENS = {"question": "5 pens, 1 is lost. Pens?", "answer": "5-1 = <<5-1=4>>4\n#### 4"}
 REFUSED = "http://127.0.0.1:9"  # the discard port, on which nothing listens
-
-
-def needs(library):
-    missing = find_spec(library) is None
-    return pytest.mark.skipif(missing, reason=f"{library} is not installed")
 
 
 def load(function, tmp_path, *, before="", **environment):
@@ -106,7 +100,6 @@ def serve():
         server.server_close()
 
 
-@needs("datasets")
 def test_hugging_face_offline_is_one_line(tmp_path):
     kind, message = load("from_hugging_face", tmp_path, HF_HUB_OFFLINE="1")
     assert kind == "SourceError"
@@ -114,14 +107,12 @@ def test_hugging_face_offline_is_one_line(tmp_path):
     assert "\n" not in message
 
 
-@needs("datasets")
 def test_hugging_face_hub_that_does_not_have_it(tmp_path, serve):
     kind, message = load("from_hugging_face", tmp_path, HF_ENDPOINT=serve(lambda path: None))
     assert kind == "SourceError"
     assert "openai/gsm8k" in message
 
 
-@needs("datasets")
 def test_hugging_face_loads_the_configuration_main(tmp_path):
     # A local folder of the repository's name and form is what `load_dataset` looks at first.
     repository = tmp_path / "openai" / "gsm8k"
@@ -144,7 +135,6 @@ def test_hugging_face_loads_the_configuration_main(tmp_path):
     ]
 
 
-@needs("datasets")
 def test_rows_of_a_dataset_in_memory():
     from datasets import Dataset, DatasetDict
 
@@ -157,7 +147,6 @@ def test_rows_of_a_dataset_in_memory():
     assert [row.id for row in loaded.test] == ["gsm8k/test/0"]
 
 
-@needs("kagglehub")
 def test_kaggle_out_of_reach_is_one_line(tmp_path):
     kind, message = load("from_kaggle", tmp_path)
     assert kind == "SourceError"
@@ -188,7 +177,6 @@ def load_kaggle(tmp_path, address):
     return load("from_kaggle", tmp_path, before=local, KAGGLE_API_ENVIRONMENT="LOCALHOST")
 
 
-@needs("kagglehub")
 def test_kaggle_downloads_and_finds_the_files(tmp_path, serve):
     csv = 'question,answer\n"5 pens, 1 is lost. Pens?","5-1 = <<5-1=4>>4\n#### 4"\n'
     names = ("main_train.csv", "main_test.csv", "socratic_train.csv")
@@ -200,14 +188,12 @@ def test_kaggle_downloads_and_finds_the_files(tmp_path, serve):
     ]
 
 
-@needs("kagglehub")
 def test_kaggle_dataset_without_the_files(tmp_path, serve):
     kind, message = load_kaggle(tmp_path, serve(kaggle_stub({"readme.txt": "nothing here"})))
     assert kind == "SourceError"
     assert "holds no (train.jsonl and test.jsonl) or (main_train.csv and main_test.csv)" in message
 
 
-@needs("tensorflow_datasets")
 def test_tfds_out_of_reach_is_one_line(tmp_path):
     kind, message = load("from_tfds", tmp_path)
     assert kind == "SourceError"
@@ -215,7 +201,6 @@ def test_tfds_out_of_reach_is_one_line(tmp_path):
     assert "\n" not in message
 
 
-@needs("tensorflow_datasets")
 def test_tfds_reads_what_it_prepared(tmp_path, serve):
     text = "".join(json.dumps(record) + "\n" for record in (EGGS, PENS)).encode()
     address = serve(lambda path: text)

@@ -25,8 +25,9 @@ from nblib.models.lora import LORA_PARAMETER, get_lora_model
 from nblib.models.mesh import device_mesh
 from nblib.models.names import EMBEDDED_FOLDER
 from nblib.tokens.tokenizer import load_tokenizer
-from nblib.training import grpo, sft
+from nblib.training import grpo, grpo_watch, sft
 from nblib.training.checkpoints import latest_step
+from nblib.training.grpo_config import GrpoConfig
 from nblib.training.rollouts import RolloutLog
 
 STEPS, SAVE_EVERY = 18, 3
@@ -106,7 +107,7 @@ def reinforce(model, folder, mesh):
         load_tokenizer(EMBEDDED_FOLDER),
         {f"p{number}": f"{number} + 1?" for number in range(5)},
         judge,
-        grpo.GrpoConfig(
+        GrpoConfig(
             learning_rate=1e-2,
             steps=STEPS,
             prompts_per_step=2,
@@ -127,7 +128,7 @@ def reinforce(model, folder, mesh):
 def main(method, folder, moment="", step="0"):
     """Train to the end and save the adapters."""
     if moment:
-        die_at({"sft": sft, "grpo": grpo}[method], moment, int(step))
+        die_at({"sft": sft, "grpo": grpo_watch}[method], moment, int(step))
     mesh = device_mesh()
     config = ModelConfig(
         num_layers=1,

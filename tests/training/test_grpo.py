@@ -17,7 +17,9 @@ from nblib.runs import read_jsonl
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
 from nblib.training.checkpoints import ForeignCheckpoint
-from nblib.training.grpo import GrpoConfig, prompt_order, train_grpo
+from nblib.training.grpo import train_grpo
+from nblib.training.grpo_config import GrpoConfig
+from nblib.training.grpo_watch import prompt_order
 from nblib.training.rollouts import RolloutLog
 from nblib.training.session import Trained, TrainingStopped
 
