@@ -213,7 +213,8 @@ questions = candidates
 if PASS_RATE_SAMPLES > 1:
     rates = pass_rates(
         v1, GSM8K, candidates, sampled,
-        samples=PASS_RATE_SAMPLES, mesh=mesh, cache=run.path / "pass_rates.jsonl",
+        samples=PASS_RATE_SAMPLES, mesh=mesh,
+        cache=run.path.parent / "pass_rates.jsonl",  # measured once, for later runs as well
     )  # fmt: skip
     questions, always, never = keep_informative(candidates, rates)
     print(f"{rates.summary()}\nleft out: {always} always solved, {never} never solved")
