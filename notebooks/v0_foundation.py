@@ -113,6 +113,7 @@ rows = foundation_rows(
     gsm8k_folder=GSM8K_DIR,
     practice=settings["practice_samples"],
     practice_levels=settings["practice_levels"],
+    long_hand=settings["long_hand"],
     seed=SEED,
 )
 print("\n".join(rows.notes))
@@ -219,7 +220,7 @@ if rows.practice:
 # %%
 task = for_format(GSM8K, HASH)
 held_out = task.examples(rows.test)
-decoding = Decoding(max_new_tokens=160, seed=SEED)
+decoding = Decoding(max_new_tokens=256, seed=SEED)
 stage = evaluate(model, tokenizer, task, held_out, decoding, stage="base", mesh=mesh)
 write_jsonl(run.path / "predictions.jsonl", stage.records)
 display(Markdown(stage_table({"base": stage.metrics})))

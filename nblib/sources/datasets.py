@@ -27,6 +27,7 @@ def get_dataset(
     num_train: int = 2000,
     num_test: int = 200,
     levels: Sequence[int] = (1, 2, 3, 4, 5),
+    long_hand: float = 0.0,
     seed: int = 0,
     source: Sequence[str] = GSM8K_SOURCES,
 ) -> Dataset:
@@ -39,6 +40,7 @@ def get_dataset(
         num_train: builtin: number of training rows. gsm8k always comes whole.
         num_test: builtin: number of test rows.
         levels: builtin: the levels to make; for gsm8k see `rows.filter_levels`.
+        long_hand: builtin: share of training solutions with every sum worked out by place value.
         seed: builtin: fixes the rows.
         source: gsm8k: where to look, in this order, out of `GSM8K_SOURCES`.
 
@@ -47,16 +49,18 @@ def get_dataset(
         SourceError: no source has the data; the message has a line for each and says what to do.
     """
     if name == "builtin":
-        return _builtin(num_train, num_test, levels, seed)
+        return _builtin(num_train, num_test, levels, long_hand, seed)
     if name == "gsm8k":
         return _gsm8k(folder, source)
     raise ValueError(f"name is {name!r}, expected one of: {', '.join(NAMES)}")
 
 
-def _builtin(num_train: int, num_test: int, levels: Sequence[int], seed: int) -> Dataset:
+def _builtin(
+    num_train: int, num_test: int, levels: Sequence[int], long_hand: float, seed: int
+) -> Dataset:
     from nblib.sources.wordproblems import word_problems
 
-    train = word_problems(num_train, seed=seed, split="train", levels=levels)
+    train = word_problems(num_train, seed=seed, split="train", levels=levels, long_hand=long_hand)
     test = word_problems(num_test, seed=seed, split="test", levels=levels)
     for rows in (train, test):
         check_rows(rows, where=lambda index: f"built-in problem {index}")

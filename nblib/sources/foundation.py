@@ -34,16 +34,20 @@ def foundation_rows(
     gsm8k_folder: str,
     practice: int,
     practice_levels: Sequence[int],
+    long_hand: float,
     seed: int,
 ) -> FoundationRows:
     """Return built-in problems and, where a folder has it, GSM8K's training text.
 
     GSM8K is optional and only ever read from a folder ("" looks where `get_dataset` does): a
-    foundation must not wait for a hub. Its test split is not touched.
+    foundation must not wait for a hub. Its test split is not touched. `long_hand` is the share of
+    built-in solutions that work every sum out by place value: a model that has read both ways can
+    write both.
     Raises ValueError for a broken row or levels that hold too few problems, SourceError for a
     folder that was named and does not have it.
     """
-    built_in = word_problems(count + _VALIDATION_SIZE, seed=seed, split="train", levels=levels)
+    told = {"split": "train", "long_hand": long_hand}
+    built_in = word_problems(count + _VALIDATION_SIZE, seed=seed, levels=levels, **told)
     test = word_problems(held_out, seed=seed, split="test", levels=levels)
     notes = [f"{count} built-in problems of levels {', '.join(map(str, levels))}"]
     gsm8k: tuple[Row, ...] = ()
@@ -54,7 +58,7 @@ def foundation_rows(
     fresh: tuple[Row, ...] = ()
     if practice:
         known = {row.question for row in built_in}
-        drawn = word_problems(practice, seed=seed + 1, split="train", levels=practice_levels)
+        drawn = word_problems(practice, seed=seed + 1, levels=practice_levels, **told)
         fresh = tuple(row for row in drawn if row.question not in known)
         levels_text = ", ".join(map(str, practice_levels))
         notes.append(f"then practice: {len(fresh)} more, of levels {levels_text}")

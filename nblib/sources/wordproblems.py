@@ -34,6 +34,7 @@ class _Story:
     people: list[tuple[str, str, str]]  # name, pronoun, possessive; the first one is spoken of
     value: int = 0
     before: int = 0  # the other person's quantity, for totals and differences
+    long_hand: bool = False  # every sum is worked out by place value
     sentences: list[str] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     template: list[str] = field(default_factory=list)
@@ -41,23 +42,34 @@ class _Story:
 
 
 def word_problems(
-    count: int, *, seed: int, split: str, levels: Sequence[int] = LEVELS
+    count: int,
+    *,
+    seed: int,
+    split: str,
+    levels: Sequence[int] = LEVELS,
+    long_hand: float = 0.0,
 ) -> tuple[Row, ...]:
     """Return `count` different problems, the levels in turn, the same ones for the same seed.
 
-    Raises ValueError for an unknown split or level, or when the levels asked for do not hold
-    `count` different problems.
+    People write a solution in more than one way: `long_hand` is the share of solutions in which
+    every sum is worked out by place value, "47 + 38 = 47 + 30 + 8 = 77 + 8 = 85".
+
+    Raises ValueError for an unknown split or level, a share outside 0..1, or when the levels asked
+    for do not hold `count` different problems.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split {split!r} is unknown: expected 'train' or 'test'")
     if not levels or any(level not in LEVELS for level in levels):
         raise ValueError(f"levels {tuple(levels)} must be some of {LEVELS}")
+    if not 0 <= long_hand <= 1:
+        raise ValueError(f"long_hand {long_hand} must be a share, from 0 to 1")
     rng = random.Random(f"wordproblems/{split}/{seed}")
+    ways = random.Random(f"wordproblems/{split}/{seed}/ways")  # the problems stay the same
     rows: dict[str, Row] = {}
     misses = 0
     while len(rows) < count:
         level = levels[len(rows) % len(levels)]
-        row = _tell(rng, level, split, index=len(rows))
+        row = _tell(rng, level, split, index=len(rows), long_hand=ways.random() < long_hand)
         if row is None or row.question in rows:
             misses += 1
             if misses > 200 + 20 * count:
@@ -67,9 +79,12 @@ def word_problems(
     return tuple(rows.values())
 
 
-def _tell(rng: random.Random, level: int, split: str, *, index: int) -> Row | None:
+def _tell(
+    rng: random.Random, level: int, split: str, *, index: int, long_hand: bool
+) -> Row | None:
     """Return one problem of this level, or None when the draw belongs to the other split."""
     story = _open(rng, level)
+    story.long_hand = long_hand
     while len(story.steps) < level:
         if not _move(rng, story, level, last=len(story.steps) == level - 1):
             return None
@@ -140,7 +155,9 @@ def _apply(rng: random.Random, story: _Story, move: Move, n: int) -> None:
     a = story.value
     result = OPERATIONS[move.kind](a, n)
     sign = SIGNS[move.kind]
-    sum_ = f"{a} {sign} {n} = {story.words['cash']}<<{a}{sign}{n}={result}>>{result}"
+    way = "".join(f"{part} = " for part in _by_place_value(move.kind, a, n))
+    sum_ = f"{a} {sign} {n} = {way if story.long_hand else ''}"
+    sum_ += f"{story.words['cash']}<<{a}{sign}{n}={result}>>{result}"
     if move.say:
         _say(story, rng.choice(move.say), n=n)
     story.steps.append(rng.choice(move.steps).format(sum=sum_, n=n, **story.words))
@@ -152,6 +169,39 @@ def _apply(rng: random.Random, story: _Story, move: Move, n: int) -> None:
         story.words["former"] = story.words["name"]
         story.people.pop(0)
         _speak_of_first(story)
+
+
+def _by_place_value(kind: str, a: int, b: int) -> list[str]:
+    """Return the sums between "a + b" and its result; none where it is done in one go.
+
+    >>> _by_place_value("add", 47, 138)
+    ['47 + 100 + 30 + 8', '147 + 30 + 8', '177 + 8']
+    >>> _by_place_value("mul", 37, 4)
+    ['30 * 4 + 7 * 4', '120 + 28']
+    """
+    if kind == "mul":
+        places = _places(a)
+        if len(places) < 2:
+            return []
+        return [
+            " + ".join(f"{place} * {b}" for place in places),
+            " + ".join(str(place * b) for place in places),
+        ]
+    places = _places(b)
+    if kind == "div" or len(places) < 2:
+        return []
+    done = [OPERATIONS[kind](a, sum(places[:count])) for count in range(len(places))]
+    return [
+        f" {SIGNS[kind]} ".join(map(str, (value, *places[count:])))
+        for count, value in enumerate(done)
+    ]
+
+
+def _places(number: int) -> list[int]:
+    """Return the parts of a number by place value, without zeros: 508 -> [500, 8]."""
+    digits = str(number)
+    parts = (int(digit) * 10 ** (len(digits) - 1 - at) for at, digit in enumerate(digits))
+    return [part for part in parts if part]
 
 
 def _number(rng: random.Random, move: Move, story: _Story, *, easy: bool) -> int | None:

@@ -152,8 +152,8 @@ def test_train_and_test_share_no_template_with_the_same_numbers(monkeypatch):
         last[:] = [*story.template, *story.numbers]
         return split_of(story)
 
-    def told(rng, level, split, *, index):
-        row = tell(rng, level, split, index=index)
+    def told(rng, level, split, **choices):
+        row = tell(rng, level, split, **choices)
         if row is not None:
             pairs[split].add(tuple(last))
         return row
@@ -207,3 +207,39 @@ def test_more_problems_than_there_are_is_an_error_not_an_endless_loop(monkeypatc
     monkeypatch.setattr(wordproblems, "_tell", lambda *_, **__: only)
     with pytest.raises(ValueError, match=r"levels \(2,\) hold fewer than 2 problems"):
         word_problems(2, seed=0, split="train", levels=(2,))
+
+
+def value_of(part):
+    """Sums and differences of numbers and products, left to right, worked out without eval."""
+    total = 0
+    for sign, product in re.findall(r"([-+]?) ?(\d+(?: \* \d+)?)", part):
+        factors = [int(factor) for factor in product.split(" * ")]
+        value = factors[0] * (factors[1] if len(factors) > 1 else 1)
+        total += -value if sign == "-" else value
+    return total
+
+
+def test_in_long_hand_every_part_of_a_sum_is_worth_its_result():
+    rows = word_problems(400, seed=3, split="train", levels=LEVELS, long_hand=1.0)
+    parts = 0
+    for line in (line for row in rows for line in step_lines(row)):
+        found = re.search(r"(\d[-+*/ 0-9=]* = )\$?<<.+?=(\d+)>>", line)
+        chain = found[1].removesuffix(" = ").split(" = ")
+        if "/" in chain[0]:
+            assert len(chain) == 1
+            continue
+        assert [value_of(part) for part in chain] == [int(found[2])] * len(chain), line
+        parts += len(chain) - 1
+    assert parts > 1000
+
+
+def test_long_hand_is_a_share_of_the_solutions_and_by_default_none():
+    def long(rows):
+        return sum(any(" = " in line.split("<<")[0][:-3] for line in step_lines(r)) for r in rows)
+
+    told = {"seed": 3, "split": "train", "levels": (3, 4)}
+    assert long(word_problems(400, **told)) == 0
+    assert 60 < long(word_problems(400, long_hand=0.25, **told)) < 140
+    assert [row.level for row in word_problems(6, long_hand=0.5, **told)] == [3, 4] * 3
+    with pytest.raises(ValueError, match=r"long_hand 1.5 must be a share"):
+        word_problems(1, long_hand=1.5, **told)
