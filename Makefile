@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run suite test foundation lint format sync check clean
+.PHONY: help run suite bench test foundation lint format sync check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-12s%s\n", $$1, $$2}'
@@ -19,9 +19,13 @@ help:  ## this list
 run: $(READY)  ## the main job: format SFT (v1) of the embedded model, on the built-in problems
 	$(PY) -m nblib run v1_sft_format
 
-suite: $(READY)  ## v1, then v2 (GRPO) from its export
+suite: $(READY)  ## v1, then v2 (GRPO) from its export, then eval: base, v1 and v2 compared
 	$(PY) -m nblib run v1_sft_format
 	$(PY) -m nblib run v2_grpo
+	$(PY) -m nblib run eval
+
+bench: $(READY)  ## speed against the stock way, as ratios measured in one run
+	$(PY) -m nblib bench
 
 test: $(READY)  ## all tests
 	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile

@@ -1,4 +1,4 @@
-"""The command line: `python -m nblib run NOTEBOOK -p NAME VALUE`, `python -m nblib list`.
+"""The command line: `python -m nblib run NOTEBOOK -p NAME VALUE`, `compare`, `list`.
 
 Exit codes: 0 done, 1 the run or its input is wrong, 2 the command is; 130 and 143 after a signal.
 A command is a function and a parser in `_parser`; what it needs is imported when it runs, so that
@@ -23,7 +23,36 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="execute a notebook headless")
     run.add_argument("notebook", metavar="NOTEBOOK", help="a name in notebooks/, or a path")
-    run.add_argument(
+    _add_parameters(run)
+    run.set_defaults(command=_run)
+
+    compare = commands.add_parser("compare", help="compare models and files of answers (eval)")
+    compare.add_argument(
+        "stages",
+        nargs="*",
+        metavar="STAGE",
+        help="name=model, name=model@style (question, format, few-shot) or "
+        "name=predictions.jsonl:stage, the base first; none: the newest v1 and v2",
+    )
+    compare.add_argument(
+        "--allow-mismatch",
+        action="store_true",
+        help="compare files made with other items, prompts or limits, and say so in the report",
+    )
+    _add_parameters(compare)
+    compare.set_defaults(command=_compare)
+
+    bench = commands.add_parser("bench", help="measure speed against the stock way, as ratios")
+    bench.add_argument("benches", nargs="*", metavar="NAME", help="which ones; none: all")
+    bench.set_defaults(command=_bench)
+
+    listing = commands.add_parser("list", help="name the notebooks")
+    listing.set_defaults(command=_list)
+    return parser
+
+
+def _add_parameters(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "-p",
         nargs=2,
         action="append",
@@ -32,11 +61,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("NAME", "VALUE"),
         help="set a parameter of the notebook; repeat for more",
     )
-    run.set_defaults(command=_run)
 
-    listing = commands.add_parser("list", help="name the notebooks")
-    listing.set_defaults(command=_list)
-    return parser
+
+def _compare(options: argparse.Namespace) -> int:
+    """Run the notebook `eval`: there is one way to compare, whoever asks for it."""
+    options.notebook = "eval"
+    options.parameters += [["STAGES", repr(options.stages)]] if options.stages else []
+    options.parameters += [["ALLOW_MISMATCH", "True"]] if options.allow_mismatch else []
+    return _run(options)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -56,6 +88,18 @@ def _run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:  # before the notebook began
         return 130
     print(f"done: {folder}")
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from nblib.delivery.bench import run_benches
+
+    try:
+        run = run_benches(options.benches)
+    except ValueError as error:
+        print(f"nblib: {error}", file=sys.stderr)
+        return 2
+    print(f"done: {run.path}")
     return 0
 
 

@@ -127,6 +127,7 @@ data = get_dataset(
     num_train=settings["num_samples"],
     num_test=settings["eval_samples"],
     levels=settings["builtin_levels"],
+    long_hand=settings["long_hand"],
     seed=SEED,
 )
 print(data.origin, *data.notes, sep="\n")

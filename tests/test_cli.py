@@ -15,6 +15,7 @@ def notebooks(tmp_path, monkeypatch):
     (folder / "a_first.py").write_text("# ---\n# jupyter: x\n# ---\n# %% [markdown]\n# # First\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NBLIB_RUNS_DIR", str(tmp_path / "runs"))
+    return folder
 
 
 def test_list_names_each_notebook_with_its_title(notebooks, capsys):
@@ -61,3 +62,27 @@ def test_help_answers_within_half_a_second():
         return time.perf_counter() - began
 
     assert min(seconds() for _ in range(3)) < 0.5
+
+
+EVAL = """
+# %% tags=["parameters"]
+STAGES = []
+ALLOW_MISMATCH = False
+SEED = 0
+# %%
+print(STAGES, ALLOW_MISMATCH, SEED)
+"""
+
+
+def test_compare_runs_the_notebook_eval_with_the_stages(notebooks, capfd):
+    (notebooks / "eval.py").write_text(EVAL)
+    assert main(["compare", "a=x@question", "b=y", "--allow-mismatch", "-p", "SEED", "3"]) == 0
+    assert "['a=x@question', 'b=y'] True 3" in capfd.readouterr().out
+    assert main(["compare"]) == 0
+    assert "[] False 0" in capfd.readouterr().out
+
+
+def test_compare_takes_the_stages_in_one_way_only(notebooks, capsys):
+    (notebooks / "eval.py").write_text(EVAL)
+    assert main(["compare", "a=x", "-p", "STAGES", "[]"]) == 2
+    assert "STAGES is given twice" in capsys.readouterr().err

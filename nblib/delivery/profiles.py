@@ -44,6 +44,7 @@ _CPU_SFT = {
     "model": "embedded",
     "data": "builtin",
     "builtin_levels": (1, 2, 3, 4),
+    "long_hand": 0.2,  # most solutions the short way; v2 finds out which way is right more often
     "levels": (),
     "num_samples": 1700,
     "num_epochs": 1,
@@ -54,7 +55,7 @@ _CPU_SFT = {
     "lora_alpha": 64.0,
     "eval_samples": 240,
     "eval_batch": 80,
-    "max_new_tokens": 160,
+    "max_new_tokens": 256,
     "format_target": 0.99,
     "save_interval": "10 steps",
 }
@@ -62,6 +63,7 @@ _ACCELERATOR_SFT = {
     "model": "gemma3-1b-it",
     "data": "gsm8k",
     "builtin_levels": (1, 2, 3, 4, 5),
+    "long_hand": 0.0,
     "levels": (),
     "num_samples": -1,
     "num_epochs": 1,
@@ -103,7 +105,7 @@ _CPU_GRPO = {
     "num_generations": 8,
     "micro_batch": 3,  # 7.6 s a step, all 12 at once 12.8 s: less memory to go through
     "max_prompt_length": 208,
-    "max_new_tokens": 160,
+    "max_new_tokens": 256,
     "learning_rate": 2e-4,
     "lora_rank": -1,  # all weights: for a model so small adapters cost more than they save
     "lora_alpha": 64.0,
@@ -149,6 +151,32 @@ GRPO_PROFILES: Mapping[str, Mapping[str, Any]] = {
         "eval_samples": 16,
         "eval_batch": 16,
     },
+}
+
+_CPU_EVAL = {
+    "data": "builtin",
+    "builtin_levels": (1, 2, 3, 4, 5),
+    "levels": (),
+    "eval_samples": 1319,  # as many as GSM8K's test split has
+    "eval_batch": 128,
+    "max_new_tokens": 256,
+    "shots": 3,
+    "samples_per_question": 1,
+    "forgetting_samples": 200,
+}
+_ACCELERATOR_EVAL = {
+    **_CPU_EVAL,
+    "data": "gsm8k",
+    "eval_samples": -1,
+    "max_new_tokens": 512,
+    "shots": 5,
+    "forgetting_samples": 300,
+}
+EVAL_PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "cpu": _CPU_EVAL,
+    "gpu": _ACCELERATOR_EVAL,
+    "tpu": _ACCELERATOR_EVAL,
+    "smoke": {**_CPU_EVAL, "eval_samples": 16, "eval_batch": 16, "forgetting_samples": 8},
 }
 
 
@@ -210,9 +238,19 @@ def grpo_settings(profile: str, **given: Any) -> dict[str, Any]:
     return _counted({"profile": profile, **fill(GRPO_PROFILES[profile], given)})
 
 
+def eval_settings(profile: str, **given: Any) -> dict[str, Any]:
+    """Return the settings of the evaluation: the profile's, with what the user set.
+
+    Raises ValueError for an unknown profile.
+    """
+    profile = resolve_profile(profile)
+    return _counted({"profile": profile, **fill(EVAL_PROFILES[profile], given)})
+
+
 def _counted(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings with "all rows" as a number where the built-in problems have no end."""
     if settings["data"] == "builtin":
         for name, all_rows in (("num_samples", 7473), ("eval_samples", 1319)):
-            settings[name] = all_rows if settings[name] < 0 else settings[name]
+            if settings.get(name, 0) < 0:
+                settings[name] = all_rows
     return settings

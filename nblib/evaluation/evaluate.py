@@ -1,7 +1,7 @@
 """One stage of an evaluation: the same items asked, answered, scored, and kept one by one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import sentencepiece as spm
 from flax import nnx
 
 from nblib.evaluation.generate import Decoding, generate
-from nblib.evaluation.metrics import stage_metrics
+from nblib.evaluation.metrics import LENIENT, rate_metrics, stage_metrics
 from nblib.models.names import RefModel
 from nblib.tasks.scoring import Score
 from nblib.tasks.task import Example, Task
@@ -37,28 +37,67 @@ def evaluate(
     mesh: jax.sharding.Mesh,
 ) -> Stage:
     """Ask every example in the task's own format, zero-shot, and score the completions."""
-    completions = generate(model, tokenizer, task_prompts(task, examples), decoding, mesh=mesh)
-    scores = [
-        task.score(completion.text, example.answer, truncated=completion.truncated)
-        for completion, example in zip(completions, examples, strict=True)
-    ]
-    records = tuple(
+    prompts = task_prompts(task, examples)
+    answers = ask(model, tokenizer, examples, prompts, decoding, mesh=mesh)
+    scored = score_stage(stage, answers, task)
+    return replace(scored, metrics={**scored.metrics, "decoding": asdict(decoding)})
+
+
+def ask(
+    model: nnx.Module,
+    tokenizer: spm.SentencePieceProcessor,
+    examples: Sequence[Example],
+    prompts: Sequence[str],
+    decoding: Decoding,
+    *,
+    mesh: jax.sharding.Mesh,
+) -> list[dict[str, Any]]:
+    """Return what the model answered, a record an example, not yet scored."""
+    completions = generate(model, tokenizer, prompts, decoding, mesh=mesh)
+    return [
         {
             "id": example.id,
-            "stage": stage,
             "level": example.level,
             "question": example.question,
             "prompt": completion.prompt,
             "completion": completion.text,
             "reference": example.answer,
-            **asdict(score),
+            "truncated": completion.truncated,
+            "max_new_tokens": decoding.max_new_tokens,
         }
-        for example, completion, score in zip(examples, completions, scores, strict=True)
+        for example, completion in zip(examples, completions, strict=True)
+    ]
+
+
+def score_stage(name: str, answers: Sequence[Mapping[str, Any]], task: Task) -> Stage:
+    """Score completions, whoever wrote them: records with `id`, `completion` and `reference`.
+
+    `truncated` and `level` count where a record has them. A record may come scored; what the
+    scorer says now replaces what it said then.
+
+    Raises:
+        ValueError: no records, or a reference that is no number, by the item's name.
+    """
+    scores = [_score(one, task) for one in answers]
+    lenient = [task.lenient(one["completion"], one["reference"]).correct for one in answers]
+    records = tuple(
+        {**one, "stage": name, **asdict(score), LENIENT: right}
+        for one, score, right in zip(answers, scores, lenient, strict=True)
     )
+    places: dict[int, list[int]] = {}
+    for place, one in enumerate(answers):
+        if one.get("level") is not None:
+            places.setdefault(one["level"], []).append(place)
+
+    def metrics(chosen: Sequence[int]) -> dict[str, Any]:
+        right = [lenient[place] for place in chosen]
+        rates = stage_metrics([scores[place] for place in chosen])
+        return {**rates, **rate_metrics(f"{LENIENT}_accuracy", right)}
+
     return Stage(
-        name=stage,
-        metrics={**stage_metrics(scores), "decoding": asdict(decoding)},
-        by_level=_by_level(examples, scores),
+        name=name,
+        metrics=metrics(range(len(scores))),
+        by_level={level: metrics(chosen) for level, chosen in sorted(places.items())},
         records=records,
     )
 
@@ -80,11 +119,9 @@ def evaluate_stages(
     )
 
 
-def _by_level(examples: Sequence[Example], scores: Sequence[Score]) -> dict[int, Mapping[str, Any]]:
-    levels = sorted({example.level for example in examples if example.level is not None})
-    return {
-        level: stage_metrics(
-            [s for example, s in zip(examples, scores, strict=True) if example.level == level]
-        )
-        for level in levels
-    }
+def _score(answer: Mapping[str, Any], task: Task) -> Score:
+    truncated = answer.get("truncated", False)
+    try:
+        return task.score(answer["completion"], answer["reference"], truncated=truncated)
+    except ValueError as error:
+        raise ValueError(f"item {answer['id']!r}: {error}") from error

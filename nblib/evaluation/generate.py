@@ -1,4 +1,4 @@
-"""Prompts to completions with Tunix's sampler: sorted by length, fixed shapes, order restored."""
+"""Prompts to completions: sorted by length, in batches, order restored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import jax
 import sentencepiece as spm
 from flax import nnx
-from tunix.generate.sampler import CacheConfig, Sampler
 
+from nblib.evaluation.decode import Noise, decode
 from nblib.tokens.tokenizer import check_tokenizer, stop_tokens
 
 _PROMPT_MULTIPLE = 64  # prompts of a batch are padded to a multiple: few shapes, few compilations
@@ -15,13 +15,18 @@ _PROMPT_MULTIPLE = 64  # prompts of a batch are padded to a multiple: few shapes
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How completions are drawn. Temperature 0 is greedy, and the other values are then unused."""
+    """How completions are drawn. Temperature 0 is greedy, and the other values are then unused.
+
+    With `fixed_shapes` what is compiled does not depend on what is written, as it must be where
+    compilations are counted; it is slower.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
     max_new_tokens: int = 256
     batch_size: int = 64
     seed: int = 0
+    fixed_shapes: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what the sampler would take silently and answer wrongly."""
@@ -62,57 +67,43 @@ def generate(
     decoding: Decoding,
     *,
     mesh: jax.sharding.Mesh,
-    sampler: Sampler | None = None,
 ) -> tuple[Completion, ...]:
     """Return one completion a prompt, in the order of the prompts.
 
-    Prompts are sorted by length and the last batch is filled up, so that there is one compilation
-    for each padded prompt length. Whoever asks the same prompts again and again hands in a
-    `sampler` of his own, which keeps what it compiled and reads the live weights of `model`.
+    Prompts are sorted by length, so that a batch is padded little. A sampled completion follows
+    from the seed and its prompt's place in `prompts`; the batch's size does not change it.
     Raises TokenizerMismatch when the tokenizer is not the model's.
     """
     check_tokenizer(tokenizer, size=model.num_embed, sha256=None, where="the model")
-    lengths = [1 + len(ids) for ids in tokenizer.encode(list(prompts))]
-    order = sorted(range(len(prompts)), key=lambda index: -lengths[index])
-    if sampler is None:
-        sampler = make_sampler(model, tokenizer, max(lengths), decoding)
+    encoded = [[tokenizer.bos_id(), *ids] for ids in tokenizer.encode(list(prompts))]
+    order = sorted(range(len(prompts)), key=lambda index: -len(encoded[index]))
+    stop = stop_tokens(tokenizer)
+    noise = Noise(temperature=decoding.temperature, top_p=decoding.top_p, seed=decoding.seed)
     completions: dict[int, Completion] = {}
     for start in range(0, len(order), decoding.batch_size):
         chosen = order[start : start + decoding.batch_size]
-        filled = chosen + chosen[:1] * (decoding.batch_size - len(chosen))
         with mesh:
-            output = sampler(
-                [prompts[index] for index in filled],
-                max_generation_steps=decoding.max_new_tokens,
-                max_prompt_length=_padded(lengths[chosen[0]]),
-                eos_tokens=stop_tokens(tokenizer),
-                temperature=decoding.temperature,
-                # Without top_p the sampler is greedy, whatever the temperature says.
-                top_p=decoding.top_p if decoding.temperature > 0 else None,
-                seed=decoding.seed + start,
+            written = decode(
+                model,
+                [encoded[index] for index in chosen],
+                chosen,
+                noise,
+                stop=stop,
+                padded=_padded(len(encoded[chosen[0]])),
+                max_new_tokens=decoding.max_new_tokens,
+                batch_size=decoding.batch_size,
+                fixed_shapes=decoding.fixed_shapes,
             )
-        for index, text, tokens in zip(chosen, output.text, output.tokens, strict=False):
+        for index, tokens in zip(chosen, written, strict=True):
+            ended = bool(tokens) and tokens[-1] in stop
+            text = tokens[:-1] if ended else tokens
             completions[index] = Completion(
                 prompt=prompts[index],
-                text=text,
-                tokens=len(tokens),
-                truncated=len(tokens) >= decoding.max_new_tokens,
+                text=tokenizer.decode(text),
+                tokens=len(text),
+                truncated=not ended,
             )
     return tuple(completions[index] for index in range(len(prompts)))
-
-
-def make_sampler(
-    model: nnx.Module, tokenizer: spm.SentencePieceProcessor, longest: int, decoding: Decoding
-) -> Sampler:
-    """Return Tunix's sampler with a cache for prompts of up to `longest` tokens, BOS included."""
-    config = model.config
-    cache = CacheConfig(
-        cache_size=_padded(longest) + decoding.max_new_tokens,
-        num_layers=config.num_layers,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-    )
-    return Sampler(model, tokenizer, cache)
 
 
 def _padded(length: int) -> int:

@@ -21,6 +21,9 @@ RATE_FIELDS = {
     "truncation_rate": "truncated",
 }
 RATES = tuple(RATE_FIELDS)
+# Not of the contract: right wherever the number stands, so that a model which was never taught the
+# form is judged by what it can do. As a field of a record, and "lenient_accuracy" as a rate.
+LENIENT = "lenient"
 
 
 def stage_metrics(scores: Sequence[Score]) -> dict[str, int | float | list[float]]:
@@ -36,10 +39,15 @@ def stage_metrics(scores: Sequence[Score]) -> dict[str, int | float | list[float
         raise ValueError("got 0 scores: expected at least one; evaluate at least one example")
     metrics: dict[str, int | float | list[float]] = {"n": len(scores)}
     for rate, field in RATE_FIELDS.items():
-        hits = sum(getattr(one, field) for one in scores)
-        metrics[rate] = hits / len(scores)
-        metrics[f"{rate}_ci95"] = _wilson_interval(hits, len(scores))
+        metrics |= rate_metrics(rate, [getattr(one, field) for one in scores])
     return metrics
+
+
+def rate_metrics(rate: str, hits: Sequence[bool]) -> dict[str, float | list[float]]:
+    """Return one rate over at least one item, and its 95 % interval, as in `stage_metrics`."""
+    found = sum(hits)
+    interval = _wilson_interval(found, len(hits))
+    return {rate: found / len(hits), f"{rate}_ci95": interval}
 
 
 def _wilson_interval(hits: int, n: int) -> list[float]:

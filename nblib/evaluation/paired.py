@@ -8,15 +8,15 @@ the normal one. Worked examples: Fagerland, Lydersen, Laake, BMC Med. Res. Metho
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.stats import binomtest, norm
 
-from nblib.evaluation.metrics import RATE_FIELDS
-from nblib.evaluation.tables import escape_cell, in_words
+from nblib.evaluation.metrics import LENIENT, RATE_FIELDS
+from nblib.evaluation.tables import Table, in_words
 
 RESAMPLES = 10_000
 _ALPHA = 0.05  # of the intervals and of `smallest_detectable`
@@ -24,7 +24,8 @@ _COLUMNS = (
     *("compared", "rate", "n", "difference, points", "p"),
     *("both", "only first", "only second", "neither"),
 )
-_RATES = {field: rate for rate, field in RATE_FIELDS.items()}
+_RATES = {field: rate for rate, field in RATE_FIELDS.items()} | {LENIENT: f"{LENIENT}_accuracy"}
+Group = TypeVar("Group", int, str)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,34 @@ def paired_comparison(
     return _compared(pairs, rate=_RATES.get(field, field), seed=seed)
 
 
+def paired_by(
+    first: Sequence[Mapping[str, Any]],
+    second: Sequence[Mapping[str, Any]],
+    group: Callable[[Mapping[str, Any]], Group | None],
+    *,
+    field: str = "correct",
+    seed: int = 0,
+) -> dict[Group, Paired]:
+    """Compare two stages on the items of each group, the groups as they appear in `first`.
+
+    `group` names the group of a record of `first`; items where it is None are left out. Takes and
+    raises what `paired_comparison` does.
+    """
+    before, after = _by_id(first, "first"), _by_id(second, "second")
+    _check_same_items(before, after)
+    groups: dict[Group, list[str]] = {}
+    for id_, record in before.items():
+        name = group(record)
+        if name is not None:
+            groups.setdefault(name, []).append(id_)
+    return {
+        name: paired_comparison(
+            [before[id_] for id_ in ids], [after[id_] for id_ in ids], field=field, seed=seed
+        )
+        for name, ids in groups.items()
+    }
+
+
 def paired_by_level(
     first: Sequence[Mapping[str, Any]],
     second: Sequence[Mapping[str, Any]],
@@ -105,18 +134,8 @@ def paired_by_level(
 
     Levels are those of `first`. Takes and raises what `paired_comparison` does.
     """
-    before, after = _by_id(first, "first"), _by_id(second, "second")
-    _check_same_items(before, after)
-    levels: dict[int, list[str]] = {}
-    for id_, record in before.items():
-        if record.get("level") is not None:
-            levels.setdefault(int(record["level"]), []).append(id_)
-    return {
-        level: paired_comparison(
-            [before[id_] for id_ in ids], [after[id_] for id_ in ids], field=field, seed=seed
-        )
-        for level, ids in sorted(levels.items())
-    }
+    found = paired_by(first, second, lambda record: record.get("level"), field=field, seed=seed)
+    return dict(sorted(found.items()))
 
 
 def paired_table(paired: Mapping[str, Paired]) -> str:
@@ -128,9 +147,10 @@ def paired_table(paired: Mapping[str, Paired]) -> str:
     | base to tuned | answer accuracy | 200 | +6.0 [+1.5, +10.5] | 0.017 | 90 | 5 | 17 | 88 |
     ```
     """
-    rows = [list(_COLUMNS), ["---"] * len(_COLUMNS)]
-    rows += [[in_words(name), *_cells(one)] for name, one in paired.items()]
-    return "\n".join("| " + " | ".join(map(escape_cell, row)) + " |" for row in rows)
+    return Table(
+        columns=_COLUMNS,
+        rows=tuple((in_words(name), *paired_cells(one)) for name, one in paired.items()),
+    ).markdown()
 
 
 def smallest_detectable(n: int, discordant_share: float, power: float = 0.8) -> float:
@@ -238,9 +258,24 @@ def _bootstrap_interval(
     return float(low), float(high)
 
 
-def _cells(one: Paired) -> list[str]:
-    low, high = (f"{100 * bound:+.1f}" for bound in one.ci95)
+def paired_cells(one: Paired) -> tuple[str, ...]:
+    """Return a comparison as texts: rate, n, difference with interval, p, and the four counts."""
     counts = (one.both_right, one.only_first, one.only_second, one.neither)
-    p_value = "< 0.001" if one.p_value < 0.001 else f"{one.p_value:.3f}"
-    difference = f"{100 * one.difference:+.1f} [{low}, {high}]"
-    return [in_words(one.rate), str(one.n), difference, p_value, *map(str, counts)]
+    return (
+        in_words(one.rate),
+        str(one.n),
+        difference_text(one),
+        p_text(one.p_value),
+        *map(str, counts),
+    )
+
+
+def difference_text(one: Paired) -> str:
+    """Return the difference in points with its interval: `+6.0 [+1.5, +10.5]`."""
+    low, high = (f"{100 * bound:+.1f}" for bound in one.ci95)
+    return f"{100 * one.difference:+.1f} [{low}, {high}]"
+
+
+def p_text(p_value: float) -> str:
+    """Return a p-value to three places."""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nblib.evaluation.generate import Decoding, generate, make_sampler
+from nblib.evaluation.generate import Decoding, generate
 from nblib.models.names import RefModel
 from nblib.runs import read_jsonl, to_jsonable, write_jsonl
 from nblib.tasks.task import Example, Task
@@ -186,13 +186,10 @@ def _count(
     mesh: jax.sharding.Mesh,
 ) -> dict[str, int]:
     prompts = task_prompts(task, examples)
-    longest = max(1 + len(ids) for ids in ref.tokenizer.encode(prompts))
-    sampler = make_sampler(ref.model, ref.tokenizer, longest, decoding)  # one: compiled once
     solved = dict.fromkeys((example.id for example in examples), 0)
     for repetition in range(samples):
-        # `generate` adds a prompt's place to the seed: seeds closer than that would share noise.
-        fresh = replace(decoding, seed=decoding.seed + repetition * len(examples))
-        completions = generate(ref.model, ref.tokenizer, prompts, fresh, mesh=mesh, sampler=sampler)
+        fresh = replace(decoding, seed=decoding.seed + repetition)
+        completions = generate(ref.model, ref.tokenizer, prompts, fresh, mesh=mesh)
         for one, example in zip(completions, examples, strict=True):
             score = task.score(one.text, example.answer, truncated=one.truncated)
             solved[example.id] += score.correct

@@ -36,6 +36,7 @@ _OTHER_STAGES: Sequence[Mapping[str, Any]] = (
     {"color": "#b35a00", "marker": "^", "linestyle": "--", "markerfacecolor": "white"},
     {"color": "#009e73", "marker": "D", "linestyle": "-."},
     {"color": "#aa4488", "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+    {"color": "#7a6a00", "marker": "P", "linestyle": "-", "markerfacecolor": "white"},
 )
 
 

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 import jax
 import sentencepiece as spm
 from flax import nnx
-from tunix.generate.sampler import Sampler
 
-from nblib.evaluation.generate import Decoding, generate, make_sampler
+from nblib.evaluation.generate import Decoding, generate
 from nblib.tasks.task import Example, Task
 from nblib.tokens.chat import task_prompts
 
@@ -29,24 +28,15 @@ class Probe:
         mesh: jax.sharding.Mesh,
     ) -> None:
         self._tokenizer, self._task, self._examples, self._mesh = tokenizer, task, examples, mesh
-        self._decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=len(examples))
+        self._decoding = Decoding(
+            max_new_tokens=max_new_tokens, batch_size=len(examples), fixed_shapes=True
+        )
         self._prompts = task_prompts(task, examples)
-        self._longest = max(1 + len(ids) for ids in tokenizer.encode(self._prompts))
-        self._sampler: Sampler | None = None
-        self._model: nnx.Module | None = None
 
     def __call__(self, model: nnx.Module) -> float:
         """Return the share of right answers, a fraction of 1."""
-        if model is not self._model:
-            self._model = model
-            self._sampler = make_sampler(model, self._tokenizer, self._longest, self._decoding)
         completions = generate(
-            model,
-            self._tokenizer,
-            self._prompts,
-            self._decoding,
-            mesh=self._mesh,
-            sampler=self._sampler,
+            model, self._tokenizer, self._prompts, self._decoding, mesh=self._mesh
         )
         right = [
             self._task.score(completion.text, example.answer).correct

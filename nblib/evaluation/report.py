@@ -5,22 +5,28 @@ out, what is long is shortened, and the page's own policy forbids scripts. Nothi
 """
 
 import base64
+import difflib
 import json
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from nblib.evaluation.plots import figure_png
-from nblib.evaluation.tables import RATE_MEANINGS, in_words, rate_names, read_rate
+from nblib.evaluation.tables import RATE_MEANINGS, Table, in_words, rate_names, read_rate
 from nblib.evaluation.verdicts import Verdict
 from nblib.runs import write_text
 
 _MOST_CHARACTERS, _MOST_LINES = 1500, 40  # of one completion: about a screenful
+_WORDS = re.compile(r"\s+|\w+|[^\w\s]")  # every character is in one of them
+_ALIKE = 0.4  # share of words in common, from which on differences are marked
 
 
 def write_report(
@@ -37,6 +43,7 @@ def write_report(
     manifest: Mapping[str, Any],
     warnings: Sequence[str] = (),
     rollouts: Sequence[Mapping[str, Any]] = (),
+    tables: Mapping[str, Table] = MappingProxyType({}),
 ) -> None:
     """Write the report of one run as a single HTML file, whole or not at all.
 
@@ -53,6 +60,7 @@ def write_report(
         manifest: Versions, commit, hashes, devices.
         warnings: What a reader must know first, one sentence each.
         rollouts: Records of `rollouts.jsonl` to show, in the order of the training.
+        tables: Heading -> table, shown below the figures.
 
     Raises:
         ValueError: a stage has a rate without its interval or its `n`.
@@ -69,6 +77,7 @@ def write_report(
         details={"Settings": flatten(config), "Versions and hashes": flatten(manifest)},
         warnings=warnings,
         rollouts=rollouts,
+        tables=tables,
     )
     write_text(path, page)
 
@@ -79,6 +88,8 @@ def visible(value: object) -> str:
     >>> visible("18\u202e81\x00")
     '18⟨U+202E⟩81⟨U+0000⟩'
     """
+    if isinstance(value, Markup):  # made by `marked`, which has gone through here
+        return value
     text = str(value)
     if text.isprintable():
         return text
@@ -99,6 +110,23 @@ def shorten(text: str, *, characters: int = _MOST_CHARACTERS, lines: int = _MOST
         left_out = f"… {len(rows) - len(first) - len(last):,} lines left out …"
         text = "\n".join([*first, left_out, *last])
     return text
+
+
+def marked(text: str, before: str | None) -> Markup:
+    """Text with the words that `before` does not have there underlined, everything escaped.
+
+    Nothing is marked where there is no `before`, or where the two have so little in common that
+    all would be marked.
+    """
+    words, others = _WORDS.findall(text), _WORDS.findall(before or "")
+    matcher = difflib.SequenceMatcher(None, others, words, autojunk=False)
+    if before is None or matcher.ratio() < _ALIKE:
+        return Markup(escape(visible(text)))
+    pieces = []
+    for kind, _, _, start, end in matcher.get_opcodes():
+        piece = escape(visible("".join(words[start:end])))
+        pieces.append(Markup("<ins>{}</ins>").format(piece) if kind != "equal" else piece)
+    return Markup("").join(pieces)
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -136,7 +164,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shorten": shorten, "in_words": in_words}
+    environment.filters |= {"shorten": shorten, "in_words": in_words, "marked": marked}
     environment.globals |= {"read_rate": read_rate, "meanings": RATE_MEANINGS}
     return environment.from_string(source)
 

@@ -32,13 +32,15 @@ def sft_verdicts(stages: Mapping[str, Mapping[str, Any]], *, target: float) -> t
     )
 
 
-def truncation_warnings(stages: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """Name the tuned stages whose completions were cut too often to be judged fairly."""
+def truncation_warnings(
+    stages: Mapping[str, Mapping[str, Any]], *, judged: str = "tuned"
+) -> tuple[str, ...]:
+    """Name the stages, of those that begin with `judged`, that were cut too often to be judged."""
     return tuple(
         f"{name}: {metrics['truncation_rate']:.1%} of the completions were cut at MAX_NEW_TOKENS. "
         "Raise it, or look at the samples for endless text."
         for name, metrics in stages.items()
-        if name.startswith("tuned") and metrics["truncation_rate"] > _TRUNCATION_LIMIT
+        if name.startswith(judged) and metrics["truncation_rate"] > _TRUNCATION_LIMIT
     )
 
 

@@ -13,6 +13,7 @@ RATE_MEANINGS: Mapping[str, str] = {
     "answer_extractable": "a number can be read from the answer",
     "answer_accuracy": "the number is right",
     "joint_accuracy": "strict form and right number",
+    "lenient_accuracy": "the last number is right, whatever the form",
     "preamble_rate": "text before the first tag; lower is better",
     "truncation_rate": "cut at the token limit; lower is better",
 }
@@ -35,6 +36,20 @@ class Rate:
     def __str__(self) -> str:
         """The rate in one line: `0.995 [0.981, 0.999] (n=200)`."""
         return f"{self.value:.3f} {self.interval}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of texts, for a notebook (`markdown`) and for the report alike."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """The table in Markdown, without its note."""
+        lines = [self.columns, ("---",) * len(self.columns), *self.rows]
+        return "\n".join("| " + " | ".join(map(escape_cell, line)) + " |" for line in lines)
 
 
 def read_rate(metrics: Mapping[str, Any], rate: str) -> Rate:
@@ -73,11 +88,13 @@ def stage_table(stages: Mapping[str, Mapping[str, Any]], rates: Sequence[str] | 
     if not stages:
         return "nothing was evaluated"
     names = rate_names(stages) if rates is None else rates
-    rows = [["rate", *map(in_words, stages)]]
-    rows.append(["---"] * len(rows[0]))
-    for name in names:
-        rows.append([in_words(name), *(_cell(metrics, name) for metrics in stages.values())])
-    return "\n".join("| " + " | ".join(map(escape_cell, row)) + " |" for row in rows)
+    return Table(
+        columns=("rate", *map(in_words, stages)),
+        rows=tuple(
+            (in_words(name), *(_cell(metrics, name) for metrics in stages.values()))
+            for name in names
+        ),
+    ).markdown()
 
 
 def escape_cell(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from nblib.sources.datasets import get_dataset
 from nblib.sources.gsm8k import SourceError
@@ -46,8 +47,8 @@ def foundation_rows(
     Raises ValueError for a broken row or levels that hold too few problems, SourceError for a
     folder that was named and does not have it.
     """
-    told = {"split": "train", "long_hand": long_hand}
-    built_in = word_problems(count + _VALIDATION_SIZE, seed=seed, levels=levels, **told)
+    tell = partial(word_problems, split="train", long_hand=long_hand)
+    built_in = tell(count + _VALIDATION_SIZE, seed=seed, levels=levels)
     test = word_problems(held_out, seed=seed, split="test", levels=levels)
     notes = [f"{count} built-in problems of levels {', '.join(map(str, levels))}"]
     gsm8k: tuple[Row, ...] = ()
@@ -58,7 +59,7 @@ def foundation_rows(
     fresh: tuple[Row, ...] = ()
     if practice:
         known = {row.question for row in built_in}
-        drawn = word_problems(practice, seed=seed + 1, levels=practice_levels, **told)
+        drawn = tell(practice, seed=seed + 1, levels=practice_levels)
         fresh = tuple(row for row in drawn if row.question not in known)
         levels_text = ", ".join(map(str, practice_levels))
         notes.append(f"then practice: {len(fresh)} more, of levels {levels_text}")

@@ -79,9 +79,7 @@ def word_problems(
     return tuple(rows.values())
 
 
-def _tell(
-    rng: random.Random, level: int, split: str, *, index: int, long_hand: bool
-) -> Row | None:
+def _tell(rng: random.Random, level: int, split: str, *, index: int, long_hand: bool) -> Row | None:
     """Return one problem of this level, or None when the draw belongs to the other split."""
     story = _open(rng, level)
     story.long_hand = long_hand

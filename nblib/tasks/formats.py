@@ -4,10 +4,17 @@ XML is what the models are taught; HASH is GSM8K's own form, in which a base mod
 parsers read the whole string with `str.find` and `str.count`: strict, linear in its length, and
 without the searching patterns that let public graders accept preambles and second answers.
 A format says where the answer stands; whether it is a number is for `scoring`.
+
+BOXED and LAST_NUMBER, for completions of other people's models, have files of their own; `FORMATS`
+holds all by name.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from nblib.tasks.answer_format import AnswerFormat, Parsed, first_broken
+from nblib.tasks.formats_boxed import BOXED
+from nblib.tasks.formats_last_number import LAST_NUMBER
 
 SYSTEM_PROMPT = (
     "Work it out inside <reasoning></reasoning>,"
@@ -15,44 +22,6 @@ SYSTEM_PROMPT = (
 )
 _TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 _HASH = "####"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parsed:
-    """What a completion holds, as far as its format says.
-
-    Attributes:
-        strict: The whole completion is in the format and nothing stands outside it.
-        tags_in_order: Every mark is there and the first of each comes in the right order.
-        reasoning: Text of the one reasoning block, stripped; None where there is not exactly one.
-        answer: Raw text of the one answer block; None where there is not exactly one.
-        preamble: Text stands before the reasoning.
-        failure: The first rule broken, None where strict.
-    """
-
-    strict: bool
-    tags_in_order: bool
-    reasoning: str | None
-    answer: str | None
-    preamble: bool
-    failure: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnswerFormat:
-    """One way to write an answer: `parse(render(reasoning, answer))` is strict.
-
-    Attributes:
-        name: What it is called in records.
-        system_prompt: What asks a model for it; empty where nothing does.
-        render: (reasoning, answer) -> completion text.
-        parse: Completion text -> Parsed; never raises.
-    """
-
-    name: str
-    system_prompt: str
-    render: Callable[[str, str], str]
-    parse: Callable[[str], Parsed]
 
 
 def _render_xml(reasoning: str, answer: str) -> str:
@@ -120,15 +89,18 @@ def _parse_hash(text: str) -> Parsed:
 
 def _hash_failure(steps: str, after: str, *, found: bool, once: bool, own_line: bool) -> str | None:
     """The first rule broken of: steps, then one last line "#### N"."""
-    rules = (
+    return first_broken(
         (found, "missing tag"),
         (once, "repeated tag"),
         (own_line, "tag inside a line"),
         (not after.strip(), "text outside"),
         (bool(steps.strip()), "empty reasoning"),
     )
-    return next((name for kept, name in rules if not kept), None)
 
 
 XML = AnswerFormat(name="xml", system_prompt=SYSTEM_PROMPT, render=_render_xml, parse=_parse_xml)
 HASH = AnswerFormat(name="hash", system_prompt="", render=_render_hash, parse=_parse_hash)
+
+FORMATS: Mapping[str, AnswerFormat] = MappingProxyType(
+    {one.name: one for one in (XML, HASH, BOXED, LAST_NUMBER)}
+)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from nblib.sources.rows import Row
-from nblib.tasks.formats import XML
+from nblib.tasks.formats import LAST_NUMBER, XML
 from nblib.tasks.numbers import number_text, parse_number
 from nblib.tasks.scoring import score
 from nblib.tasks.task import Example, Task
@@ -72,4 +72,5 @@ GSM8K = Task(
     answer_format=XML,
     examples=_examples,
     score=partial(score, answer_format=XML),
+    lenient=partial(score, answer_format=LAST_NUMBER),
 )

@@ -41,12 +41,14 @@ class Task:
         answer_format: How a completion is written and parsed.
         examples: Rows -> examples; ValueError names the row that cannot become one.
         score: (completion, reference, truncated=False) -> Score, in `answer_format`.
+        lenient: (completion, reference) -> Score whatever the format: can it do it at all?
     """
 
     name: str
     answer_format: AnswerFormat
     examples: Callable[[Sequence[Row]], tuple[Example, ...]]
     score: Callable[..., Score]
+    lenient: Callable[[str, str], Score]
 
 
 def for_format(task: Task, answer_format: AnswerFormat) -> Task:

@@ -12,19 +12,48 @@ from nblib.tokens.tokenizer import END_OF_TURN, START_OF_TURN
 TEMPLATE = (
     f"{START_OF_TURN}user\n{{system_prompt}}{{question}}{END_OF_TURN}\n{START_OF_TURN}model\n"
 )
+# How a question is put: alone; below the prompt that asks for the format, as in training; or below
+# that prompt and worked examples as earlier turns.
+STYLES = ("question", "format", "few-shot")
 
 
-def render_prompt(question: str, *, system_prompt: str = "") -> str:
-    r"""Return the prompt that ends where the model's turn begins.
+def render_prompt(
+    question: str, *, system_prompt: str = "", shots: Sequence[tuple[str, str]] = ()
+) -> str:
+    r"""Return the prompt that ends where the model's turn begins; `shots` are turns before it.
 
     >>> render_prompt("1 + 1?", system_prompt="Be brief.")
     '<start_of_turn>user\nBe brief.\n\n1 + 1?<end_of_turn>\n<start_of_turn>model\n'
     """
     head = f"{system_prompt}\n\n" if system_prompt else ""
-    return TEMPLATE.format(system_prompt=head, question=question)
+    turns = []
+    for asked, answered in shots:
+        turns.append(f"{TEMPLATE.format(system_prompt=head, question=asked)}{answered}")
+        head = ""
+    turns.append(TEMPLATE.format(system_prompt=head, question=question))
+    return f"{END_OF_TURN}\n".join(turns)
 
 
-def task_prompts(task: Task, examples: Sequence[Example]) -> list[str]:
-    """Return each example's prompt, as the task's answer format asks."""
-    system_prompt = task.answer_format.system_prompt
-    return [render_prompt(example.question, system_prompt=system_prompt) for example in examples]
+def task_prompts(
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    style: str = "format",
+    shots: Sequence[Example] = (),
+) -> list[str]:
+    """Return each example's prompt in one of the `STYLES`; `shots` are shown in "few-shot" alone.
+
+    Raises ValueError for an unknown style, or "few-shot" without any.
+    """
+    if style not in STYLES:
+        raise ValueError(f"style {style!r} is unknown: expected one of {', '.join(STYLES)}")
+    if style == "few-shot" and not shots:
+        raise ValueError("style 'few-shot' needs worked examples, got none")
+    form = task.answer_format
+    shown = shots if style == "few-shot" else ()
+    turns = [(shot.question, form.render(shot.reasoning, shot.answer)) for shot in shown]
+    system_prompt = "" if style == "question" else form.system_prompt
+    return [
+        render_prompt(example.question, system_prompt=system_prompt, shots=turns)
+        for example in examples
+    ]

@@ -1,10 +1,12 @@
 import pytest
 
 from nblib.delivery.profiles import (
+    EVAL_PROFILES,
     FOUNDATION_RECIPES,
     GRPO_PROFILES,
     PROFILES,
     SFT_PROFILES,
+    eval_settings,
     fill,
     foundation_settings,
     grpo_settings,
@@ -45,6 +47,7 @@ def test_an_unknown_profile_names_those_that_are_known():
         lambda: foundation_settings("quick", "fast"),
         lambda: sft_settings("fast"),
         lambda: grpo_settings("fast"),
+        lambda: eval_settings("fast"),
     ):
         with pytest.raises(ValueError, match=message):
             settings()
@@ -139,12 +142,28 @@ def test_every_profile_of_grpo_can_be_trained_with(profile):
     assert settings["num_samples"] < 0 or settings["num_samples"] > config.prompts_per_step
 
 
-@pytest.mark.parametrize("tables", [FOUNDATION_RECIPES, SFT_PROFILES, GRPO_PROFILES])
+@pytest.mark.parametrize("tables", [FOUNDATION_RECIPES, SFT_PROFILES, GRPO_PROFILES, EVAL_PROFILES])
 def test_all_columns_of_a_table_have_the_same_rows_and_none_is_left_empty(tables):
     first, *others = tables.values()
     assert all(set(table) == set(first) for table in others)
     for name, table in tables.items():
         empty = {key for key, value in table.items() if not value}
         # Of these 0 or () is a value: no such rows, all levels, the step as one batch.
-        allowed = {"gsm8k_epochs", "practice_samples", "practice_levels"}
+        allowed = {"gsm8k_epochs", "practice_samples", "practice_levels", "long_hand"}
         assert empty <= allowed | {"levels", "micro_batch"}, name
+
+
+def test_an_evaluation_takes_the_whole_test_split_by_default():
+    assert eval_settings("cpu")["eval_samples"] == 1319
+    assert eval_settings("tpu")["eval_samples"] == -1  # GSM8K: all there are
+    assert eval_settings("tpu", data="builtin")["eval_samples"] == 1319
+    assert {*EVAL_PROFILES} == {*PROFILES} - {"auto"}
+
+
+def test_what_v1_writes_fits_into_the_tokens_of_v2_and_of_the_evaluation():
+    for profile in ("cpu", "smoke"):
+        limits = {
+            table[profile]["max_new_tokens"]
+            for table in (SFT_PROFILES, GRPO_PROFILES, EVAL_PROFILES)
+        }
+        assert len(limits) == 1

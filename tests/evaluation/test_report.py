@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 import nblib.runs
-from nblib.evaluation.report import flatten, shorten, visible, write_report
+from nblib.evaluation.report import flatten, marked, shorten, visible, write_report
 from nblib.evaluation.samples import pick_samples
+from nblib.evaluation.tables import Table
 from nblib.evaluation.verdicts import at_least
 
 HOSTILE = (
@@ -164,7 +165,9 @@ def test_a_hostile_completion_is_shown_harmless(tmp_path):
     assert not re.search("[\x00-\x08\x1b\u202e\u200b]", html)
 
 
-@pytest.mark.parametrize("place", ["title", "lead", "facts", "warnings", "config", "figures"])
+@pytest.mark.parametrize(
+    "place", ["title", "lead", "facts", "warnings", "config", "figures", "tables"]
+)
 def test_every_other_text_is_harmless_too(tmp_path, place):
     change = {
         "title": HOSTILE,
@@ -173,6 +176,7 @@ def test_every_other_text_is_harmless_too(tmp_path, place):
         "warnings": [HOSTILE],
         "config": {HOSTILE: HOSTILE},
         "figures": {HOSTILE: Figure(figsize=(1, 1))},
+        "tables": {HOSTILE: Table(columns=(HOSTILE,), rows=((HOSTILE,),), note=HOSTILE)},
     }[place]
     page = Page(written(tmp_path, **{place: change}))
     assert page.tags.count("script") == 0 and page.tags.count("img") == 1
@@ -289,3 +293,42 @@ def test_whatever_comes_can_be_seen_and_stored(text):
     shown.encode("utf-8")
     assert all(c.isprintable() or c in "\n\t" or c.isspace() for c in shown)
     assert "\u2028" not in shown and "\r" not in shown
+
+
+def test_a_table_stands_with_its_note_and_an_empty_one_says_so(tmp_path):
+    tables = {
+        "Gains": Table(columns=("over", "points"), rows=(("base", "+6.0"),), note="same items"),
+        "Regressions": Table(columns=("item",), rows=()),
+    }
+    said = squeezed(written(tmp_path, tables=tables))
+    assert "Gains over points base +6.0 same items" in said
+    assert "Regressions None." in said
+
+
+def test_words_that_changed_are_underlined_and_the_rest_is_not():
+    before = "She has 8 pens. 8 - 3 = 4 pens."
+    assert marked("She has 8 pens. 8 - 3 = 5 pens.", before) == (
+        "She has 8 pens. 8 - 3 = <ins>5</ins> pens."
+    )
+    assert marked(before, before) == before
+
+
+def test_without_a_stage_before_or_much_in_common_nothing_is_underlined():
+    assert marked("one two", None) == "one two"
+    assert marked("<b>one two three</b>", "1 + 1") == "&lt;b&gt;one two three&lt;/b&gt;"
+
+
+@given(st.text(), st.text())
+def test_marking_loses_no_character_and_opens_no_tag(text, before):
+    html = str(marked(text, before))
+    page = Page(html)
+    assert set(page.tags) <= {"ins"}
+    assert page.text == visible(text)
+
+
+def test_samples_are_marked_against_the_stage_before(tmp_path):
+    changed = TUNED | {"completion": TUNED["completion"].replace("= 4", "= 5")}
+    samples = pick_samples(
+        [prediction("base", **TUNED), prediction("tuned", **changed)], count=1, seed=0
+    )
+    assert written(tmp_path, samples=samples).count("<ins>5</ins>") == 1

@@ -22,7 +22,7 @@ def gsm8k_folder(tmp_path):
     return str(tmp_path)
 
 
-def made(*, count=30, epochs=0, folder="", practice=0, seed=0):
+def made(*, count=30, epochs=0, folder="", practice=0, long_hand=0.0, seed=0):
     return foundation_rows(
         (1, 2),
         count,
@@ -31,6 +31,7 @@ def made(*, count=30, epochs=0, folder="", practice=0, seed=0):
         gsm8k_folder=folder,
         practice=practice,
         practice_levels=(1, 1, 3),
+        long_hand=long_hand,
         seed=seed,
     )
 
@@ -103,3 +104,12 @@ def test_a_folder_that_was_named_and_is_wrong_is_an_error(tmp_path):
 
 def test_another_seed_makes_other_rows():
     assert made(seed=1).sha256 != made().sha256
+
+
+def test_long_hand_changes_how_it_is_solved_not_what_is_asked():
+    short, long = made(practice=10), made(practice=10, long_hand=1.0)
+    for one, other in ((short.train, long.train), (short.practice, long.practice)):
+        assert [row.question for row in one] == [row.question for row in other]
+        assert [row.answer for row in one] != [row.answer for row in other]
+    assert short.test == long.test  # its solutions are never read
+    assert short.sha256 != long.sha256

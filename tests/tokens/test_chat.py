@@ -1,3 +1,5 @@
+import pytest
+
 from nblib.tasks.formats import HASH, XML
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import Example, for_format
@@ -58,3 +60,36 @@ def test_a_tasks_prompts_ask_in_its_own_format_and_in_order():
         for question in ("2 + 2?", "1 + 3?")
     ]
     assert task_prompts(GSM8K, []) == []
+
+
+EXAMPLES = [
+    Example(id=question, question=question, reasoning="So.", answer="4", level=None)
+    for question in ("2 + 2?", "1 + 3?", "4 + 0?")
+]
+
+
+def test_the_question_alone_has_no_system_prompt():
+    assert task_prompts(GSM8K, EXAMPLES[:1], style="question") == [render_prompt("2 + 2?")]
+
+
+def test_few_shot_written_out_the_system_prompt_stands_once():
+    (prompt,) = task_prompts(GSM8K, EXAMPLES[:1], style="few-shot", shots=EXAMPLES[1:])
+    assert prompt == (
+        f"<start_of_turn>user\n{XML.system_prompt}\n\n1 + 3?<end_of_turn>\n"
+        "<start_of_turn>model\n<reasoning>\nSo.\n</reasoning>\n<answer>4</answer><end_of_turn>\n"
+        "<start_of_turn>user\n4 + 0?<end_of_turn>\n"
+        "<start_of_turn>model\n<reasoning>\nSo.\n</reasoning>\n<answer>4</answer><end_of_turn>\n"
+        "<start_of_turn>user\n2 + 2?<end_of_turn>\n<start_of_turn>model\n"
+    )
+
+
+def test_shots_are_shown_in_their_own_style_alone():
+    assert task_prompts(GSM8K, EXAMPLES, shots=EXAMPLES) == task_prompts(GSM8K, EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("style", "message"), [("zero", "'zero' is unknown.*question, format"), ("few-shot", "none")]
+)
+def test_an_unknown_style_and_few_shot_without_shots_are_refused(style, message):
+    with pytest.raises(ValueError, match=message):
+        task_prompts(GSM8K, EXAMPLES, style=style)

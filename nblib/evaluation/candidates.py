@@ -1,0 +1,173 @@
+"""What is compared: models, each asked in a style of its own, and files of answers.
+
+A candidate is written as one text, `name=source`: a model's name or folder with `@style`, or a
+`predictions.jsonl` with `:stage`. All are asked the same questions, and what a model answered is
+kept at once, so that a run which was killed asks only what is still missing.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from nblib.evaluation.evaluate import Stage, ask, score_stage
+from nblib.evaluation.generate import Decoding
+from nblib.models.names import RefModel, get_gemma_ref_model
+from nblib.runs import read_jsonl, write_jsonl
+from nblib.tasks.task import Example, Task
+from nblib.tokens.chat import STYLES, task_prompts
+
+_FORM = "expected name=model, name=model@style or name=predictions.jsonl:stage"
+_NEEDED = {"id": str, "completion": str, "reference": str}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A model asked in one style, or the answers of one stage in a file.
+
+    Attributes:
+        name: What the stage is called.
+        source: A model's name or folder; or a file ending in `.jsonl`.
+        style: One of `tokens.chat.STYLES`; unused for a file.
+        stage: Of a file that holds several.
+    """
+
+    name: str
+    source: str
+    style: str = "format"
+    stage: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be asked."""
+        if not self.name or not self.source:
+            raise ValueError(f"stage {self.name!r} with source {self.source!r}: {_FORM}")
+        if self.style not in STYLES:
+            raise ValueError(
+                f"stage {self.name}: style {self.style!r}, expected one of {', '.join(STYLES)}"
+            )
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the answers are there already."""
+        return self.source.endswith(".jsonl")
+
+
+def parse_candidate(text: str) -> Candidate:
+    """Read `name=source`, a style after "@", a file's stage after ".jsonl:".
+
+    >>> parse_candidate("few=embedded@few-shot").style
+    'few-shot'
+
+    Raises:
+        ValueError: another form, or an unknown style.
+    """
+    name, equals, source = text.partition("=")
+    if not equals:
+        raise ValueError(f"stage {text!r}: {_FORM}")
+    path, colon, stage = source.rpartition(".jsonl:")
+    if colon:
+        return Candidate(name=name, source=f"{path}.jsonl", stage=stage)
+    model, at, style = source.rpartition("@")
+    return (
+        Candidate(name=name, source=model, style=style)
+        if at
+        else Candidate(name=name, source=source)
+    )
+
+
+def answer_all(
+    candidates: Sequence[Candidate],
+    task: Task,
+    examples: Sequence[Example],
+    decoding: Decoding,
+    *,
+    shots: Sequence[Example],
+    mesh: jax.sharding.Mesh,
+    folder: Path,
+) -> tuple[Stage, ...]:
+    """Return a scored stage for each candidate, in their order.
+
+    A model that follows itself is loaded once. Answers are kept in `folder`, a file a candidate;
+    a file of the same model, prompts and decoding is read instead of asking again.
+
+    Raises:
+        ValueError: a broken file, by line or item; ModelNotFound for a model that is nowhere.
+    """
+    stages = []
+    ref: RefModel | None = None
+    loaded = ""
+    for candidate in candidates:
+        if candidate.is_file:
+            answers = read_answers(Path(candidate.source), candidate.stage)
+        else:
+            if ref is None or candidate.source != loaded:
+                ref = None  # the memory of one model is free before the next one comes
+                ref, loaded = get_gemma_ref_model(candidate.source, mesh), candidate.source
+            prompts = task_prompts(task, examples, style=candidate.style, shots=shots)
+            kept = folder / f"{candidate.name}.jsonl"
+            answers = _ask_once(ref, examples, prompts, decoding, mesh=mesh, kept=kept)
+        stages.append(score_stage(candidate.name, answers, task))
+    return tuple(stages)
+
+
+def read_answers(path: Path, stage: str = "") -> list[dict[str, Any]]:
+    """Return the answers of one stage of a `predictions.jsonl`, or of any file of answers.
+
+    A line is an object with `id`, `completion` and `reference`, all text; `stage`, `question`,
+    `prompt`, `level`, `truncated` and `max_new_tokens` are used where they are.
+
+    Raises:
+        ValueError: a line without them, no line of that stage, or several stages and none chosen.
+    """
+    records = read_jsonl(path)
+    for number, record in enumerate(records, start=1):
+        for name, type_ in _NEEDED.items():
+            value = record.get(name) if isinstance(record, dict) else None
+            if not isinstance(value, type_):
+                raise ValueError(f"{path}:{number}: {name} is {value!r}, expected text")
+    there = list(dict.fromkeys(record.get("stage", "") for record in records))
+    if not stage and len(there) > 1:
+        raise ValueError(f"{path} holds the stages {', '.join(there)}: name one, {path}:{there[0]}")
+    chosen = [record for record in records if not stage or record.get("stage") == stage]
+    if not chosen:
+        raise ValueError(f"{path} has no answers of stage {stage!r}; it has {there}")
+    return chosen
+
+
+def _ask_once(
+    ref: RefModel,
+    examples: Sequence[Example],
+    prompts: Sequence[str],
+    decoding: Decoding,
+    *,
+    mesh: jax.sharding.Mesh,
+    kept: Path,
+) -> list[dict[str, Any]]:
+    text = json.dumps([list(prompts), [one.answer for one in examples]])
+    identity = {
+        "model": ref.sha256,
+        "prompts": hashlib.sha256(text.encode()).hexdigest(),
+        "decoding": asdict(decoding),
+    }
+    if kept.exists():
+        header, *answers = read_jsonl(kept) or [None]
+        if header == identity:
+            print(f"{kept.stem}: {len(answers)} answers were there already", flush=True)
+            return answers
+    answers = ask(ref.model, ref.tokenizer, examples, prompts, decoding, mesh=mesh)
+    write_jsonl(kept, [identity, *answers])
+    print(f"{kept.stem}: {len(answers)} answers", flush=True)
+    return answers
+
+
+def settings_of(candidates: Sequence[Candidate], shots: Sequence[Example]) -> Mapping[str, Any]:
+    """Return how each stage was asked, for the record: its source, its style and its examples."""
+    return {
+        candidate.name: asdict(candidate)
+        | ({"shots": [shot.id for shot in shots]} if candidate.style == "few-shot" else {})
+        for candidate in candidates
+    }

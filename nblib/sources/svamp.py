@@ -1,0 +1,91 @@
+"""SVAMP: 1,000 one-step word problems, read to see what a training on other data made worse.
+
+Nothing is trained on them. Data: https://github.com/arkilpatel/SVAMP (Patel et al. 2021,
+https://arxiv.org/abs/2103.07191), the published file SVAMP.json or `ChilleD/SVAMP` on the Hugging
+Face hub.
+"""
+
+import importlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nblib.sources.gsm8k import SourceError, one_line
+from nblib.sources.rows import Row, check_rows
+
+FOLDER_VARIABLE = "NBLIB_SVAMP_DIR"
+FILE_NAME = "SVAMP.json"
+HUGGING_FACE_NAME = "ChilleD/SVAMP"
+HUB = "hub"
+_KEYS = ("ID", "Body", "Question", "Equation", "Answer")
+
+
+def svamp_rows(folder: str = "") -> tuple[Row, ...]:
+    """Return the problems of a folder, of the one in NBLIB_SVAMP_DIR, or for "hub" of the hub.
+
+    The hub is asked only when it is named: without a network that takes half a minute.
+
+    Raises:
+        SourceError: no folder was named, or what was named is not there; one line says which.
+        ValueError: a broken record, by its place.
+    """
+    if folder == HUB:
+        return _rows(HUGGING_FACE_NAME, _from_hub())
+    chosen = folder or os.environ.get(FOLDER_VARIABLE, "")
+    if not chosen:
+        raise SourceError(
+            f"no SVAMP: {FOLDER_VARIABLE} is not set, and no folder or 'hub' is given"
+        )
+    path = Path(chosen).expanduser() / FILE_NAME
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SourceError(one_line(error)) from error
+    except ValueError as error:
+        raise ValueError(f"{path}: expected a JSON list of problems, {error}") from error
+    return _rows(str(path), records)
+
+
+def _from_hub() -> list[Any]:
+    """Load both splits through `datasets`; errors as in `hubs.from_hugging_face`."""
+    datasets = importlib.import_module("datasets")
+    out_of_reach = (
+        OSError,
+        ValueError,
+        RuntimeError,
+        importlib.import_module("datasets.exceptions").DatasetsError,
+        importlib.import_module("httpx").HTTPError,
+    )
+    try:
+        loaded = datasets.load_dataset(HUGGING_FACE_NAME)
+    except out_of_reach as error:
+        raise SourceError(one_line(error)) from error
+    return [record for split in loaded.values() for record in split]
+
+
+def _rows(origin: str, records: Iterable[object]) -> tuple[Row, ...]:
+    rows = tuple(_row(f"{origin}, row {i}", record) for i, record in enumerate(records))
+    if not rows:
+        raise ValueError(f"{origin} holds no problems")
+    check_rows(rows, where=lambda index: f"{origin}, row {index}")
+    return rows
+
+
+def _row(place: str, record: object) -> Row:
+    r"""Write a problem as a row of GSM8K: "( 8.0 - 3.0 )", 5.0 is `8 - 3 = <<8-3=5>>5\n#### 5`."""
+    missing = [key for key in _KEYS if not isinstance(record, Mapping) or key not in record]
+    if missing or not isinstance(record, Mapping):
+        raise ValueError(f"{place}: lacks {', '.join(missing)}; expected a problem of SVAMP")
+    body = str(record["Body"]).strip()
+    question = f"{body}{'' if body.endswith(('.', '!', '?')) else '.'} {record['Question'].strip()}"
+    result = _plain(str(record["Answer"]))
+    equation = " ".join(map(_plain, str(record["Equation"]).split()))
+    equation = equation.removeprefix("( ").removesuffix(" )").replace("( ", "(").replace(" )", ")")
+    answer = f"{equation} = <<{equation.replace(' ', '')}={result}>>{result}\n#### {result}"
+    return Row(id=f"svamp/{record['ID']}", question=question, answer=answer, level=1)
+
+
+def _plain(number: str) -> str:
+    return number.removesuffix(".0")

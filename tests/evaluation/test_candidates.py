@@ -1,0 +1,220 @@
+"""Candidates: how they are written, asked once, kept, and read from files."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from nblib.evaluation import candidates as module
+from nblib.evaluation.candidates import (
+    Candidate,
+    answer_all,
+    parse_candidate,
+    read_answers,
+    settings_of,
+)
+from nblib.evaluation.forgetting import Check, forgetting, forgetting_checks, perplexities
+from nblib.evaluation.generate import Decoding
+from nblib.evaluation.votes import vote_all
+from nblib.models.gemma3 import save_model
+from nblib.sources.gsm8k import SourceError
+from nblib.sources.rows import Row
+from nblib.tasks.gsm8k import GSM8K
+
+DECODING = Decoding(max_new_tokens=20, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def examples(eight):
+    """Three learnt questions; the reference of the second is wrong on purpose."""
+    return GSM8K.examples(
+        [
+            Row(id=f"pens/{n}", question=f"{n} pens and {n + 1}?", answer=f"So.\n#### {right}")
+            for n, right in ((1, 3), (2, 99), (3, 7))
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, overfitted, new_model, tokenizer):
+    """A model that has learnt the questions, one that has not, and one with zeros for weights."""
+    zeros = new_model(num_layers=1)
+    nnx.update(zeros, jax.tree.map(jnp.zeros_like, nnx.state(zeros)))
+    models = {
+        "learnt": overfitted[0],
+        "fresh": new_model(embed_dim=32, head_dim=16),
+        "zeros": zeros,
+    }
+    paths = {name: tmp_path_factory.mktemp(name) / "export" for name in models}
+    for name, model in models.items():
+        save_model(model, tokenizer, paths[name], manifest={})
+    return {name: str(path) for name, path in paths.items()}
+
+
+@pytest.fixture
+def asking(monkeypatch):
+    """Names of the stages that were really asked, in order."""
+    asked = []
+    really = module.ask
+
+    def ask(model, tokenizer, examples, prompts, decoding, *, mesh):
+        asked.append(prompts[0])
+        return really(model, tokenizer, examples, prompts, decoding, mesh=mesh)
+
+    monkeypatch.setattr(module, "ask", ask)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("base=embedded", Candidate(name="base", source="embedded")),
+        ("few=a/b@few-shot", Candidate(name="few", source="a/b", style="few-shot")),
+        ("old=a/p.jsonl:tuned", Candidate(name="old", source="a/p.jsonl", stage="tuned")),
+        ("old=p.jsonl", Candidate(name="old", source="p.jsonl")),
+    ],
+)
+def test_a_candidate_is_written_as_one_text(text, expected):
+    assert parse_candidate(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("embedded", "'embedded': expected name=model"),
+        ("=embedded", "stage ''"),
+        ("base=", "source ''"),
+        ("base=embedded@loud", "style 'loud', expected one of question, format, few-shot"),
+    ],
+)
+def test_another_form_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_candidate(text)
+
+
+def test_each_style_asks_its_own_prompt_and_nothing_is_asked_twice(
+    folders, examples, mesh, tmp_path, asking
+):
+    candidates = [
+        parse_candidate(f"{name}={folders['learnt']}@{style}")
+        for name, style in (("base", "question"), ("form", "format"), ("few", "few-shot"))
+    ]
+    given = {"shots": examples[2:], "mesh": mesh, "folder": tmp_path}
+    stages = answer_all(candidates, GSM8K, examples, DECODING, **given)
+    assert [stage.name for stage in stages] == ["base", "form", "few"]
+    prompts = [stage.records[0]["prompt"] for stage in stages]
+    assert [prompt.count("<reasoning>") for prompt in prompts] == [0, 1, 2]
+    assert prompts[2].count("<start_of_turn>user") == 2
+    # "1 + 2 = 3" is in no format, and the last number is right in two of three.
+    assert stages[0].metrics["answer_accuracy"] == 0.0
+    assert stages[0].metrics["lenient_accuracy"] == pytest.approx(2 / 3)
+    assert len(asking) == 3
+    assert answer_all(candidates, GSM8K, examples, DECODING, **given) == stages
+    assert len(asking) == 3  # all were kept
+    answer_all(candidates[:1], GSM8K, examples[:2], DECODING, **given)
+    assert len(asking) == 4  # other questions: not what was kept
+
+
+def test_another_model_behind_the_same_name_is_asked_anew(
+    folders, examples, mesh, tmp_path, asking
+):
+    given = {"shots": (), "mesh": mesh, "folder": tmp_path}
+    learnt, fresh = (
+        answer_all([parse_candidate(f"x={folders[which]}")], GSM8K, examples, DECODING, **given)[0]
+        for which in ("learnt", "fresh")
+    )
+    assert len(asking) == 2
+    assert learnt.records[0]["completion"] != fresh.records[0]["completion"]
+
+
+def test_predictions_of_a_run_are_a_candidate_themselves(folders, examples, mesh, tmp_path):
+    model = parse_candidate(f"live={folders['learnt']}@question")
+    given = {"shots": (), "mesh": mesh, "folder": tmp_path}
+    (stage,) = answer_all([model], GSM8K, examples, DECODING, **given)
+    path = tmp_path / "predictions.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in stage.records))
+    (read,) = answer_all([parse_candidate(f"old={path}:live")], GSM8K, (), DECODING, **given)
+    assert {**read.metrics} == {**stage.metrics}
+    assert {record["stage"] for record in read.records} == {"old"}
+
+
+def line(**fields):
+    return json.dumps({"id": "a", "completion": "4", "reference": "4"} | fields) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "stage", "message"),
+    [
+        (line(), "tuned", r"has no answers of stage 'tuned'"),
+        (line(stage="one") + line(stage="two"), "", "holds the stages one, two: name one"),
+        (line() + "{", "", r"p.jsonl:2: expected one JSON value"),
+        (line() + line(completion=None), "", r"p.jsonl:2: completion is None, expected text"),
+        (line() + "[1]\n", "", r"p.jsonl:2: id is None, expected text"),
+        ("", "", "has no answers"),
+    ],
+)
+def test_a_broken_file_of_answers_is_named_with_its_line(tmp_path, content, stage, message):
+    path = tmp_path / "p.jsonl"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_answers(path, stage)
+
+
+def test_how_each_stage_was_asked_is_told(examples):
+    told = settings_of(
+        [Candidate(name="a", source="m"), Candidate(name="b", source="m", style="few-shot")],
+        examples[:2],
+    )
+    assert told["a"]["style"] == "format" and "shots" not in told["a"]
+    assert told["b"]["shots"] == ["pens/1", "pens/2"]
+
+
+def test_forgetting_is_seen_in_answers_and_in_perplexity(folders, examples, mesh, tmp_path):
+    models = [folders["learnt"], folders["zeros"]]
+    checks = [Check(name="pens", examples=examples)]
+    (found,) = forgetting(models, checks, GSM8K, DECODING, mesh=mesh, folder=tmp_path)
+    assert (found.check, found.paired.n, found.paired.only_first) == ("pens", 3, 2)
+    surprise = perplexities(models, examples, mesh=mesh)
+    assert surprise["before"]["tokens"] == surprise["after"]["tokens"] > 10
+    assert surprise["after"]["perplexity"] == pytest.approx(544)  # all pieces are as likely
+    assert surprise["before"]["perplexity"] != pytest.approx(544, rel=0.01)
+    one = [folders["learnt"]] * 2
+    assert forgetting(one, checks, GSM8K, DECODING, mesh=mesh, folder=tmp_path) == ()
+    assert perplexities(one, examples, mesh=mesh) == perplexities([], examples, mesh=mesh) == {}
+
+
+def test_checks_are_built_in_and_svamp_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.delenv("NBLIB_SVAMP_DIR", raising=False)
+    (plain,), (said,) = forgetting_checks("", count=5, seed=0)
+    assert (plain.name, len(plain.examples)) == ("plain_form", 5)
+    assert "NBLIB_SVAMP_DIR is not set" in said
+    with pytest.raises(SourceError):
+        forgetting_checks(str(tmp_path), count=5, seed=0)
+    problem = {"Body": "8 pens", "Question": "How many?", "Equation": "8.0", "Answer": 8.0}
+    content = [problem | {"ID": str(index)} for index in range(9)]
+    (tmp_path / "SVAMP.json").write_text(json.dumps(content))
+    checks, left_out = forgetting_checks(str(tmp_path), count=5, seed=0)
+    assert [(check.name, len(check.examples)) for check in checks] == [
+        ("plain_form", 5),
+        ("svamp", 5),
+    ]
+    assert left_out == ()
+
+
+def test_votes_are_sampled_anew_for_every_answer(folders, examples, mesh, tmp_path):
+    decoding = DECODING.sampled(temperature=1.5, top_p=1.0)
+    votes = vote_all(
+        [parse_candidate(f"x={folders['fresh']}"), Candidate(name="f", source="p.jsonl")],
+        GSM8K,
+        examples,
+        decoding,
+        samples=3,
+        shots=(),
+        mesh=mesh,
+        folder=tmp_path,
+    )
+    assert list(votes) == ["x"] and (votes["x"]["n"], votes["x"]["k"]) == (3, 3)
+    kept = [json.loads(text) for text in (tmp_path / "x_sampled.jsonl").read_text().splitlines()]
+    assert len({record["completion"] for record in kept[1:]}) == 9

@@ -1,0 +1,48 @@
+import pytest
+
+from nblib.evaluation.generate import Decoding
+from nblib.evaluation.votes import majority, vote_all, vote_metrics
+from nblib.tasks.gsm8k import GSM8K
+
+
+def answers(id_, *texts, right="4"):
+    return [{"id": id_, "answer": text, "correct": text == right} for text in texts]
+
+
+def test_pass_at_k_and_majority_by_hand():
+    records = [*answers("a", "4", "5", "4", "6"), *answers("b", "4", "5", "5", "5")]
+    metrics = vote_metrics(records)
+    assert (metrics["n"], metrics["k"]) == (2, 4)
+    assert metrics["pass@1"] == pytest.approx((2 / 4 + 1 / 4) / 2)
+    # Two of four: 1 - C(2,2)/C(4,2) for a, 1 - C(3,2)/C(4,2) for b.
+    assert metrics["pass@2"] == pytest.approx((5 / 6 + 3 / 6) / 2)
+    assert metrics["pass@4"] == 1.0
+    assert metrics["maj@4"] == 0.5  # a elects 4, b elects 5
+    for rate in ("pass@1", "pass@2", "pass@4", "maj@4"):
+        low, high = metrics[f"{rate}_ci95"]
+        assert 0 <= low <= metrics[rate] <= high <= 1
+    assert "answer_accuracy" not in metrics
+
+
+def test_k_itself_is_among_the_ks():
+    names = [name for name in vote_metrics(answers("a", "4", "4", "4")) if name[-1].isdigit()]
+    assert [name for name in names if "ci" not in name] == ["pass@1", "pass@2", "pass@3", "maj@3"]
+
+
+def test_a_tie_goes_to_the_answer_drawn_first_and_the_unreadable_does_not_vote():
+    assert majority(answers("a", None, None, "5", "4", "4", "5"))["answer"] == "5"
+    assert majority(answers("a", None, None))["answer"] is None
+
+
+def test_another_number_of_answers_is_refused():
+    with pytest.raises(ValueError, match=r"\[1, 2\] answers each, expected one number"):
+        vote_metrics([*answers("a", "4", "4"), *answers("b", "4")])
+    with pytest.raises(ValueError, match=r"\[\] answers each"):
+        vote_metrics([])
+
+
+def test_one_sample_asks_nothing_and_greedy_samples_are_refused(tmp_path):
+    given = {"shots": (), "mesh": None, "folder": tmp_path}
+    assert vote_all([], GSM8K, [], Decoding(), samples=1, **given) == {}
+    with pytest.raises(ValueError, match="temperature is 0"):
+        vote_all([], GSM8K, [], Decoding(), samples=2, **given)
