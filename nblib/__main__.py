@@ -1,4 +1,4 @@
-"""The command line: `python -m nblib run NOTEBOOK -p NAME VALUE`, `compare`, `list`.
+"""The command line: `python -m nblib` with `run`, `compare`, `score`, `bench` or `list`.
 
 Exit codes: 0 done, 1 the run or its input is wrong, 2 the command is; 130 and 143 after a signal.
 A command is a function and a parser in `_parser`; what it needs is imported when it runs, so that
@@ -8,6 +8,9 @@ A command is a function and a parser in `_parser`; what it needs is imported whe
 import argparse
 import sys
 from collections.abc import Sequence
+
+# The names in nblib.tasks.formats, which is not imported for --help.
+_FORMATS = ("xml", "hash", "boxed", "last-number")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,13 +23,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m nblib", description="Run nblib's notebooks.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands.add_parser("run", help="execute a notebook headless"))
+    _add_compare(commands.add_parser("compare", help="compare models and files of answers (eval)"))
+    _add_score(commands.add_parser("score", help="score a file of completions, as JSON"))
+    bench = commands.add_parser("bench", help="measure speed against the stock way, as ratios")
+    bench.add_argument("benches", nargs="*", metavar="NAME", help="which ones; none: all")
+    bench.set_defaults(command=_bench)
+    commands.add_parser("list", help="name the notebooks").set_defaults(command=_list)
+    return parser
 
-    run = commands.add_parser("run", help="execute a notebook headless")
+
+def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("notebook", metavar="NOTEBOOK", help="a name in notebooks/, or a path")
     _add_parameters(run)
     run.set_defaults(command=_run)
 
-    compare = commands.add_parser("compare", help="compare models and files of answers (eval)")
+
+def _add_compare(compare: argparse.ArgumentParser) -> None:
     compare.add_argument(
         "stages",
         nargs="*",
@@ -42,13 +55,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_parameters(compare)
     compare.set_defaults(command=_compare)
 
-    bench = commands.add_parser("bench", help="measure speed against the stock way, as ratios")
-    bench.add_argument("benches", nargs="*", metavar="NAME", help="which ones; none: all")
-    bench.set_defaults(command=_bench)
 
-    listing = commands.add_parser("list", help="name the notebooks")
-    listing.set_defaults(command=_list)
-    return parser
+def _add_score(score: argparse.ArgumentParser) -> None:
+    score.add_argument(
+        "file",
+        metavar="FILE",
+        help='JSON lines {"reference", "completion"}, or samples_*.jsonl of lm-evaluation-harness;'
+        " - is standard input",
+    )
+    score.add_argument(
+        "--format", choices=_FORMATS, default="xml", help="how an answer is written (xml)"
+    )
+    score.set_defaults(command=_score)
 
 
 def _add_parameters(command: argparse.ArgumentParser) -> None:
@@ -92,8 +110,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from nblib.delivery.bench import run_benches
+    from nblib.delivery.bench import in_the_kernels_environment, run_benches
 
+    restarted = in_the_kernels_environment()
+    if restarted is not None:
+        return restarted
     try:
         run = run_benches(options.benches)
     except ValueError as error:
@@ -108,6 +129,27 @@ def _list(options: argparse.Namespace) -> int:
 
     for name, title in list_notebooks().items():
         print(f"{name:20} {title}")
+    return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    import json
+
+    from nblib.evaluation.score_file import score_file, score_lines
+    from nblib.tasks.formats import FORMATS
+
+    answer_format = FORMATS[options.format]
+    try:
+        if options.file == "-":
+            metrics = score_lines(sys.stdin.buffer, name="<stdin>", answer_format=answer_format)
+        else:
+            metrics = score_file(options.file, answer_format=answer_format)
+    except (OSError, ValueError) as error:
+        print(f"nblib: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(json.dumps(metrics, indent=2))
     return 0
 
 

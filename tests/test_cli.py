@@ -1,10 +1,13 @@
+import json
 import subprocess
 import sys
 import time
 
 import pytest
 
-from nblib.__main__ import main
+from nblib.__main__ import _FORMATS, main
+from nblib.evaluation.score_file import score_file
+from nblib.tasks.formats import FORMATS
 
 
 @pytest.fixture
@@ -33,7 +36,17 @@ def test_a_failed_run_says_why_on_stderr_and_exits_with_1(notebooks, capsys):
     assert "unknown notebook 'c_third'" in said.err and "a_first, b_second" in said.err
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["run"], ["run", "a_first", "-p", "X"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["run"],
+        ["run", "a_first", "-p", "X"],
+        ["score"],
+        ["score", "x", "--format", "?"],
+    ],
+)
 def test_a_wrong_command_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
@@ -86,3 +99,76 @@ def test_compare_takes_the_stages_in_one_way_only(notebooks, capsys):
     (notebooks / "eval.py").write_text(EVAL)
     assert main(["compare", "a=x", "-p", "STAGES", "[]"]) == 2
     assert "STAGES is given twice" in capsys.readouterr().err
+
+
+COMPLETION = {
+    "xml": "<reasoning>2 * 9 = 18</reasoning><answer>18</answer>",
+    "hash": "2 * 9 = 18\n#### 18",
+    "boxed": "2 * 9 = 18, $\\boxed{18}$.",
+    "last-number": "2 * 9 = 18.",
+}
+
+
+@pytest.fixture
+def completions(tmp_path):
+    """Write one right completion in each format: {name: path}."""
+    paths = {name: tmp_path / f"{name}.jsonl" for name in COMPLETION}
+    for name, path in paths.items():
+        line = {"reference": "18", "completion": COMPLETION[name]}
+        path.write_text(json.dumps(line) + "\n")
+    return paths
+
+
+def test_the_command_knows_every_format():
+    assert set(_FORMATS) == set(FORMATS) == set(COMPLETION)
+
+
+@pytest.mark.parametrize("name", _FORMATS)
+def test_score_prints_what_score_file_gives_and_nothing_else(name, completions, capsys):
+    assert main(["score", str(completions[name]), "--format", name]) == 0
+    said = capsys.readouterr()
+    expected = score_file(completions[name], answer_format=FORMATS[name])
+    assert (json.loads(said.out), said.err) == (expected, "")
+    assert (expected["format"], expected["joint_accuracy"]) == (name, 1.0)
+
+
+def test_score_reads_xml_where_no_format_is_given(completions, capsys):
+    assert main(["score", str(completions["hash"])]) == 0
+    assert json.loads(capsys.readouterr().out)["failures"] == {"missing tag": 1}
+
+
+def nblib(*arguments, **options):
+    command = [sys.executable, "-m", "nblib", *arguments]
+    return subprocess.run(command, capture_output=True, check=False, **options)
+
+
+def test_score_reads_standard_input(completions):
+    lines = completions["xml"].read_bytes()
+    answer = nblib("score", "-", input=lines)
+    assert (answer.returncode, answer.stderr) == (0, b"")
+    assert json.loads(answer.stdout)["joint_accuracy"] == 1.0
+    answer = nblib("score", "-", input=lines + b"{")
+    assert (answer.returncode, answer.stdout) == (1, b"")
+    assert b"nblib: <stdin>:2: no JSON" in answer.stderr
+
+
+def test_a_file_that_cannot_be_scored_exits_with_1_and_names_the_line(tmp_path, capsys):
+    path = tmp_path / "broken.jsonl"
+    path.write_text('{"reference": "many", "completion": "18"}\n')
+    for file, complaint in (
+        (path, f"nblib: {path}:1: unreadable reference 'many'"),
+        (tmp_path / "missing.jsonl", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+    ):
+        assert main(["score", str(file)]) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert complaint in said.err and said.err.count("\n") == 1
+
+
+def test_score_loads_nothing_heavy(completions):
+    code = "import sys; from nblib.__main__ import main; main(sys.argv[1:])\n"
+    code += "print(*{'jax', 'numpy', 'scipy', 'matplotlib', 'papermill'} & {*sys.modules})"
+    arguments = [sys.executable, "-c", code, "score", str(completions["xml"])]
+    answer = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    assert answer.endswith("}\n\n")

@@ -4,10 +4,14 @@ A ratio of two times on one machine in one run says something on every machine; 
 bench does the same work twice, once as Tunix 0.1.7 does it out of the box and once as `nblib` does.
 """
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from nblib.delivery.kernel_process import kernel_variables
 from nblib.evaluation.generate import Decoding, generate
 from nblib.models.mesh import device_mesh
 from nblib.models.names import EMBEDDED, get_gemma_ref_model
@@ -45,6 +49,18 @@ def evaluation() -> dict[str, float]:
 
 
 BENCHES: Mapping[str, Callable[[], dict[str, float]]] = {"evaluation": evaluation}
+
+
+def in_the_kernels_environment() -> int | None:
+    """Run this very command again as a notebook's kernel runs, and return its exit code.
+
+    glibc reads how to allocate when a process starts. None: this is that process already.
+    """
+    variables = kernel_variables(os.environ)
+    if not variables:
+        return None
+    command = [sys.executable, "-m", "nblib", *sys.argv[1:]]
+    return subprocess.run(command, env={**os.environ, **variables}, check=False).returncode
 
 
 def run_benches(names: Sequence[str]) -> Run:

@@ -13,8 +13,11 @@ _BOX = r"\boxed"
 _BRACE_OR_ESCAPE = re.compile(r"[{}]|\\.", re.DOTALL)  # "\{" is text and opens nothing
 _FORMULA = (("$$", "$$"), ("$", "$"), (r"\[", r"\]"), (r"\(", r"\)"))
 _ENDING = re.compile(r"(?:[\s$.,;:!?…。*_`'\")\]]|\\[)\]])*+")
-# "\$18", "5\%", "1,\!200", "1{,}200", "18\text{ apples}"; "\\" first, as it escapes nothing.
-_TEX = re.compile(r"(\\\\)|\\([$%])|(,)\\!|\{(,)\}|\\(?:text|textbf|mathrm|mathbf)\{([^{}\\]*+)\}")
+# "\$18", "5\%", "1,\!200", "1{,}200", "18\text{ apples}". The first group is what stays: of "\\$"
+# the second backslash escapes nothing, and the brace of "\{" opens nothing.
+_TEX = re.compile(
+    r"(\\[\\{}])|\\([$%])|(,)\\!|\{(,)\}|\\(?:text|textbf|mathrm|mathbf)\{([^{}\\]*+)\}"
+)
 
 
 def without_tex(number: str) -> str:

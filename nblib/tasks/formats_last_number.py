@@ -3,20 +3,25 @@
 Meant as lm-evaluation-harness' `flexible-extract` is, whose pattern `(-?[$0-9.,]{2,})|(-?[0-9]+)`
 (https://github.com/EleutherAI/lm-evaluation-harness, tasks/gsm8k) takes "-5" from "10-5", nothing
 but the point from "18 ..", and 30 from "12:30". Only where the number stands is said here, with
-all that would change its value; what it is worth, and whether it is one, says `numbers`.
+all that would change its value; what it is worth, and whether it is one, says `numbers`. That costs
+something: 20 of GSM8K's 1,319 test solutions end in a percentage, "= 20%", and their answer is 20.
 """
 
 import re
+from collections import deque
 
 from nblib.tasks.answer_format import AnswerFormat, Parsed
 from nblib.tasks.formats_boxed import without_tex
 
-_SIGN = r"[-+\u2010-\u2013\u2212\uff0d]"  # hyphens, dashes: only some are signs to `parse_number`
+_SIGN = r"[-+\u2010-\u2013\u2212\uff0d]"  # and dashes, which `parse_number` refuses
 # Control and direction characters: what a reader sees beside them need not be what stands there.
 _UNSEEN = r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
-# What a number goes on through, so that "12:30", "1e5", "1_000", "10^400" and "1 1/2" are read as
-# a whole, and refused by `parse_number`, and not as 30, 5, 0, 400 and 1/2.
-_JOINT = rf"(?:[.,:/_]|{_UNSEEN}|,\\!|\{{,\}}|\^\{{?[-+]?|(?<=[0-9][eE])[-+]| (?=[0-9]++/[0-9]))"
+# What a number goes on through, so that "12:30", "1'200", "1e5", "1_000", "10^400" and "1 1/2" are
+# read as a whole, and refused by `parse_number`, and not as 30, 200, 5, 0, 400 and 1/2.
+_JOINT = (
+    r"(?:[.,:/_'\u2019\u00a0\u2009\u202f]|,\\!|\{,\}"
+    r"|\^\{?[-+]?|(?<=[0-9][eE])[-+]| (?=[0-9]++/[0-9]))"
+)
 _DIGITS = r"\d[^\W_]*+"  # of every script, and the letters that touch them: "5k" is not 5
 _NUMBER = re.compile(
     # Not an exponent, nor the rest of one: in "18 m^25" the last number is 18.
@@ -34,18 +39,17 @@ def _render(reasoning: str, answer: str) -> str:
 
 
 def _parse(text: str) -> Parsed:
-    last = None
-    for last in _NUMBER.finditer(text):
-        pass
-    if last is None:
+    found = deque(_NUMBER.finditer(text), maxlen=1)
+    if not found:
         return _NO_NUMBER
-    prefix = _PREFIX.search(text, max(0, last.start() - _PREFIX_SIZE), last.start())
-    start = prefix.start() if prefix else last.start()
+    first_digit, end = found[0].span()
+    prefix = _PREFIX.search(text, max(0, first_digit - _PREFIX_SIZE), first_digit)
+    start = prefix.start() if prefix else first_digit
     return Parsed(
         strict=True,
         tags_in_order=True,
         reasoning=text[:start].strip(),
-        answer=without_tex(text[start : last.end()]),
+        answer=without_tex(text[start:end]),
         preamble=False,
         failure=None,
     )

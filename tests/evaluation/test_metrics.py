@@ -1,14 +1,17 @@
 """Rates and their Wilson intervals, by hand."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from math import sqrt
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
-from nblib.evaluation.metrics import RATES, stage_metrics
+from nblib.evaluation.metrics import RATES, ScoreCounter, stage_metrics
 from nblib.tasks.scoring import Score
 
 NOTHING = Score(
@@ -81,6 +84,40 @@ def test_interval_is_wilsons_holds_its_rate_and_is_plain_json(hits: list[bool]):
     assert json.loads(json.dumps(metrics)) == metrics
 
 
+@pytest.mark.parametrize("n", [1, 2, 7, 64, 1319])
+def test_interval_is_scipys(n: int):
+    for hits in {0, 1, n // 3, n // 2, n - 1, n}:
+        scores = (replace(NOTHING, format=index < hits) for index in range(n))
+        expected = binomtest(hits, n).proportion_ci(confidence_level=0.95, method="wilson")
+        low, high = stage_metrics(scores)["format_accuracy_ci95"]
+        assert [low, high] == pytest.approx([expected.low, expected.high], abs=1e-12)
+        assert (low == 0, high == 1) == (hits == 0, hits == n)
+
+
 def test_no_scores_are_an_error():
     with pytest.raises(ValueError, match="0 scores"):
         stage_metrics([])
+    with pytest.raises(ValueError, match="0 scores"):
+        ScoreCounter().metrics()
+
+
+def test_a_counter_gives_the_metrics_of_the_scores_so_far():
+    scores = [replace(NOTHING, format=index % 3 == 0) for index in range(7)]
+    counter = ScoreCounter()
+    for n, one in enumerate(scores, start=1):
+        counter.add(one)
+        assert counter.n == n
+        assert counter.metrics() == stage_metrics(scores[:n])
+
+
+def test_failures_are_counted_the_most_frequent_first():
+    counter = ScoreCounter()
+    for failure in ("wrong answer", None, "order", "wrong answer", None, None, "missing tag"):
+        counter.add(replace(NOTHING, failure=failure))
+    expected = {"wrong answer": 2, "missing tag": 1, "order": 1}
+    assert list(counter.failures().items()) == list(expected.items())
+
+
+def test_counting_needs_no_scipy():
+    code = "import sys, nblib.evaluation.metrics; sys.exit('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

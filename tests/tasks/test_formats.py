@@ -1,4 +1,4 @@
-"""Both formats: what is strict, which rule breaks first, and linear time."""
+"""XML and HASH in detail; every format: round trips, hostile texts, linear time."""
 
 import time
 from dataclasses import replace
@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nblib.tasks.formats import HASH, SYSTEM_PROMPT, XML, Parsed
+from nblib.tasks.formats import BOXED, FORMATS, HASH, LAST_NUMBER, SYSTEM_PROMPT, XML, Parsed
+from nblib.tasks.scoring import score
 
+EVERY = pytest.mark.parametrize("answer_format", FORMATS.values(), ids=lambda one: one.name)
 GOOD = "<reasoning>\n2 * 9 = 18\n</reasoning>\n<answer>18</answer>"
 STRICT = Parsed(
     strict=True,
@@ -122,38 +124,49 @@ def test_broken_hash_names_the_first_rule_broken(text: str, expected: Parsed):
     assert HASH.parse(text) == expected
 
 
-PIECES = ["<answer>", "</answer>", "<reasoning>", "####", "\n#### ", "<", " ", "\n", "a"]
+def test_formats_are_found_by_name_and_cannot_be_changed():
+    assert dict(FORMATS) == {"xml": XML, "hash": HASH, "boxed": BOXED, "last-number": LAST_NUMBER}
+    assert all(name == one.name for name, one in FORMATS.items())
+    with pytest.raises(TypeError):
+        FORMATS["xml"] = HASH
 
 
-@pytest.mark.parametrize("answer_format", [XML, HASH], ids=lambda one: one.name)
-@pytest.mark.parametrize("piece", PIECES)
-def test_a_megabyte_is_parsed_in_linear_time(answer_format, piece: str):
-    text = piece * (1_000_000 // len(piece))
-    started = time.perf_counter()
-    for hostile in (text, GOOD + text, "<reasoning>" + text, "steps\n#### 1" + text):
-        answer_format.parse(hostile)
-    assert time.perf_counter() - started < 2.0
+PLAIN = st.text(st.characters(exclude_characters="<#\\{}")).filter(str.strip)
+NUMBERS = st.sampled_from(["{:d}", "{:,d}", "${:,d}", "{:d}.50"]).flatmap(
+    lambda form: st.integers(-(10**9), 10**9).map(form.format)
+)
 
 
-PLAIN = st.text(st.characters(exclude_characters="<#")).filter(str.strip)
-
-
-@pytest.mark.parametrize("answer_format", [XML, HASH], ids=lambda one: one.name)
-@given(reasoning=PLAIN, answer=PLAIN.map(lambda text: text.replace("\n", "")))
+@EVERY
+@given(reasoning=PLAIN, answer=NUMBERS)
 def test_what_is_rendered_is_strict_and_reads_back(answer_format, reasoning: str, answer: str):
     parsed = answer_format.parse(answer_format.render(reasoning, answer))
     assert parsed.strict
     assert parsed.failure is None
     assert parsed.reasoning == reasoning.strip()
+    assert parsed.answer.strip() == answer
+
+
+@pytest.mark.parametrize("answer_format", [XML, HASH, BOXED], ids=lambda one: one.name)
+@given(reasoning=PLAIN, answer=PLAIN.map(lambda text: text.replace("\n", "")))
+def test_where_marks_say_so_any_text_is_an_answer(answer_format, reasoning: str, answer: str):
+    parsed = answer_format.parse(answer_format.render(reasoning, answer))
+    assert parsed.strict
+    assert parsed.reasoning == reasoning.strip()
     assert parsed.answer.strip() == answer.strip()
 
 
+PIECES = [
+    *("<answer>", "</answer>", "<reasoning>", "####", "\n#### ", "\\boxed{", "\\boxed", "{", "}"),
+    *("\\", "$", "\\]", "{,}", "\\text{", "<", " ", "\n", "a", "1", "1 ", "1/", "1 1/", "1,", "1."),
+    *("-", "^", "9^{", "1e", ":1", "1%", "\0", "\u202e", "\u0663", "<script>1</script>", "NaN "),
+]
 FRAGMENTS = st.lists(
     st.sampled_from([*PIECES, "</reasoning>", "18"]) | st.text(max_size=5), max_size=12
 ).map("".join)
 
 
-@pytest.mark.parametrize("answer_format", [XML, HASH], ids=lambda one: one.name)
+@EVERY
 @given(text=FRAGMENTS)
 def test_any_text_parses_and_only_strict_has_no_failure(answer_format, text: str):
     parsed = answer_format.parse(text)
@@ -161,8 +174,77 @@ def test_any_text_parses_and_only_strict_has_no_failure(answer_format, text: str
     if parsed.strict:
         assert parsed.tags_in_order
         assert not parsed.preamble
-        assert parsed.reasoning
+        assert parsed.reasoning or answer_format is LAST_NUMBER  # which wants none
         rendered = answer_format.render(parsed.reasoning, parsed.answer)
         again = answer_format.parse(rendered)
         assert again.strict
         assert again.reasoning == parsed.reasoning
+
+
+def seconds_to_score(answer_format, piece: str, size: int) -> float:
+    """Seconds of this thread alone: by the wall clock, a busy machine would fail the test."""
+    text = piece * (size // len(piece))
+    started = time.thread_time()
+    for hostile in (
+        text,
+        answer_format.render("steps", text),
+        GOOD + text,
+        "<reasoning>" + text,
+    ):
+        score(hostile, "18", answer_format=answer_format)
+    return time.thread_time() - started
+
+
+@EVERY
+@pytest.mark.parametrize("piece", PIECES)
+def test_time_is_linear_up_to_a_megabyte(answer_format, piece: str):
+    first = min(seconds_to_score(answer_format, piece, 60_000) for _ in range(2))
+    for times in (4, 16):
+        # Were it quadratic, times**2. The constant and the tries are for caches that others use.
+        limit = 2 * times * first + 0.05
+        size = 60_000 * times
+        assert any(seconds_to_score(answer_format, piece, size) < limit for _ in range(3))
+
+
+NEVER_18 = [
+    "NaN",
+    "inf",
+    "-Infinity",
+    "1e400",
+    "10^400",
+    "1" + "0" * 400,
+    "18e400",
+    "18" * 500_000,
+    "18\0",
+    "\x0718",
+    "1\x088",
+    "\u200f18",
+    "18\u200e",
+    "\u202e81\u202c",
+    "1\u200b8",
+    "\u0661\u0668",  # 18 in Arabic-Indic digits
+    "\uff11\uff18",  # 18 in fullwidth digits
+    "18\u0660",
+    "\N{CIRCLED NUMBER EIGHTEEN}",
+    "<script>alert(1)</script>",
+    "&#49;&#56;",
+    *(mark * 50_000 for mark in ("<answer>", "</answer>", "####", "\\boxed{", "\\boxed{18}")),
+    "<answer><answer>1</answer></answer>",
+    "\\boxed{\\boxed{1}}",
+]
+
+
+@EVERY
+@pytest.mark.parametrize("hostile", NEVER_18, ids=lambda text: ascii(text[:20]))
+def test_a_hostile_completion_never_scores_as_right(answer_format, hostile: str):
+    for text in (hostile, answer_format.render("steps", hostile)):
+        if answer_format is LAST_NUMBER and hostile == "\\boxed{18}" * 50_000:
+            continue  # there the last number is 18
+        assert not score(text, "18", answer_format=answer_format).correct
+
+
+@pytest.mark.parametrize("answer_format", [XML, HASH, BOXED], ids=lambda one: one.name)
+@pytest.mark.parametrize("hostile", ["<b>18</b>", "<script>18</script>", "18<!-- -->", "&nbsp;18"])
+def test_where_marks_say_so_markup_is_no_number(answer_format, hostile: str):
+    one = score(answer_format.render("steps", hostile), "18", answer_format=answer_format)
+    assert (one.format, one.extractable, one.correct) == (True, False, False)

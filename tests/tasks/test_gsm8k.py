@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nblib.sources.rows import Row
-from nblib.tasks.formats import HASH
+from nblib.tasks.formats import FORMATS
 from nblib.tasks.gsm8k import GSM8K, extract_hash_answer, parse_solution
 from nblib.tasks.task import Example, for_format
 
@@ -100,7 +100,7 @@ def test_any_answer_parses_or_is_a_value_error(answer: str):
 
 
 @pytest.mark.skipif(not FOLDER, reason="NBLIB_GSM8K_DIR does not name a folder with GSM8K")
-@pytest.mark.parametrize("answer_format", [GSM8K.answer_format, HASH], ids=lambda one: one.name)
+@pytest.mark.parametrize("answer_format", FORMATS.values(), ids=lambda one: one.name)
 def test_every_gold_answer_is_strict_and_correct(answer_format):
     rows = [
         Row(id=f"gsm8k/{split}/{index}", **json.loads(line))

@@ -212,3 +212,50 @@ def test_what_float_calls_a_number_never_gets_another_value(text: str):
     except ValueError:
         return
     assert value is None or float(value) == expected
+
+
+UNSEEN = [
+    "\0",
+    "\x07",
+    "\x7f",
+    "\u200b",
+    "\u200f",
+    "\u202e",
+    "\ufeff",
+    "\u0663",
+    "\uff15",
+    "½",
+    "²",
+]
+
+
+@given(
+    st.integers(-(10**12), 10**12),
+    st.sampled_from(["{}", "{:,}", "${:,}", "{:,}.50", "{:,} apples"]),
+    st.sampled_from(UNSEEN),
+    st.data(),
+)
+def test_a_character_that_is_not_seen_or_is_no_ascii_digit_spoils_the_number(
+    number: int, form: str, character: str, data: st.DataObject
+):
+    text = form.format(number)
+    digits = [place for place, one in enumerate(text) if one.isdigit()]
+    place = data.draw(st.sampled_from([0, *digits, digits[-1] + 1]))
+    assert parse_number(text) is not None
+    assert parse_number(text[:place] + character + text[place:]) is None
+
+
+@given(
+    st.integers(0, 10**12),
+    st.sampled_from(["", "-", "+", MINUS]),
+    st.sampled_from(["", "$", "€", "£"]),
+    st.sampled_from(["d", ",d"]),
+    st.sampled_from([("", 0), (".", 0), (".0", 0), (".50", Fraction(1, 2))]),
+    st.sampled_from(["", " apples", " km/h.", "\n"]),
+)
+def test_every_way_to_write_a_number_reads_back(whole, sign, currency, grouping, decimals, unit):
+    written, part = decimals
+    if written == "." and unit.strip():
+        written = ""  # "5. km" is not written
+    value = (whole + part) * (-1 if sign in ("-", MINUS) else 1)
+    assert parse_number(f"{sign}{currency}{whole:{grouping}}{written}{unit}") == value

@@ -1,0 +1,240 @@
+"""A file of completions: its rates by hand, the harness' logs, each way to break, its memory."""
+
+import json
+import time
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nblib.evaluation.metrics import RATES, stage_metrics
+from nblib.evaluation.score_file import score_file, score_lines
+from nblib.tasks.formats import FORMATS, HASH, LAST_NUMBER, XML
+from nblib.tasks.scoring import score
+
+
+def xml(answer: str) -> str:
+    return XML.render("2 * 9 = 18", answer)
+
+
+def line(completion: str, reference: str = "18", **more: object) -> dict:
+    return {"reference": reference, "completion": completion, **more}
+
+
+def logged(doc_id: int, completion: str, filter_: str = "strict-match", **changes: object) -> dict:
+    """Return a line as lm-evaluation-harness logs one of GSM8K."""
+    return {
+        "doc_id": doc_id,
+        "doc": {"question": "How much?", "answer": "2 * 9 = <<2*9=18>>18\n#### 18"},
+        "target": "2 * 9 = <<2*9=18>>18\n#### 18",
+        "arguments": {"gen_args_0": {"arg_0": "Question: How much?\nAnswer:", "arg_1": {}}},
+        "resps": [[completion]],
+        "filtered_resps": ["18"],
+        "filter": filter_,
+        "metrics": ["exact_match"],
+        "doc_hash": "5b4d",
+        "exact_match": 1.0,
+        **changes,
+    }
+
+
+def encoded(*records: object) -> list[bytes]:
+    return [json.dumps(record).encode() + b"\n" for record in records]
+
+
+def scored(*records: object, answer_format=XML) -> dict:
+    return score_lines(encoded(*records), name="a.jsonl", answer_format=answer_format)
+
+
+FIVE = (
+    line(xml("18"), id="a"),
+    line("Okay. " + xml("$18.00"), id=2),
+    line(xml("19"), "18"),
+    line(xml("18%")),
+    line("<reasoning>2 * 9", truncated=True),
+)
+
+
+def test_the_rates_of_five_lines(tmp_path):
+    path = tmp_path / "five.jsonl"
+    path.write_bytes(b"".join(encoded(*FIVE)))
+    metrics = score_file(path)
+    assert {name: metrics[name] for name in ("n", *RATES)} == {
+        "n": 5,
+        "format_accuracy": 0.6,
+        "tag_order_accuracy": 0.8,
+        "answer_extractable": 0.6,
+        "answer_accuracy": 0.4,
+        "joint_accuracy": 0.2,
+        "preamble_rate": 0.2,
+        "truncation_rate": 0.2,
+    }
+    assert metrics["joint_accuracy_ci95"] == pytest.approx([0.036, 0.624], abs=5e-4)
+    assert metrics["format"] == "xml"
+    assert list(metrics["failures"].items()) == [
+        ("missing tag", 1),
+        ("text outside", 1),
+        ("unreadable number", 1),
+        ("wrong answer", 1),
+    ]
+    assert json.loads(json.dumps(metrics)) == metrics
+
+
+@given(st.lists(st.sampled_from(FIVE), min_size=1, max_size=40))
+def test_a_file_is_counted_as_a_stage_is(records: list[dict]):
+    records = [{**record, "id": index} for index, record in enumerate(records)]
+    scores = [
+        score(one["completion"], one["reference"], truncated=one.get("truncated", False))
+        for one in records
+    ]
+    metrics = scored(*records)
+    failures = metrics.pop("failures")
+    assert metrics == {**stage_metrics(scores), "format": "xml"}
+    assert failures == {one: sum(s.failure == one for s in scores) for one in failures}
+    assert sum(failures.values()) == sum(not one.joint for one in scores)
+    assert list(failures.values()) == sorted(failures.values(), reverse=True)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_format_is_a_parameter(name: str):
+    completion = FORMATS[name].render("2 * 9 = 18", "18")
+    for other, answer_format in FORMATS.items():
+        metrics = scored(line(completion), answer_format=answer_format)
+        assert metrics["format"] == other
+        assert metrics["joint_accuracy"] == float(other in (name, "last-number"))
+
+
+def test_a_log_of_the_harness_counts_each_document_once():
+    base, right = "2 * 9 = 20\n#### 20", "2 * 9 = 18\n#### 18"
+    records = [
+        logged(doc_id, completion, filter_)
+        for filter_ in ("strict-match", "flexible-extract")
+        for doc_id, completion in enumerate((right, right, base))
+    ]
+    metrics = scored(*records, answer_format=HASH)
+    assert (metrics["n"], metrics["joint_accuracy"]) == (3, 2 / 3)
+    assert metrics["failures"] == {"wrong answer": 1}
+    for record in records:
+        del record["filter"]  # earlier versions do not write it
+    assert scored(*records, answer_format=HASH) == metrics
+
+
+def test_of_a_log_the_first_response_and_the_number_of_the_target_count():
+    records = [
+        logged(0, "", resps=[["so 18", "so 19"]]),
+        logged(1, "so 1,200", target="steps\n#### 1,200"),
+        logged(2, "so -3", target="-3"),
+    ]
+    metrics = scored(*records, answer_format=LAST_NUMBER)
+    assert (metrics["n"], metrics["answer_accuracy"]) == (3, 1.0)
+
+
+EXPECTED = 'expected an object with "reference" and "completion", or one of a sample log'
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (b"{", f"no JSON .*: {EXPECTED}"),
+        (b'{"reference": "18", "completion": "\xff"}', f"no JSON .*utf-8.*: {EXPECTED}"),
+        (b"[" * 100_000, f"no JSON .*: {EXPECTED}"),
+        (b"9" * 5000, f"no JSON .*: {EXPECTED}"),
+        (b'["18", "18"]', rf"\['18', '18'\]: {EXPECTED}"),
+        (b"null", f"None: {EXPECTED}"),
+        (b"{}", rf'no "reference" among \[\]: {EXPECTED}'),
+        (b'{"completion": "18"}', r"""no "reference" among \['completion'\]"""),
+        (b'{"reference": "18", "id": 1}', 'no "completion" among'),
+        (b'{"reference": 18, "completion": "18"}', '"reference" is 18: expected text'),
+        (b'{"reference": "18", "completion": null}', '"completion" is None: expected text'),
+        (b'{"reference": "5%", "completion": "18"}', "unreadable reference '5%'"),
+        (
+            b'{"reference": "1", "completion": "1", "id": [1]}',
+            r'"id" is \[1\]: expected text or a whole number',
+        ),
+        (b'{"reference": "1", "completion": "1", "id": true}', '"id" is True: expected text'),
+        (
+            b'{"reference": "1", "completion": "1", "truncated": "no"}',
+            "\"truncated\" is 'no': expected true or false",
+        ),
+        (json.dumps(logged(1, "18", resps=["18"])).encode(), r"\"resps\" is \['18'\]: expected a"),
+        (json.dumps(logged(1, "18", resps=[])).encode(), r"\"resps\" is \[\]: expected a list"),
+        (
+            json.dumps(logged(1, "18", resps=[[[-0.5, True]]])).encode(),
+            r"\"resps\" is \[\[\[-0.5, True\]\]\]: .* generates text",
+        ),
+        (json.dumps(logged(1, "18", target="so 18")).encode(), "unreadable reference 'so 18'"),
+        (json.dumps(logged(1, "18", target=18)).encode(), '"target" is 18: expected text'),
+        (json.dumps(logged(1.5, "18")).encode(), '"doc_id" is 1.5: expected text or a whole'),
+        (b'{"target": "18", "resps": [["18"]]}', 'no "doc_id" among'),
+    ],
+)
+def test_a_broken_line_is_named_with_what_came_and_what_was_expected(broken: bytes, message: str):
+    with pytest.raises(ValueError, match=f"^a.jsonl:3: {message}"):
+        score_lines([*encoded(FIVE[0]), b" \n", broken], name="a.jsonl")
+
+
+def test_an_error_does_not_repeat_a_whole_megabyte():
+    with pytest.raises(ValueError, match="expected text") as error:
+        scored(line(["x" * 1_000_000]))
+    assert len(str(error.value)) < 400
+
+
+def test_an_id_that_repeats_is_an_error():
+    with pytest.raises(ValueError, match=r"a.jsonl:2: id 'a' repeats: expected one line"):
+        scored(FIVE[0], FIVE[0])
+    assert scored(line(xml("18"), id=1), line(xml("18"), id="1"))["n"] == 2
+    assert scored(line(xml("18")), line(xml("18")))["n"] == 2
+
+
+@pytest.mark.parametrize("changes", [{"resps": [["another"]]}, {"target": "#### 19"}])
+def test_two_logs_in_one_file_are_an_error(changes: dict):
+    with pytest.raises(ValueError, match=r"a.jsonl:2: doc_id 0 repeats with another"):
+        scored(logged(0, "18"), logged(0, "18", "flexible-extract", **changes))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_an_empty_file_is_an_error(content: bytes, tmp_path):
+    path = tmp_path / "empty.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{path}: no line to score: {EXPECTED}"):
+        score_file(path)
+
+
+def test_what_other_programs_write_is_read(tmp_path):
+    path = tmp_path / "windows.jsonl"
+    lines = [json.dumps(line(xml("18 Äpfel\u2028")), ensure_ascii=False), json.dumps(FIVE[0]), ""]
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    assert score_file(path)["n"] == 2
+    assert scored(line("\ud800", id="\ud800"), logged(1, "\ud800"))["n"] == 2
+
+
+def peak_bytes(count: int, record: Callable[[int], dict]) -> int:
+    lines = (encoded(record(index))[0] for index in range(count))
+    tracemalloc.start()
+    try:
+        assert score_lines(lines, name="long")["n"] == count
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "record",
+    [lambda index: line(LONG, id=f"{LONG}{index}"), lambda index: logged(index, LONG)],
+    ids=["lines", "log"],
+)
+def test_of_a_line_no_more_than_hashes_are_kept(record: Callable[[int], dict]):
+    few, many = (peak_bytes(count, record) for count in (50, 300))
+    assert many - few < 250 * 400
+
+
+def test_ten_thousand_lines_take_well_under_five_seconds():
+    lines = encoded(*(line("2 + 2 = 4. " * 40 + xml("18"), id=index) for index in range(10_000)))
+    started = time.thread_time()
+    score_lines(lines, name="many")
+    assert time.thread_time() - started < 5  # 0.2 s on one idle core
