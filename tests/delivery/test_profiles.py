@@ -134,7 +134,7 @@ def test_every_profile_of_grpo_can_be_trained_with(profile):
     settings = grpo_settings(profile)
     names = (
         *("learning_rate", "prompts_per_step", "micro_batch", "num_generations", "probe_every"),
-        *("max_prompt_length", "max_new_tokens", "save_interval"),
+        *("max_prompt_length", "max_new_tokens", "temperature", "save_interval"),
     )
     config = GrpoConfig(
         steps=settings["num_steps"], seed=0, **{name: settings[name] for name in names}
