@@ -220,7 +220,7 @@ if rows.practice:
 # %%
 task = for_format(GSM8K, HASH)
 held_out = task.examples(rows.test)
-decoding = Decoding(max_new_tokens=256, seed=SEED)
+decoding = Decoding(max_new_tokens=320, seed=SEED)
 stage = evaluate(model, tokenizer, task, held_out, decoding, stage="base", mesh=mesh)
 write_jsonl(run.path / "predictions.jsonl", stage.records)
 display(Markdown(stage_table({"base": stage.metrics})))

@@ -55,7 +55,7 @@ _CPU_SFT = {
     "lora_alpha": 64.0,
     "eval_samples": 240,
     "eval_batch": 80,
-    "max_new_tokens": 256,
+    "max_new_tokens": 320,
     "format_target": 0.99,
     "save_interval": "10 steps",
 }
@@ -105,7 +105,7 @@ _CPU_GRPO = {
     "num_generations": 8,
     "micro_batch": 3,  # 7.6 s a step, all 12 at once 12.8 s: less memory to go through
     "max_prompt_length": 208,
-    "max_new_tokens": 256,
+    "max_new_tokens": 320,
     "temperature": 0.5,  # a tiny model at 1 slips in so many digits that no way of working shows
     "learning_rate": 2e-4,
     "lora_rank": -1,  # all weights: for a model so small adapters cost more than they save
@@ -161,7 +161,7 @@ _CPU_EVAL = {
     "levels": (),
     "eval_samples": 1319,  # as many as GSM8K's test split has
     "eval_batch": 128,
-    "max_new_tokens": 256,
+    "max_new_tokens": 320,
     "shots": 3,
     "samples_per_question": 1,
     "forgetting_samples": 200,

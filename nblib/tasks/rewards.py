@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from itertools import pairwise
 
 from nblib.tasks.numbers import parse_number
 from nblib.tasks.scoring import Score
@@ -33,6 +34,7 @@ HAND_WRITTEN = (
 
 _SHOWN = 80  # characters of a completion in a table
 _MAX_OPERATIONS = 16  # in one sum, so that a hostile completion costs no time
+_MAX_PARTS = 8  # after equals signs
 _SIGN = "[-+\N{MINUS SIGN}]?"
 _DIGITS = r"(?:[0-9]++(?:,[0-9]++)*+(?:\.[0-9]++)?+|\.[0-9]++)"
 _NUMBER = f"{_SIGN}[$€£]?{_SIGN}{_DIGITS}"
@@ -44,9 +46,11 @@ _OPERATOR = "(?:[-+*/×÷–\N{MINUS SIGN}]|x(?! *[-+\N{MINUS SIGN}]))"
 _ARITHMETIC = re.compile(
     "(?:[-0-9$€£+*/×÷–\N{MINUS SIGN}=()%^ ]|[.,](?=[0-9])|(?<![^\\W\\d_])x(?![^\\W\\d_]))+"
 )
+_OPERATIONS = f"(?: *+{_OPERATOR} *+{_NUMBER})"
 _SUM = re.compile(
-    rf" *+\(? *+(?P<left>{_NUMBER}(?: *+{_OPERATOR} *+{_NUMBER}){{1,{_MAX_OPERATIONS}}})"
-    rf" *+= *+(?P<right>{_NUMBER}) *+\)? *+"
+    rf" *+\(? *+(?P<parts>{_NUMBER}{_OPERATIONS}{{1,{_MAX_OPERATIONS}}}"
+    rf"(?: *+= *+{_NUMBER}{_OPERATIONS}{{0,{_MAX_OPERATIONS}}}){{1,{_MAX_PARTS}}})"
+    r" *+\)? *+"
 )
 _OPERATION = re.compile(rf" *+(?P<operator>{_OPERATOR}) *+(?P<number>{_NUMBER})")
 
@@ -192,25 +196,31 @@ def _shown(completion: str) -> str:
 def _right_sums(text: str) -> float:
     """Share of the sums "a + b = c" in the text that are exactly right; 0 where there is none.
 
-    Chains ("2 + 3 * 4 = 14") count, products before sums. Not counted is what cannot be read
-    surely: inner brackets, percentages, powers, two equals signs, words between the numbers.
-    A rounded result is not right; nor is a division by zero or a misplaced comma.
+    Products go before sums. A sum that is worked out, "47 + 38 = 70 + 15 = 85", is one for each
+    equals sign. Not counted is what cannot be read surely: inner brackets, percentages, powers, a
+    sum that does not end in a number, words between the numbers. A rounded result is not right;
+    nor is a division by zero or a misplaced comma.
     """
-    sums = [
-        found
+    verdicts = [
+        _is_right(left, right)
         for run in _ARITHMETIC.finditer(text)
         # "y+3+4=9": the first number is not the first one
         if not (run[0][0] != " " and text[: run.start()][-1:].isalnum())
         and (found := _SUM.fullmatch(run[0]))
+        for left, right in _equalities(found["parts"])
     ]
-    if not sums:
-        return 0.0
-    return sum(_is_right(one["left"], one["right"]) for one in sums) / len(sums)
+    return sum(verdicts) / len(verdicts) if verdicts else 0.0
+
+
+def _equalities(parts: str) -> list[tuple[str, str]]:
+    """Return both sides of every equals sign; none where the last side is a sum itself."""
+    sides = [side.strip() for side in parts.split("=")]
+    return list(pairwise(sides)) if re.fullmatch(_NUMBER, sides[-1]) else []
 
 
 def _is_right(left: str, right: str) -> bool:
-    value, result = _value(left), parse_number(right)
-    return value is not None and value == result
+    value = _value(left)
+    return value is not None and value == _value(right)
 
 
 def _value(expression: str) -> Fraction | None:
