@@ -17,7 +17,7 @@
 # |---|---|
 # | **Goal** | the gain of the last stage over each earlier one, with its interval |
 # | **Hardware** | a laptop's CPU (embedded model), or a Kaggle TPU v5e-8 (Gemma 3 1B) |
-# | **Minutes** | CPU, 1,319 built-in problems, five stages: 3 |
+# | **Minutes** | CPU, 1,319 built-in problems, five stages: under 6 |
 # | **Inputs** | the exports of v1 and v2: local runs, attached Kaggle outputs, or folders |
 # | **Outputs** | `runs/eval/<run>/`: `comparison_metrics.json`, predictions, failures, a report |
 # | **Next** | the samples say what to train next |
