@@ -50,6 +50,7 @@ from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import for_format
 from nblib.tokens.batches import batch_stream, drop_too_long, examples_sha256, length_summary
 from nblib.tokens.corpus import corpus_texts, encode_documents, foundation_documents
+from nblib.tokens.packing import pack
 from nblib.tokens.tokenizer import tokenizer_seal, train_tokenizer
 from nblib.training.sft import SftConfig, train
 
@@ -67,6 +68,7 @@ DIFFICULTY_FILTER = []  # levels to train on, for example [1, 2]
 NUM_SAMPLES = 0  # built-in training problems
 NUM_EPOCHS = 0
 MAX_LENGTH = 0  # tokens; longer texts are counted and left out, never cut
+PACKING = ""  # on, off: several texts a row, for less padding
 BATCH_TOKENS = 0  # tokens a batch, padding included
 GRADIENT_ACCUMULATION = 1  # batches a step
 LEARNING_RATE = 0.0
@@ -88,6 +90,7 @@ settings = foundation_settings(
     num_samples=NUM_SAMPLES,
     num_epochs=NUM_EPOCHS,
     max_length=MAX_LENGTH,
+    packing=PACKING,
     batch_tokens=BATCH_TOKENS,
     learning_rate=LEARNING_RATE,
     eval_samples=EVAL_SAMPLES,
@@ -158,8 +161,10 @@ print(f"{parameter_count(model):,} parameters in {config.num_layers} layers")
 
 # %%
 batching = {"tokens_per_batch": settings["batch_tokens"], "row_multiple": mesh.shape["fsdp"]}
-batches = batch_stream(examples, epochs=settings["num_epochs"], seed=SEED, **batching)
-val_batches = batch_stream(val_examples, epochs=1, seed=SEED, shuffle=False, **batching)
+packing = {"packing": settings["packing"], "max_length": settings["max_length"], "seed": SEED}
+packed, val_packed = pack(examples, **packing), pack(val_examples, **packing)
+batches = batch_stream(packed, epochs=settings["num_epochs"], seed=SEED, **batching)
+val_batches = batch_stream(val_packed, epochs=1, seed=SEED, shuffle=False, **batching)
 sft_config = SftConfig(
     learning_rate=settings["learning_rate"],
     weight_decay=0.05,
@@ -200,7 +205,7 @@ if rows.practice:
     batching["tokens_per_batch"] //= 2
     train(
         model,
-        batch_stream(practice, epochs=1, seed=SEED + 1, **batching),
+        batch_stream(pack(practice, **packing), epochs=1, seed=SEED + 1, **batching),
         replace(sft_config, learning_rate=0.25 * settings["learning_rate"]),
         folder=run.checkpoints / "practice",
         metrics_path=run.path / "metrics_practice.jsonl",

@@ -18,6 +18,7 @@ _CPU_FOUNDATION = {
     "practice_levels": (),
     "long_hand": 0.0,
     "max_length": 192,
+    "packing": "off",  # on a CPU attention over whole rows costs more than padding
     "batch_tokens": 2048,
     "learning_rate": 1e-2,
     "eval_samples": 200,
@@ -49,6 +50,7 @@ _CPU_SFT = {
     "num_samples": 1700,
     "num_epochs": 1,
     "max_length": 384,
+    "packing": "off",
     "batch_tokens": 2048,
     "learning_rate": 2e-3,
     "lora_rank": 64,
@@ -68,6 +70,7 @@ _ACCELERATOR_SFT = {
     "num_samples": -1,
     "num_epochs": 1,
     "max_length": 1024,
+    "packing": "on",
     "batch_tokens": 8192,
     "learning_rate": 1e-4,
     "lora_rank": 64,

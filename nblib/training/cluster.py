@@ -21,6 +21,7 @@ from nblib.tokens.tokenizer import END_OF_TURN
 from nblib.training.checkpoints import checkpointing_options
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.optimizers import build_optimizer
+from nblib.training.policy_loss import grpo_loss
 from nblib.training.rollouts import PolicyRollout, RolloutClock
 
 
@@ -79,7 +80,10 @@ def build_cluster(
 def build_learner(
     cluster: RLCluster, config: GrpoConfig, reward: Callable[..., Any]
 ) -> GRPOLearner:
-    """Return the learner of the chosen loss, with all its figures logged."""
+    """Return the learner of the chosen loss, with all its figures logged.
+
+    The loss is ours in place of Tunix's, which holds the logits of all positions.
+    """
     settings: dict[str, Any] = {
         "num_generations": config.num_generations,
         "num_iterations": config.num_iterations,
@@ -92,6 +96,16 @@ def build_learner(
     else:
         algorithm = GRPOConfig(loss_algo=config.loss, **settings)
     learner = GRPOLearner(rl_cluster=cluster, reward_fns=[reward], algo_config=algorithm)
+    cluster.actor_trainer.with_loss_fn(
+        lambda model, train_example, algo_config: grpo_loss(
+            model,
+            train_example,
+            algo_config,
+            pad_id=cluster.rollout.pad_id(),
+            remat=config.remat,
+        ),
+        has_aux=True,
+    )
     cluster.actor_trainer.with_rl_metrics_to_log(
         {name: np.mean for name in ("kl", "entropy", "pg_clipfrac")}
     )

@@ -28,6 +28,7 @@ class GrpoConfig:
     epsilon: float = 0.2  # Tunix's default
     temperature: float = 1.0
     micro_batch: int = 0  # prompts a forward pass; 0: all of the step
+    remat: bool = False  # keep layers' inputs only: a fraction of the memory, a third more work
     cache_size: int = 0  # of the sampler, in tokens; 0: prompt + completion
     optimizer: str = "adamw"
     weight_decay: float = 0.0  # it would move weights even where no group has an advantage

@@ -27,6 +27,7 @@ from nblib.training.checkpoints import (
     seal_checkpoints,
     unsealed_steps,
 )
+from nblib.training.compilations import CompilationCounter
 from nblib.training.loss import model_inputs, next_token_loss
 from nblib.training.optimizers import build_optimizer, learning_rate_schedule
 from nblib.training.session import Session, Trained, forget_metrics_after
@@ -45,6 +46,7 @@ class SftConfig:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     accumulation: int = 1  # batches a step
+    remat: bool = False  # keep layers' inputs only: a fraction of the memory, a third more work
     evaluations: int = 8  # of the validation loss, spread over the run
     save_interval: str = "30 min"
 
@@ -84,7 +86,8 @@ def train(
         config: how to train.
         folder: the run's checkpoints.
         metrics_path: one record a step: step, loss, learning_rate, grad_norm, tokens (without
-            padding), seconds, tokens_per_second; and step, val_loss after each evaluation.
+            padding), seconds, waiting_seconds (for the batches), tokens_per_second, compilations
+            (programs built); and step, val_loss after each evaluation.
         identity: what must agree for a checkpoint to be continued.
         mesh: the devices.
         val_batches: evaluated before the first step and `evaluations` times on the way.
@@ -129,7 +132,9 @@ def train(
                 metrics_logging_options=None,  # anything else would call wandb.init
             ),
         )
-        trainer = trainer.with_gen_model_input_fn(model_inputs).with_loss_fn(next_token_loss)
+        trainer = trainer.with_gen_model_input_fn(
+            lambda batch: {**model_inputs(batch), "remat": config.remat}
+        ).with_loss_fn(next_token_loss)
         trainer.with_training_hooks(watch)
         with Session(deadline_s) as session:
             stream = watch.watched(batches[: planned * config.accumulation], session)
@@ -152,9 +157,14 @@ class _Watch(hooks.TrainingHooks):
         resumed_at: int,
     ) -> None:
         self._folder, self._metrics_path = folder, metrics_path
-        self._schedule, self._planned, self._accumulation = schedule, planned, accumulation
+        self._planned, self._accumulation = planned, accumulation
+        # All at once, before the first step: a rate a step would compile in the second one.
+        self._rates = np.asarray(jax.vmap(schedule)(np.arange(planned)))
         self._resumed_at = resumed_at
         self._tokens: list[int] = []  # of each batch handed out, counted without padding
+        self._waited: list[float] = []  # for each batch handed out, in seconds
+        self._programs = CompilationCounter()
+        self._programs_before: dict[int, int] = {}  # by batch
         self._eval_began: float | None = None
         self._evaluating_s = 0.0
         self._last_step_s = self._last_print_s = 0.0
@@ -167,11 +177,14 @@ class _Watch(hooks.TrainingHooks):
         It never ends within a step: the gradients gathered so far would be saved, and gathered
         once more by the run that goes on.
         """
+        began = time.perf_counter()
         for index, batch in enumerate(batches):
             if index % self._accumulation == 0 and session.over:
                 return
+            self._waited.append(time.perf_counter() - began)
             self._tokens.append(int(np.count_nonzero(batch.input_tokens != PAD_ID)))
             yield batch
+            began = time.perf_counter()
 
     def on_train_start(self, train_ctx: PeftTrainer) -> None:
         self._last_step_s = self._last_print_s = self._clock()
@@ -181,22 +194,26 @@ class _Watch(hooks.TrainingHooks):
             # Tunix logs one step behind. A run killed after the seal would lack the record.
             train_ctx._write_train_metrics()
             seal_checkpoints(self._folder)
+        self._programs_before[train_ctx.iter_steps] = self._programs.count
 
     def on_train_step_end(self, train_ctx: PeftTrainer, train_step: int, train_loss: float) -> None:
         now = self._clock()  # the step has ended: its loss is a number here
         seconds = now - self._last_step_s
-        first = (train_step - 1) * self._accumulation
-        tokens = sum(self._tokens[first : first + self._accumulation])
+        first, after = (step * self._accumulation for step in (train_step - 1, train_step))
+        tokens = sum(self._tokens[first:after])
+        programs = self._programs_before.get(after, self._programs.count)
         append_jsonl(
             self._metrics_path,
             {
                 "step": train_step,
                 "loss": float(train_loss),
-                "learning_rate": float(self._schedule(train_step - 1)),
+                "learning_rate": float(self._rates[train_step - 1]),
                 "grad_norm": _newest(train_ctx, "grad_norm", "train"),
                 "tokens": tokens,
                 "seconds": seconds,
+                "waiting_seconds": sum(self._waited[first:after]),
                 "tokens_per_second": tokens / seconds,
+                "compilations": programs - self._programs_before[first],
             },
         )
         self._last_step_s = now

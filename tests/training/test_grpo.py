@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from nblib.models.hidden import hidden_states
 from nblib.models.lora import LORA_PARAMETER, get_lora_model
 from nblib.models.names import EMBEDDED, get_gemma_ref_model
 from nblib.runs import read_jsonl
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
+from nblib.training import policy_loss
 from nblib.training.checkpoints import ForeignCheckpoint
 from nblib.training.grpo import train_grpo
 from nblib.training.grpo_config import GrpoConfig
@@ -152,6 +154,24 @@ def test_a_record_a_step_and_every_completion_kept(run, tmp_path):
             members = [one for one in drawn if one["group"] == group]
             assert len({one["id"] for one in members}) == 1
             assert sum(one["advantage"] for one in members) == pytest.approx(0, abs=1e-3)
+
+
+def test_remat_learns_the_same_and_leaves_the_sampler_able_to_write(run, tmp_path, monkeypatch):
+    asked = []
+
+    def recorded(*inputs, remat):
+        asked.append(remat)
+        return hidden_states(*inputs, remat=remat)
+
+    monkeypatch.setattr(policy_loss, "hidden_states", recorded)
+    records = []
+    for remat in (False, True):
+        run(replace(CONFIG, remat=remat), folder=tmp_path / str(remat))
+        records.append(steps_of(tmp_path / str(remat)))
+    assert set(asked[: len(asked) // 2]) == {False} and asked[-1] is True
+    for one, other in zip(*records, strict=True):
+        for name in ("loss", "grad_norm", "entropy"):
+            assert one[name] == pytest.approx(other[name], rel=1e-3, abs=1e-5), name
 
 
 def test_nothing_is_compiled_after_the_first_step(run, tmp_path):

@@ -3,6 +3,7 @@ import os
 import shutil
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -11,9 +12,10 @@ import pytest
 from flax import nnx
 from tunix.sft.peft_trainer import TrainingInput
 
+from nblib.models.hidden import hidden_states
 from nblib.models.lora import LORA_PARAMETER, get_lora_model
 from nblib.runs import read_jsonl
-from nblib.training import session, sft
+from nblib.training import loss, session, sft
 from nblib.training.checkpoints import ForeignCheckpoint
 from nblib.training.loss import model_inputs, next_token_loss
 from nblib.training.session import Trained, TrainingStopped
@@ -128,6 +130,52 @@ def test_one_record_a_step_with_all_keys(whole):
     ]
     assert [record["tokens"] for record in steps] == expected
     assert steps_of(folder, "val_loss") == [0, 2, 4, 6]
+
+
+def test_nothing_is_compiled_after_the_first_step(whole):
+    folder, _, _ = whole
+    steps = [record for record in read_jsonl(folder / "metrics.jsonl") if "loss" in record]
+    compiled = [record["compilations"] for record in steps]
+    assert compiled[0] > 0
+    assert compiled[1:] == [0] * (STEPS - 1), compiled
+
+
+def test_the_batches_are_not_waited_for(whole):
+    folder, _, _ = whole
+    steps = [record for record in read_jsonl(folder / "metrics.jsonl") if "loss" in record]
+    waited, seconds = (sum(r[key] for r in steps) for key in ("waiting_seconds", "seconds"))
+    assert 0 < waited < 0.05 * seconds
+
+
+def test_the_optimizers_memory_is_reused_by_the_next_step(run, tmp_path, monkeypatch):
+    moments = []
+    started = sft._Watch.on_train_step_start
+
+    def watched(self, trainer):
+        moments.append(jax.tree.leaves(nnx.state(trainer.optimizer, nnx.OptState)))
+        started(self, trainer)
+
+    monkeypatch.setattr(sft._Watch, "on_train_step_start", watched)
+    run(tmp_path, BATCHES[:4], val_batches=())
+    *before, _ = moments
+    assert len(before) == 3 and all(leaf.is_deleted() for leaves in before for leaf in leaves)
+
+
+def test_remat_learns_the_same(run, whole, tmp_path, monkeypatch):
+    asked = []
+
+    def recorded(*inputs, remat):
+        asked.append(remat)
+        return hidden_states(*inputs, remat=remat)
+
+    monkeypatch.setattr(loss, "hidden_states", recorded)
+    run(tmp_path, config=replace(CONFIG, remat=True))
+    assert set(asked) == {True}
+    ours, expected = (
+        [r["loss"] for r in read_jsonl(folder / "metrics.jsonl") if "loss" in r]
+        for folder in (tmp_path, whole[0])
+    )
+    assert ours == pytest.approx(expected, abs=1e-4)
 
 
 def test_first_losses_are_those_of_the_untrained_model(whole, new_model, mesh):

@@ -1,0 +1,45 @@
+"""The hidden states that the unembedding reads, and remat: what a lean training needs of a model.
+
+Tunix's Gemma 3 answers with the logits `[B, T, V]` of all positions, which for Gemma's vocabulary
+of 262,144 are most of a step's memory. From the hidden states they can be had a few at a time.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+from tunix.models.gemma3.model import Gemma3, RematConfig
+
+
+def hidden_states(
+    model: Gemma3,
+    tokens: Int[Array, "B T"],
+    positions: Int[Array, "B T"],
+    attention_mask: Bool[Array, "B T T"],
+    *,
+    remat: bool = False,
+) -> Float[Array, "B T D"]:
+    """Return the states after the final norm; `model.embedder.decode` makes logits of them.
+
+    The whole model is called, as adapters act only within its call: layers called one by one would
+    silently be the base's. Its own logits are computed and read by nobody, so that a compiled
+    program does not hold them. With `remat` the backward pass keeps only what goes from layer to
+    layer and computes the rest once more.
+    """
+    forward = nnx.capture(model, nnx.Intermediate)
+    with _recomputed_layers(model, remat):
+        _, sown = forward(tokens, positions, None, attention_mask, output_hidden_states=True)
+    (hidden,) = sown["all_hidden_states"]  # Tunix's name; it sows the last ones only
+    return hidden
+
+
+@contextmanager
+def _recomputed_layers(model: Gemma3, remat: bool) -> Iterator[None]:
+    """Set the model's remat for one call: Tunix's sampler cannot run a model that has it set."""
+    before = model.config.remat_config
+    model.config.remat_config = RematConfig.DECODER if remat else before
+    try:
+        yield
+    finally:
+        model.config.remat_config = before

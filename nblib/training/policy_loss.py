@@ -1,0 +1,111 @@
+"""GRPO's loss without the full logits: Tunix's figures, from completions scored chunk by chunk.
+
+Tunix's own loss holds the logits of prompt and completion, their log-softmax and their softmax,
+each `[B, T, V]`. Here the prompt has no logits at all and the completion's exist a chunk at a time;
+ratios, clipping, KL and means are Tunix's, in value and gradient.
+GRPO: https://arxiv.org/abs/2402.03300. GSPO: https://arxiv.org/abs/2507.18071
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+from tunix.models.gemma3.model import Gemma3
+from tunix.rl import common
+from tunix.rl.grpo.grpo_learner import GRPOConfig, TrainExample
+
+from nblib.models.hidden import hidden_states
+from nblib.training.unembedding import CHUNK_POSITIONS, entropy, label_log_probs, score_positions
+
+_LOG_RATIO_LIMIT, _GSPO_LIMIT = 20.0, 10.0  # Tunix's
+
+
+def completion_scores(
+    model: Gemma3,
+    prompt_ids: Int[Array, "B P"],
+    completion_ids: Int[Array, "B C"],
+    *,
+    pad_id: int,
+    temperature: float = 1.0,
+    remat: bool = False,
+    chunk_positions: int = CHUNK_POSITIONS,
+) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
+    """Return log-probability and entropy at each token of the completions, in nats.
+
+    Prompts are padded on the left, completions on the right. The entropy carries no gradient: it
+    is watched, not trained. `remat`: see `hidden_states`; `chunk_positions`: `score_positions`.
+    """
+    tokens, positions, attention_mask, _ = common.process_ids(
+        prompt_ids, completion_ids, pad_id, eos_id=0
+    )
+    hidden = hidden_states(model, tokens, positions, attention_mask, remat=remat)
+    before = prompt_ids.shape[1] - 1  # the last prompt token predicts the first completion token
+
+    def score(logits: Array, labels: Array) -> tuple[Array, Array]:
+        logits = logits.astype(jnp.float32) / temperature
+        return label_log_probs(logits, labels), entropy(jax.lax.stop_gradient(logits))
+
+    return score_positions(
+        score,
+        model.embedder.decode,
+        hidden[:, before:-1],
+        completion_ids,
+        chunk_positions=chunk_positions,
+    )
+
+
+def grpo_loss(
+    model: Gemma3,
+    train_example: TrainExample,
+    algo_config: GRPOConfig,
+    *,
+    pad_id: int,
+    remat: bool = False,
+    chunk_positions: int = CHUNK_POSITIONS,
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Return the loss of "grpo", "dr-grpo" or "gspo-token", and the figures that are logged."""
+    mask = train_example.completion_mask
+    log_probs, entropies = completion_scores(
+        model,
+        train_example.prompt_ids,
+        train_example.completion_ids,
+        pad_id=pad_id,
+        temperature=algo_config.temperature,
+        remat=remat,
+        chunk_positions=chunk_positions,
+    )
+    old = train_example.old_per_token_logps
+    log_ratio = _log_ratio(
+        log_probs, jax.lax.stop_gradient(log_probs) if old is None else old, mask, algo_config
+    )
+    ratio, epsilon = jnp.exp(log_ratio), algo_config.epsilon
+    advantages = train_example.advantages.astype(jnp.float32)[:, None]
+    free = -advantages * ratio
+    clipped = -advantages * jnp.clip(ratio, 1 - epsilon, 1 + epsilon)
+
+    def mean(values: Array) -> Array:
+        return common.aggregate_loss(values, mask, algo_config.loss_agg_mode)
+
+    loss = mean(jnp.maximum(free, clipped))
+    kl = jnp.zeros_like(log_probs)
+    if train_example.ref_per_token_logps is not None:
+        kl = common.compute_kl_divergence(
+            log_probs, train_example.ref_per_token_logps, algo_config.kl_loss_mode
+        )
+        loss += algo_config.beta * mean(kl)
+    tokens = jnp.maximum(mask.sum(), 1)
+    figures = {
+        "kl": (kl * mask).sum() / tokens,
+        "entropy": mean(entropies),
+        "pg_clipfrac": ((clipped > free) * mask).sum() / tokens,
+    }
+    return loss, figures
+
+
+def _log_ratio(log_probs: Array, old: Array, mask: Array, algo_config: GRPOConfig) -> Array:
+    """Return the log of new over old probability: of each token, or for GSPO of the completion."""
+    log_ratio = jnp.clip(log_probs - old, -_LOG_RATIO_LIMIT, _LOG_RATIO_LIMIT)
+    if algo_config.loss_algo != "gspo-token":
+        return log_ratio
+    whole = (log_ratio * mask).sum(-1) / jnp.maximum(mask.sum(-1), 1)
+    log_ratio = log_probs - jax.lax.stop_gradient(log_probs - whole[:, None])
+    return jnp.minimum(log_ratio, _GSPO_LIMIT)

@@ -1,0 +1,115 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tunix.rl.algo_core import grpo_loss_fn
+from tunix.rl.common import compute_per_token_logps
+from tunix.rl.grpo.drgrpo_learner import DrGRPOConfig
+from tunix.rl.grpo.grpo_learner import GRPOConfig, TrainExample
+
+from nblib.training.policy_loss import completion_scores, grpo_loss
+
+PROMPT, COMPLETION, VOCABULARY = 6, 9, 544
+FIGURES = ("kl", "entropy", "pg_clipfrac")
+
+
+def example_of(rows, *, old=False, reference=False, completion=COMPLETION):
+    """Prompts padded on the left, completions on the right, one of them empty."""
+    rng = np.random.default_rng(0)
+    prompts = rng.integers(4, VOCABULARY, (rows, PROMPT))
+    completions = rng.integers(4, VOCABULARY, (rows, completion))
+    prompts[0, :3] = 0
+    completions[1, 4:] = 0
+    completions[2] = 0
+    # Near the untrained model's log-probabilities of about -6: some ratios are clipped.
+    noise = [rng.normal(-6.3, 1.0, (rows, completion)).astype(np.float32) for _ in range(2)]
+    return TrainExample(
+        prompt_ids=jnp.asarray(prompts),
+        prompt_mask=jnp.asarray(prompts != 0),
+        completion_ids=jnp.asarray(completions),
+        completion_mask=jnp.asarray(completions != 0),
+        advantages=jnp.asarray(rng.normal(size=rows), jnp.float32),
+        old_per_token_logps=jnp.asarray(noise[0]) if old else None,
+        ref_per_token_logps=jnp.asarray(noise[1]) if reference else None,
+    )
+
+
+def configured(config, temperature=1.0):
+    config.temperature = temperature  # Tunix's learner sets it from the rollout's
+    return config
+
+
+@pytest.fixture(scope="module")
+def policy(new_model):
+    return new_model(seed=3, num_layers=1)
+
+
+@pytest.mark.parametrize(
+    ("config", "given"),
+    [
+        (configured(GRPOConfig(beta=0.0)), {}),
+        (configured(GRPOConfig(beta=0.0), temperature=0.7), {"old": True}),
+        (configured(GRPOConfig(beta=0.3, kl_loss_mode="low_var_kl")), {"reference": True}),
+        (configured(DrGRPOConfig(beta=0.3, kl_loss_mode="mse_kl", epsilon=0.4)),
+         {"old": True, "reference": True}),
+        (configured(GRPOConfig(beta=0.3, kl_loss_mode="kl", loss_algo="gspo-token")),
+         {"old": True, "reference": True}),
+    ],
+)  # fmt: skip
+def test_equals_tunix_own_loss_figures_and_gradient(policy, config, given):
+    example = example_of(4, **given)
+
+    def ours(model):
+        return grpo_loss(model, example, config, pad_id=0, chunk_positions=10)
+
+    def theirs(model):
+        return grpo_loss_fn(model, example, config, pad_id=0, eos_id=1)
+
+    both = nnx.jit(
+        lambda model: [nnx.value_and_grad(f, has_aux=True)(model) for f in (ours, theirs)]
+    )
+    ((loss, figures), gradients), ((expected, their_figures), their_gradients) = both(policy)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
+    assert set(figures) == set(FIGURES)
+    for name in FIGURES:
+        assert float(figures[name]) == pytest.approx(float(their_figures[name]), rel=1e-4), name
+    if "old" in given:
+        assert 0 < float(figures["pg_clipfrac"]) < 1
+    leaves = [jax.tree.leaves(tree) for tree in (gradients, their_gradients)]
+    assert max(np.abs(leaf).max() for leaf in leaves[1]) > 1e-3
+    for leaf, their_leaf in zip(*leaves, strict=True):
+        np.testing.assert_allclose(leaf, their_leaf, rtol=1e-4, atol=1e-6)
+
+
+def test_scores_are_those_of_tunix(policy):
+    example = example_of(3)
+    arguments = (example.prompt_ids, example.completion_ids)
+    log_probs, entropies = nnx.jit(completion_scores, static_argnames=("pad_id", "temperature"))(
+        policy, *arguments, pad_id=0, temperature=0.5
+    )
+    expected, logits = compute_per_token_logps(
+        *nnx.split(policy), *arguments, pad_id=0, eos_id=1, return_logits=True, temperature=0.5
+    )
+    np.testing.assert_allclose(log_probs, expected, atol=1e-5)
+    log_distribution = jax.nn.log_softmax(logits)
+    by_hand = -(jnp.exp(log_distribution) * log_distribution).sum(-1)
+    np.testing.assert_allclose(entropies, by_hand, atol=1e-5)
+
+
+def test_no_step_holds_the_logits_of_all_completions(policy):
+    example = example_of(64, completion=122)
+
+    def largest_array(loss):
+        step = nnx.jit(nnx.value_and_grad(loss, has_aux=True))
+        program = step.lower(policy).compile().as_text()
+        shapes = re.findall(r"f32\[([\d,]+)\]", program)
+        return max(np.prod([int(size) for size in shape.split(",")]) for shape in shapes)
+
+    config = configured(GRPOConfig(beta=0.0))
+    theirs = largest_array(lambda model: grpo_loss_fn(model, example, config, 0, 1))
+    ours = largest_array(lambda model: grpo_loss(model, example, config, pad_id=0))
+    assert theirs >= 64 * 122 * VOCABULARY
+    assert ours < 0.6 * 64 * 122 * VOCABULARY
