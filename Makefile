@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run suite bench test foundation lint format sync check clean
+.PHONY: help run suite bench test parity foundation lint format sync check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-12s%s\n", $$1, $$2}'
@@ -29,6 +29,10 @@ bench: $(READY)  ## speed against the stock way, as ratios measured in one run
 
 test: $(READY)  ## all tests
 	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+
+parity: $(READY)  ## exports and adapters read by transformers and peft, which it installs with torch
+	$(PY) -m pip install -q --no-build-isolation -e '.[parity]'
+	$(PY) -m pytest -q tests/models/test_with_transformers.py
 
 foundation: $(READY)  ## make an embedded model anew, quick recipe (v0)
 	$(PY) -m nblib run v0_foundation

@@ -19,7 +19,7 @@
 # | **Hardware** | a laptop's CPU (embedded model), or a Kaggle TPU v5e-8 (Gemma 3 1B) |
 # | **Minutes** | CPU, built-in problems: 4; CPU, `-p DATA gsm8k`: under 20 |
 # | **Inputs** | nothing (embedded model), or a model by name or folder; GSM8K by name |
-# | **Outputs** | `runs/v1_sft_format/<run>/`: `export/` for v2, predictions, metrics, a report |
+# | **Outputs** | `runs/v1_sft_format/<run>/`: `export/` for v2, `adapters/`, a report |
 # | **Next** | `v2_grpo` improves the answers |
 
 # %% [markdown]
@@ -35,16 +35,19 @@ from nblib.delivery.place import where_am_i
 from nblib.delivery.profiles import sft_settings
 from nblib.evaluation.evaluate import evaluate_stages
 from nblib.evaluation.generate import Decoding
+from nblib.evaluation.model_card import write_model_card
 from nblib.evaluation.plots import figure_png, plot_levels, plot_stages, plot_training
 from nblib.evaluation.report import write_report
 from nblib.evaluation.samples import pick_samples
 from nblib.evaluation.sft import sft_lead, sft_verdicts, truncation_warnings
 from nblib.evaluation.tables import stage_table
 from nblib.evaluation.verdicts import verdict_table
-from nblib.models.gemma3 import parameter_count, save_model
+from nblib.models.adapters import save_adapters
+from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
 from nblib.models.mesh import device_mesh
 from nblib.models.names import get_gemma_ref_model
+from nblib.models.parity import PROMPTS, export_model
 from nblib.runs import finish_run, read_jsonl, start_run, write_jsonl, write_manifest
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import filter_levels, sample_rows, split_validation
@@ -59,6 +62,7 @@ from nblib.tokens.batches import (
     length_summary,
     show_loss_mask,
 )
+from nblib.tokens.chat import task_prompts
 from nblib.tokens.packing import pack
 from nblib.tokens.tokenizer import tokenizer_seal
 from nblib.training.sft import SftConfig, train
@@ -246,7 +250,8 @@ display(Image(figure_png(loss_figure)))
 
 # %% [markdown]
 # ## Export
-# Adapters merged in fp32 into a plain Gemma 3 folder, which v2 and other tools load.
+# Adapters merged in fp32 into a plain Gemma 3 folder, which v2 and other tools load. It is loaded
+# again, from nothing, and gets its name only if it answers as the model in memory does.
 
 # %%
 tuned = base.with_model(merge_lora(model, **lora), name="tuned")
@@ -254,11 +259,25 @@ manifest = {
     "notebook": "v1_sft_format",  # by this v2 finds it among a host's inputs
     "command": "python -m nblib run v1_sft_format",
     "parameters": parameters,
-    "base": {"name": base.name, "sha256": base.sha256},
+    "base": base.described,
     "data": {"origin": data.origin, "sha256": dict(data.sha256)},
     "steps": trained.steps,
 }
-save_model(tuned.model, tuned.tokenizer, run.export, manifest=manifest)
+proof = export_model(
+    tuned.model,
+    tuned.tokenizer,
+    run.export,
+    manifest=manifest,
+    prompts=task_prompts(GSM8K, asked[:PROMPTS]),
+    mesh=mesh,
+)
+print(*proof, sep="\n")
+
+# %% [markdown]
+# Beside it the adapters alone, as `peft` takes them: small, and of use only over this very base.
+
+# %%
+save_adapters(model, base.tokenizer, run.path / "adapters", manifest=manifest, **lora)
 write_manifest(run, hashes=hashes, devices=where_am_i().devices)
 
 # %% [markdown]
@@ -320,6 +339,11 @@ for sample in samples[:2]:
 
 # %% [markdown]
 # ## Report
+# And a card for each exported folder: data, settings, rates, limits.
+
+# %%
+write_model_card(run.export, stages, title="v1 · SFT: teach the format")
+write_model_card(run.path / "adapters", stages, title="v1 · SFT: teach the format, adapters")
 
 # %%
 result = {

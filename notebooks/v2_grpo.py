@@ -20,7 +20,7 @@
 # | **Hardware** | a laptop's CPU (embedded model), or a Kaggle TPU v5e-8 (Gemma 3 1B) |
 # | **Minutes** | CPU, built-in problems: under 30 |
 # | **Inputs** | the export of v1: the newest local run, an attached Kaggle output, or a folder |
-# | **Outputs** | `runs/v2_grpo/<run>/`: `export/`, rollouts, predictions, metrics, a report |
+# | **Outputs** | `runs/v2_grpo/<run>/`: `export/`, `adapters/`, rollouts, a report |
 # | **Next** | `eval` compares all stages |
 
 # %% [markdown]
@@ -38,6 +38,7 @@ from nblib.evaluation.evaluate import evaluate_stages
 from nblib.evaluation.generate import Decoding
 from nblib.evaluation.groups import sample_group
 from nblib.evaluation.grpo import grpo_lead, grpo_verdicts, rollout_samples
+from nblib.evaluation.model_card import write_model_card
 from nblib.evaluation.paired import paired_by_level, paired_comparison, paired_table
 from nblib.evaluation.pass_rates import keep_informative, pass_rates
 from nblib.evaluation.plots import figure_png, plot_levels, plot_stages
@@ -49,10 +50,12 @@ from nblib.evaluation.samples import pick_samples
 from nblib.evaluation.sft import truncation_warnings
 from nblib.evaluation.tables import stage_table
 from nblib.evaluation.verdicts import verdict_table
-from nblib.models.gemma3 import parameter_count, save_model
+from nblib.models.adapters import save_adapters
+from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import get_trainable_model, merge_trained, trainable_count
 from nblib.models.mesh import device_mesh
 from nblib.models.names import get_gemma_ref_model
+from nblib.models.parity import PROMPTS, export_model
 from nblib.runs import finish_run, read_jsonl, start_run, write_jsonl, write_manifest
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import filter_levels, sample_rows, split_validation
@@ -326,7 +329,8 @@ display(Image(figure_png(figures["Rewards at the beginning and at the end"])))
 
 # %% [markdown]
 # ## Export
-# A plain Gemma 3 folder; adapters are merged in fp32.
+# A plain Gemma 3 folder; adapters are merged in fp32. It is loaded again, from nothing, and gets
+# its name only if it answers as the model in memory does.
 
 # %%
 tuned = v1.with_model(merge_trained(tuned_policy.model, **lora), name="tuned")
@@ -334,11 +338,28 @@ manifest = {
     "notebook": "v2_grpo",
     "command": "python -m nblib run v2_grpo",
     "parameters": parameters,
-    "base": {"name": str(export), "sha256": v1.sha256},
+    "base": v1.described,
     "data": {"origin": data.origin, "sha256": dict(data.sha256)},
     "steps": tuned_policy.trained.steps,
 }
-save_model(tuned.model, tuned.tokenizer, run.export, manifest=manifest)
+proof = export_model(
+    tuned.model,
+    tuned.tokenizer,
+    run.export,
+    manifest=manifest,
+    prompts=task_prompts(GSM8K, asked[:PROMPTS]),
+    mesh=mesh,
+)
+print(*proof, sep="\n")
+
+# %% [markdown]
+# Beside it, where adapters were trained, those alone, as `peft` takes them.
+
+# %%
+if settings["lora_rank"] > 0:
+    save_adapters(
+        tuned_policy.model, v1.tokenizer, run.path / "adapters", manifest=manifest, **lora
+    )
 write_manifest(run, hashes=hashes, devices=where_am_i().devices)
 
 # %% [markdown]
@@ -397,6 +418,11 @@ for sample in samples[:2]:
 
 # %% [markdown]
 # ## Report
+# And a card for each exported folder: data, settings, rates, limits.
+
+# %%
+write_model_card(run.export, stages, title="v2 · GRPO: better answers from rewards")
+write_model_card(run.path / "adapters", stages, title="v2 · GRPO: better answers, adapters")
 
 # %%
 alarms = [f"step {one['step']}: {name}" for one in history for name in one.get("alarms", ())]

@@ -14,7 +14,8 @@ from typing import Any
 from nblib.delivery.kernel_process import kernel_variables
 from nblib.evaluation.generate import Decoding, generate
 from nblib.models.mesh import device_mesh
-from nblib.models.names import EMBEDDED, get_gemma_ref_model
+from nblib.models.names import get_gemma_ref_model
+from nblib.models.published import EMBEDDED
 from nblib.runs import Run, finish_run, start_run
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K

@@ -2,8 +2,10 @@
 
 from nblib.evaluation.evaluate import evaluate
 from nblib.evaluation.generate import Decoding
-from nblib.models.gemma3 import parameter_count, read_manifest
-from nblib.models.names import EMBEDDED_FOLDER, get_gemma_ref_model
+from nblib.models.folders import read_manifest
+from nblib.models.gemma3 import parameter_count
+from nblib.models.names import get_gemma_ref_model
+from nblib.models.published import EMBEDDED_FOLDER
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.formats import HASH
 from nblib.tasks.gsm8k import GSM8K

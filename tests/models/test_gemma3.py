@@ -7,14 +7,13 @@ import pytest
 from flax import nnx
 from tunix.models.gemma3.model import AttentionType, Gemma3
 
-from nblib.models import gemma3
+from nblib.models import folders, weight_files
+from nblib.models.folders import read_manifest
 from nblib.models.gemma3 import (
     SIZES,
     load_model,
     model_config,
     parameter_count,
-    read_config,
-    read_manifest,
     save_model,
 )
 from nblib.tokens.tokenizer import TokenizerMismatch, fingerprint, load_tokenizer, train_tokenizer
@@ -96,13 +95,6 @@ def copy_of(folder, tmp_path):
     return copy
 
 
-def change_config(folder, change):
-    path = folder / "config.json"
-    values = json.loads(path.read_text())
-    change(values)
-    path.write_text(json.dumps(values))
-
-
 @pytest.mark.parametrize("heads", HEADS)
 def test_round_trip_gives_the_same_logits(heads, tmp_path, new_model, tokenizer, logits, mesh):
     layers = 6 if heads == "mqa" else 2
@@ -160,40 +152,6 @@ def test_folder_carries_all_that_other_tools_need(folder, tokenizer):
     assert {key: config[key] for key in expected} == expected
     stops = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
     assert stops == [1, tokenizer.piece_to_id("<end_of_turn>")]
-
-
-def test_config_survives_the_round_trip(folder, tiny_config):
-    read = read_config(folder)
-    for name in ("embed_dim", "hidden_dim", "num_heads", "head_dim", "num_kv_heads", "num_embed"):
-        assert getattr(read, name) == getattr(tiny_config, name), name
-    assert read.sliding_window_size == 16
-    assert (read.local_base_frequency, read.global_base_frequency) == (10_000, 1_000_000)
-
-
-def test_no_config(tmp_path, tokenizer):
-    with pytest.raises(FileNotFoundError, match=r"config\.json is missing: .* not a model folder"):
-        load_model(tmp_path, tokenizer)
-
-
-def test_config_of_another_model(folder, tmp_path, tokenizer):
-    copy = copy_of(folder, tmp_path)
-    change_config(copy, lambda values: values.update(model_type="gemma3"))
-    with pytest.raises(ValueError, match=r"config\.json: model_type is 'gemma3', .*'gemma3_text'"):
-        load_model(copy, tokenizer)
-
-
-def test_config_that_lacks_a_key(folder, tmp_path, tokenizer):
-    copy = copy_of(folder, tmp_path)
-    change_config(copy, lambda values: values.pop("head_dim"))
-    with pytest.raises(ValueError, match=r"config\.json lacks 'head_dim'"):
-        load_model(copy, tokenizer)
-
-
-def test_no_weights(folder, tmp_path, tokenizer):
-    copy = copy_of(folder, tmp_path)
-    (copy / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no \*\.safetensors"):
-        load_model(copy, tokenizer)
 
 
 def test_tokenizer_of_another_size(folder, texts):
@@ -256,7 +214,7 @@ def test_half_written_export_never_has_the_name(
 
     model = new_model(seed=1, num_layers=1)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no space left"):
-        patch.setattr(gemma3, "save_file", disk_full)
+        patch.setattr(weight_files, "save_file", disk_full)
         save_model(model, tokenizer, target, manifest={})
     assert target.exists() == exists
     assert {file.name: file.read_bytes() for file in target.glob("*")} == before
@@ -270,7 +228,7 @@ def test_kill_while_the_old_export_is_deleted_leaves_no_half(
 ):
     copy = copy_of(folder, tmp_path)
     whole = {file.name for file in copy.iterdir()}
-    delete = gemma3.shutil.rmtree
+    delete = folders.shutil.rmtree
 
     def killed_half_way(path, *arguments, **options):
         if (path / "manifest.json").exists():
@@ -279,7 +237,7 @@ def test_kill_while_the_old_export_is_deleted_leaves_no_half(
         delete(path, *arguments, **options)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(gemma3.shutil, "rmtree", killed_half_way)
+        patch.setattr(folders.shutil, "rmtree", killed_half_way)
         save_model(new_model(seed=1, num_layers=1), tokenizer, copy, manifest={})
     assert not copy.exists() or {file.name for file in copy.iterdir()} == whole
     save_model(new_model(seed=1, num_layers=1), tokenizer, copy, manifest={})

@@ -23,7 +23,7 @@ from tunix.sft.peft_trainer import TrainingInput
 from nblib.models.gemma3 import init_model
 from nblib.models.lora import LORA_PARAMETER, get_lora_model
 from nblib.models.mesh import device_mesh
-from nblib.models.names import EMBEDDED_FOLDER
+from nblib.models.published import EMBEDDED_FOLDER
 from nblib.tokens.tokenizer import load_tokenizer
 from nblib.training import grpo, grpo_watch, sft
 from nblib.training.checkpoints import latest_step

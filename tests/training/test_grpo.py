@@ -13,7 +13,8 @@ from flax import nnx
 
 from nblib.models.hidden import hidden_states
 from nblib.models.lora import LORA_PARAMETER, get_lora_model
-from nblib.models.names import EMBEDDED, get_gemma_ref_model
+from nblib.models.names import get_gemma_ref_model
+from nblib.models.published import EMBEDDED
 from nblib.runs import read_jsonl
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K

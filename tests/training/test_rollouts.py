@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from tunix.rl.rollout.base_rollout import RolloutConfig
 
-from nblib.models.names import EMBEDDED, get_gemma_ref_model
+from nblib.models.names import get_gemma_ref_model
+from nblib.models.published import EMBEDDED
 from nblib.tokens.chat import render_prompt
 from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID
 from nblib.training.rollouts import PolicyRollout, RolloutClock, RolloutLog

@@ -1,0 +1,61 @@
+"""Folders of a model or its adapters: what lies in them, and writing them whole or not at all.
+
+Only our own are replaced. A folder is ours when its manifest carries the tokenizer's seal, which
+every writer here adds. This module imports no jax.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+MANIFEST_FILE = "manifest.json"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return a model folder's manifest, empty when its maker wrote none (as in a download)."""
+    path = folder / MANIFEST_FILE
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def orbax_trees(folder: Path) -> list[Path]:
+    """Return the Orbax trees in a folder, as Kaggle's Flax variations hold one."""
+    return sorted(mark.parent for mark in folder.glob("*/_METADATA"))
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to write to; it gets the name `folder` when the block ends well.
+
+    A folder of that name that an earlier start of this run wrote is replaced.
+    Raises FileExistsError when `folder` holds something that was not made here.
+    """
+    check_replaceable(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    rename_folder(partial, folder)
+
+
+def rename_folder(source: Path, folder: Path) -> None:
+    """Give `source` the name `folder`, in place of what an earlier start of this run wrote.
+
+    A kill leaves the old folder or the new one under that name, or none, never half of either.
+    Raises FileExistsError when `folder` holds something that was not made here.
+    """
+    check_replaceable(folder)
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    source.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise FileExistsError when `folder` holds something that was not made here."""
+    if folder.exists() and "tokenizer_sha256" not in read_manifest(folder):
+        raise FileExistsError(f"{folder} holds something else: choose a new folder for the model")

@@ -1,0 +1,192 @@
+"""Where a Gemma 3 is: the embedded model, a folder, or Google's weights from where a user has them.
+
+Google's models come from an attached Kaggle input, from Kaggle through `kagglehub` (the weights for
+transformers, or the Flax checkpoint), or from the Hugging Face hub; each that fails is one line of
+the error, with what is missing and the page to visit. There is never a login prompt: credentials
+come from the environment or the host's secrets.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nblib.models.folders import orbax_trees
+from nblib.sources.hubs import kaggle_errors
+
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+KAGGLE_INPUT = Path("/kaggle/input")
+KAGGLE_PAGE = "https://www.kaggle.com/models/google/gemma-3"
+_KAGGLE_VARIABLES = "KAGGLE_USERNAME and KAGGLE_KEY"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A model of Google's: Kaggle handles of both kinds, and the Hugging Face repository."""
+
+    kaggle: str
+    kaggle_flax: str
+    repository: str
+
+
+def _published(size: str, kind: str) -> Published:
+    # Kaggle's Flax names differ between the sizes; the hub says -pt for the 1b's base alone.
+    flax = "gemma3-1b" if size == "1b" else f"gemma-3-{size}"
+    base = "-pt" if size == "1b" and not kind else ""
+    return Published(
+        kaggle=f"google/gemma-3/transformers/gemma-3-{size}{kind}",
+        kaggle_flax=f"google/gemma-3/flax/{flax}{kind}",
+        repository=f"google/gemma-3-{size}{kind}{base}",
+    )
+
+
+GEMMA: Mapping[str, Published] = {
+    f"gemma3-{size}{kind}": _published(size, kind)
+    for size in ("270m", "1b")
+    for kind in ("", "-it")
+}
+
+
+class ModelNotFound(FileNotFoundError):
+    """No source has the model; the message has a line for each and says what to do."""
+
+
+def find_model(name: str) -> Path:
+    """Return the folder of a model by name or path, downloading it if it must.
+
+    A published name is looked for at every source of `SOURCES` in turn. Sources before a colon fix
+    which are asked, and in which order: "huggingface:gemma3-1b-it", "kaggle-flax,kaggle:gemma3-1b".
+    Raises ModelNotFound saying what was tried, ValueError for an unknown source.
+    """
+    if name == EMBEDDED:
+        return EMBEDDED_FOLDER
+    if Path(name).is_dir():
+        return Path(name)
+    sources, _, model = name.rpartition(":")
+    if model not in GEMMA:
+        known = ", ".join((EMBEDDED, *GEMMA))
+        raise ModelNotFound(f"model {name!r} is no folder and no known name ({known})")
+    order = tuple(sources.split(",")) if sources else tuple(SOURCES)
+    unknown = [source for source in order if source not in SOURCES]
+    if unknown:
+        raise ValueError(f"{name}: source {unknown[0]!r} is none of {', '.join(SOURCES)}")
+    return _first_that_works(model, order)
+
+
+def repository_of(name: str) -> str:
+    """Return the Hugging Face repository of a published name; any other name as it is."""
+    published = GEMMA.get(name.rpartition(":")[2])
+    return published.repository if published else name
+
+
+def name_of(repository: str) -> str:
+    """Return the published name of a Hugging Face repository; any other name as it is."""
+    names = {published.repository: name for name, published in GEMMA.items()}
+    return names.get(repository, repository)
+
+
+def _first_that_works(name: str, order: tuple[str, ...]) -> Path:
+    out_of_reach: tuple[type[Exception], ...] = (*kaggle_errors(), ImportError)
+    lines = []
+    for source in order:
+        try:
+            return SOURCES[source](name)
+        except out_of_reach as error:
+            lines.append(f"  {source}: {_reason(source, name, error)}")
+    raise ModelNotFound(
+        f"{name} was not found:\n"
+        + "\n".join(lines)
+        + f"\nAttach the Kaggle model {GEMMA[name].kaggle}, or accept the licence on its page and "
+        f"set {_KAGGLE_VARIABLES} (or HF_TOKEN), or give a folder as MODEL."
+    )
+
+
+def _attached(name: str) -> Path:
+    """Find the model among the attached inputs by its files; mount points differ between hosts."""
+    wanted = {Path(handle).name for handle in (GEMMA[name].kaggle, GEMMA[name].kaggle_flax)}
+    for config in sorted(KAGGLE_INPUT.rglob("config.json")):
+        if wanted & {*config.parts} and any(config.parent.glob("*.safetensors")):
+            return config.parent
+    for tokenizer in sorted(KAGGLE_INPUT.rglob("tokenizer.model")):
+        if wanted & {*tokenizer.parts} and orbax_trees(tokenizer.parent):
+            return tokenizer.parent
+    raise FileNotFoundError(f"no folder of {' or '.join(sorted(wanted))} under {KAGGLE_INPUT}")
+
+
+def _from_kaggle(name: str) -> Path:
+    import kagglehub
+
+    return Path(kagglehub.model_download(GEMMA[name].kaggle))
+
+
+def _from_kaggle_flax(name: str) -> Path:
+    import kagglehub
+
+    return Path(kagglehub.model_download(GEMMA[name].kaggle_flax))
+
+
+def _from_hugging_face(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "tokenizer.model"]
+    token = os.environ.get("HF_TOKEN") or None
+    return Path(snapshot_download(GEMMA[name].repository, allow_patterns=patterns, token=token))
+
+
+SOURCES: Mapping[str, Callable[[str], Path]] = {
+    "attached": _attached,
+    "kaggle": _from_kaggle,
+    "kaggle-flax": _from_kaggle_flax,
+    "huggingface": _from_hugging_face,
+}
+
+
+def _reason(source: str, name: str, error: Exception) -> str:
+    """Return one line: what is missing, and what to do or which page to visit."""
+    hub = source == "huggingface"
+    page = f"https://huggingface.co/{GEMMA[name].repository}" if hub else KAGGLE_PAGE
+    variables = "HF_TOKEN" if hub else _KAGGLE_VARIABLES
+    causes = list(_causes(error))
+    status = next((code for code in map(_status, causes) if code), None)
+    if status in (401, 403) and not _has_credentials(hub=hub):
+        return f"no credentials: accept the licence on {page} and set {variables}"
+    match status:
+        case 401:
+            return f"the credentials are refused: make new ones and set {variables}"
+        case 403:
+            return f"the licence is not accepted: accept it on {page}"
+        case 404:
+            return f"no such variation: {page} lists those there are"
+    if status is None and any(isinstance(cause, _network_errors()) for cause in causes):
+        return f"no network: nothing at {page} can be reached from here"
+    text = (str(error).strip() or repr(error)).splitlines()[0]
+    return f"{type(error).__name__}: {text[:200]}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    import httpx
+    import requests
+
+    transport = (requests.exceptions.ConnectionError, requests.exceptions.Timeout)
+    return (ConnectionError, TimeoutError, httpx.TransportError, *transport)
+
+
+def _has_credentials(*, hub: bool) -> bool:
+    if hub:
+        from huggingface_hub import get_token
+
+        return bool(os.environ.get("HF_TOKEN") or get_token())
+    from kagglehub.config import get_kaggle_credentials
+
+    return get_kaggle_credentials() is not None

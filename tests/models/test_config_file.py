@@ -1,0 +1,148 @@
+import json
+
+import pytest
+from tunix.models.gemma3.model import ModelConfig
+
+from nblib.models.config_file import (
+    check_stop_tokens,
+    config_values,
+    generation_values,
+    read_config,
+)
+
+# The text-only part of google/gemma-3-1b-it's own config.json.
+GOOGLE = {
+    "architectures": ["Gemma3ForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "attn_logit_softcapping": None,
+    "bos_token_id": 2,
+    "cache_implementation": "hybrid",
+    "eos_token_id": [1, 106],
+    "final_logit_softcapping": None,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "hidden_size": 1152,
+    "initializer_range": 0.02,
+    "intermediate_size": 6912,
+    "max_position_embeddings": 32768,
+    "model_type": "gemma3_text",
+    "num_attention_heads": 4,
+    "num_hidden_layers": 26,
+    "num_key_value_heads": 1,
+    "pad_token_id": 0,
+    "query_pre_attn_scalar": 256,
+    "rms_norm_eps": 1e-06,
+    "rope_local_base_freq": 10000,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "sliding_window": 512,
+    "sliding_window_pattern": 6,
+    "torch_dtype": "bfloat16",
+    "vocab_size": 262144,
+}
+
+
+def write(folder, **changes):
+    values = {**GOOGLE, **changes}
+    text = json.dumps({key: value for key, value in values.items() if value != "absent"})
+    (folder / "config.json").write_text(text)
+    return folder
+
+
+def test_googles_own_is_tunixs_1b(tmp_path):
+    read = read_config(write(tmp_path), dtype="bfloat16")
+    expected = ModelConfig.gemma3_1b_it()
+    for name in ModelConfig.__slots__:
+        if name != "param_dtype":
+            assert getattr(read, name) == getattr(expected, name), name
+
+
+def rope(local=None, everywhere=None):
+    return {
+        "rope_theta": "absent",
+        "rope_local_base_freq": "absent",
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0, **(local or {})},
+            "full_attention": {"rope_type": "default", "rope_theta": 1e6, **(everywhere or {})},
+        },
+    }
+
+
+def test_dialect_of_transformers_5(tmp_path):
+    kinds = [*(["sliding_attention"] * 5), "full_attention"] * 4 + ["sliding_attention"] * 2
+    changes = {**rope(), "layer_types": kinds, "sliding_window_pattern": "absent"}
+    read = read_config(write(tmp_path, **changes))
+    assert (read.local_base_frequency, read.global_base_frequency) == (10_000, 1_000_000)
+    assert read.global_scale_factor == 1.0
+
+
+LINEAR = {"rope_type": "linear", "factor": 8.0}
+
+
+@pytest.mark.parametrize("changes", [{"rope_scaling": LINEAR}, rope(everywhere=LINEAR)])
+def test_linear_scaling_of_the_global_layers(changes, tmp_path, tokenizer):
+    read = read_config(write(tmp_path, **changes))
+    assert (read.local_scale_factor, read.global_scale_factor) == (1.0, 8.0)
+    (tmp_path / "config.json").write_text(json.dumps(config_values(read, tokenizer, "float32")))
+    assert read_config(tmp_path).global_scale_factor == 8.0
+
+
+def test_what_is_written_is_read_again(tiny_config, tokenizer, tmp_path):
+    values = config_values(tiny_config, tokenizer, "float32")
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    read = read_config(tmp_path)
+    for name in ModelConfig.__slots__:
+        assert getattr(read, name) == getattr(tiny_config, name), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "gemma3"}, r"model_type is 'gemma3', expected 'gemma3_text'"),
+        ({"head_dim": "absent"}, r"config\.json lacks 'head_dim'"),
+        ({"rope_theta": "absent"}, r"config\.json lacks 'rope_theta' or 'rope_local_base_freq'"),
+        ({"hidden_size": "1152"}, r"hidden_size is '1152', expected a number of at least 1"),
+        ({"num_hidden_layers": 0}, r"num_hidden_layers is 0, expected a number of at least 1"),
+        ({"query_pre_attn_scalar": 168}, r"query_pre_attn_scalar is 168, expected 256"),
+        ({"query_pre_attn_scalar": "absent", "head_dim": 128}, r"scalar is 256, expected 128"),
+        ({"hidden_activation": "silu"}, r"hidden_activation is 'silu', expected 'gelu_pytorch"),
+        ({"tie_word_embeddings": False}, r"tie_word_embeddings is False, expected True"),
+        ({"final_logit_softcapping": 30.0}, r"final_logit_softcapping is 30\.0, expected None"),
+        ({"use_bidirectional_attention": True}, r"bidirectional_attention is True, expected F"),
+        ({"rms_norm_eps": 1e-5}, r"rms_norm_eps is 1e-05, expected 1e-06: Tunix computes no other"),
+        ({"sliding_window_pattern": 4}, r"sliding_window_pattern is 4, expected 6"),
+        ({"layer_types": ["full_attention"] * 26}, r"layer_types is \['full_attention', "),
+        ({"rope_scaling": {"rope_type": "yarn"}}, r"rope_type is \('default', 'yarn'\)"),
+        (rope(local=LINEAR), r"rope_type is \('linear', 'default'\)"),
+    ],
+)
+def test_config_of_what_tunix_does_not_compute(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read_config(write(tmp_path, **changes))
+
+
+def test_no_config(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing: .* not a model folder"):
+        read_config(tmp_path)
+
+
+def test_config_that_is_no_json(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json: expected JSON"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize("ends", [1, [1], [1, 5], None])
+def test_ends_of_text_that_are_known(ends, tmp_path, tokenizer):
+    check_stop_tokens(tmp_path, tokenizer)  # a folder that does not say
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    check_stop_tokens(tmp_path, tokenizer)
+    assert generation_values(tokenizer)["eos_token_id"] == [1, 5]
+
+
+@pytest.mark.parametrize("ends", [106, [1, 106]])
+def test_end_of_text_at_which_nobody_stops(ends, tmp_path, tokenizer):
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    with pytest.raises(ValueError, match=r"by token 106, the tokenizer's ends are \(1, 5\)"):
+        check_stop_tokens(tmp_path, tokenizer)

@@ -1,0 +1,52 @@
+import json
+
+import pytest
+
+from nblib.models.folders import new_folder, orbax_trees, read_manifest, rename_folder
+
+OURS = json.dumps({"tokenizer_sha256": "of whoever wrote it"})
+
+
+def write(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(content)
+    return folder
+
+
+def test_new_folder_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(OSError, match="disk"), new_folder(tmp_path / "deep" / "made") as partial:
+        write(partial, manifest=OURS)
+        assert not (tmp_path / "deep" / "made").exists()
+        raise OSError("disk full")
+    assert not (tmp_path / "deep" / "made").exists()
+    with new_folder(tmp_path / "deep" / "made") as partial:
+        assert list(partial.iterdir()) == []  # nothing of the attempt before
+        write(partial, manifest=OURS)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["made"]
+
+
+def test_own_folder_is_replaced_and_a_foreign_one_left_alone(tmp_path):
+    write(tmp_path / "ours", manifest=OURS, old="{}")
+    rename_folder(write(tmp_path / "new", manifest=OURS), tmp_path / "ours")
+    assert [path.name for path in (tmp_path / "ours").iterdir()] == ["manifest.json"]
+    for name, files in (("none", {"thesis": "{}"}), ("other", {"manifest": "{}"})):
+        foreign = write(tmp_path / name, **files)
+        with pytest.raises(FileExistsError, match=f"{name} holds something else"):
+            rename_folder(tmp_path / "ours", foreign)
+        with pytest.raises(FileExistsError), new_folder(foreign):
+            pass
+        assert len(list(foreign.iterdir())) == 1
+
+
+def test_manifest_of_a_download_is_empty(tmp_path):
+    assert read_manifest(tmp_path) == {}
+    assert read_manifest(write(tmp_path / "ours", manifest=OURS)) == json.loads(OURS)
+
+
+def test_orbax_trees_lie_one_level_below(tmp_path):
+    assert orbax_trees(tmp_path) == []
+    for name in ("gemma3-1b-it", "deep/tree"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "_METADATA").write_text("{}")
+    assert orbax_trees(tmp_path) == [tmp_path / "gemma3-1b-it"]
