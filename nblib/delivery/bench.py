@@ -23,8 +23,9 @@ from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import stop_tokens
 
 _STOCK_BATCH = 4  # tunix's GRPO demo evaluates so
-_EVALUATED = 256
-_MAX_NEW_TOKENS = 256
+_EVALUATED = 1319  # as many as GSM8K's test split has
+_MAX_NEW_TOKENS = 320
+_BATCH = 16
 
 
 def evaluation() -> dict[str, float]:
@@ -37,7 +38,7 @@ def evaluation() -> dict[str, float]:
     ref = get_gemma_ref_model(EMBEDDED, mesh)
     rows = word_problems(_EVALUATED, seed=0, split="test")
     prompts = task_prompts(GSM8K, GSM8K.examples(rows), style="question")
-    decoding = Decoding(max_new_tokens=_MAX_NEW_TOKENS, batch_size=128)
+    decoding = Decoding(max_new_tokens=_MAX_NEW_TOKENS, batch_size=_BATCH)
     ours, ours_s = _timed(lambda: generate(ref.model, ref.tokenizer, prompts, decoding, mesh=mesh))
     stock, stock_s = _timed(lambda: _stock_answers(ref, prompts, mesh))
     same = sum(one.text == other for one, other in zip(ours, stock, strict=True))

@@ -4,14 +4,15 @@ Tunix's Sampler keeps every row until the slowest has ended, attends to the whol
 first token on, computes logits for every token of the prompt, and compiles anew for each Sampler.
 Here rows that have ended leave the batch at the end of a chunk of steps, the cache grows with what
 is written, only the last prompt token gets logits, and what was compiled serves every model of the
-same configuration. Each row's noise is its own, so that a completion does not depend on its batch.
+same configuration. Lengths and batches come in few sizes, as compiling one costs as much as
+hundreds of steps. Each row's noise is its own, so that a completion does not depend on its batch.
 
 The model is Tunix's; prompts are padded on the left, so that all rows write at one place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +24,10 @@ from tunix.sft.utils import build_positions_from_mask, make_causal_attn_mask
 
 from nblib.tokens.tokenizer import PAD_ID
 
-CHUNK = 64  # steps between two looks at what has ended; also by how much the cache grows
-_SHRINK = 2  # the batch is halved, so that few sizes are compiled
+LENGTH_MULTIPLE = 128  # of prompts and cache
+_CHUNK = 32  # steps between two looks at what has ended
+_SHRINK = 4  # a batch goes on at a quarter of its size as soon as no more rows are left
+_AT_ONCE = 4096  # prompt tokens read together; more do not fit a processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,7 @@ def decode(
         places: What each prompt's noise is drawn by; with the seed it fixes the completion.
         noise: How tokens are drawn.
         stop: Ids that end a completion.
-        padded: Prompts are padded to this length.
+        padded: Prompts are padded to this length, a multiple of LENGTH_MULTIPLE.
         max_new_tokens: Of one completion.
         batch_size: Rows; those without a prompt cost time, but no compilation of their own.
         fixed_shapes: Never shrink or grow: compiled once, whatever is written.
@@ -87,7 +90,8 @@ def decode(
     structure = _Structure(graphdef, repr(graphdef))
     ends, greedy = jnp.asarray(stop, jnp.int32), noise.temperature == 0
     drawn = (jax.random.key(noise.seed), noise.temperature, noise.top_p)
-    chunk = max_new_tokens if fixed_shapes else min(CHUNK, max_new_tokens)
+    chunk = max_new_tokens if fixed_shapes else min(_CHUNK, max_new_tokens)
+    decode_chunk = _chunk_decoder(jax.default_backend())
     tokens, done = _filled(prompts, padded, batch_size)
     place: np.ndarray = np.zeros(batch_size, np.int32)
     place[: len(places)] = places
@@ -95,27 +99,21 @@ def decode(
     owners = np.arange(batch_size)  # the prompt of each row
     written: list[list[int]] = [[] for _ in prompts]
     for begin in range(0, max_new_tokens, chunk):
-        rows = _grown(rows, extra=chunk)
-        rows, new = _decode_chunk(
+        rows = _with_room(rows, padded + begin + chunk)
+        rows, new = decode_chunk(
             structure, state, rows, begin, ends, drawn, steps=chunk, greedy=greedy
         )
         _collect(written, owners, np.asarray(new), stop, max_new_tokens)
         active = np.flatnonzero(~np.asarray(rows.done))
         if not len(active):
             break
-        size = len(owners)
-        while not fixed_shapes and size >= _SHRINK * max(len(active), _smallest(batch_size)):
-            size //= _SHRINK
-        if size < len(owners):
-            chosen: np.ndarray = np.resize(active, size)
-            rows = _taken(rows, jnp.asarray(chosen), jnp.arange(size) >= len(active))
+        smaller = max(1, batch_size // _SHRINK)
+        if not fixed_shapes and len(active) <= smaller < len(owners):
+            chosen: np.ndarray = np.resize(active, smaller)
+            rows = _taken(rows, jnp.asarray(chosen), jnp.arange(smaller) >= len(active))
             owners = owners[chosen]
             owners[len(active) :] = len(prompts)  # a filler writes for nobody
     return written
-
-
-def _smallest(batch_size: int) -> int:
-    return max(1, batch_size // 16)
 
 
 def _filled(
@@ -156,10 +154,20 @@ def _prefill(
 ) -> _Rows:
     """Read all but the last token of each prompt into a cache; no logits are computed."""
     model = nnx.merge(structure.graphdef, state)
-    read = tokens[:, :-1]
-    mask = read != PAD_ID
-    cache = _empty_cache(model.config, *read.shape, dtype=model.embedder.input_embedding.dtype)
-    _, cache = model(read, build_positions_from_mask(mask), cache, make_causal_attn_mask(mask))
+
+    def read(tokens: Int[Array, "G T"]) -> tuple[Any, Bool[Array, "G T"]]:
+        mask = tokens != PAD_ID
+        dtype = model.embedder.input_embedding.dtype
+        cache = _empty_cache(model.config, *tokens.shape, dtype=dtype)
+        attention = make_causal_attn_mask(mask)
+        return model(tokens, build_positions_from_mask(mask), cache, attention)[1], mask
+
+    batch, length = tokens.shape
+    together = max(n for n in range(1, batch + 1) if batch % n == 0 and (n - 1) * length < _AT_ONCE)
+    groups = tokens[:, :-1].reshape(-1, together, length - 1)
+    cache, mask = jax.tree.map(
+        lambda array: array.reshape(batch, *array.shape[2:]), jax.lax.map(read, groups)
+    )
     return _Rows(cache, mask, tokens[:, -1], jnp.sum(mask, axis=1), done, place)
 
 
@@ -173,6 +181,12 @@ def _empty_cache(config: Any, batch: int, length: int, *, dtype: Any) -> Any:
         }
         for index in range(config.num_layers)
     }
+
+
+def _with_room(rows: _Rows, tokens: int) -> _Rows:
+    """Return the rows with a cache for so many tokens, its length rounded up."""
+    extra = -(-tokens // LENGTH_MULTIPLE) * LENGTH_MULTIPLE - rows.seen.shape[1]
+    return _grown(rows, extra=extra) if extra > 0 else rows
 
 
 @partial(jax.jit, static_argnames=("extra",))
@@ -193,7 +207,19 @@ def _taken(rows: _Rows, chosen: Int[Array, " S"], done: Bool[Array, " S"]) -> _R
     return jax.tree.map(lambda array: array[chosen], rows)._replace(done=done)
 
 
-@partial(jax.jit, static_argnames=("structure", "steps", "greedy"), donate_argnames=("rows",))
+@cache
+def _chunk_decoder(platform: str) -> Callable[..., tuple[_Rows, Int[Array, "B steps"]]]:
+    """Return `_decode_chunk`, compiled with what this kind of device needs."""
+    # Where a CPU's compiler does not look that closely, each step copies the cache four times.
+    options = {"xla_cpu_copy_insertion_use_region_analysis": True} if platform == "cpu" else None
+    return jax.jit(
+        _decode_chunk,
+        static_argnames=("structure", "steps", "greedy"),
+        donate_argnames=("rows",),
+        compiler_options=options,
+    )
+
+
 def _decode_chunk(
     structure: _Structure,
     state: nnx.State,

@@ -1,16 +1,16 @@
 """Prompts to completions: sorted by length, in batches, order restored."""
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import jax
 import sentencepiece as spm
 from flax import nnx
 
-from nblib.evaluation.decode import Noise, decode
+from nblib.evaluation.decode import LENGTH_MULTIPLE, Noise, decode
 from nblib.tokens.tokenizer import check_tokenizer, stop_tokens
-
-_PROMPT_MULTIPLE = 64  # prompts of a batch are padded to a multiple: few shapes, few compilations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +79,10 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda index: -len(encoded[index]))
     stop = stop_tokens(tokenizer)
     noise = Noise(temperature=decoding.temperature, top_p=decoding.top_p, seed=decoding.seed)
-    completions: dict[int, Completion] = {}
-    for start in range(0, len(order), decoding.batch_size):
-        chosen = order[start : start + decoding.batch_size]
+
+    def continued(chosen: Sequence[int]) -> list[list[int]]:
         with mesh:
-            written = decode(
+            return decode(
                 model,
                 [encoded[index] for index in chosen],
                 chosen,
@@ -94,17 +93,33 @@ def generate(
                 batch_size=decoding.batch_size,
                 fixed_shapes=decoding.fixed_shapes,
             )
-        for index, tokens in zip(chosen, written, strict=True):
-            ended = bool(tokens) and tokens[-1] in stop
-            text = tokens[:-1] if ended else tokens
-            completions[index] = Completion(
-                prompt=prompts[index],
-                text=tokenizer.decode(text),
-                tokens=len(text),
-                truncated=not ended,
-            )
-    return tuple(completions[index] for index in range(len(prompts)))
+
+    size = decoding.batch_size
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    written: dict[int, list[int]] = {}
+    with ThreadPoolExecutor(_batches_at_once(mesh)) as threads:
+        for chosen, tokens in zip(batches, threads.map(continued, batches), strict=True):
+            written.update(zip(chosen, tokens, strict=True))
+    return tuple(
+        _completion(tokenizer, prompt, written[index], stop) for index, prompt in enumerate(prompts)
+    )
+
+
+def _completion(
+    tokenizer: spm.SentencePieceProcessor, prompt: str, written: list[int], stop: Sequence[int]
+) -> Completion:
+    ended = bool(written) and written[-1] in stop
+    text = written[:-1] if ended else written
+    return Completion(
+        prompt=prompt, text=tokenizer.decode(text), tokens=len(text), truncated=not ended
+    )
+
+
+def _batches_at_once(mesh: jax.sharding.Mesh) -> int:
+    """Return how many batches are decoded side by side: a step of a small model fills one core."""
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return min(4, os.cpu_count() or 1) if on_cpu and mesh.size == 1 else 1
 
 
 def _padded(length: int) -> int:
-    return -(-length // _PROMPT_MULTIPLE) * _PROMPT_MULTIPLE
+    return -(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE

@@ -19,15 +19,19 @@ def prompts(eight):
 @pytest.fixture
 def shapes(monkeypatch):
     """Small chunks; returns (rows, places of the cache) of each one that was run."""
-    monkeypatch.setattr(module, "CHUNK", 4)
+    monkeypatch.setattr(module, "_CHUNK", 4)
+    monkeypatch.setattr(module, "LENGTH_MULTIPLE", 4)
     seen = []
-    really = module._decode_chunk
+    really = module._chunk_decoder
 
-    def counted(structure, state, rows, *arguments, **options):
-        seen.append(rows.seen.shape)
-        return really(structure, state, rows, *arguments, **options)
+    def counted(platform):
+        def decoded(structure, state, rows, *arguments, **options):
+            seen.append(rows.seen.shape)
+            return really(platform)(structure, state, rows, *arguments, **options)
 
-    monkeypatch.setattr(module, "_decode_chunk", counted)
+        return decoded
+
+    monkeypatch.setattr(module, "_chunk_decoder", counted)
     return seen
 
 
@@ -44,7 +48,7 @@ def test_rows_that_ended_leave_and_the_cache_grows(overfitted, tokenizer, prompt
     rows, places = zip(*shapes, strict=True)
     assert rows == (16, 16, 4)  # of nine prompts four go on for more than eight tokens
     assert [place - places[0] for place in places] == [0, 4, 8]
-    del shapes[:]
+    shapes.clear()
     fixed = texts(model, tokenizer, prompts, mesh, batch_size=16, fixed_shapes=True)
     assert shapes == [(16, places[0] - 4 + NEW_TOKENS)]
     assert fixed == shrinking
