@@ -25,7 +25,7 @@ from nblib.tokens.tokenizer import stop_tokens
 _STOCK_BATCH = 4  # tunix's GRPO demo evaluates so
 _EVALUATED = 1319  # as many as GSM8K's test split has
 _MAX_NEW_TOKENS = 320
-_BATCH = 16
+_BATCH = 32
 
 
 def evaluation() -> dict[str, float]:
