@@ -176,11 +176,10 @@ def regression_table(
     found = {(record["id"], record["stage"]): record for record in records}
     rows = []
     for id_, stage in comparison.regressions[:most]:
-        before, after = found[id_, stage], found[id_, comparison.tuned]
-        texts = (before["reference"], before["answer"], after["answer"])
-        rows.append((id_, in_words(stage), *("none" if text is None else text for text in texts)))
+        after = found[id_, comparison.tuned]
+        rows.append((id_, in_words(stage), after["reference"], after["answer"] or "none"))
     return Table(
-        columns=("item", "was right in", "wanted", "answer there", "answer now"),
+        columns=("item", "was right in", "right answer", "answer now"),
         rows=tuple(rows),
-        note=f"{len(comparison.regressions)} in all; answers as read in the strict form",
+        note=f"{len(comparison.regressions)} in all; the answer as read in the strict form",
     )
