@@ -3,6 +3,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 UV_VERSION := 0.13.8
+# Of Kaggle's and Colab's images; libtpu has no wheels for anything older.
+HOSTS := x86_64-manylinux_2_35
 # The first of these that runs and is one of the supported versions is taken.
 PYTHON ?= python3.13 python3.12 python3.11 python3
 
@@ -11,10 +13,11 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run suite bench test parity foundation lint format sync check clean
+.PHONY: help run suite bench test parity foundation lint format sync check resolve push status \
+  pull-output clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-12s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-12s%s\n", $$1, $$2}'
 
 run: $(READY)  ## the main job: format SFT (v1) of the embedded model, on the built-in problems
 	$(PY) -m nblib run v1_sft_format
@@ -47,13 +50,33 @@ format: $(READY)  ## rewrite the code in the house's form
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-sync: $(READY)  ## bring each notebook's .ipynb up to its .py
+sync: $(READY)  ## bring each notebook's .ipynb up to its .py, and its links to this repository
+	$(PY) -m nblib kernels stamp notebooks/*.py README.md
 	$(PY) -m jupytext --quiet --to ipynb --update notebooks/*.py
 
 check: sync  ## fail when a committed .ipynb differs from its .py
 	git diff --exit-code -- 'notebooks/*.ipynb'
 	@new=$$(git ls-files --others --exclude-standard -- 'notebooks/*.ipynb'); \
 	test -z "$$new" || { echo "not committed: $$new"; exit 1; }
+
+resolve: $(READY)  ## ask the resolver whether the hosts' pinned packages go together; installs none
+	@for python in 3.11 3.12 3.13; do for extra in '[tpu]' '[cuda12]' ''; do \
+	  echo "Python $$python, jax$$extra"; \
+	  sed "s/^pip install -q //; s/\[tpu\]/$$extra/" kaggle_install_commands.txt | tr -d '"' | tr ' ' '\n' \
+	    | $(VENV)/bin/uv pip compile -q --python-version $$python --python-platform $(HOSTS) - >/dev/null \
+	    || exit 1; \
+	done; done
+
+# make push NOTEBOOKS=v2_grpo OWNER=me; each push starts the kernel at Kaggle.
+push: sync  ## build the notebooks as Kaggle kernels and push them: NOTEBOOKS=v1_sft_format OWNER=me
+	$(PY) -m nblib kernels build $(NOTEBOOKS) $(if $(OWNER),--owner $(OWNER))
+	$(PY) -m nblib kernels push $(NOTEBOOKS)
+
+status: $(READY)  ## how the pushed kernels do
+	$(PY) -m nblib kernels status $(NOTEBOOKS)
+
+pull-output: $(READY)  ## bring the runs of the pushed kernels into runs/
+	$(PY) -m nblib kernels pull-output $(NOTEBOOKS)
 
 clean:  ## remove .venv, build folders and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

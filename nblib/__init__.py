@@ -6,3 +6,5 @@ is needed: `nblib.sources`, `tasks`, `tokens`, `models`, `training`, `evaluation
 """
 
 __version__ = "0.1.0"
+# Owner and name at GitHub; `make sync` brings the notebooks' badges and install cells up to it.
+REPOSITORY = "nblib-suite/nblib"

@@ -107,7 +107,7 @@ def finish_run(run: Run, result: Mapping[str, Any]) -> None:
     content = to_jsonable(result)
     _check_result(content, notebook=run.notebook)
     write_json(run.path / "result.json", content)
-    _point_latest(run.path)
+    point_latest(run.path)
     lock = _held_locks.pop(run.path, None)
     if lock is not None:
         lock.close()
@@ -274,7 +274,8 @@ def _lock(path: Path) -> bool:
     return True
 
 
-def _point_latest(path: Path) -> None:
+def point_latest(path: Path) -> None:
+    """Make `latest` lead to this run, by a link or, where there are none, by `latest.txt`."""
     temporary = path.parent / f".latest.{os.getpid()}.tmp"
     try:
         temporary.symlink_to(path.name)

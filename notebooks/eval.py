@@ -9,6 +9,8 @@
 # %% [markdown]
 # # Eval: base against tuned, honestly
 #
+# [![Colab][colab-badge]][colab] [![Kaggle][kaggle-badge]][kaggle]
+#
 # Did the training help, how sure is that, what got worse, and what do the failures look like? All
 # stages answer the same held-out questions under one scorer, and the difference is judged item by
 # item.
@@ -20,7 +22,35 @@
 # | **Minutes** | CPU, 1,319 built-in problems, five stages: under 6 |
 # | **Inputs** | the exports of v1 and v2: local runs, attached Kaggle outputs, or folders |
 # | **Outputs** | `runs/eval/<run>/`: `comparison_metrics.json`, predictions, failures, a report |
-# | **Next** | the samples say what to train next |
+# | **Next** | what failed says what to train next, in [v1_sft_format] or [v2_grpo] |
+#
+# [colab]: https://colab.research.google.com/github/nblib-suite/nblib/blob/main/notebooks/eval.ipynb
+# [kaggle]: https://kaggle.com/kernels/welcome?src=https://github.com/nblib-suite/nblib/blob/main/notebooks/eval.ipynb
+# [colab-badge]: https://colab.research.google.com/assets/colab-badge.svg
+# [kaggle-badge]: https://kaggle.com/static/images/open-in-kaggle.svg
+# [v1_sft_format]: https://github.com/nblib-suite/nblib/blob/main/notebooks/v1_sft_format.ipynb
+# [v2_grpo]: https://github.com/nblib-suite/nblib/blob/main/notebooks/v2_grpo.ipynb
+
+# %% [markdown]
+# ## Install
+# A checkout's own `nblib` is used; a built kernel brings its wheel; opened from a badge, it comes
+# from the repository. Then the pinned packages, before anything imports jax. Done once only.
+
+# %% tags=["install"]
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+nblib_from = os.environ.get("NBLIB_WHEEL", "git+https://github.com/nblib-suite/nblib@v0.1.0")
+sys.path.append("..")  # from a checkout's notebooks/ to its nblib/
+if getattr(find_spec("nblib"), "origin", None) is None:
+    pip_install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
+    subprocess.run([*pip_install, nblib_from], check=True)
+
+from nblib.delivery.install import install_packages
+
+install_packages("0.1.0")
 
 # %% [markdown]
 # ## Imports

@@ -9,6 +9,8 @@
 # %% [markdown]
 # # v0 · Foundation: a small Gemma 3 from nothing
 #
+# [![Colab][colab-badge]][colab] [![Kaggle][kaggle-badge]][kaggle]
+#
 # Trains a Gemma-3-architecture model of 1.5 M parameters on word problems that are made here, so
 # that every later notebook has a model to start from with nothing downloaded.
 #
@@ -19,7 +21,34 @@
 # | **Minutes** | recipe `quick`: under 10; recipe `full`, which makes what ships: under 120 |
 # | **Inputs** | none; recipe `full` also reads GSM8K's training text where it is found |
 # | **Outputs** | `runs/v0_foundation/<run>/export/`, a Hugging Face model folder; a report |
-# | **Next** | `v1_sft_format` teaches this model to show its work |
+# | **Next** | [v1_sft_format] teaches this model to show its work |
+#
+# [colab]: https://colab.research.google.com/github/nblib-suite/nblib/blob/main/notebooks/v0_foundation.ipynb
+# [kaggle]: https://kaggle.com/kernels/welcome?src=https://github.com/nblib-suite/nblib/blob/main/notebooks/v0_foundation.ipynb
+# [colab-badge]: https://colab.research.google.com/assets/colab-badge.svg
+# [kaggle-badge]: https://kaggle.com/static/images/open-in-kaggle.svg
+# [v1_sft_format]: https://github.com/nblib-suite/nblib/blob/main/notebooks/v1_sft_format.ipynb
+
+# %% [markdown]
+# ## Install
+# A checkout's own `nblib` is used; a built kernel brings its wheel; opened from a badge, it comes
+# from the repository. Then the pinned packages, before anything imports jax. Done once only.
+
+# %% tags=["install"]
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+nblib_from = os.environ.get("NBLIB_WHEEL", "git+https://github.com/nblib-suite/nblib@v0.1.0")
+sys.path.append("..")  # from a checkout's notebooks/ to its nblib/
+if getattr(find_spec("nblib"), "origin", None) is None:
+    pip_install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
+    subprocess.run([*pip_install, nblib_from], check=True)
+
+from nblib.delivery.install import install_packages
+
+install_packages("0.1.0")
 
 # %% [markdown]
 # ## Imports

@@ -9,6 +9,8 @@
 # %% [markdown]
 # # v1 · SFT: teach the format
 #
+# [![Colab][colab-badge]][colab] [![Kaggle][kaggle-badge]][kaggle]
+#
 # Fine-tunes Gemma 3 with LoRA so that it shows its work:
 # `<reasoning>...</reasoning><answer>N</answer>`. Base and tuned model answer the same held-out
 # questions, and one strict scorer judges both.
@@ -20,7 +22,34 @@
 # | **Minutes** | CPU, built-in problems: 4; CPU, `-p DATA gsm8k`: under 20 |
 # | **Inputs** | nothing (embedded model), or a model by name or folder; GSM8K by name |
 # | **Outputs** | `runs/v1_sft_format/<run>/`: `export/` for v2, `adapters/`, a report |
-# | **Next** | `v2_grpo` improves the answers |
+# | **Next** | [v2_grpo] improves the answers |
+#
+# [colab]: https://colab.research.google.com/github/nblib-suite/nblib/blob/main/notebooks/v1_sft_format.ipynb
+# [kaggle]: https://kaggle.com/kernels/welcome?src=https://github.com/nblib-suite/nblib/blob/main/notebooks/v1_sft_format.ipynb
+# [colab-badge]: https://colab.research.google.com/assets/colab-badge.svg
+# [kaggle-badge]: https://kaggle.com/static/images/open-in-kaggle.svg
+# [v2_grpo]: https://github.com/nblib-suite/nblib/blob/main/notebooks/v2_grpo.ipynb
+
+# %% [markdown]
+# ## Install
+# A checkout's own `nblib` is used; a built kernel brings its wheel; opened from a badge, it comes
+# from the repository. Then the pinned packages, before anything imports jax. Done once only.
+
+# %% tags=["install"]
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+nblib_from = os.environ.get("NBLIB_WHEEL", "git+https://github.com/nblib-suite/nblib@v0.1.0")
+sys.path.append("..")  # from a checkout's notebooks/ to its nblib/
+if getattr(find_spec("nblib"), "origin", None) is None:
+    pip_install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
+    subprocess.run([*pip_install, nblib_from], check=True)
+
+from nblib.delivery.install import install_packages
+
+install_packages("0.1.0")
 
 # %% [markdown]
 # ## Imports

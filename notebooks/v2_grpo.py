@@ -9,6 +9,8 @@
 # %% [markdown]
 # # v2 · GRPO: better answers from rewards
 #
+# [![Colab][colab-badge]][colab] [![Kaggle][kaggle-badge]][kaggle]
+#
 # v1 taught the model *how to say it*. Here it practises: it answers the same question several
 # times, the answers are checked, and what led to right ones is made likelier. No worked solution is
 # shown any more. v1 and v2 then answer the same held-out questions, and a paired test says whether
@@ -21,7 +23,34 @@
 # | **Minutes** | CPU, built-in problems: under 30 |
 # | **Inputs** | the export of v1: the newest local run, an attached Kaggle output, or a folder |
 # | **Outputs** | `runs/v2_grpo/<run>/`: `export/`, `adapters/`, rollouts, a report |
-# | **Next** | `eval` compares all stages |
+# | **Next** | [eval] compares all stages |
+#
+# [colab]: https://colab.research.google.com/github/nblib-suite/nblib/blob/main/notebooks/v2_grpo.ipynb
+# [kaggle]: https://kaggle.com/kernels/welcome?src=https://github.com/nblib-suite/nblib/blob/main/notebooks/v2_grpo.ipynb
+# [colab-badge]: https://colab.research.google.com/assets/colab-badge.svg
+# [kaggle-badge]: https://kaggle.com/static/images/open-in-kaggle.svg
+# [eval]: https://github.com/nblib-suite/nblib/blob/main/notebooks/eval.ipynb
+
+# %% [markdown]
+# ## Install
+# A checkout's own `nblib` is used; a built kernel brings its wheel; opened from a badge, it comes
+# from the repository. Then the pinned packages, before anything imports jax. Done once only.
+
+# %% tags=["install"]
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+nblib_from = os.environ.get("NBLIB_WHEEL", "git+https://github.com/nblib-suite/nblib@v0.1.0")
+sys.path.append("..")  # from a checkout's notebooks/ to its nblib/
+if getattr(find_spec("nblib"), "origin", None) is None:
+    pip_install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
+    subprocess.run([*pip_install, nblib_from], check=True)
+
+from nblib.delivery.install import install_packages
+
+install_packages("0.1.0")
 
 # %% [markdown]
 # ## Imports

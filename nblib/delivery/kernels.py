@@ -1,0 +1,182 @@
+"""Self-contained Kaggle kernels: each notebook in a folder of its own, with nblib's wheel inside.
+
+`kaggle kernels push` uploads the text of one notebook and nothing beside it. So the wheel travels
+in a cell before the install cell, which is the same everywhere and takes nblib from where that cell
+puts it. Nothing is sent here: see `push`.
+"""
+
+import base64
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import nblib
+from nblib.delivery.kernel_metadata import METADATA_FILE, KernelMetadata, read_metadata, slug_of
+from nblib.runs import write_json, write_text
+
+KERNELS_FOLDER = Path("build/kernels")
+# What a kernel has otherwise than V1's, whose kernel-metadata.json lies at the root; "reads" names
+# the notebooks whose output it starts from.
+KERNELS: Mapping[str, Mapping[str, Any]] = {
+    "v0_foundation": {"machine_shape": "", "model_sources": ()},
+    "v2_grpo": {"reads": ("v1_sft_format",), "model_sources": ()},
+    "eval": {"reads": ("v1_sft_format", "v2_grpo")},
+}
+# Kaggle publishes no limit for a kernel's source. With the embedded model, 3 MB that hardly shrink,
+# a notebook has 3.5 MB, without it 0.2 MB; more would be something that does not belong in it.
+MAX_NOTEBOOK_BYTES = 4 * 2**20
+_WEIGHTS = "nblib/models/embedded/model.safetensors"
+_EPOCH = "315532800"  # 1980, where zip files begin: the same sources give the same wheel
+_CELL = '''\
+# nblib {version} as a wheel, put here by `python -m nblib kernels build`.
+import base64
+import os
+import tempfile
+from pathlib import Path
+
+wheel = Path(tempfile.mkdtemp(), "{name}")
+wheel.write_bytes(base64.b64decode("""
+{content}
+"""))
+os.environ["NBLIB_WHEEL"] = str(wheel)
+'''
+
+
+def build_kernels(
+    names: Sequence[str] = (), *, owner: str = "", with_model: bool = True
+) -> list[Path]:
+    """Write `build/kernels/<notebook>/` for each notebook and return the folders.
+
+    Args:
+        names: notebooks; none are all of the checkout.
+        owner: whose kernels they are at Kaggle; "" is the owner of the root's metadata.
+        with_model: the embedded model travels too; without it a notebook is a tenth as large and
+            MODEL must be another.
+
+    Raises:
+        ValueError: no checkout here, an unknown notebook, or one that is too large or out of step
+            with its source.
+    """
+    checkout = Path(nblib.__file__).parents[1]
+    if not (checkout / METADATA_FILE).is_file():
+        raise ValueError(f"{checkout} is no checkout: kernels are built where nblib's source is")
+    known = sorted(path.stem for path in (checkout / "notebooks").glob("*.ipynb"))
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown notebook {name!r}: expected {', '.join(known)}")
+    template = read_metadata(checkout)
+    owner = owner or template.id.partition("/")[0]
+    wheel_cell = _wheel_cell(*_wheel(checkout, with_model=with_model))
+    folders = []
+    for name in names or known:
+        text = _with_cell(checkout / "notebooks" / f"{name}.ipynb", wheel_cell)
+        metadata = kernel_metadata(name, template, owner=owner)
+        folders.append(_write_kernel(KERNELS_FOLDER / name, metadata, text))
+    return folders
+
+
+def built_kernels(names: Sequence[str] = ()) -> list[Path]:
+    """Return the folders of built kernels, each after those whose output it reads.
+
+    Raises:
+        ValueError: nothing is built, or not one that is named.
+    """
+    built = {path.parent.name: path.parent for path in KERNELS_FOLDER.glob(f"*/{METADATA_FILE}")}
+    missing = [name for name in names if name not in built]
+    if missing or not built:
+        wanted = ", ".join(missing) or "any kernel"
+        raise ValueError(f"{KERNELS_FOLDER} lacks {wanted}: run `python -m nblib kernels build`")
+    chosen = sorted(names or built)
+    return [built[name] for name in sorted(chosen, key=lambda name: len(_reads(name)))]
+
+
+def _reads(name: str) -> tuple[str, ...]:
+    return tuple(KERNELS.get(name, {}).get("reads", ()))
+
+
+def kernel_metadata(name: str, template: KernelMetadata, *, owner: str) -> KernelMetadata:
+    """Return the metadata of a notebook's kernel: the template's, with what is the notebook's own.
+
+    Args:
+        name: the notebook.
+        template: V1's metadata.
+        owner: whose kernels these are, also those whose output this one reads.
+    """
+
+    def title_of(notebook: str) -> str:
+        if notebook == Path(template.code_file).stem:
+            return template.title
+        return f"nblib {notebook.replace('_', ' ')}"
+
+    changes = {key: value for key, value in KERNELS.get(name, {}).items() if key != "reads"}
+    sources = [f"{owner}/{slug_of(title_of(read))}" for read in _reads(name)]
+    return replace(
+        template,
+        id=f"{owner}/{slug_of(title_of(name))}",
+        title=title_of(name),
+        code_file=f"{name}.ipynb",
+        kernel_sources=tuple(sources),
+        **changes,
+    )
+
+
+def _wheel(checkout: Path, *, with_model: bool) -> tuple[str, bytes]:
+    """Return nblib's wheel, name and content: of a copy, where no earlier build left a module."""
+    with tempfile.TemporaryDirectory(prefix="nblib-wheel-") as scratch:
+        source = Path(scratch, "source")
+        skipped = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(checkout / "nblib", source / "nblib", ignore=skipped)
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(checkout / name, source)
+        if not with_model:
+            (source / _WEIGHTS).unlink()
+        options = ["-q", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+        command = [sys.executable, "-m", "pip", "wheel", *options, "-w", scratch, str(source)]
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": _EPOCH}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise ValueError(f"nblib's wheel cannot be built: {done.stderr.strip()}")
+        (wheel,) = Path(scratch).glob("nblib-*.whl")
+        return wheel.name, wheel.read_bytes()
+
+
+def _wheel_cell(name: str, content: bytes) -> Any:
+    from nbformat.v4 import new_code_cell
+
+    lines = textwrap.wrap(base64.b64encode(content).decode(), 1000)
+    source = _CELL.format(version=nblib.__version__, name=name, content="\n".join(lines))
+    hidden = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}, "cellView": "form"}
+    return new_code_cell(source.strip(), id="nblib-wheel", metadata={"tags": ["wheel"], **hidden})
+
+
+def _with_cell(path: Path, cell: Any) -> str:
+    """Return the notebook's text with a cell put before the install cell, right after the title."""
+    import jupytext
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    source = jupytext.read(path.with_suffix(".py"))
+    if [c.source for c in notebook.cells] != [c.source for c in source.cells]:
+        raise ValueError(f"{path} is not what its .py says: run `make sync` first")
+    if any(c.get("outputs") for c in notebook.cells):
+        raise ValueError(f"{path} holds outputs, which may hold anything: run `make sync` first")
+    notebook.cells.insert(1, cell)
+    nbformat.validate(notebook)
+    return nbformat.writes(notebook) + "\n"
+
+
+def _write_kernel(folder: Path, metadata: KernelMetadata, text: str) -> Path:
+    if len(text) > MAX_NOTEBOOK_BYTES:
+        raise ValueError(f"{folder} has {len(text):,} bytes, at most {MAX_NOTEBOOK_BYTES:,} go")
+    shutil.rmtree(folder, ignore_errors=True)
+    write_text(folder / metadata.code_file, text)
+    write_json(folder / METADATA_FILE, asdict(metadata))
+    read_metadata(folder)
+    return folder

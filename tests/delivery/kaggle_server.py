@@ -1,0 +1,52 @@
+"""Kaggle's API on loopback: keeps what it is sent and answers as it is told."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+SERVICE = "/api/v1/kernels.KernelsApiService/"
+SAVED = {"ref": "", "url": "https://kaggle.com/code/x", "versionNumber": 1, "error": ""}
+
+
+class KaggleServer(ThreadingHTTPServer):
+    """`received` are (method name, body, Authorization); `answers` by method, `files` by name."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.received = []
+        self.answers = {"SaveKernel": SAVED}
+        self.files = {}
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def address(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def bodies(self, method):
+        return [body for name, body, _ in self.received if name == method]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        method = self.path.removeprefix(SERVICE)
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.received.append((method, body, self.headers["Authorization"]))
+        answer = self.server.answers.get(method, {"code": 404, "message": f"no {method}"})
+        if callable(answer):
+            answer = answer(body)
+        self._send(json.dumps(answer).encode(), "application/json", answer.get("code", 200))
+
+    def do_GET(self):
+        content = self.server.files[self.path.removeprefix("/files/")]
+        self._send(content.encode(), "application/octet-stream", 200)
+
+    def _send(self, content, kind, code):
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass

@@ -1,0 +1,115 @@
+"""The first cell where nblib is not installed: in a built kernel, from a badge, in a checkout.
+
+All offline. V1's built kernel runs alone in an empty folder, as Kaggle, Colab and a local Jupyter
+run it, and installs from a wheel house, over old versions.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from nblib import REPOSITORY, __version__
+
+sys.path.append(str(Path(__file__).parent))
+from hosted_runtime import LACKING, make_runtime, make_wheel_house
+
+V1 = "v1_sft_format"
+ROOT = Path(__file__).parents[2]
+HOSTS = {
+    "kaggle": {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "NBLIB_RUNS_DIR": "runs"},
+    "colab": {"PYTHONPATH": "../startup"},
+    "local": {},
+}
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    return make_wheel_house(tmp_path_factory.mktemp("wheels") / "house", (*LACKING, "setuptools"))
+
+
+@pytest.fixture
+def runtime(tmp_path, house):
+    made = make_runtime(tmp_path, house)
+    startup = tmp_path / "startup"  # Colab's kernel has loaded google.colab before the first cell
+    (startup / "google" / "colab").mkdir(parents=True)
+    for name in ("__init__.py", "output.py"):  # jax imports the second where it sees the first
+        (startup / "google" / "colab" / name).touch()
+    (startup / "sitecustomize.py").write_text("import google.colab\n")
+    return made
+
+
+def install_cells(path):
+    cells = nbformat.read(path, as_version=4).cells
+    return [cell for cell in cells if {"wheel", "install"} & {*cell.metadata.get("tags", ())}]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_it_installs_and_runs_the_smoke_profile_to_the_end(host, built, runtime, compilation_cache):
+    kernel = built / "build" / "kernels" / V1 / f"{V1}.ipynb"
+    papermill = ("-m", "papermill", "--no-progress-bar", "--no-log-output")
+    variables = {**HOSTS[host], **compilation_cache}
+    done = runtime.run(*papermill, kernel, "done.ipynb", "-p", "PROFILE", "smoke", **variables)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (result,) = (runtime.folder / "runs" / V1).glob("2*/result.json")
+    assert json.loads(result.read_text())["profile"] == "smoke"
+    cells = install_cells(runtime.folder / "done.ipynb")
+    said = cells[1].outputs[0].text
+    assert said.startswith("installing jax==0.10.2, flax==0.12.8, google-tunix==0.1.7")
+    assert all(name in said for name in LACKING) and "scipy" not in said
+    _nothing_happens_again(runtime, cells, variables)
+
+
+def _nothing_happens_again(runtime, cells, variables):
+    """The same cells in another session: no output, no second of work."""
+    cells = "\n".join(cell.source for cell in cells)
+    code = "import time\n" + cells + "\nprint(round(time.process_time(), 2))"
+    (runtime.folder / "again.py").write_text(code)
+    again = runtime.run("again.py", **variables, PIP_FIND_LINKS="/nowhere")
+    assert again.returncode == 0, again.stderr
+    assert float(again.stdout) < 2
+
+
+def install_script(folder):
+    """The source's first cell, and where nblib then comes from."""
+    (cell,) = install_cells(ROOT / "notebooks" / f"{V1}.ipynb")
+    script = folder / "first_cell.py"
+    script.write_text(f"{cell.source}\nimport nblib\nprint(nblib.__file__, nblib.__version__)\n")
+    return script
+
+
+@pytest.fixture
+def complete(tmp_path, house):
+    """A runtime that has every pinned package, but no nblib."""
+    return make_runtime(tmp_path, house, lacking=())
+
+
+def test_from_a_badge_nblib_comes_from_the_repository_at_the_notebooks_version(complete, tmp_path):
+    repository = tmp_path / "repository"
+    shutil.copytree(ROOT / "nblib", repository / "nblib")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, repository)
+    for command in ("init -q", "add .", "commit -q -m x", f"tag v{__version__}"):
+        git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", *command.split()]
+        subprocess.run(git, cwd=repository, check=True)
+    here = {  # git asks this folder where it is told to ask GitHub
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.file://{repository}.insteadOf",
+        "GIT_CONFIG_VALUE_0": f"https://github.com/{REPOSITORY}",
+    }
+    done = complete.run(install_script(tmp_path), **here)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "site-packages/nblib/__init__.py" in done.stdout
+    assert done.stdout.endswith(f" {__version__}\n")
+
+
+def test_in_a_checkout_its_own_nblib_is_used(complete, tmp_path):
+    script = install_script(tmp_path)
+    done = complete.run(
+        "-c", f"import os; os.chdir('{ROOT}/notebooks'); exec(open('{script}').read())"
+    )
+    assert done.stdout == f"{ROOT}/notebooks/../nblib/__init__.py {__version__}\n", done.stderr
