@@ -2,7 +2,8 @@
 
 `start_run` makes `runs/<notebook>/<run id>/` or continues the newest unfinished run that has the
 same parameters; `finish_run` checks the result, writes it and moves `latest`. A run is unfinished
-while it has no `result.json`. This module knows nothing of models or tasks, and imports no jax.
+while it has no `result.json`, or one whose `steps_left` is above 0: its session's time was over.
+This module knows nothing of models or tasks, and imports no jax.
 
 A file is written under a temporary name and renamed, so that a reader sees the old content or the
 new, never half of it. A line added to a log is one write, for the same reason.
@@ -79,7 +80,8 @@ def runs_root() -> Path:
 def start_run(notebook: str, parameters: Mapping[str, Any], *, root: Path | None = None) -> Run:
     """Continue the newest unfinished run with these parameters, or make a new one.
 
-    A run that another live process holds is left alone: a second process gets a new folder.
+    One with checkpoints goes before a newer one without, whose start must have failed. A run that
+    another live process holds is left alone: a second process gets a new folder.
     `config.json` holds the parameters. When the variable `NBLIB_RUN_POINTER` names a file, the
     run's path is written there, so that whoever started the notebook finds its run.
 
@@ -130,6 +132,24 @@ def write_manifest(run: Run, *, hashes: Mapping[str, str | int], devices: Sequen
         "devices": list(devices),
     }
     write_json(run.path / "manifest.json", manifest)
+
+
+def is_unfinished(path: Path, config: Any) -> bool:
+    """Whether a run's folder can be gone on from with these parameters, as `to_jsonable` gives."""
+    try:
+        if read_json(path / "config.json") != config:
+            return False
+        result = path / "result.json"
+        return not result.is_file() or read_json(result).get("steps_left", 0) > 0
+    except (FileNotFoundError, NotADirectoryError):  # no run, or one that hardly began
+        return False
+    except ValueError:  # what it was run with cannot be known, so it cannot go on
+        return False
+
+
+def has_checkpoints(path: Path) -> bool:
+    """Whether the training of a run's folder has saved something."""
+    return any(path.glob("checkpoints/*/*"))
 
 
 def to_jsonable(value: Any) -> Any:
@@ -220,21 +240,14 @@ def _json_line(record: Any) -> str:
 
 
 def _continued_run(notebook: str, folder: Path, config: Any) -> Run | None:
-    for path in sorted(folder.iterdir(), reverse=True):  # names begin with the time: newest first
-        if path.is_symlink() or not _is_unfinished(path, config) or not _lock(path):
+    runs = (path for path in folder.iterdir() if not path.is_symlink())
+    # Names begin with the time: newest first.
+    for path in sorted(runs, key=lambda run: (has_checkpoints(run), run.name), reverse=True):
+        if not is_unfinished(path, config) or not _lock(path):
             continue
         print(f"continuing the unfinished run {path}", flush=True)
         return Run(notebook=notebook, path=path, resumed=True)
     return None
-
-
-def _is_unfinished(path: Path, config: Any) -> bool:
-    if not (path / "config.json").is_file() or (path / "result.json").exists():
-        return False
-    try:
-        return bool(read_json(path / "config.json") == config)
-    except ValueError:  # what it was run with cannot be known, so it cannot go on
-        return False
 
 
 def _new_run(notebook: str, folder: Path, config: Any) -> Run:
@@ -290,6 +303,9 @@ def _check_result(result: Mapping[str, Any], *, notebook: str) -> None:
     _require(result, RESULT_KEYS, where)
     if result["notebook"] != notebook:
         raise ValueError(f"{where}: notebook is {result['notebook']!r}, expected {notebook!r}")
+    left = result.get("steps_left", 0)
+    if not isinstance(left, int) or left < 0:
+        raise ValueError(f"{where}: steps_left is {left!r}, expected a number of steps")
     # No stage at all is a run that was told to evaluate nothing.
     for name, stage in result["stages"].items():
         _check_stage(stage, f"{where}, stage {name}")

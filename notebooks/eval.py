@@ -63,6 +63,7 @@ from IPython.display import Image, Markdown, display
 from nblib.delivery.ladder import find_candidates
 from nblib.delivery.place import where_am_i
 from nblib.delivery.profiles import eval_settings
+from nblib.delivery.secrets import provide_tokens
 from nblib.evaluation.candidates import answer_all, settings_of
 from nblib.evaluation.comparable import comparable
 from nblib.evaluation.comparison import (
@@ -82,7 +83,7 @@ from nblib.evaluation.sft import truncation_warnings
 from nblib.evaluation.tables import stage_table
 from nblib.evaluation.tables_comparison import comparison_tables, enough_line, gain_table
 from nblib.evaluation.votes import vote_all
-from nblib.models.mesh import device_mesh
+from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.runs import finish_run, start_run, write_json, write_jsonl, write_manifest
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import filter_levels, sample_rows
@@ -116,6 +117,12 @@ SEED = 0
 # A run that was killed is found again by its parameters and asks only what is still missing.
 
 # %%
+place = where_am_i(PROFILE)
+mesh = device_mesh()
+print(place, mesh_summary(mesh), sep="\n")
+print(f"tokens     {provide_tokens() or 'none'}")
+
+# %%
 settings = eval_settings(
     PROFILE,
     data=DATA,
@@ -136,8 +143,6 @@ parameters = {
     "seed": SEED,
 }
 run = start_run("eval", parameters)
-mesh = device_mesh()
-print(where_am_i())
 display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.items())))
 
 # %% [markdown]
@@ -281,7 +286,7 @@ for sample in samples[:3]:
 write_jsonl(run.path / "predictions.jsonl", predictions)
 write_jsonl(run.path / "schema_failures_debug.jsonl", schema_failures(stages))
 hashes = {f"data/{split}": digest for split, digest in data.sha256.items()}
-write_manifest(run, hashes=hashes, devices=where_am_i().devices)
+write_manifest(run, hashes=hashes, devices=place.devices)
 asked_how = settings_of(candidates, shots)
 write_json(
     run.path / "comparison_metrics.json",

@@ -60,8 +60,11 @@ from dataclasses import replace
 
 from IPython.display import Image, Markdown, display
 
+from nblib.delivery.budget import check_room, session_budget
+from nblib.delivery.inputs import bring_attached_run
 from nblib.delivery.place import where_am_i
 from nblib.delivery.profiles import foundation_settings
+from nblib.delivery.secrets import provide_tokens
 from nblib.evaluation.evaluate import evaluate
 from nblib.evaluation.foundation import foundation_manifest, foundation_verdicts
 from nblib.evaluation.generate import Decoding
@@ -71,7 +74,7 @@ from nblib.evaluation.samples import pick_samples
 from nblib.evaluation.tables import stage_table
 from nblib.evaluation.verdicts import verdict_table
 from nblib.models.gemma3 import init_model, model_config, parameter_count, save_model
-from nblib.models.mesh import device_mesh
+from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.runs import finish_run, read_jsonl, start_run, write_jsonl, write_manifest
 from nblib.sources.foundation import foundation_rows
 from nblib.tasks.formats import HASH
@@ -103,13 +106,25 @@ GRADIENT_ACCUMULATION = 1  # batches a step
 LEARNING_RATE = 0.0
 EVAL_SAMPLES = 0  # held-out problems, shared by the levels
 SAVE_INTERVAL = ""  # "100 steps" or "10 min"
+SESSION_HOURS = 0.0  # 0: what Kaggle gives (TPU 9, else 12), no limit elsewhere
 GSM8K_DIR = ""  # folder of train.jsonl and test.jsonl; "" asks NBLIB_GSM8K_DIR
 SEED = 0
 
 # %% [markdown]
 # ## Configuration
-# What the recipe filled in, where this runs, and the folder that will hold all it leaves. A run
-# that was killed is found again by its parameters and goes on.
+# Where this runs, and how long it may.
+
+# %%
+place = where_am_i(PROFILE)
+budget = session_budget(place, SESSION_HOURS)
+mesh = device_mesh()
+print(place, mesh_summary(mesh), budget, sep="\n")
+print(f"tokens     {provide_tokens() or 'none'}")
+
+# %% [markdown]
+# What the recipe filled in, and the folder that will hold all that is left. A run that was killed,
+# or whose session was over, is found again by its parameters, here or in an attached output, and
+# goes on.
 
 # %%
 settings = foundation_settings(
@@ -126,9 +141,8 @@ settings = foundation_settings(
     save_interval=SAVE_INTERVAL,
 )
 parameters = {**settings, "size": SIZE, "accumulation": GRADIENT_ACCUMULATION, "seed": SEED}
+bring_attached_run("v0_foundation", parameters)
 run = start_run("v0_foundation", parameters)
-mesh = device_mesh()
-print(where_am_i())
 display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.items())))
 
 # %% [markdown]
@@ -185,6 +199,16 @@ model = init_model(config, seed=SEED)
 print(f"{parameter_count(model):,} parameters in {config.num_layers} layers")
 
 # %% [markdown]
+# The evaluation and the export at the end get their time first, the training what is left of the
+# session. Two CPU cores answer ten problems a second.
+
+# %%
+reserved = {"evaluation_s": 0.1 * settings["eval_samples"], "exported": parameter_count(model)}
+room = check_room(run.path, trained=parameter_count(model), exported=parameter_count(model))
+deadline_s = budget.training_s(**reserved)
+print(room)
+
+# %% [markdown]
 # ## Training
 # The same trainer that the fine-tuning uses, here on all weights. Each line is about 15 seconds.
 
@@ -202,7 +226,7 @@ sft_config = SftConfig(
     save_interval=settings["save_interval"],
 )
 hashes = {**tokenizer_seal(tokenizer), "examples": examples_sha256(examples)}
-train(
+trained = train(
     model,
     batches,
     sft_config,
@@ -211,7 +235,9 @@ train(
     identity={**hashes, **parameters},
     mesh=mesh,
     val_batches=val_batches,
+    deadline_s=deadline_s,
 )
+steps_left = trained.left
 
 # %%
 history = read_jsonl(run.path / "metrics.jsonl")
@@ -222,17 +248,18 @@ display(Image(figure_png(figures["Loss while reading"])))
 # ## Practice
 # After reading comes practice: fresh problems of all levels, in smaller batches at a quarter of the
 # rate. All levels, because a practice of the easy ones alone unlearns the others within 500 steps.
-# The quick recipe leaves it out.
+# The quick recipe leaves it out, and a session that was over before all was read leaves it to the
+# next one.
 
 # %%
-if rows.practice:
+if rows.practice and trained.left == 0:
     practice_documents = foundation_documents(rows.practice, seed=SEED + 1)
     practice, _ = drop_too_long(
         encode_documents(tokenizer, practice_documents), settings["max_length"]
     )
     print(length_summary(practice))
     batching["tokens_per_batch"] //= 2
-    train(
+    trained = train(
         model,
         batch_stream(pack(practice, **packing), epochs=1, seed=SEED + 1, **batching),
         replace(sft_config, learning_rate=0.25 * settings["learning_rate"]),
@@ -241,7 +268,9 @@ if rows.practice:
         identity={**hashes, "practice": examples_sha256(practice), **parameters},
         mesh=mesh,
         val_batches=val_batches,
+        deadline_s=budget.training_s(**reserved),
     )
+    steps_left = trained.left
     practised = read_jsonl(run.path / "metrics_practice.jsonl")
     figures["Loss in practice"] = plot_training(practised, seed=SEED, title="Foundation: practice")
     history += practised
@@ -289,7 +318,7 @@ for sample in samples:
 # %%
 manifest = foundation_manifest(parameters, rows, stage, history)
 save_model(model, tokenizer, run.export, manifest=manifest, dtype="bfloat16")
-write_manifest(run, hashes=hashes, devices=where_am_i().devices)
+write_manifest(run, hashes=hashes, devices=place.devices)
 
 # %% [markdown]
 # ## Result
@@ -316,6 +345,7 @@ result = {
     "data": rows.origin,
     "stages": {"base": stage.metrics},
     "levels": {"base": stage.by_level},
+    "steps_left": steps_left,
 }
 finish_run(run, result)
 print(f"{run.path}: {result['wall_s'] / 60:.1f} minutes")

@@ -60,8 +60,11 @@ import time
 
 from IPython.display import Image, Markdown, display
 
+from nblib.delivery.budget import check_room, session_budget
+from nblib.delivery.inputs import bring_attached_run
 from nblib.delivery.place import where_am_i
 from nblib.delivery.profiles import sft_settings
+from nblib.delivery.secrets import provide_tokens
 from nblib.evaluation.evaluate import evaluate_stages
 from nblib.evaluation.generate import Decoding
 from nblib.evaluation.model_card import write_model_card
@@ -74,7 +77,7 @@ from nblib.evaluation.verdicts import verdict_table
 from nblib.models.adapters import save_adapters
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
-from nblib.models.mesh import device_mesh
+from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.parity import PROMPTS, export_model
 from nblib.runs import finish_run, read_jsonl, start_run, write_jsonl, write_manifest
@@ -119,6 +122,7 @@ LEARNING_RATE = 0.0
 LORA_RANK = 0
 LORA_ALPHA = 0.0
 SAVE_INTERVAL = ""  # "10 steps" or "30 min"
+SESSION_HOURS = 0.0  # 0: what Kaggle gives (TPU 9, else 12), no limit elsewhere
 EVAL_AT_END = True
 EVAL_SAMPLES = 0  # held-out questions, -1 for all
 MAX_NEW_TOKENS = 0
@@ -126,8 +130,19 @@ SEED = 0
 
 # %% [markdown]
 # ## Set-up
-# What the profile filled in, where this runs, and the folder that will hold all it leaves. A run
-# that was killed is found again by its parameters and goes on.
+# Where this runs, and how long it may.
+
+# %%
+place = where_am_i(PROFILE)
+budget = session_budget(place, SESSION_HOURS)
+mesh = device_mesh()
+print(place, mesh_summary(mesh), budget, sep="\n")
+print(f"tokens     {provide_tokens() or 'none'}")
+
+# %% [markdown]
+# What the profile filled in, and the folder that will hold all that is left. A run that was killed,
+# or whose session was over, is found again by its parameters, here or in an attached output, and
+# goes on.
 
 # %%
 settings = sft_settings(
@@ -153,9 +168,8 @@ parameters = {
     "remat": REMAT,
     "seed": SEED,
 }
+bring_attached_run("v1_sft_format", parameters)
 run = start_run("v1_sft_format", parameters)
-mesh = device_mesh()
-print(where_am_i())
 display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.items())))
 
 # %% [markdown]
@@ -238,6 +252,18 @@ model = get_lora_model(base.model, mesh, seed=SEED, **lora)
 print(f"{parameter_count(model, LORA_PARAMETER):,} adapter weights are trained")
 
 # %% [markdown]
+# ## Room
+# The evaluation and the export at the end get their time first, the training what is left of the
+# session. It ends early if it must: what it has is saved, exported and measured, and the next
+# session goes on.
+
+# %%
+size = parameter_count(base.model)
+room = check_room(run.path, trained=parameter_count(model, LORA_PARAMETER), exported=size)
+deadline_s = budget.training_s(evaluation_s=sum(stage.seconds for stage in before), exported=size)
+print(room)
+
+# %% [markdown]
 # ## Training
 # AdamW with warm-up and a cosine. One line about every 15 seconds. With `PACKING` several examples
 # share a row, none of them cut or seen by another; the loss is the same, the padding less.
@@ -270,6 +296,7 @@ trained = train(
     identity={**hashes, **parameters},
     mesh=mesh,
     val_batches=batch_stream(val_packed, epochs=1, seed=SEED, shuffle=False, **batching),
+    deadline_s=deadline_s,
 )
 
 # %%
@@ -291,6 +318,7 @@ manifest = {
     "base": base.described,
     "data": {"origin": data.origin, "sha256": dict(data.sha256)},
     "steps": trained.steps,
+    "steps_left": trained.left,
 }
 proof = export_model(
     tuned.model,
@@ -307,7 +335,7 @@ print(*proof, sep="\n")
 
 # %%
 save_adapters(model, base.tokenizer, run.path / "adapters", manifest=manifest, **lora)
-write_manifest(run, hashes=hashes, devices=where_am_i().devices)
+write_manifest(run, hashes=hashes, devices=place.devices)
 
 # %% [markdown]
 # ## Tuned
@@ -384,6 +412,7 @@ result = {
     "data": data.origin,
     "stages": stages,
     "levels": by_level,
+    "steps_left": trained.left,
 }
 write_report(
     run.path / "report.html",

@@ -60,9 +60,11 @@ import time
 
 from IPython.display import Image, Markdown, display
 
-from nblib.delivery.inputs import find_export
+from nblib.delivery.budget import check_room, session_budget
+from nblib.delivery.inputs import bring_attached_run, find_export
 from nblib.delivery.place import where_am_i
 from nblib.delivery.profiles import grpo_settings
+from nblib.delivery.secrets import provide_tokens
 from nblib.evaluation.evaluate import evaluate_stages
 from nblib.evaluation.generate import Decoding
 from nblib.evaluation.groups import sample_group
@@ -82,9 +84,10 @@ from nblib.evaluation.verdicts import verdict_table
 from nblib.models.adapters import save_adapters
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import get_trainable_model, merge_trained, trainable_count
-from nblib.models.mesh import device_mesh
+from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.parity import PROMPTS, export_model
+from nblib.models.weight_files import weights_sha256
 from nblib.runs import finish_run, read_jsonl, start_run, write_jsonl, write_manifest
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import filter_levels, sample_rows, split_validation
@@ -131,13 +134,21 @@ REWARD_STEPS = 0.0
 REWARD_BREVITY = 0.0
 REWARD_TRUNCATED = 0.0  # taken away
 SAVE_INTERVAL = ""  # "10 steps" or "30 min"
+SESSION_HOURS = 0.0  # 0: what Kaggle gives (TPU 9, else 12), no limit elsewhere
 EVAL_AT_END = True
 EVAL_SAMPLES = 0  # held-out questions, -1 for all
 SEED = 0
 
 # %% [markdown]
 # ## Set-up
-# A run that was killed is found again by its parameters and goes on.
+# Where this runs, and how long it may.
+
+# %%
+place = where_am_i(PROFILE)
+budget = session_budget(place, SESSION_HOURS)
+mesh = device_mesh()
+print(place, mesh_summary(mesh), budget, sep="\n")
+print(f"tokens     {provide_tokens() or 'none'}")
 
 # %%
 settings = grpo_settings(
@@ -185,19 +196,22 @@ config = GrpoConfig(
     seed=SEED,
 )
 
+# %% [markdown]
+# A run that was killed, or whose session was over, is found again by its parameters, here or in an
+# attached output, and goes on. v1 counts among them by its weights, wherever it lies.
+
 # %%
 export = find_export("v1_sft_format", MODEL)
 parameters = {
     **settings,
-    "model": str(export),
+    "model_sha256": weights_sha256(export),
     "pass_rate_samples": PASS_RATE_SAMPLES,
     "grpo": config,
     "weights": weights,
     "seed": SEED,
 }
+bring_attached_run("v2_grpo", parameters)
 run = start_run("v2_grpo", parameters)
-mesh = device_mesh()
-print(where_am_i())
 display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.items())))
 
 # %% [markdown]
@@ -309,6 +323,18 @@ policy = get_trainable_model(v1.model, mesh, seed=SEED, **lora)
 print(f"{trainable_count(policy):,} weights are trained")
 
 # %% [markdown]
+# ## Room
+# The evaluation and the export at the end get their time first, the training what is left of the
+# session. It ends early if it must: what it has is saved, exported and measured, and the next
+# session goes on.
+
+# %%
+size = parameter_count(v1.model)
+room = check_room(run.path, trained=trainable_count(policy), exported=size)
+deadline_s = budget.training_s(evaluation_s=sum(stage.seconds for stage in before), exported=size)
+print(room)
+
+# %% [markdown]
 # ## Training
 # Each step: fresh completions with noise of the step's own, their rewards, one update. Every
 # completion ends up in `rollouts.jsonl`. An alarm says what has begun to go wrong, the likely cause
@@ -334,6 +360,7 @@ tuned_policy = train_grpo(
     identity={**hashes, **parameters},
     mesh=mesh,
     probe=probe,
+    deadline_s=deadline_s,
 )
 
 # %% [markdown]
@@ -370,6 +397,7 @@ manifest = {
     "base": v1.described,
     "data": {"origin": data.origin, "sha256": dict(data.sha256)},
     "steps": tuned_policy.trained.steps,
+    "steps_left": tuned_policy.trained.left,
 }
 proof = export_model(
     tuned.model,
@@ -389,7 +417,7 @@ if settings["lora_rank"] > 0:
     save_adapters(
         tuned_policy.model, v1.tokenizer, run.path / "adapters", manifest=manifest, **lora
     )
-write_manifest(run, hashes=hashes, devices=where_am_i().devices)
+write_manifest(run, hashes=hashes, devices=place.devices)
 
 # %% [markdown]
 # ## v1 against v2
@@ -466,6 +494,7 @@ result = {
     "levels": by_level,
     "paired": paired,
     "alarms": alarms,
+    "steps_left": tuned_policy.trained.left,
 }
 write_report(
     run.path / "report.html",

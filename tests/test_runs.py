@@ -85,6 +85,26 @@ def test_the_newest_of_several_unfinished_runs_goes_on():
     assert start_run("toy", {"a": 1}).path == newer
 
 
+def test_a_run_with_steps_left_goes_on_and_keeps_its_result_until_then():
+    first = start_run("toy", {"a": 1})
+    finish_run(first, result(steps_left=7))
+    assert (first.path.parent / "latest").resolve() == first.path
+    again = start_run("toy", {"a": 1})
+    assert (again.path, again.resumed) == (first.path, True)
+    assert (first.path / "result.json").is_file()
+    finish_run(again, result(steps_left=0))
+    assert start_run("toy", {"a": 1}).path != first.path
+
+
+def test_a_run_with_checkpoints_goes_before_a_newer_one_without():
+    older = start_run("toy", {"a": 1}).path
+    (older / "checkpoints" / "actor" / "3").mkdir(parents=True)
+    newer = older.with_name("99991231-235959-00000000")
+    newer.mkdir()
+    runs.write_json(newer / "config.json", {"a": 1})
+    assert start_run("toy", {"a": 1}).path == older
+
+
 def test_a_folder_whose_config_is_damaged_is_not_continued():
     first = start_run("toy", {"a": 1})
     (first.path / "config.json").write_text('{"a": ')
@@ -149,6 +169,7 @@ def test_latest_is_a_text_file_where_links_fail(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"steps_left": -1}, "steps_left is -1, expected a number of steps"),
         ({"notebook": "other"}, "notebook is 'other', expected 'toy'"),
         ({"stages": {"base": {"n": 3}}}, "stage base: missing format_accuracy, "),
         ({"stages": {"base": stage(n=0)}}, "n is 0"),

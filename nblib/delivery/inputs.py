@@ -1,17 +1,19 @@
-"""Where the notebook before left its export: a folder that is given, a local run, a Kaggle input.
+"""What an earlier session left: the export of the notebook before, and a run to go on with.
 
-Inputs of Kaggle are found by what lies in them, never by a fixed path: mount points differ between
-hosts and change. Nothing is loaded here; `models.names` takes the folder that is returned.
+An export is a folder that is given, a local run's, or a Kaggle input's. Inputs of Kaggle are found
+by what lies in them, never by a fixed path: mount points differ between hosts and change. Nothing
+is loaded here; `models.names` takes the folder that is returned.
 """
 
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nblib.runs import runs_root
+from nblib.runs import has_checkpoints, is_unfinished, read_json, runs_root, to_jsonable
 
 KAGGLE_INPUT = Path("/kaggle/input")
 # notebooks/<owner>/<slug>/runs/<notebook>/<run id>/export is the longest way that Kaggle makes.
@@ -21,6 +23,7 @@ _MANIFEST = "manifest.json"  # as `models.gemma3` writes it, which would bring i
 _MAX_MANIFEST_BYTES = 2**20
 _FILES = ("config.json", "tokenizer.model")
 _WEIGHTS = "*.safetensors"
+_RUN_CONFIG = "config.json"  # a run's parameters, as `start_run` writes them
 
 
 class ExportNotFound(FileNotFoundError):
@@ -52,6 +55,52 @@ def find_export(notebook: str, given: str = "") -> Path:
     raise ExportNotFound(f"no export of {notebook} was found:\n{places}\n{_what_to_do(notebook)}")
 
 
+def bring_attached_run(notebook: str, parameters: Mapping[str, Any]) -> Path | None:
+    """Copy what an attached run has trained into the folder of runs, where `start_run` finds it.
+
+    A run is one to go on with when its parameters are these, and its training has steps left. It
+    may be attached more than once, as each session leaves its own output: the furthest is taken.
+
+    Returns:
+        The copy, with the run's own id; None when there is nothing to bring, or it is here already.
+    """
+    if not KAGGLE_INPUT.is_dir():
+        return None
+    config = to_jsonable(parameters)
+
+    def can_go_on(folder: Path) -> bool:
+        return is_unfinished(folder, config) and has_checkpoints(folder)
+
+    attached = max(_folders(KAGGLE_INPUT, can_go_on, levels=MAX_LEVELS), key=_trained, default=None)
+    if attached is None:
+        return None
+    copy = runs_root() / notebook / attached.name
+    if (copy / _RUN_CONFIG).is_file():
+        return None
+    _copy_training(attached, copy)
+    print(f"the attached run {attached} was copied to {copy}", flush=True)
+    return copy
+
+
+def _trained(run: Path) -> int:
+    """Return a number that grows with what a run has saved: the sum of its checkpoints' steps."""
+    return sum(int(seal.stem) for seal in run.glob("checkpoints/**/seals/*.json"))
+
+
+def _copy_training(source: Path, destination: Path) -> None:
+    """Copy checkpoints and logs, writable; the parameters last: without them it is no run yet."""
+    shutil.rmtree(destination, ignore_errors=True)  # a copy that was cut off
+    damaged = shutil.ignore_patterns("damaged-*")
+    checkpoints = destination / "checkpoints"
+    shutil.copytree(
+        source / "checkpoints", checkpoints, ignore=damaged, copy_function=shutil.copyfile
+    )
+    for folder in (checkpoints, *(path for path in checkpoints.rglob("*") if path.is_dir())):
+        folder.chmod(0o755)  # a folder's copy is as read-only as the input
+    for name in (*(log.name for log in sorted(source.glob("*.jsonl"))), _RUN_CONFIG):
+        shutil.copyfile(source / name, destination / name)
+
+
 def _given(folder: Path) -> Path:
     if not folder.is_dir():
         raise ExportNotFound(f"{folder} is no folder: give an export, or a run that has export/")
@@ -78,6 +127,9 @@ def _local(notebook: str, looked: list[str]) -> Path | None:
     if missing:
         looked.append(f"{export.absolute()}: lacks {missing}")
         return None
+    left = read_json(run / "result.json").get("steps_left", 0)
+    if left:
+        print(f"{export}: its training has {left:,} steps left; run {notebook} again to go on")
     return export.resolve()
 
 
@@ -94,8 +146,12 @@ def _attached(notebook: str, looked: list[str]) -> Path | None:
     if not KAGGLE_INPUT.is_dir():
         looked.append(f"{KAGGLE_INPUT}: not there, this is not Kaggle")
         return None
+
+    def is_export(folder: Path) -> bool:
+        return _made_by(folder) == notebook and (folder / "config.json").is_file()
+
     whole: list[tuple[float, Path]] = []
-    for folder in _exports(KAGGLE_INPUT, notebook, levels=MAX_LEVELS):
+    for folder in _folders(KAGGLE_INPUT, is_export, levels=MAX_LEVELS):
         missing = _missing(folder)
         if missing:
             looked.append(f"{folder}: lacks {missing}")
@@ -113,9 +169,9 @@ def _attached(notebook: str, looked: list[str]) -> Path | None:
     return newest
 
 
-def _exports(folder: Path, notebook: str, *, levels: int) -> Iterator[Path]:
-    """Yield the exports of a notebook below a folder, in the order of their paths."""
-    if _made_by(folder) == notebook and (folder / "config.json").is_file():
+def _folders(folder: Path, wanted: Callable[[Path], bool], *, levels: int) -> Iterator[Path]:
+    """Yield the wanted folders below a folder, in the order of their paths, not what is in them."""
+    if wanted(folder):
         yield folder
         return
     if levels == 0:
@@ -126,7 +182,7 @@ def _exports(folder: Path, notebook: str, *, levels: int) -> Iterator[Path]:
         return
     # Links are not followed: `latest` leads to a run that is found by itself, others in circles.
     for name in sorted(e.name for e in listed if e.is_dir(follow_symlinks=False)):
-        yield from _exports(folder / name, notebook, levels=levels - 1)
+        yield from _folders(folder / name, wanted, levels=levels - 1)
 
 
 def _made_by(folder: Path) -> Any:

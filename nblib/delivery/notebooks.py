@@ -1,10 +1,11 @@
 """Run a notebook headless and strictly: what is wrong is an error, and the exit code says so.
 
 papermill executes; this module finds the notebook, checks its parameters before anything starts,
-keeps the executed notebook beside the run's results, and passes signals on. It knows nothing of
-what a notebook does, but that it names its run by `nblib.runs.start_run`.
+keeps the executed notebook, without secrets, beside the run's results, and passes signals on. It
+knows nothing of what a notebook does, but that it names its run by `nblib.runs.start_run`.
 """
 
+import json
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nblib.delivery.parameters import ParameterError, declared_parameters, parse_values
+from nblib.delivery.secrets import redacted, redacted_notebook
 from nblib.runs import POINTER_VARIABLE, runs_root, write_text
 
 if TYPE_CHECKING:
@@ -159,7 +161,7 @@ def _failure_of(
 def _cell_failure(error: Any) -> str:
     """Say in two lines which cell failed and why; the traceback stays in the notebook."""
     first_line = next(iter(error.source.strip().splitlines()), "")
-    message = " ".join(error.evalue.split())
+    message = " ".join(redacted(error.evalue)[0].split())
     return (
         f"cell In [{error.exec_count}] failed: {error.ename}: {_shortened(message, 400)}\n"
         f"the cell begins: {_shortened(first_line, 90)}"
@@ -181,9 +183,19 @@ def _shortened(text: str, length: int) -> str:
 
 
 def _keep(executed: Path, destination: Path) -> None:
-    """Copy the executed notebook out of the scratch folder; a run that never began has none."""
-    if executed.exists():
-        write_text(destination, executed.read_text(encoding="utf-8"))
+    """Copy the executed notebook out of the scratch folder; a run that never began has none.
+
+    A secret that a cell has shown is taken out, and a line says so.
+    """
+    if not executed.exists():
+        return
+    text = executed.read_text(encoding="utf-8")
+    content, found = redacted_notebook(json.loads(text))
+    if found:
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        kinds = ", ".join(f"{kind} ({count})" for kind, count in sorted(found.items()))
+        print(f"nblib: removed from {destination}: {kinds}", file=sys.stderr)
+    write_text(destination, text)
 
 
 def _title(source: Path) -> str:

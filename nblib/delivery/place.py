@@ -1,41 +1,152 @@
-"""Where a notebook runs: Kaggle, Colab or a local machine, and on which devices."""
+"""Where a notebook runs: Kaggle, Colab or a local machine, and what it has there.
+
+The first thing that a notebook asks, before anything starts jax's devices: a poisoned variable is
+cleaned before libtpu reads it, and an accelerator that is missing stops the run at once.
+"""
 
 import os
 import platform
+import re
+import socket
 import sys
+import tempfile
+from collections.abc import MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nblib.runs import runs_root
+
+# Lists of hosts: names or addresses, some with ports, brackets around IPv6.
+_TPU_LISTS = ("TPU_WORKER_HOSTNAMES", "TPU_WORKER_ADDRS")
+_HOSTS = re.compile(r"[\w.:\[\]-]+(,[\w.:\[\]-]+)*")
+_INTERNET = ("huggingface.co", 443)
+_INTERNET_TIMEOUT_S = 2.0
+_CURES = {
+    "kaggle": (
+        "Choose it under Settings, Accelerator (TPU v5e-8), or say so in kernel-metadata.json, "
+        '"machine_shape": "TpuV5E8" and no docker_image: with one Kaggle gives a CPU image and '
+        "says nothing."
+    ),
+    "colab": "Choose it under Runtime, Change runtime type, and connect again.",
+    "local": 'Install jax for it: pip install "jax[tpu]", or "jax[cuda12]" for a GPU.',
+}
+
+
+class AcceleratorMissing(RuntimeError):
+    """The accelerator that was asked for is not there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """The host and the devices that jax uses there."""
+    """The host, the devices that jax uses there, and where things are kept."""
 
     host: str  # kaggle, colab, local
+    how: str  # Batch or Interactive on Kaggle, else ""
     python: str
     backend: str  # cpu, gpu, tpu
     devices: tuple[str, ...]
+    device_bytes: int | None  # memory of one device; None where it does not say
     cores: int
+    working: Path
+    scratch: Path
+    internet: bool | None  # None: not asked
 
     def __str__(self) -> str:
-        """One line for a notebook to print."""
-        kinds = f"{len(self.devices)} x {self.devices[0]}"
-        return f"{self.host}, Python {self.python}, {self.backend}: {kinds}, {self.cores} CPU cores"
+        """A small table for a notebook to print."""
+        memory = f", {self.device_bytes / 2**30:.1f} GiB each" if self.device_bytes else ""
+        rows = {
+            "host": f"{self.host} {self.how}".strip(),
+            "Python": self.python,
+            "devices": f"{len(self.devices)} x {self.devices[0]} ({self.backend}){memory}",
+            "CPU cores": str(self.cores),
+            "runs": f"{self.working}, kept" if self.host == "kaggle" else str(self.working),
+            "scratch": str(self.scratch),
+        }
+        if self.internet is not None:
+            rows["internet"] = "yes" if self.internet else "no"
+        return "\n".join(f"{name:10} {value}" for name, value in rows.items())
 
 
-def where_am_i() -> Place:
-    """Return the place; this asks jax for its devices."""
+def where_am_i(profile: str = "auto") -> Place:
+    """Return the place; this asks jax for its devices.
+
+    Poisoned TPU variables are cleaned before, with a line for each.
+
+    Args:
+        profile: the notebook's; "tpu" and "gpu" ask for that accelerator.
+
+    Raises:
+        AcceleratorMissing: it was asked for, by the profile or by the host's image, and jax has
+            other devices; says what to do.
+    """
+    for line in clean_tpu_variables(os.environ):
+        print(line, flush=True)
+    host = _host()
+    devices = _devices(profile, host)
+    return Place(
+        host=host,
+        how=os.environ.get("KAGGLE_KERNEL_RUN_TYPE", ""),
+        python=platform.python_version(),
+        backend=devices[0].platform,
+        devices=tuple(device.device_kind for device in devices),
+        device_bytes=(devices[0].memory_stats() or {}).get("bytes_limit"),
+        cores=os.cpu_count() or 1,
+        working=runs_root().absolute(),
+        scratch=Path("/kaggle/temp" if host == "kaggle" else tempfile.gettempdir()),
+        internet=None if host == "local" else _has_internet(),
+    )
+
+
+def clean_tpu_variables(environment: MutableMapping[str, str]) -> list[str]:
+    """Put "localhost" for what is no list of hosts, in the variables that libtpu takes for one.
+
+    Where Kaggle's look-up of the TPU's hosts fails, they hold its warning's text, and libtpu does
+    not start; without them it looks the hosts up again and may fail in the same way. The chips of a
+    notebook's TPU are all on its own machine. Returns a line for each variable that was cleaned.
+    """
+    lines = []
+    for name in _TPU_LISTS:
+        value = environment.get(name)
+        if value is not None and not _HOSTS.fullmatch(value):
+            environment[name] = "localhost"
+            lines.append(f"{name} was no list of hosts, now localhost: {value!r}")
+    return lines
+
+
+def _devices(profile: str, host: str) -> list[Any]:
     import jax
 
-    return Place(
-        host=_host(),
-        python=platform.python_version(),
-        backend=jax.default_backend(),
-        devices=tuple(device.device_kind for device in jax.devices()),
-        cores=os.cpu_count() or 1,
-    )
+    wanted = profile if profile in ("tpu", "gpu") else _promised(profile, host)
+    try:
+        devices = jax.devices()
+    except RuntimeError as error:  # JAX_PLATFORMS names one that is not there
+        raise AcceleratorMissing(f"{error}\n{_CURES[host]}") from error
+    found = devices[0].platform
+    if wanted and found != wanted:
+        by = f'PROFILE = "{profile}"' if profile == wanted else "this host's image"
+        raise AcceleratorMissing(
+            f"{by} asks for a {wanted.upper()}, jax found {len(devices)} x "
+            f'{devices[0].device_kind} ({found}). {_CURES[host]} Or set PROFILE = "cpu".'
+        )
+    return devices
+
+
+def _promised(profile: str, host: str) -> str:
+    """Return the accelerator that a hosted image is made for, "" where it says nothing."""
+    hosted = profile == "auto" and host != "local"
+    return "tpu" if hosted and os.environ.get("ISTPUVM") else ""
 
 
 def _host() -> str:
     if os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
         return "kaggle"
     return "colab" if "google.colab" in sys.modules else "local"
+
+
+def _has_internet() -> bool:
+    try:
+        with socket.create_connection(_INTERNET, timeout=_INTERNET_TIMEOUT_S):
+            return True
+    except OSError:
+        return False

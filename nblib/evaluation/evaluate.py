@@ -1,5 +1,6 @@
 """One stage of an evaluation: the same items asked, answered, scored, and kept one by one."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ class Stage:
     metrics: Mapping[str, Any]  # as in result.json
     by_level: Mapping[int, Mapping[str, Any]]
     records: tuple[Mapping[str, Any], ...]  # as in predictions.jsonl
+    seconds: float = 0.0  # to answer and score; 0 for answers that were there
 
 
 def evaluate(
@@ -37,10 +39,12 @@ def evaluate(
     mesh: jax.sharding.Mesh,
 ) -> Stage:
     """Ask every example in the task's own format, zero-shot, and score the completions."""
+    began = time.perf_counter()
     prompts = task_prompts(task, examples)
     answers = ask(model, tokenizer, examples, prompts, decoding, mesh=mesh)
     scored = score_stage(stage, answers, task)
-    return replace(scored, metrics={**scored.metrics, "decoding": asdict(decoding)})
+    metrics = {**scored.metrics, "decoding": asdict(decoding)}
+    return replace(scored, metrics=metrics, seconds=time.perf_counter() - began)
 
 
 def ask(

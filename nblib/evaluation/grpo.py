@@ -46,7 +46,7 @@ def grpo_lead(
     stages: Mapping[str, Mapping[str, Any]], paired: Paired | None, trained: Trained
 ) -> str:
     """Return the report's first paragraph."""
-    done = f"GRPO trained the policy for {trained.steps} steps"
+    done = f"GRPO trained the policy for {trained}"
     if paired is None:
         return f"{done}; nothing was evaluated (EVAL_AT_END is off)."
     low, high = (100 * bound for bound in paired.ci95)

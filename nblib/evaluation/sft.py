@@ -46,7 +46,7 @@ def truncation_warnings(
 
 def sft_lead(stages: Mapping[str, Mapping[str, Any]], trained: Trained) -> str:
     """Return the report's first paragraph."""
-    done = f"LoRA adapters were trained for {trained.steps} steps"
+    done = f"LoRA adapters were trained for {trained}"
     if "tuned" not in stages:
         return f"{done}; nothing was evaluated (EVAL_AT_END is off)."
     base, tuned = stages["base"], stages["tuned"]

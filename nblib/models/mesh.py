@@ -24,3 +24,20 @@ def device_mesh(fsdp: int = 0, tp: int = 1) -> jax.sharding.Mesh:
         ("fsdp", "tp"),
         axis_types=(jax.sharding.AxisType.Auto,) * 2,
     )
+
+
+def mesh_summary(mesh: jax.sharding.Mesh) -> str:
+    """Return a line on the axes, and a warning that names the devices which the mesh leaves idle.
+
+    >>> mesh_summary(device_mesh(8, 1))  # on a TPU v5e-8
+    'mesh       fsdp 8, tp 1: all 8 devices'
+    """
+    axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    devices, used = jax.devices(), set(mesh.devices.flat)
+    idle = [str(device) for device in devices if device not in used]
+    if not idle:
+        return f"mesh       {axes}: all {len(devices)} devices"
+    return (
+        f"mesh       {axes}: WARNING, {len(idle)} of {len(devices)} devices are idle: "
+        f"{', '.join(idle)}. Choose axes whose product is {len(devices)}."
+    )

@@ -66,7 +66,7 @@ def train_grpo(
         mesh: the devices, all of them for the policy, the rollouts and the reference.
         probe: measures the answers of the policy every `config.probe_every` steps.
         limits: when a signal becomes an alarm.
-        deadline_s: stop cleanly after this many seconds.
+        deadline_s: stop cleanly after this many seconds, but not before one step was made.
 
     Raises TrainingStopped after SIGTERM, with everything saved; ForeignCheckpoint when the folder
     belongs to other parameters; ValueError for prompts that do not fit.
@@ -86,7 +86,7 @@ def train_grpo(
             cluster.actor_trainer, clock, config, folder, metrics_path, rollouts, list(prompts),
             judge, probe, limits or AlarmLimits(), session,
         )  # fmt: skip
-        if resumed_at >= config.steps * config.num_iterations or session.over:
+        if resumed_at >= config.steps * config.num_iterations or session.stopped_by:
             cluster.close()
         else:
             learner = build_learner(cluster, config, watch.reward)
@@ -94,7 +94,7 @@ def train_grpo(
                 learner.train(watch.batches(list(prompts.values()), resumed_at))
         watch.end()
     steps = cluster.actor_trainer.train_steps // config.num_iterations
-    session.raise_if_stopped(steps, config.steps, folder)
+    session.end(steps, config.steps, folder)
     return Policy(
         model=cluster.actor_trainer.model,
         trained=Trained(

@@ -91,7 +91,7 @@ class GrpoWatch:
         for step in range(first, config.steps):
             self.end_step()
             self._measure_probe(step)
-            if self._session.over:
+            if not self._session.begin_step():
                 return
             self._clock.start_step(step + 1)
             self._began, self._compiled = time.perf_counter(), self._programs.count
@@ -132,7 +132,9 @@ class GrpoWatch:
         if self._began is not None:
             # Tunix logs one step behind. A run killed after the seal would lack the record.
             self._trainer._write_train_metrics()
-            self._log(self._record(time.perf_counter() - self._began))
+            record = self._record(time.perf_counter() - self._began)
+            self._log(record)
+            self._session.end_step(record, self._config.steps)
             self._began = None
         seal_checkpoints(self._folder)
 

@@ -91,7 +91,7 @@ def train(
         identity: what must agree for a checkpoint to be continued.
         mesh: the devices.
         val_batches: evaluated before the first step and `evaluations` times on the way.
-        deadline_s: stop cleanly after this many seconds.
+        deadline_s: stop cleanly after this many seconds, but not before one step was made.
 
     Raises TrainingStopped after SIGTERM, with everything saved; ForeignCheckpoint when the folder
     belongs to other parameters; ValueError when there is nothing to train on.
@@ -110,7 +110,10 @@ def train(
     steps_folder = prepare_checkpoints(folder, {**identity, **asdict(config), "steps": planned})
     resumed_at = latest_step(folder)
     forget_metrics_after(metrics_path, resumed_at)
-    watch = _Watch(folder, metrics_path, schedule, planned, config.accumulation, resumed_at)
+    session = Session(deadline_s)
+    watch = _Watch(
+        folder, metrics_path, schedule, planned, config.accumulation, resumed_at, session
+    )
     optimizer = build_optimizer(
         config.optimizer,
         schedule,
@@ -136,11 +139,11 @@ def train(
             lambda batch: {**model_inputs(batch), "remat": config.remat}
         ).with_loss_fn(next_token_loss)
         trainer.with_training_hooks(watch)
-        with Session(deadline_s) as session:
-            stream = watch.watched(batches[: planned * config.accumulation], session)
+        with session:
+            stream = watch.watched(batches[: planned * config.accumulation])
             trainer.train(stream, val_batches or None)
     seal_checkpoints(folder)
-    session.raise_if_stopped(trainer.train_steps, planned, folder)
+    session.end(trainer.train_steps, planned, folder)
     return Trained(steps=trainer.train_steps, planned=planned, resumed_at=resumed_at)
 
 
@@ -155,8 +158,9 @@ class _Watch(hooks.TrainingHooks):
         planned: int,
         accumulation: int,
         resumed_at: int,
+        session: Session,
     ) -> None:
-        self._folder, self._metrics_path = folder, metrics_path
+        self._folder, self._metrics_path, self._session = folder, metrics_path, session
         self._planned, self._accumulation = planned, accumulation
         # All at once, before the first step: a rate a step would compile in the second one.
         self._rates = np.asarray(jax.vmap(schedule)(np.arange(planned)))
@@ -169,17 +173,17 @@ class _Watch(hooks.TrainingHooks):
         self._evaluating_s = 0.0
         self._last_step_s = self._last_print_s = 0.0
 
-    def watched(
-        self, batches: Iterable[TrainingInput], session: Session
-    ) -> Iterator[TrainingInput]:
-        """Yield the batches until the session is over.
+    def watched(self, batches: Iterable[TrainingInput]) -> Iterator[TrainingInput]:
+        """Yield the batches until the session is over; those already used Tunix passes over.
 
         It never ends within a step: the gradients gathered so far would be saved, and gathered
         once more by the run that goes on.
         """
+        used = self._resumed_at * self._accumulation
         began = time.perf_counter()
         for index, batch in enumerate(batches):
-            if index % self._accumulation == 0 and session.over:
+            begins = index >= used and index % self._accumulation == 0
+            if begins and not self._session.begin_step():
                 return
             self._waited.append(time.perf_counter() - began)
             self._tokens.append(int(np.count_nonzero(batch.input_tokens != PAD_ID)))
@@ -202,20 +206,19 @@ class _Watch(hooks.TrainingHooks):
         first, after = (step * self._accumulation for step in (train_step - 1, train_step))
         tokens = sum(self._tokens[first:after])
         programs = self._programs_before.get(after, self._programs.count)
-        append_jsonl(
-            self._metrics_path,
-            {
-                "step": train_step,
-                "loss": float(train_loss),
-                "learning_rate": float(self._rates[train_step - 1]),
-                "grad_norm": _newest(train_ctx, "grad_norm", "train"),
-                "tokens": tokens,
-                "seconds": seconds,
-                "waiting_seconds": sum(self._waited[first:after]),
-                "tokens_per_second": tokens / seconds,
-                "compilations": programs - self._programs_before[first],
-            },
-        )
+        record = {
+            "step": train_step,
+            "loss": float(train_loss),
+            "learning_rate": float(self._rates[train_step - 1]),
+            "grad_norm": _newest(train_ctx, "grad_norm", "train"),
+            "tokens": tokens,
+            "seconds": seconds,
+            "waiting_seconds": sum(self._waited[first:after]),
+            "tokens_per_second": tokens / seconds,
+            "compilations": programs - self._programs_before[first],
+        }
+        append_jsonl(self._metrics_path, record)
+        self._session.end_step(record, self._planned)
         self._last_step_s = now
         if now - self._last_print_s > _LOG_EVERY_S or train_step in (1, self._planned):
             self._last_print_s = now

@@ -1,12 +1,15 @@
-"""Where the export of the notebook before is found, and what is said when it is not."""
+"""Where an earlier session's export or run is found, and what is said when it is not."""
 
 import json
 import os
+import shutil
 
+import numpy as np
 import pytest
 
 from nblib.delivery import inputs
-from nblib.delivery.inputs import ExportNotFound, find_export
+from nblib.delivery.inputs import ExportNotFound, bring_attached_run, find_export
+from nblib.runs import finish_run, read_jsonl, start_run, write_json
 
 V1 = "v1_sft_format"
 
@@ -192,3 +195,147 @@ def test_on_kaggle_the_advice_is_an_input(monkeypatch):
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
     with pytest.raises(ExportNotFound, match=f"Attach the output of the notebook {V1} as an input"):
         find_export(V1)
+
+
+def test_an_export_of_a_training_that_was_cut_says_so(tmp_path, capsys):
+    run = make_run(tmp_path, "1")
+    point(run)
+    (run / "result.json").write_text('{"steps_left": 1200}')
+    assert find_export(V1) == run / "export"
+    said = f"its training has 1,200 steps left; run {V1} again to go on\n"
+    assert capsys.readouterr().out.endswith(said)
+
+
+PARAMETERS = {"rank": 2, "levels": (1, 2)}
+LAYOUTS = ("v1-output", "notebooks/somebody/v1-output", "datasets/somebody/v1-output")
+
+
+def make_training(folder, *, steps=(3, 6), parameters=PARAMETERS, result=None):
+    """A run's folder as a session leaves it, read-only as an input is."""
+    for step in steps:
+        write_json(folder / "checkpoints" / "actor" / str(step) / "d" / "x", step)
+        write_json(folder / "checkpoints" / "seals" / f"{step}.json", {})
+    (folder / "checkpoints" / "damaged-2").mkdir(parents=True)
+    for name in ("metrics.jsonl", "rollouts.1.jsonl", "report.html", "export/model.safetensors"):
+        write_json(folder / name, name)
+    write_json(folder / "config.json", parameters)
+    if result is not None:
+        write_json(folder / "result.json", result)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    return folder
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("result", [None, {"steps_left": 5}], ids=["killed", "over"])
+def test_an_attached_run_is_copied_and_goes_on(tmp_path, capsys, layout, result):
+    source = make_training(tmp_path / "input" / layout / "runs" / V1 / "2026-a", result=result)
+    copy = bring_attached_run(V1, PARAMETERS)
+    assert copy == tmp_path / "runs" / V1 / "2026-a"
+    assert capsys.readouterr().out == f"the attached run {source} was copied to {copy}\n"
+    assert {path.name for path in copy.iterdir()} == {
+        *("checkpoints", "config.json", "metrics.jsonl", "rollouts.1.jsonl")
+    }
+    copied = {str(path.relative_to(copy / "checkpoints")) for path in copy.glob("checkpoints/*/*")}
+    assert copied == {"actor/3", "actor/6", "seals/3.json", "seals/6.json"}
+    assert (copy / "checkpoints/actor/6/d/x").read_text() == "6\n"
+    for path in (copy / "checkpoints").rglob("*"):
+        assert path.stat().st_mode & 0o200, f"{path} cannot be written"
+    run = start_run(V1, PARAMETERS)
+    assert (run.path, run.resumed) == (copy.resolve(), True)
+    assert bring_attached_run(V1, PARAMETERS) is None  # it is here
+
+
+def test_of_two_sessions_of_one_run_the_later_is_taken(tmp_path):
+    make_training(tmp_path / "input" / "a" / "2026-a", steps=(3, 6))
+    make_training(tmp_path / "input" / "b" / "2026-a", steps=(6, 9))
+    make_training(tmp_path / "input" / "c" / "2026-a", steps=(1, 2, 3))
+    copy = bring_attached_run(V1, PARAMETERS)
+    assert (copy / "checkpoints/actor/9").is_dir()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"parameters": {"rank": 4, "levels": (1, 2)}},
+        {"result": {"steps_left": 0}},
+        {"result": {}},  # of a notebook that trains nothing, or an older version
+        {"steps": ()},
+    ],
+    ids=["other parameters", "done", "no steps", "nothing trained"],
+)
+def test_a_run_that_cannot_go_on_is_left_alone(tmp_path, changes):
+    make_training(tmp_path / "input" / "x" / "2026-a", **changes)
+    assert bring_attached_run(V1, PARAMETERS) is None
+    assert not (tmp_path / "runs" / V1).exists()
+
+
+def test_without_inputs_nothing_is_brought():
+    assert bring_attached_run(V1, PARAMETERS) is None
+
+
+def test_a_copy_that_was_cut_off_is_made_anew(tmp_path):
+    make_training(tmp_path / "input" / "x" / "2026-a")
+    half = tmp_path / "runs" / V1 / "2026-a"
+    (half / "checkpoints" / "actor" / "6").mkdir(parents=True)
+    (half / "checkpoints" / "actor" / "7").mkdir()
+    copy = bring_attached_run(V1, PARAMETERS)
+    assert sorted(path.name for path in (copy / "checkpoints/actor").iterdir()) == ["3", "6"]
+
+
+def test_an_attached_run_goes_before_a_newer_local_start_that_failed(tmp_path):
+    failed = start_run(V1, PARAMETERS)
+    make_training(tmp_path / "input" / "x" / "2020-a")
+    copy = bring_attached_run(V1, PARAMETERS)
+    assert copy.name < failed.path.name
+    assert start_run(V1, PARAMETERS).path == copy.resolve()
+
+
+@pytest.fixture
+def session(new_model, mesh, eight_examples, tmp_path, monkeypatch):
+    """Train as a notebook does, in the runs of one session; weights, steps left and the run."""
+    import jax
+    from flax import nnx
+
+    from nblib.tokens.batches import collate
+    from nblib.training.sft import SftConfig, train
+
+    def run(name, **options):
+        monkeypatch.setenv("NBLIB_RUNS_DIR", str(tmp_path / name / "runs"))
+        bring_attached_run(V1, PARAMETERS)
+        folder = start_run(V1, PARAMETERS)
+        model = new_model(num_layers=1)
+        trained = train(
+            model,
+            [collate(eight_examples, range(k, k + 4), 64, 4) for k in range(4)],
+            SftConfig(learning_rate=1e-2, save_interval="2 steps"),
+            folder=folder.checkpoints,
+            metrics_path=folder.path / "metrics.jsonl",
+            identity=PARAMETERS,
+            mesh=mesh,
+            **options,
+        )
+        keys = {"notebook": V1, "profile": "cpu", "seed": 0, "wall_s": 1.0, "model": "", "data": ""}
+        finish_run(folder, {**keys, "stages": {}, "steps_left": trained.left})
+        weights = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
+        return weights, trained.left, folder
+
+    return run
+
+
+def test_a_training_over_three_sessions_equals_one(session, tmp_path):
+    whole, left, _ = session("whole")
+    assert left == 0
+    for number, left in enumerate((3, 2)):  # each has time for one step, and ends well
+        _, found, run = session(f"session-{number}", deadline_s=0.0)
+        assert found == left == json.loads((run.path / "result.json").read_text())["steps_left"]
+        # Its output becomes an input of the next one; here nothing of it is left.
+        shutil.move(tmp_path / f"session-{number}", tmp_path / "input" / "notebooks" / f"{number}")
+        for path in (tmp_path / "input").rglob("*"):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+    weights, left, run = session("last")
+    assert (left, run.resumed) == (0, True)
+    for ours, expected in zip(weights, whole, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    steps = [record["step"] for record in read_jsonl(run.path / "metrics.jsonl")]
+    assert steps == [1, 2, 3, 4]

@@ -100,6 +100,25 @@ def test_a_failing_cell_is_named_with_its_error_and_kept(toy, tmp_path):
     assert any(output and output[0].output_type == "error" for output in outputs)
 
 
+PLANTED = "print('key', 'ghp_' + 40 * 'a', os.environ['TOY_TOKEN'])\n"
+
+
+@pytest.mark.parametrize("end", ["print('done')", "raise ValueError(os.environ['TOY_TOKEN'])"])
+def test_a_planted_secret_is_not_saved(toy, tmp_path, monkeypatch, end):
+    monkeypatch.setenv("TOY_TOKEN", "a quiet value")
+    toy(START + "import os\n" + PLANTED + end)
+    done = run(tmp_path, "toy")
+    assert "removed from " in done.stderr
+    assert "GitHub token (1)" in done.stderr and "value of TOY_TOKEN (" in done.stderr
+    assert "a quiet value" not in done.stderr
+    (kept,) = (tmp_path / "runs").rglob("*.ipynb")
+    assert kept.name == ("notebook.ipynb" if done.returncode == 0 else "failed.ipynb")
+    content = kept.read_text()
+    assert "a quiet value" not in content and "aaaa" not in content
+    assert "key [GitHub token removed] [value of TOY_TOKEN removed]" in content
+    nbformat.validate(nbformat.read(kept, as_version=4))
+
+
 def test_a_run_that_succeeds_takes_an_earlier_failure_away(toy, tmp_path):
     toy("1 / 0")
     assert run(tmp_path, "toy").returncode == 1

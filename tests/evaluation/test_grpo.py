@@ -70,8 +70,9 @@ def test_truncation_is_judged_against_v1s():
 
 def test_the_lead_says_what_was_gained_and_how_sure_it_is():
     assert grpo_lead(stages(), PAIRED, TRAINED) == (
-        "GRPO trained the policy for 120 steps. Right answers went from 40.0% to 50.0% on the same "
-        "400 held-out questions: +10.0 points [+6.5, +13.8], exact McNemar p = 0.00015."
+        "GRPO trained the policy for 120 of 150 steps (the session was over). Right "
+        "answers went from 40.0% to 50.0% on the same 400 held-out questions: +10.0 points "
+        "[+6.5, +13.8], exact McNemar p = 0.00015."
     )
 
 
@@ -84,7 +85,8 @@ def test_the_lead_shows_a_loss_with_its_sign():
 
 def test_the_lead_without_an_evaluation():
     assert grpo_lead({}, None, TRAINED) == (
-        "GRPO trained the policy for 120 steps; nothing was evaluated (EVAL_AT_END is off)."
+        "GRPO trained the policy for 120 of 150 steps (the session was over); "
+        "nothing was evaluated (EVAL_AT_END is off)."
     )
 
 

@@ -1,7 +1,7 @@
 import jax
 import pytest
 
-from nblib.models.mesh import device_mesh
+from nblib.models.mesh import device_mesh, mesh_summary
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +27,11 @@ def test_axes_for_eight_devices(monkeypatch):
     for axes in ((0, 3), (2, 2), (8, 2)):
         with pytest.raises(ValueError, match="of 8 devices"):
             device_mesh(*axes)
+
+
+def test_a_summary_names_idle_devices(monkeypatch, count):
+    mesh = device_mesh()
+    devices = jax.devices()
+    assert mesh_summary(mesh) == f"mesh       fsdp {count}, tp 1: all {count} devices"
+    monkeypatch.setattr(jax, "devices", lambda: [*devices, "TPU_6", "TPU_7"])
+    assert f"WARNING, 2 of {count + 2} devices are idle: TPU_6, TPU_7." in mesh_summary(mesh)

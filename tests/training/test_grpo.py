@@ -266,11 +266,13 @@ def test_a_session_that_ends_is_gone_on_with(run, tmp_path):
     assert drawn[0] == drawn[1]
 
 
-def test_a_deadline_ends_cleanly(run, tmp_path):
-    policy = run(deadline_s=0.0)
-    assert policy.trained == Trained(steps=0, planned=3, resumed_at=0)
-    assert not (tmp_path / "metrics.jsonl").exists()
-    assert run().trained == Trained(steps=3, planned=3, resumed_at=0)
+def test_a_deadline_ends_cleanly_and_sessions_of_one_step_get_to_the_end(run, tmp_path, capsys):
+    whole = run(folder=tmp_path / "whole")
+    for done in (0, 1, 2):
+        policy = run(deadline_s=0.0)
+        assert policy.trained == Trained(steps=done + 1, planned=3, resumed_at=done)
+    assert "saved at step 2 of 3, 1 are left" in capsys.readouterr().out
+    assert_same_adapters(policy.model, whole.model)
 
 
 def test_checkpoints_of_other_parameters_are_refused(run):

@@ -264,6 +264,15 @@ def test_deadline_stops_cleanly_with_a_checkpoint(stopped_twice):
     assert at_deadline == Trained(steps=3, planned=STEPS, resumed_at=0)
 
 
+def test_sessions_of_one_step_end_as_one_that_had_time(run, whole, tmp_path):
+    for done in range(STEPS):
+        model, trained = run(tmp_path, deadline_s=0.0)
+        assert trained == Trained(steps=done + 1, planned=STEPS, resumed_at=done)
+    expected = arrays(whole[1])
+    for name, weight in arrays(model).items():
+        np.testing.assert_array_equal(weight, expected[name], err_msg=name)
+
+
 def test_sigterm_saves_and_says_how_to_go_on(stopped_twice):
     folder, _, message, *_ = stopped_twice
     assert message.startswith(f"SIGTERM: saved at step 5 of {STEPS} in {folder}")
