@@ -1,4 +1,4 @@
-"""The command line: `python -m nblib` with `run`, `compare`, `score`, `bench`, `kernels` or `list`.
+"""The command line: `python -m nblib` with `run`, `compare`, `score`, `bench`, and more in `--help`.
 
 Exit codes: 0 done, 1 the run or its input is wrong, 2 the command is; 130 and 143 after a signal.
 A command is a function and a parser in `_parser`; what it needs is imported when it runs, so that
@@ -10,8 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# The names in nblib.tasks.formats, which is not imported for --help.
+# The names in nblib.tasks.formats, delivery.publishing and models.licence, which are not imported
+# for --help.
 _FORMATS = ("xml", "hash", "boxed", "last-number")
+_TARGETS = ("kaggle-dataset", "kaggle-model", "huggingface")
+_LICENCES = ("apache-2.0", "gemma")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands.add_parser("run", help="execute a notebook headless"))
     _add_compare(commands.add_parser("compare", help="compare models and files of answers (eval)"))
     _add_score(commands.add_parser("score", help="score a file of completions, as JSON"))
+    _add_publish(commands.add_parser("publish", help="send an export to Kaggle or Hugging Face"))
     bench = commands.add_parser("bench", help="measure speed against the stock way, as ratios")
     bench.add_argument("benches", nargs="*", metavar="NAME", help="which ones; none: all")
     bench.set_defaults(command=_bench)
@@ -95,6 +99,21 @@ def _add_kernels(kernels: argparse.ArgumentParser) -> None:
     stamp = actions.add_parser("stamp", help="write nblib.REPOSITORY and the version into files")
     stamp.add_argument("files", nargs="+", type=Path, metavar="FILE")
     stamp.set_defaults(command=_kernels, action=_stamp)
+
+
+def _add_publish(publish: argparse.ArgumentParser) -> None:
+    publish.add_argument("--to", required=True, choices=_TARGETS, help="which hub, and as what")
+    publish.add_argument(
+        "name", metavar="OWNER/NAME", help="what it is called there; a Kaggle model: [/VARIATION]"
+    )
+    publish.add_argument(
+        "folder", nargs="?", default="", metavar="FOLDER", help="an export (the newest v2, else v1)"
+    )
+    publish.add_argument(
+        "--licence", default="", choices=_LICENCES, help="where the first base's is not known here"
+    )
+    publish.add_argument("--yes", action="store_true", help="send it; without: show what would be")
+    publish.set_defaults(command=_publish)
 
 
 def _add_parameters(command: argparse.ArgumentParser) -> None:
@@ -231,6 +250,28 @@ def _stamp(options: argparse.Namespace) -> None:
 
     for path in stamp_files(options.files):
         print(f"stamped {path}")
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from nblib.delivery.inputs import newest_export
+    from nblib.delivery.publishing import plan_package
+    from nblib.delivery.sending import NotPublished, send
+
+    try:
+        folder = newest_export(options.folder)
+        package = plan_package(options.to, options.name, folder, licence=options.licence)
+        print(package, flush=True)
+        if options.yes:
+            print(f"published: {send(package)}")
+        else:
+            print("dry run, nothing was sent: --yes sends it")
+    except (OSError, ValueError, NotPublished) as error:
+        print(f"nblib: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("nblib: stopped; the export is as it was", file=sys.stderr)
+        return 130
+    return 0
 
 
 if __name__ == "__main__":

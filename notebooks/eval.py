@@ -97,7 +97,7 @@ started = time.monotonic()
 
 # %% tags=["parameters"]
 PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
-STAGES = []  # "name=model", "name=model@style" or "name=file.jsonl:stage"; [] is the ladder
+STAGES = []  # "name=model@style", "name=adapters::base", "name=file.jsonl:stage"; []: the ladder
 DATA = ""  # builtin, gsm8k
 GSM8K_DIR = ""  # folder of train.jsonl and test.jsonl; "" asks NBLIB_GSM8K_DIR
 SVAMP_DIR = ""  # folder of SVAMP.json, or "hub"; "" asks NBLIB_SVAMP_DIR

@@ -74,12 +74,11 @@ from nblib.evaluation.samples import pick_samples
 from nblib.evaluation.sft import sft_lead, sft_verdicts, truncation_warnings
 from nblib.evaluation.tables import stage_table
 from nblib.evaluation.verdicts import verdict_table
-from nblib.models.adapters import save_adapters
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
 from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import get_gemma_ref_model
-from nblib.models.parity import PROMPTS, export_model
+from nblib.models.parity import PROMPTS, export_adapters, export_model
 from nblib.runs import finish_run, read_jsonl, start_run, write_jsonl, write_manifest
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import filter_levels, sample_rows, split_validation
@@ -107,7 +106,7 @@ started = time.monotonic()
 
 # %% tags=["parameters"]
 PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
-MODEL = ""  # embedded, gemma3-1b-it, gemma3-270m-it, or a folder
+MODEL = ""  # embedded, gemma3-1b-it, gemma3-270m-it, a folder, or "adapters::base"
 DATA = ""  # builtin, gsm8k
 GSM8K_DIR = ""  # folder of train.jsonl and test.jsonl; "" asks NBLIB_GSM8K_DIR
 NUM_SAMPLES = 0  # training rows: 10 to 50 to try things out, -1 for all
@@ -123,6 +122,7 @@ LORA_RANK = 0
 LORA_ALPHA = 0.0
 SAVE_INTERVAL = ""  # "10 steps" or "30 min"
 SESSION_HOURS = 0.0  # 0: what Kaggle gives (TPU 9, else 12), no limit elsewhere
+EXPORT_FLAX = False  # the model once more as Kaggle's Flax checkpoint (Orbax)
 EVAL_AT_END = True
 EVAL_SAMPLES = 0  # held-out questions, -1 for all
 MAX_NEW_TOKENS = 0
@@ -206,7 +206,7 @@ print(f"{len(train_rows)} to train, {len(val_rows)} to validate, {len(test_rows)
 
 # %%
 base = get_gemma_ref_model(settings["model"], mesh)
-print(f"{base.name}: {parameter_count(base.model):,} parameters, tokenizer {len(base.tokenizer)}")
+print(base)
 
 # %% [markdown]
 # ## Examples
@@ -307,7 +307,7 @@ display(Image(figure_png(loss_figure)))
 # %% [markdown]
 # ## Export
 # Adapters merged in fp32 into a plain Gemma 3 folder, which v2 and other tools load. It is loaded
-# again, from nothing, and gets its name only if it answers as the model in memory does.
+# again, from nothing, and gets its name only if it answers as the model that was trained does.
 
 # %%
 tuned = base.with_model(merge_lora(model, **lora), name="tuned")
@@ -320,21 +320,21 @@ manifest = {
     "steps": trained.steps,
     "steps_left": trained.left,
 }
-proof = export_model(
-    tuned.model,
-    tuned.tokenizer,
-    run.export,
-    manifest=manifest,
-    prompts=task_prompts(GSM8K, asked[:PROMPTS]),
-    mesh=mesh,
-)
+asked_again = {"prompts": task_prompts(GSM8K, asked[:PROMPTS]), "mesh": mesh}
+told = {"manifest": manifest, **asked_again}
+proof = export_model(tuned.model, tuned.tokenizer, run.export, trained=model, **told)
 print(*proof, sep="\n")
 
 # %% [markdown]
 # Beside it the adapters alone, as `peft` takes them: small, and of use only over this very base.
+# They are proven in the same way, and so is the Flax checkpoint, where `EXPORT_FLAX` asks for one.
 
 # %%
-save_adapters(model, base.tokenizer, run.path / "adapters", manifest=manifest, **lora)
+adapters, flax = run.path / "adapters", run.path / "flax"
+proof = export_adapters(model, base, adapters, **lora, **told)
+if EXPORT_FLAX:
+    proof += export_model(tuned.model, tuned.tokenizer, flax, trained=model, flax=True, **told)
+print(*proof, sep="\n")
 write_manifest(run, hashes=hashes, devices=place.devices)
 
 # %% [markdown]
@@ -400,7 +400,8 @@ for sample in samples[:2]:
 
 # %%
 write_model_card(run.export, stages, title="v1 · SFT: teach the format")
-write_model_card(run.path / "adapters", stages, title="v1 · SFT: teach the format, adapters")
+write_model_card(adapters, stages, title="v1 · SFT: teach the format, adapters")
+write_model_card(flax, stages, title="v1 · SFT: teach the format, for Flax")
 
 # %%
 result = {

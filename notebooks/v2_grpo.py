@@ -61,7 +61,7 @@ import time
 from IPython.display import Image, Markdown, display
 
 from nblib.delivery.budget import check_room, session_budget
-from nblib.delivery.inputs import bring_attached_run, find_export
+from nblib.delivery.inputs import bring_attached_run, find_start
 from nblib.delivery.place import where_am_i
 from nblib.delivery.profiles import grpo_settings
 from nblib.delivery.secrets import provide_tokens
@@ -81,13 +81,10 @@ from nblib.evaluation.samples import pick_samples
 from nblib.evaluation.sft import truncation_warnings
 from nblib.evaluation.tables import stage_table
 from nblib.evaluation.verdicts import verdict_table
-from nblib.models.adapters import save_adapters
-from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import get_trainable_model, merge_trained, trainable_count
 from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import get_gemma_ref_model
-from nblib.models.parity import PROMPTS, export_model
-from nblib.models.weight_files import weights_sha256
+from nblib.models.parity import PROMPTS, export_adapters, export_model
 from nblib.runs import finish_run, read_jsonl, start_run, write_jsonl, write_manifest
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import filter_levels, sample_rows, split_validation
@@ -108,7 +105,7 @@ started = time.monotonic()
 
 # %% tags=["parameters"]
 PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
-MODEL = ""  # v1's export or its run's folder; "" finds the newest
+MODEL = ""  # v1's export or run, adapters, "adapters::base", or a name; "" is the newest v1
 DATA = ""  # builtin, gsm8k
 GSM8K_DIR = ""  # folder of train.jsonl and test.jsonl; "" asks NBLIB_GSM8K_DIR
 NUM_SAMPLES = 0  # training questions
@@ -135,6 +132,7 @@ REWARD_BREVITY = 0.0
 REWARD_TRUNCATED = 0.0  # taken away
 SAVE_INTERVAL = ""  # "10 steps" or "30 min"
 SESSION_HOURS = 0.0  # 0: what Kaggle gives (TPU 9, else 12), no limit elsewhere
+EXPORT_FLAX = False  # the model once more as Kaggle's Flax checkpoint (Orbax)
 EVAL_AT_END = True
 EVAL_SAMPLES = 0  # held-out questions, -1 for all
 SEED = 0
@@ -197,14 +195,22 @@ config = GrpoConfig(
 )
 
 # %% [markdown]
+# ## v1
+# The model that v1 exported, with its own tokenizer. It is the policy's start and, frozen, the
+# reference.
+
+# %%
+v1 = get_gemma_ref_model(find_start("v1_sft_format", MODEL), mesh)
+print(v1)
+
+# %% [markdown]
 # A run that was killed, or whose session was over, is found again by its parameters, here or in an
 # attached output, and goes on. v1 counts among them by its weights, wherever it lies.
 
 # %%
-export = find_export("v1_sft_format", MODEL)
 parameters = {
     **settings,
-    "model_sha256": weights_sha256(export),
+    "model_sha256": v1.sha256,
     "pass_rate_samples": PASS_RATE_SAMPLES,
     "grpo": config,
     "weights": weights,
@@ -213,15 +219,6 @@ parameters = {
 bring_attached_run("v2_grpo", parameters)
 run = start_run("v2_grpo", parameters)
 display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.items())))
-
-# %% [markdown]
-# ## v1
-# The model that v1 exported, with its own tokenizer. It is the policy's start and, frozen, the
-# reference.
-
-# %%
-v1 = get_gemma_ref_model(str(export), mesh)
-print(f"{export}: {parameter_count(v1.model):,} parameters, tokenizer {len(v1.tokenizer)}")
 
 # %% [markdown]
 # ## Questions
@@ -386,7 +383,7 @@ display(Image(figure_png(figures["Rewards at the beginning and at the end"])))
 # %% [markdown]
 # ## Export
 # A plain Gemma 3 folder; adapters are merged in fp32. It is loaded again, from nothing, and gets
-# its name only if it answers as the model in memory does.
+# its name only if it answers as the model that was trained does.
 
 # %%
 tuned = v1.with_model(merge_trained(tuned_policy.model, **lora), name="tuned")
@@ -399,24 +396,22 @@ manifest = {
     "steps": tuned_policy.trained.steps,
     "steps_left": tuned_policy.trained.left,
 }
-proof = export_model(
-    tuned.model,
-    tuned.tokenizer,
-    run.export,
-    manifest=manifest,
-    prompts=task_prompts(GSM8K, asked[:PROMPTS]),
-    mesh=mesh,
-)
+asked_again = {"prompts": task_prompts(GSM8K, asked[:PROMPTS]), "mesh": mesh}
+told = {"manifest": manifest, "trained": tuned_policy.model, **asked_again}
+proof = export_model(tuned.model, tuned.tokenizer, run.export, **told)
 print(*proof, sep="\n")
 
 # %% [markdown]
-# Beside it, where adapters were trained, those alone, as `peft` takes them.
+# Beside it, where adapters were trained, those alone, as `peft` takes them; and where `EXPORT_FLAX`
+# asks for one, a Flax checkpoint. Each is proven in the same way.
 
 # %%
+adapters, flax = run.path / "adapters", run.path / "flax"
 if settings["lora_rank"] > 0:
-    save_adapters(
-        tuned_policy.model, v1.tokenizer, run.path / "adapters", manifest=manifest, **lora
-    )
+    about = {"manifest": manifest, **lora, **asked_again}
+    print(*export_adapters(tuned_policy.model, v1, adapters, **about), sep="\n")
+if EXPORT_FLAX:
+    print(*export_model(tuned.model, tuned.tokenizer, flax, flax=True, **told), sep="\n")
 write_manifest(run, hashes=hashes, devices=place.devices)
 
 # %% [markdown]
@@ -479,7 +474,8 @@ for sample in samples[:2]:
 
 # %%
 write_model_card(run.export, stages, title="v2 · GRPO: better answers from rewards")
-write_model_card(run.path / "adapters", stages, title="v2 · GRPO: better answers, adapters")
+write_model_card(adapters, stages, title="v2 · GRPO: better answers, adapters")
+write_model_card(flax, stages, title="v2 · GRPO: better answers, for Flax")
 
 # %%
 alarms = [f"step {one['step']}: {name}" for one in history for name in one.get("alarms", ())]
@@ -488,7 +484,7 @@ result = {
     "profile": settings["profile"],
     "seed": SEED,
     "wall_s": time.monotonic() - started,
-    "model": str(export),
+    "model": v1.name,
     "data": data.origin,
     "stages": stages,
     "levels": by_level,
@@ -500,7 +496,7 @@ write_report(
     run.path / "report.html",
     title="v2 · GRPO: better answers from rewards",
     lead=grpo_lead(stages, paired, tuned_policy.trained),
-    facts={"model": str(export), "data": data.origin, "steps": str(tuned_policy.trained.steps)},
+    facts={"model": v1.name, "data": data.origin, "steps": str(tuned_policy.trained.steps)},
     verdicts=verdicts,
     stages=stages,
     figures=figures,

@@ -5,8 +5,10 @@ import time
 
 import pytest
 
-from nblib.__main__ import _FORMATS, main
+from nblib.__main__ import _FORMATS, _LICENCES, _TARGETS, main
+from nblib.delivery.publishing import TARGETS
 from nblib.evaluation.score_file import score_file
+from nblib.models.licence import LICENCES
 from nblib.tasks.formats import FORMATS
 
 
@@ -45,6 +47,8 @@ def test_a_failed_run_says_why_on_stderr_and_exits_with_1(notebooks, capsys):
         ["run", "a_first", "-p", "X"],
         ["score"],
         ["score", "x", "--format", "?"],
+        ["publish", "owner/name"],
+        ["publish", "--to", "github", "owner/name"],
     ],
 )
 def test_a_wrong_command_exits_with_2(arguments, capsys):
@@ -121,6 +125,10 @@ def completions(tmp_path):
 
 def test_the_command_knows_every_format():
     assert set(_FORMATS) == set(FORMATS) == set(COMPLETION)
+
+
+def test_the_command_knows_every_target_and_licence():
+    assert _TARGETS == TARGETS and set(_LICENCES) == set(LICENCES)
 
 
 @pytest.mark.parametrize("name", _FORMATS)

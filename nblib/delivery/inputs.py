@@ -1,8 +1,9 @@
 """What an earlier session left: the export of the notebook before, and a run to go on with.
 
-An export is a folder that is given, a local run's, or a Kaggle input's. Inputs of Kaggle are found
-by what lies in them, never by a fixed path: mount points differ between hosts and change. Nothing
-is loaded here; `models.names` takes the folder that is returned.
+An export is a folder that is given, a local run's, or a Kaggle input's, in any layout that
+`models.names` loads: Hugging Face's, Kaggle's Flax checkpoint, or adapters. Inputs of Kaggle are
+found by what lies in them, never by a fixed path: mount points differ between hosts and change.
+Nothing is loaded here.
 """
 
 import json
@@ -13,6 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from nblib.models.folders import is_adapter_folder, orbax_trees
+from nblib.models.published import OVER, is_published
 from nblib.runs import has_checkpoints, is_unfinished, read_json, runs_root, to_jsonable
 
 KAGGLE_INPUT = Path("/kaggle/input")
@@ -21,8 +24,6 @@ MAX_LEVELS = 7
 MAX_ENTRIES = 1000  # a folder with more is somebody's images, not a run
 _MANIFEST = "manifest.json"  # as `models.gemma3` writes it, which would bring in jax
 _MAX_MANIFEST_BYTES = 2**20
-_FILES = ("config.json", "tokenizer.model")
-_WEIGHTS = "*.safetensors"
 _RUN_CONFIG = "config.json"  # a run's parameters, as `start_run` writes them
 
 
@@ -34,12 +35,12 @@ def find_export(notebook: str, given: str = "") -> Path:
     """Return the folder of a notebook's exported model.
 
     A folder that is given wins, and only it is then looked at. Else the newest finished local run,
-    then the attached Kaggle inputs: of several the one whose manifest was written last, and a line
-    names it.
+    then the attached Kaggle inputs: of several a whole model before adapters, then the one whose
+    manifest was written last, and a line names it.
 
     Args:
         notebook: who made it, such as "v1_sft_format".
-        given: a model folder, or a run's folder that has `export/`; "" searches.
+        given: a folder of a model or adapters, or a run's folder that has `export/`; "" searches.
 
     Raises:
         ExportNotFound: nothing whole was found; says every place that was looked at, and why.
@@ -53,6 +54,34 @@ def find_export(notebook: str, given: str = "") -> Path:
             return found
     places = "\n".join(f"  {line}" for line in looked)
     raise ExportNotFound(f"no export of {notebook} was found:\n{places}\n{_what_to_do(notebook)}")
+
+
+def find_start(notebook: str, given: str = "") -> str:
+    """Return what `get_gemma_ref_model` loads: a published name as it is, else an export's folder.
+
+    Args:
+        notebook: whose export is taken where nothing is given.
+        given: a name, a folder as `find_export` takes it, or "adapters::base" of either.
+
+    Raises ExportNotFound.
+    """
+    model, over, base = given.partition(OVER)
+    if is_published(model):
+        return given
+    return f"{find_export(notebook, model)}{over}{find_start('', base) if base else ''}"
+
+
+def newest_export(given: str = "") -> Path:
+    """Return the folder that is given, as `find_export` takes it, else v2's export, else v1's.
+
+    Raises ExportNotFound.
+    """
+    if given:
+        return find_export("", given)
+    try:
+        return find_export("v2_grpo")
+    except ExportNotFound:
+        return find_export("v1_sft_format")
 
 
 def bring_attached_run(notebook: str, parameters: Mapping[str, Any]) -> Path | None:
@@ -103,7 +132,9 @@ def _copy_training(source: Path, destination: Path) -> None:
 
 def _given(folder: Path) -> Path:
     if not folder.is_dir():
-        raise ExportNotFound(f"{folder} is no folder: give an export, or a run that has export/")
+        raise ExportNotFound(
+            f"{folder} is no folder and no name of a model: give an export, or a run with export/"
+        )
     # First: a run has a config.json as well, that of its parameters.
     export = folder / "export" if (folder / "export").is_dir() else folder
     missing = _missing(export)
@@ -148,22 +179,23 @@ def _attached(notebook: str, looked: list[str]) -> Path | None:
         return None
 
     def is_export(folder: Path) -> bool:
-        return _made_by(folder) == notebook and (folder / "config.json").is_file()
+        return _made_by(folder) == notebook and _is_model(folder)
 
-    whole: list[tuple[float, Path]] = []
+    whole: list[tuple[bool, float, Path]] = []
     for folder in _folders(KAGGLE_INPUT, is_export, levels=MAX_LEVELS):
         missing = _missing(folder)
         if missing:
             looked.append(f"{folder}: lacks {missing}")
         else:
-            whole.append(((folder / _MANIFEST).stat().st_mtime, folder))
+            written = (folder / _MANIFEST).stat().st_mtime
+            whole.append((not is_adapter_folder(folder), written, folder))
     if not whole:
         looked.append(
-            f"{KAGGLE_INPUT}: no whole export, a folder with config.json and a {_MANIFEST} "
-            f"whose notebook is {notebook!r}, at most {MAX_LEVELS} levels deep"
+            f"{KAGGLE_INPUT}: no whole export, a folder of a model with a {_MANIFEST} whose "
+            f" notebook is {notebook!r}, at most {MAX_LEVELS} levels deep"
         )
         return None
-    newest = max(whole)[1]
+    newest = max(whole)[2]
     if len(whole) > 1:
         print(f"{len(whole)} attached exports of {notebook}; the newest is {newest}", flush=True)
     return newest
@@ -197,14 +229,23 @@ def _made_by(folder: Path) -> Any:
     return content.get("notebook") if isinstance(content, dict) else None
 
 
+def _is_model(folder: Path) -> bool:
+    whole = (folder / "config.json").is_file() or bool(orbax_trees(folder))
+    return whole or is_adapter_folder(folder)
+
+
 def _missing(folder: Path) -> str:
-    """Return what the folder lacks of a model, in words; "" when it is whole."""
+    """Return what the folder lacks of a model or adapters, in words; "" when it is whole."""
     if not folder.is_dir():
         return "the folder itself"
-    names = [name for name in _FILES if not (folder / name).is_file()]
-    if not any(folder.glob(_WEIGHTS)):
-        names.insert(0, "model.safetensors")
-    return ", ".join(names)
+    if is_adapter_folder(folder):
+        needed = ["adapter_model.safetensors"]
+    elif orbax_trees(folder):
+        needed = ["tokenizer.model"]  # a Flax checkpoint may have no config.json
+    else:
+        weights = [] if any(folder.glob("*.safetensors")) else ["model.safetensors"]
+        needed = [*weights, "config.json", "tokenizer.model"]
+    return ", ".join(name for name in needed if not (folder / name).is_file())
 
 
 def _what_to_do(notebook: str) -> str:

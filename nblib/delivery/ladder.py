@@ -8,11 +8,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from nblib.delivery.inputs import ExportNotFound, find_export
+from nblib.delivery.inputs import ExportNotFound, find_export, find_start
 from nblib.evaluation.candidates import Candidate, parse_candidate
-from nblib.models.names import weights_sha256
+from nblib.models.names import model_sha256
+from nblib.models.published import OVER, is_published
+
+
+class BaseMismatch(ValueError):
+    """The base that is found today is not the one that was trained from."""
 
 
 def find_candidates(given: Sequence[str]) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
@@ -25,6 +29,7 @@ def find_candidates(given: Sequence[str]) -> tuple[tuple[Candidate, ...], tuple[
     Raises:
         ValueError: a stage in another form, fewer than two, or a name that repeats.
         ExportNotFound: no v1 anywhere, or a folder that is no whole model.
+        BaseMismatch: the ladder's base has changed since v1 was trained from it.
     """
     if not given:
         return _ladder()
@@ -42,29 +47,45 @@ def _ladder() -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
     except ExportNotFound:
         grpo = None
         notes.append("no export of v2_grpo: the ladder ends with v1")
-    sft = _sft_of(grpo, notes) if grpo else find_export("v1_sft_format")
-    base = str(_base_of(sft)["name"])
+    start = _start_of(grpo, notes) if grpo else str(find_export("v1_sft_format"))
+    straight = is_published(start)  # v2 without a v1 before it
+    base = start if straight else _checked_base(Path(start.partition(OVER)[0]))
     steps = [("base", base, "question"), ("base_format", base, "format")]
-    steps += [("base_few_shot", base, "few-shot"), ("sft", str(sft), "format")]
+    steps += [("base_few_shot", base, "few-shot")]
+    steps += [] if straight else [("sft", start, "format")]
     steps += [("grpo", str(grpo), "format")] if grpo else []
     return tuple(Candidate(name=n, source=source, style=s) for n, source, s in steps), tuple(notes)
 
 
-def _sft_of(grpo: Path, notes: list[str]) -> Path:
-    """Return the export that v2 began with; the newest v1 where that one is no longer there."""
+def _start_of(grpo: Path, notes: list[str]) -> str:
+    """Return the model that v2 began with; the newest v1 where that one is no longer there."""
     base = _base_of(grpo)
-    named = Path(str(base["name"]))
-    sft = named if named.is_dir() else find_export("v1_sft_format")
-    if weights_sha256(sft) != base["sha256"]:
-        notes.append(f"{grpo} was trained from another v1 than {sft}: its gain is over that one")
-    return sft
+    folder = base["name"].partition(OVER)[0]
+    there = Path(folder).is_dir() or is_published(folder)
+    start = base["name"] if there else str(find_export("v1_sft_format"))
+    if model_sha256(start) != base["sha256"]:
+        notes.append(f"{grpo} was trained from another v1 than {start}: its gain is over that one")
+    return start
 
 
-def _base_of(export: Path) -> dict[str, Any]:
+def _checked_base(sft: Path) -> str:
+    """Return what v1 was trained from, if that is what its name leads to today."""
+    base = _base_of(sft)
+    sha256 = model_sha256(base["name"])
+    if sha256 != base["sha256"]:
+        raise BaseMismatch(
+            f"{sft} was trained from {base['name']} with weights {base['sha256'][:12]}; what is "
+            f"found by that name has {sha256[:12]}: get that base again, or name the stages, "
+            "STAGES = ['base=folder@question', 'sft=folder']"
+        )
+    return base["name"]
+
+
+def _base_of(export: Path) -> dict[str, str]:
     manifest = export / "manifest.json"
     try:
         base = json.loads(manifest.read_text(encoding="utf-8"))["base"]
-        return {"name": base["name"], "sha256": base["sha256"]}
+        return {"name": str(base["name"]), "sha256": str(base["sha256"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportNotFound(
             f"{manifest} does not name the base that it was trained from ({error!r}): "
@@ -73,7 +94,7 @@ def _base_of(export: Path) -> dict[str, Any]:
 
 
 def _resolved(candidate: Candidate) -> Candidate:
-    """Put a run's export for its folder; names and model folders stay."""
-    if candidate.is_file or not Path(candidate.source).is_dir():
+    """Put a run's export for its folder; published names stay."""
+    if candidate.is_file:
         return candidate
-    return replace(candidate, source=str(find_export("", candidate.source)))
+    return replace(candidate, source=find_start("", candidate.source))

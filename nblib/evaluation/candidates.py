@@ -31,7 +31,8 @@ class Candidate:
 
     Attributes:
         name: What the stage is called.
-        source: A model's name or folder; or a file ending in `.jsonl`.
+        source: What `get_gemma_ref_model` loads, a name, a folder or "adapters::base"; or a file
+            ending in `.jsonl`.
         style: One of `tokens.chat.STYLES`; unused for a file.
         stage: Of a file that holds several.
     """

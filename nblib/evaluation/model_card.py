@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from nblib.evaluation.tables import in_words, read_rate, stage_table
-from nblib.models.adapters import is_adapter_folder
-from nblib.models.folders import read_manifest
+from nblib.models.folders import is_adapter_folder, read_manifest
+from nblib.models.licence import licence_of, root_of
 from nblib.models.parity import Parity
 from nblib.models.published import EMBEDDED, GEMMA, repository_of
 from nblib.runs import write_text
 
 CARD_FILE = "README.md"
-_GEMMA_TERMS = "https://ai.google.dev/gemma/terms"
 
 
 def write_model_card(folder: Path, stages: Mapping[str, Mapping[str, Any]], *, title: str) -> None:
@@ -51,9 +50,9 @@ def write_model_card(folder: Path, stages: Mapping[str, Mapping[str, Any]], *, t
 
 def _metadata(manifest: Mapping[str, Any], *, adapters: bool) -> str:
     """Return the YAML head; JSON strings are YAML, whatever a path holds."""
-    root = _root(manifest)
+    root, licence = root_of(manifest), licence_of(manifest)
     values = {
-        "license": "gemma" if root in GEMMA else "apache-2.0" if root == EMBEDDED else "other",
+        "license": licence.name if licence else "other",
         "library_name": "peft" if adapters else "transformers",
         "pipeline_tag": "text-generation",
     }
@@ -61,11 +60,6 @@ def _metadata(manifest: Mapping[str, Any], *, adapters: bool) -> str:
         values["base_model"] = repository_of(root)
     lines = (f"{name}: {json.dumps(value)}" for name, value in values.items())
     return "\n".join(("---", *lines, "---", ""))
-
-
-def _root(manifest: Mapping[str, Any]) -> str:
-    """Return the name of what all training began with, without the sources it was asked from."""
-    return str(manifest.get("base", {}).get("root", "")).rpartition(":")[2]
 
 
 def _summary(manifest: Mapping[str, Any], *, adapters: bool) -> str:
@@ -115,7 +109,7 @@ def _limits(manifest: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]
     if tuned is not None:
         wrong = 1 - read_rate(tuned, "answer_accuracy").value
         lines.append(f"- {wrong:.1%} of its greedy answers there are wrong. Check what it answers.")
-    if _root(manifest) == EMBEDDED:
+    if root_of(manifest) == EMBEDDED:
         lines.append("- Its base is a toy that knows arithmetic problems and little else.")
     lines.append(
         "- The reasoning is text like any other: it may be wrong where the answer is right."
@@ -124,9 +118,5 @@ def _limits(manifest: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]
 
 
 def _licence(manifest: Mapping[str, Any]) -> str:
-    root = _root(manifest)
-    if root in GEMMA:
-        return f"A derivative of Gemma: use is subject to Gemma's terms, {_GEMMA_TERMS}."
-    if root == EMBEDDED:
-        return "Apache-2.0, as the model that it was made from."
-    return "That of the model that it was made from."
+    licence = licence_of(manifest)
+    return licence.sentence if licence else "That of the model that it was made from."

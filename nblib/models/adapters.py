@@ -20,13 +20,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from tunix.models.gemma3.model import Gemma3
 
-from nblib.models.folders import MANIFEST_FILE, new_folder, read_manifest
+from nblib.models.folders import (
+    ADAPTER_CONFIG_FILE,
+    MANIFEST_FILE,
+    new_folder,
+    read_manifest,
+)
 from nblib.models.lora import LORA_PARAMETER
 from nblib.models.published import name_of, repository_of
 from nblib.runs import read_json, write_json
 from nblib.tokens.tokenizer import check_tokenizer, tokenizer_seal
 
-CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 # The projections of Hugging Face that each of Tunix's modules holds, in the order of its axis.
 _PROJECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -89,13 +93,8 @@ def save_adapters(
     repository = repository_of(base["name"])
     with new_folder(folder) as partial:
         save_file(tensors, partial / WEIGHTS_FILE, metadata={"format": "pt"})
-        write_json(partial / CONFIG_FILE, _peft_config(tensors, rank, alpha, repository))
+        write_json(partial / ADAPTER_CONFIG_FILE, _peft_config(tensors, rank, alpha, repository))
         write_json(partial / MANIFEST_FILE, {**manifest, **tokenizer_seal(tokenizer)})
-
-
-def is_adapter_folder(folder: Path) -> bool:
-    """Return whether a folder holds adapters rather than a model."""
-    return (folder / CONFIG_FILE).is_file()
 
 
 def read_adapter_info(folder: Path) -> AdapterInfo:
@@ -105,7 +104,7 @@ def read_adapter_info(folder: Path) -> AdapterInfo:
     becomes the name that `get_gemma_ref_model` takes.
     Raises FileNotFoundError when it is no adapter folder, ValueError when they are no plain LoRA.
     """
-    path = folder / CONFIG_FILE
+    path = folder / ADAPTER_CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {folder} is not an adapter folder")
     config, manifest = read_json(path), read_manifest(folder)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST_FILE = "manifest.json"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -23,6 +24,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def orbax_trees(folder: Path) -> list[Path]:
     """Return the Orbax trees in a folder, as Kaggle's Flax variations hold one."""
     return sorted(mark.parent for mark in folder.glob("*/_METADATA"))
+
+
+def is_adapter_folder(folder: Path) -> bool:
+    """Return whether a folder holds adapters rather than a model."""
+    return (folder / ADAPTER_CONFIG_FILE).is_file()
 
 
 @contextmanager

@@ -85,7 +85,9 @@ def merge_lora(model: Gemma3, *, rank: int, alpha: float) -> Gemma3:
         if (*path[:-1], f"{name}_lora_a") in flat:
             a = flat[*path[:-1], f"{name}_lora_a"].get_value().astype(jnp.float32)
             b = flat[*path[:-1], f"{name}_lora_b"].get_value().astype(jnp.float32)
-            change = jnp.einsum(_MERGE.get(str(path[-2]), _MERGE_LINEAR), a, b)
+            equation = _MERGE.get(str(path[-2]), _MERGE_LINEAR)
+            # By itself a TPU multiplies fp32 in bf16.
+            change = jnp.einsum(equation, a, b, precision=jax.lax.Precision.HIGHEST)
             weight = weight.astype(jnp.float32) + (alpha / rank) * change
         merged[path] = variable.replace(weight)
     if len(merged) == len(flat):

@@ -1,6 +1,6 @@
 """Gemma 3 by name or folder, with the tokenizer of its own folder: what every notebook starts from.
 
-A folder of adapters is loaded over the base that it names.
+A folder of adapters is loaded over the base that it names, or over another: "adapters::base".
 """
 
 import hashlib
@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import sentencepiece as spm
 from tunix.models.gemma3.model import Gemma3
 
-from nblib.models.adapters import is_adapter_folder, load_adapters, read_adapter_info
+from nblib.models.adapters import load_adapters, read_adapter_info
 from nblib.models.flax_folder import load_flax_model
-from nblib.models.folders import orbax_trees, read_manifest
-from nblib.models.gemma3 import load_model
-from nblib.models.published import ModelNotFound, find_model
+from nblib.models.folders import is_adapter_folder, orbax_trees, read_manifest
+from nblib.models.gemma3 import load_model, parameter_count
+from nblib.models.published import OVER, ModelNotFound, find_model, is_published
 from nblib.models.weight_files import weights_sha256
-from nblib.tokens.tokenizer import load_tokenizer
+from nblib.tokens.tokenizer import load_tokenizer, stop_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class RefModel:
     """A loaded model with the tokenizer of its own folder.
 
     `sha256` is the hash of the folder's weights: two runs on the same base have the same one.
+    `root` names what all its training began with.
     """
 
     name: str
@@ -33,17 +34,25 @@ class RefModel:
     model: Gemma3
     tokenizer: spm.SentencePieceProcessor
     sha256: str
+    root: str
 
     @property
     def described(self) -> dict[str, str]:
-        """What the manifest of a fine-tune says of its base; `root` is what all began with.
+        """What the manifest of a fine-tune says of its base.
 
         A folder is named in full: what `latest` points at moves on.
         """
-        folder = self.folder.resolve()
-        name = str(folder) if Path(self.name).resolve() == folder else self.name
-        base = read_manifest(self.folder).get("base", {})
-        return {"name": name, "sha256": self.sha256, "root": base.get("root", name)}
+        return {"name": _in_full(self.name), "sha256": self.sha256, "root": self.root}
+
+    def __str__(self) -> str:
+        """One line for a notebook to print: size, precision, tokenizer and where it stops."""
+        dtype = jnp.dtype(self.model.config.param_dtype).name
+        stops = ", ".join(map(str, stop_tokens(self.tokenizer)))
+        return (
+            f"{self.name}: {parameter_count(self.model):,} parameters; weights, adapters, Adam's "
+            f"moments and the sampler's cache in {dtype}; tokenizer {len(self.tokenizer)}, an "
+            f"answer ends at {stops}"
+        )
 
     def with_model(self, model: Gemma3, *, name: str) -> "RefModel":
         """Return the same with other weights, as after a fine-tune."""
@@ -51,22 +60,23 @@ class RefModel:
 
 
 def get_gemma_ref_model(
-    name: str, mesh: jax.sharding.Mesh, *, dtype: type = jnp.float32, base: str = ""
+    name: str, mesh: jax.sharding.Mesh, *, dtype: type = jnp.float32
 ) -> RefModel:
     """Load a Gemma 3 by name ("embedded", "gemma3-1b-it", "gemma3-270m-it", ...) or folder.
 
-    A folder of adapters is merged into the base it was made over: the one that it names, or `base`
-    (a name or folder) where that one lies elsewhere.
+    A folder of adapters is merged into the base it was made over: the one that it names, or the one
+    after "::" ("path/to/adapters::gemma3-1b-it") where that one lies elsewhere.
 
     Weights are fp32 unless said otherwise: adapters get the base's dtype, and in bf16 small
     updates are lost. On a TPU a matrix product of fp32 weights still runs in bf16 passes.
     Raises ModelNotFound, AdapterMismatch, and what `load_model` raises for a broken folder.
     """
-    folder = find_model(name)
+    path, _, base = name.partition(OVER)
+    folder = find_model(path)
     if is_adapter_folder(folder):
         return _over_its_base(folder, mesh, dtype=dtype, name=name, base=base)
     if base:
-        raise ValueError(f"base {base!r} is given, but {folder} is a whole model: leave it out")
+        raise ValueError(f"{name}: {folder} is a whole model, which needs no base: leave it out")
     tokenizer = load_tokenizer(folder)
     load = load_flax_model if orbax_trees(folder) else load_model
     return RefModel(
@@ -75,7 +85,17 @@ def get_gemma_ref_model(
         model=load(folder, tokenizer, mesh=mesh, dtype=dtype),
         tokenizer=tokenizer,
         sha256=weights_sha256(folder),
+        root=read_manifest(folder).get("base", {}).get("root", _in_full(name)),
     )
+
+
+def model_sha256(name: str) -> str:
+    """Return the `sha256` that `get_gemma_ref_model` gives this model, without loading it."""
+    path, _, base = name.partition(OVER)
+    folder = find_model(path)
+    if not is_adapter_folder(folder):
+        return weights_sha256(folder)
+    return _sha256_over(folder, model_sha256(base or read_adapter_info(folder).base_name))
 
 
 def _over_its_base(
@@ -86,12 +106,24 @@ def _over_its_base(
         below = get_gemma_ref_model(wanted, mesh, dtype=dtype)
     except ModelNotFound as error:
         raise ModelNotFound(
-            f"{folder} holds adapters over {wanted!r}, which is not here: give that base's folder"
-            f"\n{error}"
+            f"{folder} holds adapters over {wanted!r}, which is not here: give that base, "
+            f"{folder}{OVER}BASE\n{error}"
         ) from error
     model = load_adapters(
         folder, below.model, below.tokenizer, base_name=wanted, base_sha256=below.sha256
     )
-    both = f"{below.sha256} {weights_sha256(folder)}"
-    sha256 = hashlib.sha256(both.encode()).hexdigest()
+    sha256 = _sha256_over(folder, below.sha256)
     return replace(below, name=name, folder=folder, model=model, sha256=sha256)
+
+
+def _sha256_over(adapters: Path, base_sha256: str) -> str:
+    both = f"{base_sha256} {weights_sha256(adapters)}"
+    return hashlib.sha256(both.encode()).hexdigest()
+
+
+def _in_full(name: str) -> str:
+    """Return a model's name with its folders in full."""
+    return OVER.join(
+        str(Path(part).resolve()) if Path(part).is_dir() and not is_published(part) else part
+        for part in name.split(OVER)
+    )

@@ -7,7 +7,7 @@ nothing, and where torch is installed by `transformers` as well.
 
 import importlib.util
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -21,11 +21,14 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 from tunix.models.gemma3.model import Gemma3
 
+from nblib.models.adapters import load_adapters, save_adapters
+from nblib.models.flax_folder import save_flax_model
 from nblib.models.folders import MANIFEST_FILE, check_replaceable, rename_folder
-from nblib.models.gemma3 import load_model, save_model
+from nblib.models.gemma3 import save_model
+from nblib.models.names import RefModel, get_gemma_ref_model
 from nblib.models.weight_files import SHARD_BYTES
 from nblib.runs import write_json
-from nblib.tokens.tokenizer import load_tokenizer, tokenizer_seal
+from nblib.tokens.tokenizer import tokenizer_seal
 
 PROMPTS = 16
 NEW_TOKENS = 16
@@ -74,8 +77,10 @@ def export_model(
     manifest: Mapping[str, Any],
     prompts: Sequence[str],
     mesh: jax.sharding.Mesh,
+    trained: Gemma3 | None = None,
     dtype: np.dtype | type = jnp.float32,
     shard_bytes: int = SHARD_BYTES,
+    flax: bool = False,
 ) -> tuple[Parity, ...]:
     """Save a model, load the folder again, and give it its name only if both answer the same.
 
@@ -83,14 +88,79 @@ def export_model(
     manifest gains what was compared; only a proven export has the manifest's own keys on top, so
     that nothing finds a failed one.
 
+    Args:
+        model: a plain Gemma3, adapters merged.
+        tokenizer: the model's own.
+        folder: a new one, or one that an earlier start of the run made.
+        manifest: what is told of the model; `base` as `RefModel.described` says it.
+        prompts: what both are asked.
+        mesh: where the folder is loaded to.
+        trained: the model with its adapters, as it was trained: it is what is compared, so that a
+            wrong merge shows. None, or another dtype than fp32: `model` is.
+        dtype: of the weights in the file.
+        shard_bytes: more become several files.
+        flax: write Kaggle's Flax layout (Orbax) instead of Hugging Face's.
+
     Returns a comparison for each reader: this library, and `transformers` where torch is installed
     (on a CPU; beside an accelerator's JAX the two would fight for the device).
     Raises ExportNotEqual, and FileExistsError as `save_model` does.
     """
+    as_trained = trained if trained is not None and dtype == jnp.float32 else model
+
+    def write(unproven: Path) -> None:
+        if flax:
+            save_flax_model(model, tokenizer, unproven, manifest={}, dtype=dtype)
+        else:
+            save_model(
+                model, tokenizer, unproven, manifest={}, dtype=dtype, shard_bytes=shard_bytes
+            )
+
+    def compared(unproven: Path) -> tuple[Parity, ...]:
+        asked = {"prompts": prompts, "mesh": mesh, "dtype": dtype}
+        return compare_folder(as_trained, tokenizer, unproven, **asked)
+
+    return _proven(folder, tokenizer, manifest, write=write, compared=compared)
+
+
+def export_adapters(
+    model: Gemma3,
+    base: RefModel,
+    folder: Path,
+    *,
+    rank: int,
+    alpha: float,
+    manifest: Mapping[str, Any],
+    prompts: Sequence[str],
+    mesh: jax.sharding.Mesh,
+) -> tuple[Parity, ...]:
+    """Save a model's adapters, read them again, and prove them over `base` as `export_model` does.
+
+    Raises what `save_adapters` and `export_model` raise.
+    """
+
+    def write(unproven: Path) -> None:
+        over = {"base": manifest.get("base", {})}
+        save_adapters(model, base.tokenizer, unproven, rank=rank, alpha=alpha, manifest=over)
+
+    def compared(unproven: Path) -> tuple[Parity, ...]:
+        asked = {"prompts": prompts, "mesh": mesh}
+        return compare_folder(model, base.tokenizer, unproven, base=base, **asked)
+
+    return _proven(folder, base.tokenizer, manifest, write=write, compared=compared)
+
+
+def _proven(
+    folder: Path,
+    tokenizer: spm.SentencePieceProcessor,
+    manifest: Mapping[str, Any],
+    *,
+    write: Callable[[Path], None],
+    compared: Callable[[Path], tuple[Parity, ...]],
+) -> tuple[Parity, ...]:
     check_replaceable(folder)
     unproven = folder.with_name(f"{folder.name}-unproven")
-    save_model(model, tokenizer, unproven, manifest={}, dtype=dtype, shard_bytes=shard_bytes)
-    found = compare_folder(model, tokenizer, unproven, prompts=prompts, mesh=mesh, dtype=dtype)
+    write(unproven)
+    found = compared(unproven)
     proof = {"parity": [asdict(one) for one in found], **tokenizer_seal(tokenizer)}
     if all(one.equal for one in found):
         write_json(unproven / MANIFEST_FILE, {**manifest, **proof})
@@ -113,19 +183,32 @@ def compare_folder(
     prompts: Sequence[str],
     mesh: jax.sharding.Mesh,
     dtype: np.dtype | type = jnp.float32,
+    base: RefModel | None = None,
 ) -> tuple[Parity, ...]:
-    """Compare a model in memory with what each reader makes of its folder, written in `dtype`."""
+    """Compare a model in memory with what each reader makes of its folder, written in `dtype`.
+
+    Adapters need the `base` that they were made over.
+    """
     rows = prompt_rows(tokenizer, prompts)
     reference = _rounded(model, dtype)
     tokens, logits = greedy(reference, rows, mesh=mesh)
-    again = load_model(folder, load_tokenizer(folder), mesh=mesh)
+    again = _loaded(folder, mesh, base)
     others = {"nblib": choice_logits(again, tokens, mesh=mesh)}
-    if importlib.util.find_spec("torch") and jax.default_backend() == "cpu":
+    for_transformers = any(folder.glob("model*.safetensors"))
+    torch_here = importlib.util.find_spec("torch") and jax.default_backend() == "cpu"
+    if for_transformers and torch_here:
         try:
             others["transformers"] = transformers_logits(folder, tokens)
         except ImportError as error:  # says nothing about the export
             warnings.warn(f"the export was not read by transformers: {error}", stacklevel=2)
     return tuple(compare(tokens, logits, other, reader=name) for name, other in others.items())
+
+
+def _loaded(folder: Path, mesh: jax.sharding.Mesh, base: RefModel | None) -> Gemma3:
+    if base is None:
+        return get_gemma_ref_model(str(folder), mesh).model
+    named = {"base_name": base.name, "base_sha256": base.sha256}
+    return load_adapters(folder, base.model, base.tokenizer, **named)
 
 
 def prompt_rows(
@@ -230,10 +313,13 @@ def _choices(model: Gemma3, tokens: Int[Array, "P T"]) -> Float[Array, "P N V"]:
 @nnx.jit
 def _continued(model: Gemma3, rows: Int[Array, "P T"]) -> Int[Array, "P T+N"]:
     start = rows.shape[1]
+    structure, state = nnx.split(model)
 
     def step(place: Int[Array, ""], tokens: Int[Array, "P T"]) -> Int[Array, "P T"]:
+        # qwix writes to the modules that it adapts while they run: the loop needs its own.
+        looped = nnx.merge(structure, state)
         # What stands behind `place` is padding, which no earlier position attends to.
-        following = _logits(model, tokens)[:, place - 1].argmax(axis=-1)
+        following = _logits(looped, tokens)[:, place - 1].argmax(axis=-1)
         return tokens.at[:, place].set(following.astype(tokens.dtype))
 
     padded = jnp.pad(rows, ((0, 0), (0, NEW_TOKENS)))

@@ -6,19 +6,21 @@ the error, with what is missing and the page to visit. There is never a login pr
 come from the environment or the host's secrets.
 """
 
+import base64
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nblib.models.folders import orbax_trees
-from nblib.sources.hubs import kaggle_errors
+from nblib.sources.hubs import http_status, is_network_error, kaggle_errors
 
 EMBEDDED = "embedded"
+OVER = "::"  # "adapters::base": adapters over a base that lies elsewhere than where they say
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_PAGE = "https://www.kaggle.com/models/google/gemma-3"
-_KAGGLE_VARIABLES = "KAGGLE_USERNAME and KAGGLE_KEY"
+KAGGLE_VARIABLES = "KAGGLE_USERNAME and KAGGLE_KEY"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,11 @@ def find_model(name: str) -> Path:
     return _first_that_works(model, order)
 
 
+def is_published(name: str) -> bool:
+    """Return whether a text names a model, of Google's or the embedded one, and is no folder."""
+    return name == EMBEDDED or (not Path(name).is_dir() and name.rpartition(":")[2] in GEMMA)
+
+
 def repository_of(name: str) -> str:
     """Return the Hugging Face repository of a published name; any other name as it is."""
     published = GEMMA.get(name.rpartition(":")[2])
@@ -98,7 +105,7 @@ def _first_that_works(name: str, order: tuple[str, ...]) -> Path:
         f"{name} was not found:\n"
         + "\n".join(lines)
         + f"\nAttach the Kaggle model {GEMMA[name].kaggle}, or accept the licence on its page and "
-        f"set {_KAGGLE_VARIABLES} (or HF_TOKEN), or give a folder as MODEL."
+        f"set {KAGGLE_VARIABLES} (or HF_TOKEN), or give a folder as MODEL."
     )
 
 
@@ -146,10 +153,9 @@ def _reason(source: str, name: str, error: Exception) -> str:
     """Return one line: what is missing, and what to do or which page to visit."""
     hub = source == "huggingface"
     page = f"https://huggingface.co/{GEMMA[name].repository}" if hub else KAGGLE_PAGE
-    variables = "HF_TOKEN" if hub else _KAGGLE_VARIABLES
-    causes = list(_causes(error))
-    status = next((code for code in map(_status, causes) if code), None)
-    if status in (401, 403) and not _has_credentials(hub=hub):
+    variables = "HF_TOKEN" if hub else KAGGLE_VARIABLES
+    status = http_status(error)
+    if status in (401, 403) and not has_credentials(hub=hub):
         return f"no credentials: accept the licence on {page} and set {variables}"
     match status:
         case 401:
@@ -158,31 +164,14 @@ def _reason(source: str, name: str, error: Exception) -> str:
             return f"the licence is not accepted: accept it on {page}"
         case 404:
             return f"no such variation: {page} lists those there are"
-    if status is None and any(isinstance(cause, _network_errors()) for cause in causes):
+    if status is None and is_network_error(error):
         return f"no network: nothing at {page} can be reached from here"
     text = (str(error).strip() or repr(error)).splitlines()[0]
     return f"{type(error).__name__}: {text[:200]}"
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _status(error: BaseException) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _network_errors() -> tuple[type[Exception], ...]:
-    import httpx
-    import requests
-
-    transport = (requests.exceptions.ConnectionError, requests.exceptions.Timeout)
-    return (ConnectionError, TimeoutError, httpx.TransportError, *transport)
-
-
-def _has_credentials(*, hub: bool) -> bool:
+def has_credentials(*, hub: bool) -> bool:
+    """Return whether a client would send credentials: to the Hugging Face hub, or to Kaggle."""
     if hub:
         from huggingface_hub import get_token
 
@@ -190,3 +179,16 @@ def _has_credentials(*, hub: bool) -> bool:
     from kagglehub.config import get_kaggle_credentials
 
     return get_kaggle_credentials() is not None
+
+
+def secrets() -> tuple[str, ...]:
+    """Return what must never be printed or sent: the credentials that the clients would use."""
+    from huggingface_hub import get_token
+    from kagglehub.config import get_kaggle_credentials
+
+    found = [os.environ.get("HF_TOKEN"), get_token()]
+    kaggle = get_kaggle_credentials()
+    if kaggle:
+        basic = base64.b64encode(f"{kaggle.username}:{kaggle.key}".encode()).decode()
+        found += [kaggle.key, kaggle.api_key, basic]
+    return tuple({secret for secret in found if secret})

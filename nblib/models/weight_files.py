@@ -51,6 +51,12 @@ def weight_files(folder: Path) -> list[Path]:
     for a file beside those that the index names.
     """
     files = sorted(folder.glob("*.safetensors"))
+    if not files and any(folder.glob("*.zip")):
+        packed = min(folder.glob("*.zip"))
+        raise FileNotFoundError(
+            f"{folder} holds its weights packed, as they travel. Unpack them: "
+            f"python -m zipfile -e {packed} {packed.with_suffix('')}"
+        )
     if not files:
         raise FileNotFoundError(f"{folder} holds no *.safetensors: the weights are missing")
     if (folder / INDEX_FILE).is_file():

@@ -7,7 +7,7 @@ others pass. Broken rows are a ValueError, as with files.
 """
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -82,6 +82,27 @@ def kaggle_errors() -> tuple[type[Exception], ...]:
         own.NotFoundError,
         own.UnauthenticatedError,
     )
+
+
+def http_status(error: BaseException) -> int | None:
+    """Return the status of the HTTP answer behind an error of a hub's client, if there is one."""
+    responses = (getattr(cause, "response", None) for cause in _causes(error))
+    statuses = (getattr(response, "status_code", None) for response in responses)
+    return next((status for status in statuses if status), None)
+
+
+def is_network_error(error: BaseException) -> bool:
+    """Return whether an error of a hub's client means that the hub cannot be reached."""
+    requests = _import("requests").exceptions
+    of_clients = (_import("httpx").TransportError, requests.ConnectionError, requests.Timeout)
+    kinds = (ConnectionError, TimeoutError, *of_clients)
+    return any(isinstance(cause, kinds) for cause in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def from_tfds() -> Gsm8k:

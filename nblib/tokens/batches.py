@@ -18,7 +18,7 @@ from tunix.sft.peft_trainer import TrainingInput
 
 from nblib.tasks.task import Example, Task
 from nblib.tokens.chat import task_prompts
-from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID
+from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID, stop_tokens
 
 # Each length is one compilation of the step; rows are padded to the next one.
 BUCKETS = (128, 192, 256, 384, 512, 768, 1024, 2048)
@@ -61,8 +61,13 @@ def encode_example(
 def encode_task(
     tokenizer: spm.SentencePieceProcessor, task: Task, examples: Sequence[Example]
 ) -> tuple[TokenizedExample, ...]:
-    """Tokenise a task's examples: its prompt, and the worked answer written in its format."""
-    return tuple(
+    """Tokenise a task's examples: its prompt, and the worked answer written in its format.
+
+    Raises ValueError when one does not end, inside its loss mask, by a token that ends a
+    completion: whoever learns from it never learns to stop.
+    """
+    stops = stop_tokens(tokenizer)
+    encoded = tuple(
         encode_example(
             tokenizer,
             id=example.id,
@@ -71,6 +76,13 @@ def encode_task(
         )
         for example, prompt in zip(examples, task_prompts(task, examples), strict=True)
     )
+    for one in encoded:
+        if one.tokens[-1] not in stops or one.loss_mask[-1] != 1:
+            raise ValueError(
+                f"{one.id} ends by token {one.tokens[-1]} with mask {one.loss_mask[-1]:g}, "
+                f"expected one of {stops} with mask 1: the tokenizer splits {END_OF_TURN}"
+            )
+    return encoded
 
 
 def fitting_prompts(

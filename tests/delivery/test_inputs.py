@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from nblib.delivery import inputs
-from nblib.delivery.inputs import ExportNotFound, bring_attached_run, find_export
+from nblib.delivery.inputs import (
+    ExportNotFound,
+    bring_attached_run,
+    find_export,
+    find_start,
+    newest_export,
+)
 from nblib.runs import finish_run, read_jsonl, start_run, write_json
 
 V1 = "v1_sft_format"
@@ -129,6 +135,62 @@ def test_attached_input_is_found_by_its_manifest(tmp_path, capsys, place):
     make_export(tmp_path / "input" / "v0", notebook="v0_foundation", written=9)
     assert find_export(V1) == attached
     assert capsys.readouterr().out == ""
+
+
+def make_adapters(folder, *, notebook=V1, written=0.0, without=()):
+    """A folder of adapters as `save_adapters` leaves it."""
+    folder.mkdir(parents=True)
+    manifest = json.dumps({"notebook": notebook})
+    files = {"adapter_config.json": "{}", "adapter_model.safetensors": "w"}
+    for name, content in {**files, "manifest.json": manifest}.items():
+        if name not in without:
+            (folder / name).write_text(content)
+    os.utime(folder / "manifest.json", (written, written))
+    return folder
+
+
+def test_adapters_and_a_flax_checkpoint_are_exports_too(tmp_path):
+    adapters = make_adapters(tmp_path / "adapters")
+    assert find_export(V1, str(adapters)) == adapters
+    flax = tmp_path / "flax"
+    (flax / "gemma3-1b-it").mkdir(parents=True)
+    (flax / "gemma3-1b-it" / "_METADATA").write_text("{}")
+    with pytest.raises(ExportNotFound, match=r"it lacks tokenizer\.model: "):
+        find_export(V1, str(flax))
+    (flax / "tokenizer.model").write_text("t")
+    assert find_export(V1, str(flax)) == flax
+    half = make_adapters(tmp_path / "half", without=["adapter_model.safetensors"])
+    with pytest.raises(ExportNotFound, match=r"it lacks adapter_model\.safetensors: "):
+        find_export(V1, str(half))
+
+
+def test_attached_adapters_are_found_and_a_whole_model_comes_before_them(tmp_path):
+    adapters = make_adapters(tmp_path / "input" / "adapters", written=90)
+    assert find_export(V1) == adapters
+    whole = make_export(tmp_path / "input" / "whole", written=50)
+    assert find_export(V1) == whole
+
+
+def test_a_start_is_a_name_a_folder_or_adapters_over_a_base(tmp_path):
+    for name in ("embedded", "gemma3-1b-it", "huggingface,kaggle:gemma3-270m"):
+        assert find_start(V1, name) == name
+    adapters = make_adapters(tmp_path / "run" / "adapters")
+    export = make_export(tmp_path / "run" / "export")
+    assert find_start(V1, str(adapters)) == str(adapters)
+    assert find_start(V1, f"{adapters}::embedded") == f"{adapters}::embedded"
+    assert find_start(V1, f"{adapters}::{export.parent}") == f"{adapters}::{export}"
+    point(make_run(tmp_path, "1"))
+    assert find_start(V1) == str(find_export(V1))
+    with pytest.raises(ExportNotFound, match="gemma9 is no folder"):
+        find_start(V1, "gemma9")
+
+
+def test_the_newest_export_is_that_of_v2_else_of_v1(tmp_path):
+    point(make_run(tmp_path, "1"))
+    assert newest_export() == find_export(V1)
+    attached = make_export(tmp_path / "input" / "v2", notebook="v2_grpo")
+    assert newest_export() == attached
+    assert newest_export(str(attached)) == attached
 
 
 def test_not_deeper_than_the_limit(tmp_path):

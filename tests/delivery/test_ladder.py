@@ -8,8 +8,12 @@ from safetensors.numpy import save_file
 
 from nblib.delivery import inputs
 from nblib.delivery.inputs import ExportNotFound
-from nblib.delivery.ladder import find_candidates
-from nblib.models.names import weights_sha256
+from nblib.delivery.ladder import BaseMismatch, find_candidates
+from nblib.models.names import model_sha256
+from nblib.models.published import EMBEDDED_FOLDER
+from nblib.models.weight_files import weights_sha256
+
+EMBEDDED_SHA256 = weights_sha256(EMBEDDED_FOLDER)
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +23,7 @@ def places(monkeypatch, tmp_path):
     monkeypatch.setattr(inputs, "KAGGLE_INPUT", tmp_path / "input")
 
 
-def export(folder, notebook, base, sha256="", weight=0.0):
+def export(folder, notebook, base, sha256=EMBEDDED_SHA256, weight=0.0):
     folder.mkdir(parents=True)
     manifest = {"notebook": notebook, "base": {"name": str(base), "sha256": sha256}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -56,11 +60,50 @@ def test_the_ladder_ends_with_v1_where_there_is_no_v2(tmp_path):
 
 
 def test_v2_leads_to_its_own_v1_not_to_the_newest(tmp_path):
-    own = run(tmp_path, "v1_sft_format", "a-model", weight=1.0)
+    base = export(tmp_path / "base", "v0_foundation", "nothing", weight=3.0)
+    own = run(tmp_path, "v1_sft_format", base, sha256=weights_sha256(base), weight=1.0)
     grpo = run(tmp_path, "v2_grpo", own, sha256=weights_sha256(own))
     run(tmp_path, "v1_sft_format", "another", run_id="2", weight=2.0)
     candidates, notes = find_candidates([])
-    assert [one.source for one in candidates] == ["a-model"] * 3 + [str(own), str(grpo)]
+    assert [one.source for one in candidates] == [str(base)] * 3 + [str(own), str(grpo)]
+    assert notes == ()
+
+
+def test_a_base_that_changed_since_v1_was_trained_is_an_error_of_its_own(tmp_path):
+    base = export(tmp_path / "base", "v0_foundation", "nothing", weight=3.0)
+    run(tmp_path, "v1_sft_format", base, sha256="a" * 64)
+    with pytest.raises(BaseMismatch, match=r"with weights a{12}; what is found .* STAGES"):
+        find_candidates([])
+
+
+def adapters(folder, base, sha256):
+    """Adapters as far as nobody loads them: what they are over, and weights to hash."""
+    folder.mkdir(parents=True)
+    entry = {"name": str(base), "sha256": sha256}
+    manifest = {"notebook": "v1_sft_format", "base": entry}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file({"a": np.array([1.0])}, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_v2_that_began_with_adapters_leads_to_them_and_to_their_base(tmp_path):
+    made = adapters(tmp_path / "adapters", "embedded", EMBEDDED_SHA256)
+    for start in (str(made), f"{made}::embedded"):
+        grpo = run(tmp_path, "v2_grpo", start, sha256=model_sha256(start), run_id=start[-3:])
+        candidates, notes = find_candidates([])
+        assert [one.source for one in candidates] == ["embedded"] * 3 + [start, str(grpo)]
+        assert notes == ()
+
+
+def test_v2_that_began_with_a_published_model_has_no_v1_before_it(tmp_path):
+    grpo = run(tmp_path, "v2_grpo", "embedded")
+    candidates, notes = find_candidates([])
+    assert shown(candidates)[2:] == [
+        ("base_few_shot", "embedded", "few-shot"),
+        ("grpo", str(grpo), "format"),
+    ]
     assert notes == ()
 
 
@@ -85,14 +128,17 @@ def test_an_export_that_names_no_base_asks_for_names(tmp_path):
 
 def test_stages_that_are_named_win_and_a_run_stands_for_its_export(tmp_path):
     sft = run(tmp_path, "v1_sft_format", "embedded")
+    made = adapters(tmp_path / "adapters", "embedded", EMBEDDED_SHA256)
+    lora = f"lora={made}::{sft.parent}@question"
     candidates, _ = find_candidates(
-        ["base=embedded@question", f"sft={sft.parent}", "old=p.jsonl:tuned"]
+        ["base=embedded@question", f"sft={sft.parent}", lora, "old=p.jsonl:tuned"]
     )
-    assert shown(candidates)[:2] == [
+    assert shown(candidates)[:3] == [
         ("base", "embedded", "question"),
         ("sft", str(sft), "format"),
+        ("lora", f"{made}::{sft}", "question"),
     ]
-    assert candidates[2].is_file
+    assert candidates[3].is_file
 
 
 @pytest.mark.parametrize("names", [["a=embedded"], ["a=embedded", "a=embedded@question"]])

@@ -18,7 +18,10 @@ from nblib.evaluation.candidates import (
 from nblib.evaluation.forgetting import Check, forgetting, forgetting_checks, perplexities
 from nblib.evaluation.generate import Decoding
 from nblib.evaluation.votes import vote_all
+from nblib.models.adapters import AdapterMismatch, save_adapters
 from nblib.models.gemma3 import save_model
+from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
+from nblib.models.names import model_sha256
 from nblib.sources.gsm8k import SourceError
 from nblib.sources.rows import Row
 from nblib.tasks.gsm8k import GSM8K
@@ -115,6 +118,34 @@ def test_each_style_asks_its_own_prompt_and_nothing_is_asked_twice(
     assert len(asking) == 3  # all were kept
     answer_all(candidates[:1], GSM8K, examples[:2], DECODING, **given)
     assert len(asking) == 4  # other questions: not what was kept
+
+
+def test_adapters_over_a_base_are_a_stage_like_any_other(
+    overfitted, folders, examples, tokenizer, mesh, tmp_path
+):
+    adapted = get_lora_model(overfitted[0], mesh, rank=2, alpha=4.0)
+    for _, adapter in nnx.to_flat_state(nnx.state(adapted, LORA_PARAMETER)):
+        noise = jax.random.normal(
+            jax.random.key(adapter.get_value().size), adapter.get_value().shape
+        )
+        adapter.set_value(0.3 * noise)
+    learnt = {"name": "of another machine", "sha256": model_sha256(folders["learnt"])}
+    options = {"rank": 2, "alpha": 4.0, "manifest": {"base": learnt}}
+    save_adapters(adapted, tokenizer, tmp_path / "adapters", **options)
+    merged = merge_lora(adapted, rank=2, alpha=4.0)
+    save_model(merged, tokenizer, tmp_path / "merged", manifest={})
+    given = {"shots": (), "mesh": mesh, "folder": tmp_path / "answers"}
+    over = f"{tmp_path}/adapters::{folders['learnt']}"
+    texts = (f"base={folders['learnt']}", f"merged={tmp_path}/merged", f"lora={over}")
+    base, expected, found = answer_all(
+        [parse_candidate(f"{text}@question") for text in texts], GSM8K, examples, DECODING, **given
+    )
+    completions = [record["completion"] for record in found.records]
+    assert completions == [record["completion"] for record in expected.records]
+    assert completions != [record["completion"] for record in base.records]
+    wrong = parse_candidate(f"wrong={tmp_path}/adapters::{folders['fresh']}")
+    with pytest.raises(AdapterMismatch, match="was made over of another machine"):
+        answer_all([wrong], GSM8K, examples, DECODING, **given)
 
 
 def test_another_model_behind_the_same_name_is_asked_anew(

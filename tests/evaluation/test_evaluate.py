@@ -102,7 +102,12 @@ def test_stages_in_their_order_and_none_when_not_wanted(
     overfitted, tokenizer, examples, mesh, stage
 ):
     ref = RefModel(
-        name="tiny", folder=Path(), model=overfitted[0], tokenizer=tokenizer, sha256="aa11"
+        name="tiny",
+        folder=Path(),
+        model=overfitted[0],
+        tokenizer=tokenizer,
+        sha256="aa11",
+        root="tiny",
     )
     own = (for_format(GSM8K, HASH), DECODING)
     assert evaluate_stages(ref, {"a": own}, examples, mesh=mesh, enabled=False) == ()

@@ -23,7 +23,7 @@ def questions(count):
 
 
 def ref_of(model=None, tokenizer=None):
-    return RefModel(name="x", folder=Path(), model=model, tokenizer=tokenizer, sha256="")
+    return RefModel(name="x", folder=Path(), model=model, tokenizer=tokenizer, sha256="", root="x")
 
 
 @pytest.fixture

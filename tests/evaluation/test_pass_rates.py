@@ -34,7 +34,9 @@ def examples():
 @pytest.fixture
 def ref():
     tokenizer = SimpleNamespace(encode=lambda prompts: [list(prompt) for prompt in prompts])
-    return RefModel(name="tiny", folder=Path(), model=None, tokenizer=tokenizer, sha256="aa11")
+    return RefModel(
+        name="tiny", folder=Path(), model=None, tokenizer=tokenizer, sha256="aa11", root="tiny"
+    )
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from nblib.models.adapters import (
 )
 from nblib.models.gemma3 import save_model
 from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
-from nblib.models.names import get_gemma_ref_model
+from nblib.models.names import get_gemma_ref_model, model_sha256
 from nblib.models.published import ModelNotFound
 from nblib.tokens.tokenizer import TokenizerMismatch, fingerprint, train_tokenizer
 
@@ -311,6 +311,8 @@ def test_a_folder_of_adapters_is_a_model_by_name(named, base, mesh, tokenizer, l
     np.testing.assert_allclose(logits(ref.model), logits(expected), atol=1e-4)
     assert fingerprint(ref.tokenizer) == fingerprint(tokenizer)
     assert ref.sha256 != get_gemma_ref_model(str(below), mesh).sha256
+    assert ref.sha256 == model_sha256(str(adapters)) == model_sha256(f"{adapters}::{below}")
+    assert ref.described["root"] == str(below)
 
 
 def test_the_base_may_lie_elsewhere(named, mesh, tmp_path):
@@ -324,11 +326,11 @@ def test_the_base_may_lie_elsewhere(named, mesh, tmp_path):
     (moved / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ModelNotFound, match=r"adapters over 'of another machine', .* not here"):
         get_gemma_ref_model(str(moved), mesh)
-    ref = get_gemma_ref_model(str(moved), mesh, base=str(below))
+    ref = get_gemma_ref_model(f"{moved}::{below}", mesh)
     assert ref.sha256 == get_gemma_ref_model(str(adapters), mesh).sha256
 
 
 def test_a_base_for_a_whole_model_is_refused(named, mesh):
     below, _ = named
-    with pytest.raises(ValueError, match="is a whole model: leave it out"):
-        get_gemma_ref_model(str(below), mesh, base="embedded")
+    with pytest.raises(ValueError, match="is a whole model, which needs no base"):
+        get_gemma_ref_model(f"{below}::embedded", mesh)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nblib.models.gemma3 import parameter_count, save_model
-from nblib.models.names import get_gemma_ref_model
+from nblib.models.names import get_gemma_ref_model, model_sha256
 from nblib.models.published import EMBEDDED_FOLDER
 
 
@@ -23,6 +23,15 @@ def test_folder_comes_with_its_own_tokenizer(folder, mesh, tokenizer, new_model)
     np.testing.assert_array_equal(ref.model.layers[0].mlp.up_proj.kernel.get_value(), kernel)
     other = ref.with_model(new_model(1, num_layers=1), name="tuned")
     assert (other.name, other.tokenizer, other.sha256) == ("tuned", ref.tokenizer, ref.sha256)
+
+
+def test_a_model_says_its_precision_and_where_an_answer_ends(folder, mesh):
+    ref = get_gemma_ref_model(str(folder), mesh)
+    assert str(ref).endswith(
+        "; weights, adapters, Adam's moments and the sampler's cache in float32; tokenizer 544, "
+        "an answer ends at 1, 5"
+    )
+    assert model_sha256(str(folder)) == ref.sha256
 
 
 def test_a_base_is_named_in_full(folder, mesh, tmp_path, monkeypatch):

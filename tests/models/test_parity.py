@@ -3,16 +3,20 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from nblib.delivery.inputs import ExportNotFound, find_export
 from nblib.models import parity, weight_files
-from nblib.models.gemma3 import load_model
+from nblib.models.gemma3 import load_model, save_model
+from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
+from nblib.models.names import get_gemma_ref_model
 from nblib.models.parity import (
     NEW_TOKENS,
     PROMPTS,
     ExportNotEqual,
     choice_logits,
     compare,
+    export_adapters,
     export_model,
     greedy,
     prompt_rows,
@@ -69,6 +73,53 @@ def test_export_that_answers_otherwise_is_kept_under_a_name_that_says_so(
     assert manifest["parity"][0]["largest_difference"] > 0.01
     assert manifest["not_equal"]["notebook"] == "v1_sft_format"
     assert "notebook" not in manifest  # by which the next notebook would find it
+
+
+def test_flax_export_is_proven_as_well(model, tokenizer, mesh, tmp_path):
+    (only,) = export(model, tokenizer, tmp_path / "flax", mesh, flax=True)
+    assert only.reader == "nblib" and only.largest_difference == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["flax"]
+    assert (tmp_path / "flax" / "checkpoint" / "_METADATA").is_file()
+    assert find_export("v1_sft_format", str(tmp_path / "flax")) == tmp_path / "flax"
+
+
+RANK, ALPHA = 2, 8.0
+
+
+@pytest.fixture(scope="module")
+def adapted(model, mesh):
+    """The model with adapters that matter, as a training leaves them."""
+    adapted = get_lora_model(model, mesh, rank=RANK, alpha=ALPHA)
+    rng = np.random.default_rng(0)
+    for _, adapter in nnx.to_flat_state(nnx.state(adapted, LORA_PARAMETER)):
+        shape = adapter.get_value().shape
+        adapter.set_value(jnp.asarray(0.3 * rng.normal(size=shape), jnp.float32))
+    return adapted
+
+
+def test_a_wrong_merge_shows_against_the_model_as_it_was_trained(
+    adapted, tokenizer, mesh, tmp_path
+):
+    right = merge_lora(adapted, rank=RANK, alpha=ALPHA)
+    first, *_ = export(right, tokenizer, tmp_path / "export", mesh, trained=adapted)
+    assert 0 < first.largest_difference <= first.limit  # two orders of the same sums
+    wrong = merge_lora(adapted, rank=RANK, alpha=ALPHA / 2)
+    with pytest.raises(ExportNotEqual):
+        export(wrong, tokenizer, tmp_path / "export", mesh, trained=adapted)
+
+
+def test_adapters_are_proven_over_their_base(adapted, model, tokenizer, mesh, tmp_path):
+    save_model(model, tokenizer, tmp_path / "base", manifest={})
+    base = get_gemma_ref_model(str(tmp_path / "base"), mesh)
+    told = {**MANIFEST, "base": base.described}
+    options = {"manifest": told, "prompts": ASKED, "mesh": mesh}
+    folder = tmp_path / "adapters"
+    (only,) = export_adapters(adapted, base, folder, rank=RANK, alpha=ALPHA, **options)
+    assert only.reader == "nblib" and only.equal
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["notebook"], manifest["base"]) == ("v1_sft_format", base.described)
+    with pytest.raises(ExportNotEqual, match="adapters-not-equal"):
+        export_adapters(adapted, base, folder, rank=RANK, alpha=ALPHA / 2, **options)
 
 
 def test_failed_export_is_not_found_among_a_hosts_inputs(

@@ -1,4 +1,7 @@
 import json
+import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -6,6 +9,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
+from nblib.models.folders import orbax_trees
 from nblib.models.gemma3 import load_model, save_model
 from nblib.models.weight_files import expected_shapes, weight_files, weights_sha256
 
@@ -85,6 +89,23 @@ def test_no_weights(folder, tokenizer):
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"no \*\.safetensors"):
         load_model(folder, tokenizer)
+
+
+def test_packed_weights_say_how_to_unpack_them(tmp_path):
+    """As an Orbax tree travels; what the message says is run, and brings the tree back."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "_METADATA").write_text("{}")
+    there = tmp_path / "there"
+    there.mkdir()
+    shutil.make_archive(str(there / "checkpoint"), "zip", tree)
+    with pytest.raises(
+        FileNotFoundError, match=r"Unpack them: python -m zipfile -e \S+ \S+$"
+    ) as error:
+        weight_files(there)
+    _, command = str(error.value).split("python ")
+    subprocess.run([sys.executable, *command.split()], check=True)
+    assert orbax_trees(there) == [there / "checkpoint"]
 
 
 @pytest.mark.parametrize("kept", [0, 5, 500, -1])

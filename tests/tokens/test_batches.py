@@ -1,9 +1,11 @@
+import io
 import re
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import sentencepiece as spm
 
 from nblib.tasks.formats import HASH
 from nblib.tasks.gsm8k import GSM8K
@@ -72,6 +74,24 @@ def test_the_end_of_the_turn_is_learnt_and_the_prompts_own_is_not(tokenizer):
     ends = example.tokens == END_OF_TURN
     np.testing.assert_array_equal(example.loss_mask[ends], [0, 1])
     assert ends[-1] and not np.isin(example.tokens, [1]).any()  # no end of text after it
+
+
+def test_an_end_of_turn_that_is_not_read_from_text_is_refused(texts):
+    """A control piece has an id, so it looks right, but its text is cut into letters."""
+    model = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=(line for text in texts[:50] for line in text.split("\n") if line),
+        model_writer=model,
+        vocab_size=400,
+        hard_vocab_limit=False,
+        model_type="bpe",
+        control_symbols=["<start_of_turn>", "<end_of_turn>"],
+        byte_fallback=True,
+        minloglevel=2,
+    )
+    tokenizer = spm.SentencePieceProcessor(model_proto=model.getvalue())
+    with pytest.raises(ValueError, match=r"e/0 ends by .* splits <end_of_turn>"):
+        encode_task(tokenizer, GSM8K, [EGGS])
 
 
 def test_without_a_prompt_all_but_bos_is_learnt(tokenizer):
