@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run suite bench test parity foundation lint format sync check resolve push status \
+.PHONY: help run suite bench preflight test parity foundation lint format sync check resolve push status \
   pull-output clean
 
 help:  ## this list
@@ -26,6 +26,10 @@ suite: $(READY)  ## v1, then v2 (GRPO) from its export, then eval: base, v1 and 
 	$(PY) -m nblib run v1_sft_format
 	$(PY) -m nblib run v2_grpo
 	$(PY) -m nblib run eval
+
+preflight: $(READY)  ## does v1 of Gemma 3 1B fit a TPU v5e-8, and how long does it take (installs libtpu)
+	$(PY) -m pip install -q --no-build-isolation -e '.[preflight]'
+	$(PY) -m nblib preflight v1_sft_format --target v5e-8
 
 bench: $(READY)  ## speed against the stock way, as ratios measured in one run
 	$(PY) -m nblib bench

@@ -1,4 +1,4 @@
-"""The command line: `python -m nblib` with `run`, `compare`, `score`, `bench`, and more in `--help`.
+"""The command line, `python -m nblib`: `run`, `compare`, `score`, `preflight`, and more (`--help`).
 
 Exit codes: 0 done, 1 the run or its input is wrong, 2 the command is; 130 and 143 after a signal.
 A command is a function and a parser in `_parser`; what it needs is imported when it runs, so that
@@ -35,6 +35,11 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("benches", nargs="*", metavar="NAME", help="which ones; none: all")
     bench.set_defaults(command=_bench)
     _add_kernels(commands.add_parser("kernels", help="the notebooks as Kaggle kernels"))
+    _add_preflight(
+        commands.add_parser(
+            "preflight", help="does a run fit a machine, and how long would it take"
+        )
+    )
     commands.add_parser("list", help="name the notebooks").set_defaults(command=_list)
     return parser
 
@@ -116,6 +121,21 @@ def _add_publish(publish: argparse.ArgumentParser) -> None:
     publish.set_defaults(command=_publish)
 
 
+def _add_preflight(preflight: argparse.ArgumentParser) -> None:
+    preflight.add_argument("notebook", metavar="NOTEBOOK", help="v1_sft_format or v2_grpo")
+    preflight.add_argument(
+        "--target",
+        default="cpu",
+        help="v3-8, v4-8, v5e-1, v5e-4, v5e-8, v5p-8, v6e-1, v6e-4, v6e-8, gpu-<GiB>, cpu (cpu)",
+    )
+    preflight.add_argument("--fsdp", type=int, default=0, help="mesh: parts of batch and weights")
+    preflight.add_argument("--tp", type=int, default=1, help="mesh: parts of each layer (1)")
+    preflight.add_argument("--no-search", action="store_true", help="seek no settings that fit")
+    preflight.add_argument("--json", action="store_true", help="print JSON, nothing else")
+    _add_parameters(preflight)
+    preflight.set_defaults(command=_preflight)
+
+
 def _add_parameters(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-p",
@@ -139,12 +159,9 @@ def _compare(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from nblib.delivery.notebooks import NotebookError, run_notebook
 
-    parameters: dict[str, str] = {}
-    for name, value in options.parameters:
-        if name in parameters:
-            print(f"nblib: parameter {name} is given twice", file=sys.stderr)
-            return 2
-        parameters[name] = value
+    parameters = _parameters(options)
+    if parameters is None:
+        return 2
     try:
         folder = run_notebook(options.notebook, parameters)
     except NotebookError as error:
@@ -156,12 +173,54 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _parameters(options: argparse.Namespace) -> dict[str, str] | None:
+    """Return the parameters given, None (and a message) where one is given twice."""
+    parameters: dict[str, str] = {}
+    for name, value in options.parameters:
+        if name in parameters:
+            print(f"nblib: parameter {name} is given twice", file=sys.stderr)
+            return None
+        parameters[name] = value
+    return parameters
+
+
+def _preflight(options: argparse.Namespace) -> int:
+    """Print what a run needs; exit code 0 where it fits or nothing could be compiled, else 1."""
+    from nblib.delivery.kernel_process import in_the_kernels_environment
+    from nblib.delivery.preflight.command import flight_json, run_preflight
+
+    parameters = _parameters(options)
+    if parameters is None:
+        return 2
+    # What is measured must run as a notebook does.
+    restarted = in_the_kernels_environment() if options.target == "cpu" else None
+    if restarted is not None:
+        return restarted
+    try:
+        flight = run_preflight(
+            options.notebook,
+            options.target,
+            parameters,
+            fsdp=options.fsdp,
+            tp=options.tp,
+            search=not options.no_search,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+    except (OSError, ValueError) as error:
+        print(f"nblib: {error}", file=sys.stderr)
+        return 2
+    print(flight_json(flight) if options.json else flight)
+    return 0 if flight.fits else 1
+
+
 def _bench(options: argparse.Namespace) -> int:
-    from nblib.delivery.bench import in_the_kernels_environment, run_benches
+    from nblib.delivery.kernel_process import in_the_kernels_environment
 
     restarted = in_the_kernels_environment()
     if restarted is not None:
         return restarted
+    from nblib.delivery.bench import run_benches
+
     try:
         run = run_benches(options.benches)
     except ValueError as error:

@@ -81,6 +81,7 @@ from nblib.evaluation.samples import pick_samples
 from nblib.evaluation.sft import truncation_warnings
 from nblib.evaluation.tables import stage_table
 from nblib.evaluation.verdicts import verdict_table
+from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import get_trainable_model, merge_trained, trainable_count
 from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import get_gemma_ref_model
@@ -114,6 +115,7 @@ PASS_RATE_SAMPLES = 0  # above 1: leave out questions that v1 always or never so
 NUM_STEPS = 0
 PROMPTS_PER_STEP = 0
 MICRO_BATCH = 0  # questions a forward pass of the update; must divide PROMPTS_PER_STEP
+REMAT = False  # keep less of each layer: larger micro-batches fit, an update takes a third longer
 NUM_GENERATIONS = 0  # completions a question: the group
 NUM_ITERATIONS = 1  # updates on the same completions
 LOSS = "grpo"  # grpo, dr-grpo, gspo-token
@@ -181,6 +183,7 @@ config = GrpoConfig(
     steps=settings["num_steps"],
     prompts_per_step=settings["prompts_per_step"],
     micro_batch=settings["micro_batch"],
+    remat=REMAT,
     num_generations=settings["num_generations"],
     num_iterations=NUM_ITERATIONS,
     max_prompt_length=settings["max_prompt_length"],

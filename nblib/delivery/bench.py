@@ -4,15 +4,15 @@ A ratio of two times on one machine in one run says something on every machine; 
 bench does the same work twice, once as Tunix 0.1.7 does it out of the box and once as `nblib` does.
 """
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nblib.delivery.kernel_process import kernel_variables
+from nblib.delivery import bench_tpu, bench_training
+from nblib.delivery.place import where_am_i
 from nblib.evaluation.generate import Decoding, generate
+from nblib.evaluation.plots import figure_png
+from nblib.evaluation.plots_bench import plot_ratios
 from nblib.models.mesh import device_mesh
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED
@@ -50,19 +50,12 @@ def evaluation() -> dict[str, float]:
     }
 
 
-BENCHES: Mapping[str, Callable[[], dict[str, float]]] = {"evaluation": evaluation}
-
-
-def in_the_kernels_environment() -> int | None:
-    """Run this very command again as a notebook's kernel runs, and return its exit code.
-
-    glibc reads how to allocate when a process starts. None: this is that process already.
-    """
-    variables = kernel_variables(os.environ)
-    if not variables:
-        return None
-    command = [sys.executable, "-m", "nblib", *sys.argv[1:]]
-    return subprocess.run(command, env={**os.environ, **variables}, check=False).returncode
+BENCHES: Mapping[str, Callable[[], dict[str, float]]] = {
+    "evaluation": evaluation,
+    "sft": bench_training.sft,
+    "grpo": bench_training.grpo,
+    "tpu": bench_tpu.tpu,
+}
 
 
 def run_benches(names: Sequence[str]) -> Run:
@@ -91,6 +84,9 @@ def run_benches(names: Sequence[str]) -> Run:
         "stages": {},
         **figures,
     }
+    if any(name.endswith("_ratio") for name in figures):
+        plot = plot_ratios(figures, caption=f"{where_am_i()}; tpu: compiled for a v5e-8, not run")
+        (run.path / "ratios.png").write_bytes(figure_png(plot))
     finish_run(run, result)
     return run
 

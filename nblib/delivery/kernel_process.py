@@ -4,7 +4,9 @@ Which kernels are installed on the machine does not matter: a kernel named `pyth
 another environment than the one that runs this.
 """
 
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -79,6 +81,18 @@ def kernel_variables(environment: Mapping[str, str]) -> dict[str, str]:
     if sys.platform == "linux":
         wanted["GLIBC_TUNABLES"] = MALLOC_TUNABLES
     return {name: value for name, value in wanted.items() if name not in environment}
+
+
+def in_the_kernels_environment() -> int | None:
+    """Run this very command again as a notebook's kernel runs, and return its exit code.
+
+    glibc reads how to allocate when a process starts. None: this is that process already.
+    """
+    variables = kernel_variables(os.environ)
+    if not variables:
+        return None
+    command = [sys.executable, "-m", "nblib", *sys.argv[1:]]
+    return subprocess.run(command, env={**os.environ, **variables}, check=False).returncode
 
 
 @contextmanager

@@ -37,8 +37,7 @@ def get_lora_model(
     """
     if rank < 1 or alpha <= 0:
         raise ValueError(f"LoRA rank {rank} and alpha {alpha} must be positive")
-    provider = qwix.LoraProvider(module_path=TARGETS, rank=rank, alpha=alpha)
-    model = qwix.apply_lora_to_model(base, provider, rngs=nnx.Rngs(seed), **base.get_model_input())
+    model = with_adapters(base, rank=rank, alpha=alpha, seed=seed)
     if parameter_count(model, nnx.LoRAParam) == 0:
         raise ValueError(f"no module of the model matches {TARGETS!r}: nothing to adapt")
     with mesh:
@@ -46,6 +45,12 @@ def get_lora_model(
         shardings = nnx.get_named_sharding(state, mesh)
         nnx.update(model, jax.tree.map(jax.device_put, state, shardings))
     return model
+
+
+def with_adapters(base: Gemma3, *, rank: int, alpha: float, seed: int = 0) -> Gemma3:
+    """Return `base` with fresh adapters, not yet sharded."""
+    provider = qwix.LoraProvider(module_path=TARGETS, rank=rank, alpha=alpha)
+    return qwix.apply_lora_to_model(base, provider, rngs=nnx.Rngs(seed), **base.get_model_input())
 
 
 def get_trainable_model(

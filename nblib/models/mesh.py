@@ -3,16 +3,21 @@
 Tunix reads the mesh from `with mesh:`; under `jax.set_mesh` it sees none and replicates the batch.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import numpy as np
 
 
-def device_mesh(fsdp: int = 0, tp: int = 1) -> jax.sharding.Mesh:
-    """Return a mesh over all devices; `fsdp` 0 means all that `tp` leaves.
+def device_mesh(
+    fsdp: int = 0, tp: int = 1, *, devices: Sequence[Any] | None = None
+) -> jax.sharding.Mesh:
+    """Return a mesh over all devices, jax's own if none are given; `fsdp` 0: all that `tp` leaves.
 
     Raises ValueError when the axes do not use every device.
     """
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     fsdp = fsdp or len(devices) // tp
     if fsdp * tp != len(devices):
         raise ValueError(

@@ -10,12 +10,15 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import sentencepiece as spm
 from flax import nnx
+from tunix.models.gemma3.model import Gemma3
 from tunix.rl.grpo.drgrpo_learner import DrGRPOConfig
-from tunix.rl.grpo.grpo_learner import GRPOConfig, GRPOLearner
+from tunix.rl.grpo.grpo_learner import GRPOConfig, GRPOLearner, TrainExample
 from tunix.rl.rl_cluster import ClusterConfig, RLCluster, RLTrainingConfig, Role
 from tunix.rl.rollout.base_rollout import RolloutConfig
+from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
 
 from nblib.tokens.tokenizer import END_OF_TURN
 from nblib.training.checkpoints import checkpointing_options
@@ -35,15 +38,9 @@ def build_cluster(
     mesh: jax.sharding.Mesh,
 ) -> RLCluster:
     """Return Tunix's cluster: policy, rollouts and reference on the same devices."""
-    optimizer = build_optimizer(
-        config.optimizer,
-        config.schedule,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-    )
     micro = config.micro_batch or None
     training = RLTrainingConfig(
-        actor_optimizer=optimizer,
+        actor_optimizer=_optimizer(config),
         eval_every_n_steps=config.steps,
         max_steps=config.steps * config.num_iterations,
         mini_batch_size=config.prompts_per_step,
@@ -84,6 +81,45 @@ def build_learner(
 
     The loss is ours in place of Tunix's, which holds the logits of all positions.
     """
+    learner = GRPOLearner(rl_cluster=cluster, reward_fns=[reward], algo_config=_algorithm(config))
+    cluster.actor_trainer.with_loss_fn(_loss(config, cluster.rollout.pad_id()), has_aux=True)
+    cluster.actor_trainer.with_rl_metrics_to_log(
+        {name: np.mean for name in ("kl", "entropy", "pg_clipfrac")}
+    )
+    return learner
+
+
+def policy_trainer(policy: nnx.Module, config: GrpoConfig, *, pad_id: int) -> PeftTrainer:
+    """Return the cluster's trainer without a cluster, so that its step can be looked at alone.
+
+    Its `create_train_step_fn()` is the update of one micro-batch.
+    """
+    algorithm = _algorithm(config)
+    algorithm.temperature = config.temperature  # as the learner sets it
+    parts = config.prompts_per_step // (config.micro_batch or config.prompts_per_step)
+    trainer = PeftTrainer(
+        policy,
+        _optimizer(config),
+        TrainingConfig(
+            eval_every_n_steps=config.steps,
+            gradient_accumulation_steps=parts if parts > 1 else None,
+        ),
+    )
+    return trainer.with_gen_model_input_fn(
+        lambda example: {"train_example": example, "algo_config": algorithm}
+    ).with_loss_fn(_loss(config, pad_id), has_aux=True)
+
+
+def _optimizer(config: GrpoConfig) -> optax.GradientTransformation:
+    return build_optimizer(
+        config.optimizer,
+        config.schedule,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+    )
+
+
+def _algorithm(config: GrpoConfig) -> GRPOConfig:
     settings: dict[str, Any] = {
         "num_generations": config.num_generations,
         "num_iterations": config.num_iterations,
@@ -92,21 +128,14 @@ def build_learner(
         "epsilon": config.epsilon,
     }
     if config.loss == "dr-grpo":
-        algorithm = DrGRPOConfig(**settings)
-    else:
-        algorithm = GRPOConfig(loss_algo=config.loss, **settings)
-    learner = GRPOLearner(rl_cluster=cluster, reward_fns=[reward], algo_config=algorithm)
-    cluster.actor_trainer.with_loss_fn(
-        lambda model, train_example, algo_config: grpo_loss(
-            model,
-            train_example,
-            algo_config,
-            pad_id=cluster.rollout.pad_id(),
-            remat=config.remat,
-        ),
-        has_aux=True,
-    )
-    cluster.actor_trainer.with_rl_metrics_to_log(
-        {name: np.mean for name in ("kl", "entropy", "pg_clipfrac")}
-    )
-    return learner
+        return DrGRPOConfig(**settings)
+    return GRPOConfig(loss_algo=config.loss, **settings)
+
+
+def _loss(config: GrpoConfig, pad_id: int) -> Callable[..., Any]:
+    """Return our loss as Tunix's trainer calls it."""
+
+    def loss(model: Gemma3, train_example: TrainExample, algo_config: GRPOConfig) -> Any:
+        return grpo_loss(model, train_example, algo_config, pad_id=pad_id, remat=config.remat)
+
+    return loss

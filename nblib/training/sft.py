@@ -114,30 +114,14 @@ def train(
     watch = _Watch(
         folder, metrics_path, schedule, planned, config.accumulation, resumed_at, session
     )
-    optimizer = build_optimizer(
-        config.optimizer,
-        schedule,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-    )
     with mesh:
-        trainer = PeftTrainer(
+        trainer = build_trainer(
             model,
-            optimizer,
-            TrainingConfig(
-                eval_every_n_steps=max(1, planned // config.evaluations),
-                # None for 1: MultiSteps around the optimizer keeps a second set of gradients.
-                gradient_accumulation_steps=None
-                if config.accumulation == 1
-                else config.accumulation,
-                checkpoint_root_directory=str(steps_folder.resolve()),
-                checkpointing_options=checkpointing_options(config.save_interval),
-                metrics_logging_options=None,  # anything else would call wandb.init
-            ),
+            config,
+            schedule,
+            eval_every_n_steps=max(1, planned // config.evaluations),
+            checkpoints=steps_folder,
         )
-        trainer = trainer.with_gen_model_input_fn(
-            lambda batch: {**model_inputs(batch), "remat": config.remat}
-        ).with_loss_fn(next_token_loss)
         trainer.with_training_hooks(watch)
         with session:
             stream = watch.watched(batches[: planned * config.accumulation])
@@ -145,6 +129,41 @@ def train(
     seal_checkpoints(folder)
     session.end(trainer.train_steps, planned, folder)
     return Trained(steps=trainer.train_steps, planned=planned, resumed_at=resumed_at)
+
+
+def build_trainer(
+    model: nnx.Module,
+    config: SftConfig,
+    schedule: optax.Schedule,
+    *,
+    eval_every_n_steps: int = 1,
+    checkpoints: Path | None = None,
+) -> PeftTrainer:
+    """Return Tunix's trainer with our optimizer and loss; the newest checkpoint is restored.
+
+    Its `create_train_step_fn()` is the step that `train` runs.
+    """
+    optimizer = build_optimizer(
+        config.optimizer,
+        schedule,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+    )
+    trainer = PeftTrainer(
+        model,
+        optimizer,
+        TrainingConfig(
+            eval_every_n_steps=eval_every_n_steps,
+            # None for 1: MultiSteps around the optimizer keeps a second set of gradients.
+            gradient_accumulation_steps=None if config.accumulation == 1 else config.accumulation,
+            checkpoint_root_directory=str(checkpoints.resolve()) if checkpoints else None,
+            checkpointing_options=checkpointing_options(config.save_interval),
+            metrics_logging_options=None,  # anything else would call wandb.init
+        ),
+    )
+    return trainer.with_gen_model_input_fn(
+        lambda batch: {**model_inputs(batch), "remat": config.remat}
+    ).with_loss_fn(next_token_loss)
 
 
 class _Watch(hooks.TrainingHooks):

@@ -9,10 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.interpreters import pxla
 from jaxtyping import Array, Float, Int
 
-# Of all rows together: 2 GiB of fp32 for Gemma's 262,144 tokens, shared by the devices. On each
-# of 8 TPU v5e chips the product then takes as long as reading the embedding; in fewer, longer.
+# Of the rows of one device: 2 GiB of fp32 for Gemma's 262,144 tokens. Where devices share the
+# embedding, XLA gathers it anew for every chunk, whatever is asked for: on a TPU v5e in about as
+# long as the product of 2,048 positions takes. Smaller chunks would wait for it.
 CHUNK_POSITIONS = 2048
 
 
@@ -31,10 +33,10 @@ def score_positions(
         decode: the unembedding; `model.embedder.decode`.
         hidden: what it reads.
         labels: the token that each position is to predict.
-        chunk_positions: of all rows together; at least one of each row is taken.
+        chunk_positions: of a device's rows together; at least one of each row is taken.
     """
     rows, length, _ = hidden.shape
-    count = -(-length // max(1, chunk_positions // rows))
+    count = -(-length // max(1, chunk_positions * _devices_sharing(rows) // rows))
     size = -(-length // count)
 
     def split(values: Array) -> Array:  # [B, T, ...] to [count, B, size, ...]
@@ -50,6 +52,12 @@ def score_positions(
         return score(decode(chunk[0]), chunk[1])
 
     return jax.tree.map(join, jax.lax.map(score_chunk, (split(hidden), split(labels))))
+
+
+def _devices_sharing(rows: int) -> int:
+    """Return among how many devices Tunix splits the rows: those of its mesh, if that is even."""
+    devices = pxla.thread_resources.env.physical_mesh.shape.get("fsdp", 1)
+    return devices if rows % devices == 0 else 1
 
 
 def label_log_probs(

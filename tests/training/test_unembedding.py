@@ -56,6 +56,15 @@ def test_logits_exist_a_chunk_at_a_time(chunk_positions, size):
     assert not other
 
 
+@pytest.mark.parametrize(("devices", "size"), [(1, 2), (3, 6), (2, 2)])
+def test_a_chunk_counts_the_rows_of_one_device(devices, size):
+    # Three rows are one each for three devices; two devices cannot share them evenly.
+    same = np.array(jax.devices()[:1] * devices).reshape(devices, 1)
+    with jax.sharding.Mesh(same, ("fsdp", "tp")):
+        program = str(jax.make_jaxpr(lambda x: in_chunks(x, EMBEDDING, 8)[0])(HIDDEN))
+    assert f"f32[{ROWS},{size},{VOCABULARY}]" in program
+
+
 def test_by_hand():
     logits = jnp.log(jnp.array([[[1.0, 3.0, 0.0], [5.0, 5.0, 5.0]]]))
     log_probs = label_log_probs(logits[..., :2], jnp.array([[1, 0]]))

@@ -1,0 +1,222 @@
+"""Training against the stock way on this CPU: SFT on real lengths, and GRPO's update.
+
+Each way is a process of its own, with the environment it would have: ours a notebook's kernel's,
+stock none. They take turns, so that other load on the machine meets both alike; a shape's seconds
+are the median over the turns.
+"""
+
+import math
+import os
+import resource
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import optax
+from tunix.models.gemma3.model import Gemma3
+from tunix.rl.common import TrainExample
+from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
+
+from nblib.delivery.kernel_process import kernel_variables
+from nblib.delivery.preflight.plan import grpo_config
+from nblib.delivery.profiles import grpo_settings, sft_settings
+from nblib.delivery.stock import stock_grpo_trainer, stock_sft_trainer
+from nblib.models.lora import get_trainable_model
+from nblib.models.mesh import device_mesh
+from nblib.models.names import get_gemma_ref_model
+from nblib.models.published import EMBEDDED, find_model
+from nblib.sources.datasets import get_dataset
+from nblib.sources.gsm8k import FOLDER_VARIABLE
+from nblib.sources.rows import split_validation
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tokens.batches import (
+    TokenizedExample,
+    batch_stream,
+    bucket_of,
+    drop_too_long,
+    encode_task,
+)
+from nblib.tokens.tokenizer import PAD_ID, load_tokenizer
+from nblib.training.cluster import policy_trainer
+from nblib.training.sft import SftConfig, build_trainer
+
+_TURNS = 5
+_STOCK_TOKENS = 2048  # a batch, as ours has
+
+Shape = tuple[int, ...]
+
+
+def sft() -> dict[str, float]:
+    """Train an epoch of v1 on GSM8K, as measured from each shape of its batches.
+
+    Stock: rows all padded to the longest that is allowed. Without GSM8K, built-in problems.
+    """
+    data = "gsm8k" if os.environ.get(FOLDER_VARIABLE) else "builtin"
+    settings = sft_settings("cpu", data=data)
+    rows = get_dataset(
+        data, num_train=settings["num_samples"], num_test=1, levels=settings["builtin_levels"]
+    ).train
+    examples = GSM8K.examples(split_validation(rows)[0])
+    encoded = encode_task(load_tokenizer(find_model(EMBEDDED)), GSM8K, examples)
+    kept, _ = drop_too_long(encoded, settings["max_length"])
+    ours, stock = _our_shapes(kept, settings), _stock_shapes(kept, settings)
+    times = _turns({"sft": tuple(ours), "stock-sft": tuple(stock)})
+    useful = sum(len(example.tokens) for example in kept)
+    ours_s, stock_s = _total(ours, times["sft"]), _total(stock, times["stock-sft"])
+    return {
+        "sft_useful_tokens_ratio": stock_s / ours_s,
+        "sft_useful_tokens_per_s": useful / ours_s,
+        "sft_stock_useful_tokens_per_s": useful / stock_s,
+        "sft_useful_share": useful / _tokens(ours),
+        "sft_stock_useful_share": useful / _tokens(stock),
+        "sft_peak_memory_ratio": times["stock-sft"][()] / times["sft"][()],
+        "sft_on_gsm8k": float(data == "gsm8k"),
+    }
+
+
+def grpo() -> dict[str, float]:
+    """Do the update of one step of v2: ours in micro-batches, stock all completions at once."""
+    settings = grpo_settings("cpu")
+    group, prompts = settings["num_generations"], settings["prompts_per_step"]
+    lengths = settings["max_prompt_length"], settings["max_new_tokens"]
+    micro = (settings["micro_batch"] * group, *lengths)
+    whole = (prompts * group, *lengths)
+    times = _turns({"grpo": (micro,), "stock-grpo": (whole,)})
+    ours_s = prompts // settings["micro_batch"] * times["grpo"][micro]
+    return {
+        "grpo_update_ratio": times["stock-grpo"][whole] / ours_s,
+        "grpo_updates_per_s": 1 / ours_s,
+        "grpo_stock_updates_per_s": 1 / times["stock-grpo"][whole],
+        "grpo_peak_memory_ratio": times["stock-grpo"][()] / times["grpo"][()],
+    }
+
+
+def _our_shapes(
+    examples: Sequence[TokenizedExample], settings: Mapping[str, Any]
+) -> Mapping[Shape, int]:
+    stream = batch_stream(
+        examples, tokens_per_batch=settings["batch_tokens"], epochs=1, seed=0, shuffle=True
+    )
+    return Counter(batch.input_tokens.shape for batch in stream)
+
+
+def _stock_shapes(
+    examples: Sequence[TokenizedExample], settings: Mapping[str, Any]
+) -> Mapping[Shape, int]:
+    length = bucket_of(settings["max_length"])
+    rows = _STOCK_TOKENS // length
+    return {(rows, length): math.ceil(len(examples) / rows)}
+
+
+def _tokens(shapes: Mapping[Shape, int]) -> int:
+    return sum(times * math.prod(shape) for shape, times in shapes.items())
+
+
+def _total(shapes: Mapping[Shape, int], seconds: Mapping[Shape, float]) -> float:
+    return sum(times * seconds[shape] for shape, times in shapes.items())
+
+
+def _turns(shapes: Mapping[str, Sequence[Shape]]) -> dict[str, dict[Shape, float]]:
+    """Return the median seconds of each way's shapes; under () the peak of its memory."""
+    taken: dict[str, dict[Shape, list[float]]] = {way: {} for way in shapes}
+    with ExitStack() as processes:
+        workers = {way: processes.enter_context(_worker(way)) for way in shapes}
+        for turn in range(1 + _TURNS):  # the first compiles
+            for way, ask in workers.items():
+                for shape in shapes[way]:
+                    seconds, peak = ask(shape)
+                    taken[way].setdefault(shape, []).extend([seconds] if turn else [])
+                    taken[way][()] = [peak]
+    return {
+        way: {shape: float(np.median(values)) for shape, values in found.items()}
+        for way, found in taken.items()
+    }
+
+
+@contextmanager
+def _worker(way: str) -> Iterator[Callable[[Shape], tuple[float, float]]]:
+    """Yield a function that has a process of its own do a step of a shape: seconds, peak bytes."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    for name in kernel_variables({}):
+        environment.pop(name, None)
+    if not way.startswith("stock"):
+        environment |= kernel_variables(environment)
+    command = [sys.executable, "-m", "nblib.delivery.bench_training", way]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin and process.stdout
+        requests, answers = process.stdin, process.stdout
+
+        def ask(shape: Shape) -> tuple[float, float]:
+            print(*shape, file=requests, flush=True)
+            answer = answers.readline().split()
+            if len(answer) != 2:
+                raise RuntimeError(f"the bench's process {way} ended at {shape}: see its messages")
+            return float(answer[0]), float(answer[1])
+
+        yield ask
+        requests.close()  # the process ends
+
+
+def _work(way: str) -> None:
+    """Do a step for each shape that stdin asks for, and print its seconds and the peak so far."""
+    settings = sft_settings("cpu") if way.endswith("sft") else grpo_settings("cpu")
+    mesh = device_mesh()
+    base = get_gemma_ref_model(EMBEDDED, mesh).model
+    lora = {"rank": settings["lora_rank"], "alpha": settings["lora_alpha"]}
+    model = get_trainable_model(base, mesh, **lora)
+    with mesh:
+        step, _ = _trainer(way, model, settings).jit_train_and_eval_step()
+        for line in sys.stdin:
+            batch = _batch(way, tuple(map(int, line.split())))
+            began = perf_counter()
+            float(step(batch)[0])
+            seconds = perf_counter() - began
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            print(seconds, 1024 * peak, flush=True)
+
+
+def _trainer(way: str, model: Gemma3, settings: Mapping[str, Any]) -> PeftTrainer:
+    """Return the trainer whose step is measured."""
+    match way:
+        case "sft":
+            config = SftConfig(learning_rate=settings["learning_rate"])
+            return build_trainer(model, config, optax.constant_schedule(config.learning_rate))
+        case "grpo":
+            return policy_trainer(model, grpo_config(settings), pad_id=PAD_ID)
+        case "stock-sft":
+            return stock_sft_trainer(model)
+        case _:
+            return stock_grpo_trainer(model, num_generations=settings["num_generations"])
+
+
+def _batch(way: str, shape: Shape) -> Any:
+    """Return a full batch of random tokens: what they say does not change the time."""
+    rng = np.random.default_rng(0)
+
+    def tokens(rows: int, length: int) -> np.ndarray:
+        return rng.integers(4, 544, (rows, length)).astype(np.int32)
+
+    if way.endswith("sft"):
+        ids = tokens(*shape)
+        return TrainingInput(input_tokens=ids, input_mask=np.ones(shape, np.float32))
+    rows, read, written = shape
+    return TrainExample(
+        prompt_ids=tokens(rows, read),
+        prompt_mask=np.ones((rows, read), bool),
+        completion_ids=tokens(rows, written),
+        completion_mask=np.ones((rows, written), np.int32),
+        advantages=rng.normal(size=rows).astype(np.float32),
+        ref_per_token_logps=None,
+        old_per_token_logps=None,
+    )
+
+
+if __name__ == "__main__":
+    _work(sys.argv[1])

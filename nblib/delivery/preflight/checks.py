@@ -1,0 +1,131 @@
+"""What can be checked without a compiler, before quota is spent: each a line that says why.
+
+A check that cannot be done here is neither passed nor failed; it says what it lacks.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from nblib.delivery.inputs import ExportNotFound, find_export
+from nblib.delivery.preflight.plan import Work
+from nblib.evaluation.generate import Decoding
+from nblib.evaluation.groups import sample_group
+from nblib.models.names import get_gemma_ref_model
+from nblib.models.published import EMBEDDED, GEMMA, KAGGLE_PAGE
+from nblib.runs import runs_root
+from nblib.sources.wordproblems import word_problems
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.rewards import RewardWeights, task_judge
+from nblib.tokens.batches import TokenizedExample
+from nblib.tokens.tokenizer import END_OF_TURN
+from nblib.training.checkpoints import KEEP
+
+_GIB = 2**30
+_CREDENTIALS = ("KAGGLE_KEY", "KAGGLE_API_TOKEN", "HF_TOKEN")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check: `passed` is None where it could not be done."""
+
+    name: str
+    passed: bool | None
+    said: str
+
+    def __str__(self) -> str:
+        """One line."""
+        mark = {True: "ok  ", False: "BAD ", None: "?   "}[self.passed]
+        return f"{mark} {self.name}: {self.said}"
+
+
+def check_mesh(
+    mesh: jax.sharding.Mesh, devices: int, shapes: Sequence[tuple[int, int]]
+) -> list[Check]:
+    """Check that every device is used and every batch can be split among them."""
+    fsdp = mesh.shape["fsdp"]
+    odd = [shape for shape in shapes if shape[0] % fsdp]
+    said = f"{odd[0][0]} rows among {fsdp}: replicated" if odd else f"rows are multiples of {fsdp}"
+    return [
+        Check(name="mesh", passed=mesh.size == devices, said=f"{mesh.size} of {devices} devices"),
+        Check(name="batch", passed=not odd, said=said),
+    ]
+
+
+def check_examples(work: Work) -> list[Check]:
+    """Check each example's one BOS and that its end of turn is learnt."""
+    if work.tokenizer is None:
+        said = "no tokenizer here: not looked at"
+        return [Check(name=name, passed=None, said=said) for name in ("one BOS", "stop token")]
+    bos = work.tokenizer.bos_id()
+    end = work.tokenizer.piece_to_id(END_OF_TURN)
+    checks = {
+        "one BOS": lambda one: np.flatnonzero(one.tokens == bos).tolist() == [0],
+        "stop token": lambda one: _ends_learnt(one, end),
+    }
+    found = []
+    for name, holds in checks.items():
+        bad = [one.id for one in work.examples if not holds(one)]
+        said = f"in {len(work.examples) - len(bad)} of {len(work.examples)} examples"
+        found.append(
+            Check(name=name, passed=not bad, said=said + (f", not in {bad[0]}" if bad else ""))
+        )
+    return found
+
+
+def check_adapters(count: int, moved: float | None) -> list[Check]:
+    """Check that there are weights to train, and that the first steps changed some."""
+    said = "not trained here" if moved is None else f"the first steps changed one by {moved:.2g}"
+    return [
+        Check(name="trained weights", passed=count > 0, said=f"{count:,}"),
+        Check(name="they move", passed=None if moved is None else moved > 0, said=said),
+    ]
+
+
+def check_rewards(settings: Mapping[str, Any], mesh: jax.sharding.Mesh) -> Check:
+    """Check on a few completions of v1's export that the rewards of a group differ."""
+    name = "rewards differ"
+    try:
+        ref = get_gemma_ref_model(str(find_export("v1_sft_format")), mesh)
+    except ExportNotFound:
+        return Check(name=name, passed=None, said="no export of v1 here: run v1_sft_format first")
+    rows = word_problems(8, seed=1, split="train", levels=settings["levels"] or (4, 5))
+    examples = GSM8K.examples(rows)
+    limit = settings["max_new_tokens"]
+    decoding = Decoding(temperature=settings["temperature"], max_new_tokens=limit)
+    judge = task_judge(GSM8K, examples, RewardWeights(), max_new_tokens=limit)
+    size = settings["num_generations"]
+    group = sample_group(ref, GSM8K, examples, judge, decoding, size=size, mesh=mesh)
+    low, high = min(group.rewards), max(group.rewards)
+    return Check(name=name, passed=high > low, said=f"{low:.2f} to {high:.2f} in a group of {size}")
+
+
+def check_disk(parameters: int, trained: int, folder: Path | None = None) -> Check:
+    """Check the room for checkpoints (weights, two moments of Adam each), adapters, export."""
+    needed = 4 * (KEEP * 3 * trained + trained + parameters)
+    place = folder or runs_root()
+    while not place.exists():
+        place = place.absolute().parent
+    free = shutil.disk_usage(place).free
+    said = f"{free / _GIB:.1f} GiB free, {needed / _GIB:.2f} needed under {place}"
+    return Check(name="disk", passed=free >= needed, said=said)
+
+
+def check_licence(model: str) -> Check:
+    """Check that a model with terms of its own can be had without a prompt."""
+    if model.rpartition(":")[2] not in GEMMA:
+        terms = "Apache-2.0" if model == EMBEDDED else "that of its folder"
+        return Check(name="licence", passed=True, said=terms)
+    found = [name for name in _CREDENTIALS if os.environ.get(name)]
+    said = f"Gemma's: accept it on {KAGGLE_PAGE}; credentials: {', '.join(found) or 'none here'}"
+    return Check(name="licence", passed=True if found else None, said=said)
+
+
+def _ends_learnt(example: TokenizedExample, end: int) -> bool:
+    return bool(example.tokens[-1] == end and example.loss_mask[-1] == 1)

@@ -1,0 +1,157 @@
+"""`python -m nblib preflight`: from a notebook's name and a target to a flight.
+
+What needs the TPU's compiler is left out where that is missing, and said; the rest is done.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from nblib.delivery.preflight.targets import (
+    PreflightError,
+    Target,
+    find_target,
+    prepare_environment,
+    target_mesh,
+)
+
+if TYPE_CHECKING:
+    import jax
+
+    from nblib.delivery.preflight.checks import Check
+    from nblib.delivery.preflight.flight import Flight
+    from nblib.delivery.preflight.measured import Measured
+    from nblib.delivery.preflight.plan import Work
+
+_SFT = "v1_sft_format"
+
+
+def run_preflight(
+    notebook: str,
+    target_name: str,
+    parameters: Mapping[str, str],
+    *,
+    fsdp: int = 0,
+    tp: int = 1,
+    search: bool = True,
+    say: Callable[[str], None],
+) -> "Flight":
+    """Do one preflight; v1 on a CPU is measured, all else is compiled.
+
+    No device of this process may have been used before: jax is told to compute on the CPU.
+
+    Args:
+        notebook: v1_sft_format or v2_grpo.
+        target_name: see `find_target`.
+        parameters: of the notebook, as typed.
+        fsdp: the mesh's first axis; 0 takes all devices that `tp` leaves.
+        tp: its second axis.
+        search: for settings that fit, where these do not.
+        say: is told what is going on.
+
+    Raises PreflightError, ParameterError, and ValueError for settings that no run would take.
+    """
+    target = find_target(target_name)
+    prepare_environment(target)
+    from nblib.delivery.preflight.flight import (
+        Flight,
+        Step,
+        compile_run,
+        hours_of,
+        measured_steps,
+    )
+    from nblib.delivery.preflight.plan import notebook_settings
+
+    settings = notebook_settings(notebook, target, parameters)
+    mesh, notes = _mesh(target, fsdp, tp)
+    here = target_mesh(find_target("cpu"))
+    work = _work(notebook, settings, mesh or here, notes)
+    measured = _measured(notebook, settings, target, work, here, say)
+    steps: tuple[Step, ...] = ()
+    suggestion: Mapping[str, Any] = {}
+    if measured and work:
+        steps = measured_steps(measured, work)
+    elif mesh:
+        steps, suggestion = compile_run(
+            notebook, settings, target, mesh, work, search=search, say=say
+        )
+    return Flight(
+        notebook=notebook,
+        target=target.name,
+        mesh=dict((mesh or here).shape),
+        steps=steps,
+        hours=hours_of(steps) + (measured.compile_seconds / 3600 if measured else 0.0),
+        session_hours=target.session_hours,
+        tokens_per_step=settings.get("accumulation", 1) * work.tokens_per_batch if work else 0.0,
+        suggestion=suggestion,
+        checks=_checks(notebook, settings, target, work, mesh, here, measured),
+        notes=(*notes, *(work.notes if work else ())),
+    )
+
+
+def flight_json(flight: "Flight") -> str:
+    """Return a flight as JSON."""
+    return json.dumps({**asdict(flight), "fits": flight.fits}, indent=2)
+
+
+def _mesh(target: Target, fsdp: int, tp: int) -> "tuple[jax.sharding.Mesh | None, list[str]]":
+    """Return the target's mesh, or None and why nothing can be compiled for it."""
+    try:
+        return target_mesh(target, fsdp=fsdp, tp=tp), []
+    except PreflightError as error:
+        return None, [f"nothing was compiled: {error}"]
+
+
+def _work(
+    notebook: str, settings: Mapping[str, Any], mesh: "jax.sharding.Mesh", notes: list[str]
+) -> "Work | None":
+    """Return v1's batches; None, with a note, where the data is not here, and for v2."""
+    from nblib.delivery.preflight.plan import sft_work
+
+    if notebook != _SFT:
+        return None
+    try:
+        return sft_work(settings, row_multiple=mesh.shape["fsdp"])
+    except PreflightError as error:
+        notes.append(str(error))
+        return None
+
+
+def _measured(
+    notebook: str,
+    settings: Mapping[str, Any],
+    target: Target,
+    work: "Work | None",
+    here: "jax.sharding.Mesh",
+    say: Callable[[str], None],
+) -> "Measured | None":
+    from nblib.delivery.preflight.measured import measure_steps
+
+    if notebook != _SFT or target.kind != "cpu" or work is None or work.tokenizer is None:
+        return None
+    say(f"training on a few batches of {len(work.shapes)} shapes ...")
+    return measure_steps(settings, work, here)
+
+
+def _checks(
+    notebook: str,
+    settings: Mapping[str, Any],
+    target: Target,
+    work: "Work | None",
+    mesh: "jax.sharding.Mesh | None",
+    here: "jax.sharding.Mesh",
+    measured: "Measured | None",
+) -> "tuple[Check, ...]":
+    from nblib.delivery.preflight import checks
+    from nblib.delivery.preflight.programs import programs, weight_counts
+
+    parameters, trained = weight_counts(settings, here)
+    shapes = [(one.rows, one.length) for one in programs(notebook, settings, mesh or here, work)]
+    found = checks.check_mesh(mesh, target.devices, shapes) if mesh else []
+    found += checks.check_examples(work) if work else []
+    found += checks.check_adapters(trained, measured.moved if measured else None)
+    if notebook != _SFT:
+        found.append(checks.check_rewards(settings, here))
+    found += [checks.check_disk(parameters, trained), checks.check_licence(settings["model"])]
+    return tuple(found)

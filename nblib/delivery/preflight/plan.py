@@ -1,0 +1,196 @@
+"""What a notebook would do with its parameters: the shapes of its batches, and how many of each.
+
+Nothing is loaded but the rows and, where it lies here, the model's tokenizer. The weights of a
+published model are not downloaded to plan with; the lengths of its tokens are then estimated.
+"""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jupytext
+import numpy as np
+import sentencepiece as spm
+from tunix.sft.peft_trainer import TrainingInput
+
+from nblib.delivery.notebooks import notebooks_folder
+from nblib.delivery.parameters import declared_parameters, parse_values
+from nblib.delivery.preflight.targets import PreflightError, Target
+from nblib.delivery.profiles import SFT_PROFILES, grpo_settings, sft_settings
+from nblib.models.published import GEMMA, find_model
+from nblib.sources.datasets import get_dataset
+from nblib.sources.gsm8k import SourceError
+from nblib.sources.rows import filter_levels, sample_rows, split_validation
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.task import Example
+from nblib.tokens.batches import TokenizedExample, batch_stream, drop_too_long, encode_task
+from nblib.tokens.chat import task_prompts
+from nblib.tokens.packing import pack
+from nblib.tokens.tokenizer import BOS_ID, load_tokenizer
+from nblib.training.grpo_config import GrpoConfig
+from nblib.training.sft import SftConfig
+
+NOTEBOOKS = ("v1_sft_format", "v2_grpo")
+# Where a setting is called otherwise than its parameter.
+_RENAMED = {"difficulty_filter": "levels", "gradient_accumulation": "accumulation"}
+_PIECE = re.compile(r"\d|[^\W\d_]+|[^\w\s]|_|\n+")  # digits one by one, as Gemma has them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """The batches of a run of v1, and what they are made of.
+
+    Without a tokenizer the examples have a real one's lengths and no text.
+    """
+
+    batches: Sequence[TrainingInput]
+    examples: tuple[TokenizedExample, ...]
+    epochs: int
+    tokenizer: spm.SentencePieceProcessor | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shapes(self) -> Mapping[tuple[int, int], int]:
+        """How many batches there are of (rows, length)."""
+        return Counter(batch.input_tokens.shape for batch in self.batches)
+
+    @property
+    def tokens_per_batch(self) -> float:
+        """Tokens without padding, on average."""
+        return self.epochs * sum(len(one.tokens) for one in self.examples) / len(self.batches)
+
+
+def notebook_settings(
+    notebook: str, target: Target, parameters: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the settings that a notebook would run with on the target.
+
+    Args:
+        notebook: one of `NOTEBOOKS`.
+        target: its kind is the profile, unless a parameter says otherwise.
+        parameters: name -> text as typed, checked as `run` checks them.
+
+    Raises:
+        PreflightError: another notebook. ParameterError: an unknown parameter, or a wrong type.
+    """
+    if notebook not in NOTEBOOKS:
+        known = ", ".join(NOTEBOOKS)
+        raise PreflightError(f"notebook {notebook!r} has no preflight: expected one of {known}")
+    source = jupytext.read(notebooks_folder() / f"{notebook}.py")
+    declared = declared_parameters(source.cells)
+    given = {name: ast.literal_eval(one.default) for name, one in declared.items()}
+    given |= parse_values(declared, parameters)
+    lower = {_RENAMED.get(name.lower(), name.lower()): value for name, value in given.items()}
+    profile = lower.pop("profile")
+    profile = target.kind if profile == "auto" else profile
+    if notebook == "v1_sft_format":
+        return {"accumulation": 1, "remat": False, **sft_settings(profile, **lower)}
+    lower["model"] = lower["model"] or SFT_PROFILES[profile]["model"]  # v1's export has its shapes
+    return {"beta": 0.0, "remat": False, **grpo_settings(profile, **lower)}
+
+
+def parameter_name(setting: str) -> str:
+    """Return what the notebooks call a setting."""
+    names = {renamed: name for name, renamed in _RENAMED.items()}
+    return names.get(setting, setting).upper()
+
+
+def sft_config(settings: Mapping[str, Any]) -> SftConfig:
+    """Return v1's configuration, as the notebook makes it."""
+    names = ("learning_rate", "accumulation", "remat", "save_interval")
+    return SftConfig(**{name: settings[name] for name in names})
+
+
+def grpo_config(settings: Mapping[str, Any]) -> GrpoConfig:
+    """Return v2's configuration, as the notebook makes it."""
+    names = {field.name for field in fields(GrpoConfig)}
+    given = {name: value for name, value in settings.items() if name in names}
+    return GrpoConfig(steps=settings["num_steps"], **given)
+
+
+def sft_work(settings: Mapping[str, Any], *, row_multiple: int) -> Work:
+    """Return the batches that v1 would train on, made as the notebook makes them.
+
+    Raises PreflightError where the data is not at hand.
+    """
+    seed, length = settings.get("seed", 0), settings["max_length"]
+    tokenizer = _tokenizer(settings["model"])
+    encoded = _encoded(tokenizer, _train_examples(settings, seed))
+    kept, too_long = drop_too_long(encoded, length)
+    rows = pack(kept, settings["packing"], max_length=length, seed=seed)
+    batches = batch_stream(
+        rows,
+        tokens_per_batch=settings["batch_tokens"],
+        epochs=settings["num_epochs"],
+        seed=seed,
+        row_multiple=row_multiple,
+    )
+    left_out = f"{too_long} of {len(encoded)} examples over {length} tokens: left out"
+    stand_in = f"{settings['model']} is not here: its tokens are estimated from the texts"
+    return Work(
+        batches=list(batches),
+        examples=kept,
+        epochs=settings["num_epochs"],
+        tokenizer=tokenizer,
+        notes=(*[left_out] * (too_long > 0), *[stand_in] * (tokenizer is None)),
+    )
+
+
+def estimated_tokens(text: str) -> int:
+    """Return about how many of Gemma's tokens an English text has: words, digits, signs.
+
+    >>> estimated_tokens("Ann has 12 pens.")
+    6
+    """
+    return len(_PIECE.findall(text))
+
+
+def _train_examples(settings: Mapping[str, Any], seed: int) -> tuple[Example, ...]:
+    try:
+        data = get_dataset(
+            settings["data"],
+            folder=settings.get("gsm8k_dir", ""),
+            num_train=settings["num_samples"],
+            num_test=1,
+            levels=settings["builtin_levels"],
+            long_hand=settings["long_hand"],
+            seed=seed,
+        )
+    except SourceError as error:
+        raise PreflightError(f"how long the run is depends on its data: {error}") from error
+    levelled, _ = filter_levels(data.train, settings["levels"])
+    train, _ = split_validation(sample_rows(levelled, settings["num_samples"], seed=seed))
+    return GSM8K.examples(train)
+
+
+def _tokenizer(name: str) -> spm.SentencePieceProcessor | None:
+    """Return the tokenizer of a model that lies here; None for one that would be downloaded."""
+    if name.rpartition(":")[2] in GEMMA:
+        return None
+    return load_tokenizer(find_model(name))
+
+
+def _encoded(
+    tokenizer: spm.SentencePieceProcessor | None, examples: Sequence[Example]
+) -> tuple[TokenizedExample, ...]:
+    if tokenizer is not None:
+        return encode_task(tokenizer, GSM8K, examples)
+    form = GSM8K.answer_format
+    return tuple(
+        _stand_in(
+            example.id,
+            1 + estimated_tokens(prompt),
+            1 + estimated_tokens(form.render(example.reasoning, example.answer)),
+        )
+        for example, prompt in zip(examples, task_prompts(GSM8K, examples), strict=True)
+    )
+
+
+def _stand_in(name: str, read: int, learnt: int) -> TokenizedExample:
+    tokens: np.ndarray = np.full(read + learnt, BOS_ID + 2, np.int32)
+    tokens[0] = BOS_ID
+    mask = np.array([0] * read + [1] * learnt, np.float32)
+    return TokenizedExample(id=name, tokens=tokens, loss_mask=mask)

@@ -1,0 +1,151 @@
+"""The real steps of the notebooks, lowered without weights: what runs there is compiled here."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+from tunix.models.gemma3.model import ModelConfig
+from tunix.rl.common import TrainExample
+from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
+
+from nblib.models.abstract import abstractly, sharded_as_on_accelerators, trainable_model
+from nblib.tokens.tokenizer import PAD_ID
+from nblib.training.cluster import policy_trainer
+from nblib.training.grpo_config import GrpoConfig
+from nblib.training.optimizers import learning_rate_schedule
+from nblib.training.sft import SftConfig, build_trainer
+
+
+def lower_sft_step(
+    config: ModelConfig,
+    sft: SftConfig,
+    *,
+    rank: int,
+    alpha: float,
+    rows: int,
+    length: int,
+    mesh: jax.sharding.Mesh,
+) -> Any:
+    """Return v1's training step, lowered for a batch of `rows` rows of `length` tokens."""
+    schedule = learning_rate_schedule(
+        sft.learning_rate, 1000, warmup_share=sft.warmup_share, final_share=sft.final_share
+    )
+
+    def build() -> PeftTrainer:
+        return build_trainer(trainable_model(config, rank=rank, alpha=alpha), sft, schedule)
+
+    return lower_train_step(build, sft_batch(rows, length, mesh), mesh)
+
+
+def lower_grpo_step(
+    config: ModelConfig,
+    grpo: GrpoConfig,
+    *,
+    rank: int,
+    alpha: float,
+    mesh: jax.sharding.Mesh,
+) -> Any:
+    """Return v2's update, lowered for one micro-batch of prompts, each with its group."""
+
+    def build() -> PeftTrainer:
+        return policy_trainer(trainable_model(config, rank=rank, alpha=alpha), grpo, pad_id=PAD_ID)
+
+    prompts = grpo.micro_batch or grpo.prompts_per_step
+    batch = grpo_batch(
+        prompts * grpo.num_generations,
+        grpo.max_prompt_length,
+        grpo.max_new_tokens,
+        mesh,
+        with_reference=grpo.beta > 0,
+        with_old=grpo.num_iterations > 1,
+    )
+    return lower_train_step(build, batch, mesh)
+
+
+def lower_sampler(
+    config: ModelConfig,
+    *,
+    rank: int,
+    alpha: float,
+    rows: int,
+    tokens: int,
+    cache_length: int,
+    mesh: jax.sharding.Mesh,
+) -> Any:
+    """Return a pass of the sampler: `tokens` new ones a row are read into a cache, one is chosen.
+
+    A prefill reads the whole prompt, a step of decoding one token. The cache is Tunix's.
+    """
+
+    @nnx.jit(donate_argnames=("cache",))
+    def read(
+        model: nnx.Module, ids: jax.Array, positions: jax.Array, cache: Any, mask: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        logits, cache = model(ids, positions, cache, mask)
+        return jnp.argmax(logits[:, -1], axis=-1), cache
+
+    shape = (rows, cache_length, config.num_kv_heads, config.head_dim)
+    layer = {name: _split(shape, config.param_dtype, mesh) for name in ("k", "v")}
+    layer["end_index"] = _split((rows,), jnp.int32, mesh)
+    cache = {f"layer_{index}": layer for index in range(config.num_layers)}
+    ids = _split((rows, tokens), jnp.int32, mesh)
+    mask = _split((rows, tokens, cache_length), jnp.bool_, mesh)
+    with mesh:
+        (model,) = abstractly(lambda: (trainable_model(config, rank=rank, alpha=alpha),), mesh)
+        with sharded_as_on_accelerators():
+            return read.lower(model, ids, ids, cache, mask).lowered
+
+
+def lower_train_step(build: Callable[[], PeftTrainer], batch: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Return the step of the trainer that `build` makes, jitted and lowered as Tunix does it."""
+    trainers: list[PeftTrainer] = []
+
+    def modules() -> tuple[nnx.Module, nnx.Module]:
+        trainers.append(build())
+        return trainers[-1].model, trainers[-1].optimizer
+
+    with mesh:
+        model, optimizer = abstractly(modules, mesh)
+        with sharded_as_on_accelerators():
+            step = nnx.jit(trainers[-1].create_train_step_fn(), donate_argnames=("optimizer",))
+            return step.lower(model, optimizer, batch).lowered
+
+
+def sft_batch(rows: int, length: int, mesh: jax.sharding.Mesh) -> TrainingInput:
+    """Return a batch without data, split as Tunix's trainer splits it."""
+    return TrainingInput(
+        input_tokens=_split((rows, length), jnp.int32, mesh),
+        input_mask=_split((rows, length), jnp.float32, mesh),
+    )
+
+
+def grpo_batch(
+    rows: int,
+    prompt_length: int,
+    completion_length: int,
+    mesh: jax.sharding.Mesh,
+    *,
+    with_reference: bool,
+    with_old: bool,
+) -> TrainExample:
+    """Return completions and advantages without data."""
+    prompts, completions = (rows, prompt_length), (rows, completion_length)
+    scores = _split(completions, jnp.float32, mesh)
+    return TrainExample(
+        prompt_ids=_split(prompts, jnp.int32, mesh),
+        prompt_mask=_split(prompts, jnp.bool_, mesh),
+        completion_ids=_split(completions, jnp.int32, mesh),
+        completion_mask=_split(completions, jnp.int32, mesh),
+        advantages=_split((rows,), jnp.float32, mesh),
+        ref_per_token_logps=scores if with_reference else None,
+        old_per_token_logps=scores if with_old else None,
+    )
+
+
+def _split(shape: tuple[int, ...], dtype: Any, mesh: jax.sharding.Mesh) -> jax.ShapeDtypeStruct:
+    # What the mesh does not divide, Tunix replicates.
+    axis = "fsdp" if shape[0] % mesh.shape["fsdp"] == 0 else None
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(axis)))

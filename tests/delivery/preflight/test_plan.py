@@ -1,0 +1,99 @@
+from collections import Counter
+from functools import partial
+
+import pytest
+
+from nblib.delivery.parameters import ParameterError
+from nblib.delivery.preflight import plan
+from nblib.delivery.preflight.plan import (
+    estimated_tokens,
+    grpo_config,
+    notebook_settings,
+    sft_config,
+    sft_work,
+)
+from nblib.delivery.preflight.targets import PreflightError, find_target
+from nblib.delivery.profiles import grpo_settings, sft_settings
+from nblib.sources.datasets import get_dataset
+
+CPU, V5E = find_target("cpu"), find_target("v5e-8")
+
+
+def test_a_target_gives_its_profile():
+    settings = notebook_settings("v1_sft_format", V5E, {})
+    table = sft_settings("tpu")
+    assert {name: settings[name] for name in table} == table
+    assert (settings["accumulation"], settings["remat"]) == (1, False)
+
+
+def test_parameters_are_those_of_the_notebook():
+    given = {"REMAT": "True", "GRADIENT_ACCUMULATION": "4", "DIFFICULTY_FILTER": "[2, 3]"}
+    settings = notebook_settings("v1_sft_format", V5E, {**given, "PROFILE": "cpu"})
+    assert settings["profile"] == "cpu" and settings["levels"] == [2, 3]
+    config = sft_config(settings)
+    assert config.remat and config.accumulation == 4
+
+
+def test_v2_is_planned_with_the_model_that_v1_tunes():
+    settings = notebook_settings("v2_grpo", V5E, {"BETA": "0.04", "REMAT": "True"})
+    config, table = grpo_config(settings), grpo_settings("tpu")
+    assert settings["model"] == "gemma3-1b-it"
+    assert (config.steps, config.micro_batch) == (table["num_steps"], table["micro_batch"])
+    assert config.beta == 0.04 and config.remat
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [({"REMATT": "True"}, "did you mean REMAT"), ({"REMAT": "3.5"}, "takes bool")],
+)
+def test_a_wrong_parameter_is_an_error(parameters, message):
+    with pytest.raises(ParameterError, match=message):
+        notebook_settings("v1_sft_format", CPU, parameters)
+
+
+def test_another_notebook_has_no_preflight():
+    with pytest.raises(PreflightError, match="'eval' has no preflight: expected one of v1_sft"):
+        notebook_settings("eval", CPU, {})
+
+
+def test_the_batches_are_those_of_the_run():
+    settings = notebook_settings("v1_sft_format", CPU, {"NUM_SAMPLES": "60"})
+    work = sft_work(settings, row_multiple=1)
+    assert len(work.examples) == 57  # a slice is kept to validate
+    learnt = sum(int((batch.input_tokens != 0).sum()) for batch in work.batches)
+    assert learnt == sum(len(example.tokens) for example in work.examples)
+    assert work.tokens_per_batch == pytest.approx(learnt / len(work.batches))
+    assert work.shapes == Counter(batch.input_tokens.shape for batch in work.batches)
+    twice = sft_work({**settings, "num_epochs": 2}, row_multiple=1)
+    assert len(twice.batches) == 2 * len(work.batches)
+    assert twice.tokens_per_batch == pytest.approx(work.tokens_per_batch)
+
+
+def test_packed_rows_have_one_shape_and_less_padding():
+    settings = notebook_settings("v1_sft_format", CPU, {"NUM_SAMPLES": "60", "PACKING": "on"})
+    work = sft_work(settings, row_multiple=2)
+    assert list(work.shapes) == [(4, 384)]
+
+
+def test_a_model_that_is_not_here_is_planned_with_estimated_lengths():
+    parameters = {"DATA": "builtin", "NUM_SAMPLES": "60", "PACKING": "off"}
+    settings = notebook_settings("v1_sft_format", V5E, parameters)
+    work = sft_work(settings, row_multiple=8)
+    assert work.tokenizer is None
+    assert any("estimated from the texts" in note for note in work.notes)
+    assert all(
+        example.tokens[0] == 2 and (example.tokens == 2).sum() == 1 for example in work.examples
+    )
+
+
+def test_data_that_is_not_here_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(plan, "get_dataset", partial(get_dataset, source=("folder",)))
+    settings = notebook_settings("v1_sft_format", V5E, {"GSM8K_DIR": str(tmp_path / "nothing")})
+    with pytest.raises(PreflightError, match=r"depends on its data(.|\n)*nothing"):
+        sft_work(settings, row_multiple=8)
+
+
+def test_estimated_tokens_of_a_text():
+    # Ann has 1 2 pens, : < end of _ turn >
+    assert estimated_tokens("Ann has 12 pens") == 5
+    assert estimated_tokens("a-b, c.\n\nd") == 8

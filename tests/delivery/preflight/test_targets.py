@@ -1,0 +1,85 @@
+import os
+from importlib import metadata
+
+import pytest
+
+from nblib.delivery.preflight import targets
+from nblib.delivery.preflight.targets import (
+    TARGETS,
+    PreflightError,
+    check_libtpu,
+    find_target,
+    prepare_environment,
+    target_mesh,
+    wanted_libtpu,
+)
+
+
+def test_every_tpu_that_the_issue_names_is_known_with_its_devices():
+    devices = {name: target.devices for name, target in TARGETS.items() if target.kind == "tpu"}
+    assert devices == {
+        "v3-8": 8,
+        "v4-8": 4,
+        "v5e-1": 1,
+        "v5e-4": 4,
+        "v5e-8": 8,
+        "v5p-8": 4,
+        "v6e-1": 1,
+        "v6e-4": 4,
+        "v6e-8": 8,
+    }
+
+
+def test_a_gpu_is_named_by_its_memory():
+    gpu = find_target("gpu-24")
+    assert (gpu.kind, gpu.devices, gpu.memory_bytes) == ("gpu", 1, 24 * 2**30)
+
+
+@pytest.mark.parametrize("name", ["v9-8", "gpu", "gpu-0", "gpu-x", "", "V5E-8"])
+def test_an_unknown_target_is_told_which_there_are(name):
+    with pytest.raises(PreflightError, match=r"is unknown: expected one of v3-8, .*gpu-<GiB"):
+        find_target(name)
+
+
+def test_the_environment_names_the_accelerator_and_keeps_jax_on_the_cpu(monkeypatch):
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "mine")
+    for name in ("JAX_PLATFORMS", "TPU_ACCELERATOR_TYPE", "TPU_SKIP_MDS_QUERY"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    prepare_environment(find_target("v5e-8"))
+    assert os.environ["JAX_PLATFORMS"] == "cpu"
+    assert os.environ["TPU_ACCELERATOR_TYPE"] == "v5litepod-8"
+    assert os.environ["TPU_SKIP_MDS_QUERY"] == "1"
+    assert os.environ["TPU_WORKER_HOSTNAMES"] == "mine"
+
+
+def versions(monkeypatch, found):
+    def version(package):
+        if found is None:
+            raise metadata.PackageNotFoundError(package)
+        return found
+
+    monkeypatch.setattr(targets.metadata, "version", version)
+
+
+def test_without_libtpu_the_error_says_how_to_get_it(monkeypatch):
+    versions(monkeypatch, None)
+    with pytest.raises(PreflightError, match=r"libtpu is not installed.*pip install.*preflight"):
+        check_libtpu()
+
+
+def test_another_libtpu_is_named_with_the_one_that_was_tried(monkeypatch):
+    versions(monkeypatch, "0.0.7")
+    with pytest.raises(PreflightError, match=rf"libtpu is 0\.0\.7, .* {wanted_libtpu()} was tried"):
+        check_libtpu()
+
+
+def test_the_wanted_libtpu_passes(monkeypatch):
+    versions(monkeypatch, wanted_libtpu())
+    check_libtpu()
+
+
+def test_the_cpu_is_a_mesh_of_one(mesh):
+    assert dict(target_mesh(find_target("cpu")).shape) == {"fsdp": 1, "tp": 1}
+    with pytest.raises(ValueError, match=r"mesh \(fsdp 4, tp 2\) uses 8 of 1 devices"):
+        target_mesh(find_target("cpu"), fsdp=4, tp=2)

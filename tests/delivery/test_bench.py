@@ -1,0 +1,43 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nblib.delivery import bench_tpu, bench_training
+from nblib.delivery.bench import run_benches
+from nblib.delivery.bench_training import _our_shapes, _stock_shapes, _total, _turns
+from nblib.delivery.preflight.targets import PreflightError
+
+
+def test_an_unknown_bench_is_named():
+    with pytest.raises(ValueError, match="bench 'speed' is unknown: expected some of evaluation"):
+        run_benches(["speed"])
+
+
+def test_without_libtpu_the_tpu_is_left_out(monkeypatch, capsys):
+    def missing():
+        raise PreflightError("libtpu is not installed")
+
+    monkeypatch.setattr(bench_tpu, "check_libtpu", missing)
+    assert bench_tpu.tpu() == {}
+    assert "left out, libtpu is not installed" in capsys.readouterr().out
+
+
+def test_stock_pads_all_to_the_longest_allowed(eight_examples):
+    long = replace(eight_examples[0], tokens=np.full(200, 5), loss_mask=np.ones(200))
+    settings = {"max_length": 256, "batch_tokens": 2048}
+    examples = [*eight_examples, long]
+    assert _stock_shapes(examples, settings) == {(8, 256): 2}
+    assert _our_shapes(examples, settings) == {(16, 128): 1, (8, 256): 1}
+
+
+def test_an_epoch_takes_each_step_as_often_as_it_comes():
+    assert _total({(16, 128): 10, (8, 256): 2}, {(16, 128): 0.5, (8, 256): 2.0}) == 9.0
+
+
+def test_both_ways_train_in_processes_of_their_own(monkeypatch):
+    monkeypatch.setattr(bench_training, "_TURNS", 1)
+    found = _turns({"sft": ((2, 16),), "stock-sft": ((2, 16),)})
+    for way in ("sft", "stock-sft"):
+        assert found[way][2, 16] > 0
+        assert found[way][()] > 2**20  # peak bytes
