@@ -22,6 +22,7 @@ from nblib.delivery.kernel_metadata import METADATA_FILE, KernelMetadata, read_m
 from nblib.runs import write_json, write_text
 
 KERNELS_FOLDER = Path("build/kernels")
+WHEEL_TAG = "wheel"  # of the cell that holds it
 # What a kernel has otherwise than V1's, whose kernel-metadata.json lies at the root; "reads" names
 # the notebooks whose output it starts from.
 KERNELS: Mapping[str, Mapping[str, Any]] = {
@@ -153,7 +154,7 @@ def _wheel_cell(name: str, content: bytes) -> Any:
     lines = textwrap.wrap(base64.b64encode(content).decode(), 1000)
     source = _CELL.format(version=nblib.__version__, name=name, content="\n".join(lines))
     hidden = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}, "cellView": "form"}
-    return new_code_cell(source.strip(), id="nblib-wheel", metadata={"tags": ["wheel"], **hidden})
+    return new_code_cell(source.strip(), id="nblib-wheel", metadata={"tags": [WHEEL_TAG], **hidden})
 
 
 def _with_cell(path: Path, cell: Any) -> str:

@@ -97,7 +97,7 @@ SFT_PROFILES: Mapping[str, Mapping[str, Any]] = {
     "cpu": _CPU_SFT,
     "gpu": _ACCELERATOR_SFT,
     "tpu": _ACCELERATOR_SFT,
-    "smoke": {**_CPU_SFT, "num_samples": 50, "eval_samples": 16},
+    "smoke": {**_CPU_SFT, "num_samples": 50, "learning_rate": 2e-3, "eval_samples": 16},
 }
 
 _CPU_GRPO = {

@@ -5,6 +5,7 @@ a printed line and exit code 0 even where the server has refused; here that is a
 is sent is checked first: the metadata by our schema, the text for credentials.
 """
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from nblib.delivery.kernel_metadata import read_metadata
+from nblib.delivery.kernels import WHEEL_TAG
+from nblib.delivery.secrets import redacted_notebook
 from nblib.runs import point_latest, runs_root
 
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
@@ -53,9 +56,10 @@ def push(folder: Path) -> str:
     metadata = read_metadata(folder)
     text = (folder / metadata.code_file).read_text(encoding="utf-8")
     with _client() as (client, secrets):
-        found = [name for name, value in secrets.items() if value in text]
+        found = [f"the value of {name}" for name, value in secrets.items() if value in text]
+        found += _tokens_in(json.loads(text))
         if found:
-            raise PushError(f"{metadata.code_file} holds the value of {found[0]}: it was not sent")
+            raise PushError(f"{metadata.code_file} holds {found[0]}: it was not sent")
         answer = client.kernels_push(str(folder))
     if answer is None or answer.error:
         raise PushError(f"{metadata.id}: Kaggle refused it: {answer and answer.error}")
@@ -117,6 +121,14 @@ def _moved(run: Path) -> Path | None:
     if max(finished, default="") == home.name:  # names begin with the time
         point_latest(home)
     return home
+
+
+def _tokens_in(notebook: Any) -> list[str]:
+    """Return the kinds of tokens in a notebook; in the wheel's base64 they stand by chance."""
+    cells = [
+        cell for cell in notebook["cells"] if WHEEL_TAG not in cell["metadata"].get("tags", ())
+    ]
+    return [f"a {kind}" for kind in redacted_notebook(cells)[1]]
 
 
 def _invalid(answer: Any, name: str) -> list[str]:

@@ -140,6 +140,8 @@ def test_a_notebook_with_a_secret_is_not_sent(toy, server, capsys, monkeypatch):
     for source, name in ((f"key = '{KEY}'", "KAGGLE_KEY"), ("'hf_of_this_test'", "HF_TOKEN")):
         toy(source)
         assert f"toy.ipynb holds the value of {name}: it was not sent" in refused(capsys, "push")
+    toy("'hf_" + 34 * "a" + "'")
+    assert "toy.ipynb holds a Hugging Face token: it was not sent" in refused(capsys, "push")
     assert server.received == []
 
 
