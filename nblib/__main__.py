@@ -8,13 +8,11 @@ A command is a function and a parser in `_parser`; what it needs is imported whe
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-# The names in nblib.tasks.formats, delivery.publishing and models.licence, which are not imported
-# for --help.
+from nblib.delivery.hub_commands import add_kernels, add_publish
+
+# The names in nblib.tasks.formats, which is not imported for --help.
 _FORMATS = ("xml", "hash", "boxed", "last-number")
-_TARGETS = ("kaggle-dataset", "kaggle-model", "huggingface")
-_LICENCES = ("apache-2.0", "gemma")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,11 +28,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands.add_parser("run", help="execute a notebook headless"))
     _add_compare(commands.add_parser("compare", help="compare models and files of answers (eval)"))
     _add_score(commands.add_parser("score", help="score a file of completions, as JSON"))
-    _add_publish(commands.add_parser("publish", help="send an export to Kaggle or Hugging Face"))
+    add_publish(commands.add_parser("publish", help="send an export to Kaggle or Hugging Face"))
     bench = commands.add_parser("bench", help="measure speed against the stock way, as ratios")
     bench.add_argument("benches", nargs="*", metavar="NAME", help="which ones; none: all")
     bench.set_defaults(command=_bench)
-    _add_kernels(commands.add_parser("kernels", help="the notebooks as Kaggle kernels"))
+    add_kernels(commands.add_parser("kernels", help="the notebooks as Kaggle kernels"))
     _add_preflight(
         commands.add_parser(
             "preflight", help="does a run fit a machine, and how long would it take"
@@ -78,47 +76,6 @@ def _add_score(score: argparse.ArgumentParser) -> None:
         "--format", choices=_FORMATS, default="xml", help="how an answer is written (xml)"
     )
     score.set_defaults(command=_score)
-
-
-def _add_kernels(kernels: argparse.ArgumentParser) -> None:
-    actions = kernels.add_subparsers(required=True, metavar="ACTION")
-    build = actions.add_parser("build", help="write build/kernels/NOTEBOOK/, nblib's wheel inside")
-    build.add_argument("--owner", default="", help="whose kernels (kernel-metadata.json's owner)")
-    build.add_argument(
-        "--without-model", action="store_true", help="leave the embedded model out: 0.3 MB, not 3.5"
-    )
-    push = actions.add_parser("push", help="send what was built to Kaggle, which runs it")
-    push.add_argument(
-        "--dry-run", action="store_true", help="show what would be sent, send nothing"
-    )
-    state = actions.add_parser("status", help="how the pushed kernels do")
-    pull = actions.add_parser("pull-output", help="bring their runs into runs/")
-    for action, command in (
-        (build, _build_kernels),
-        (push, _push_kernels),
-        (state, _status_of_kernels),
-        (pull, _pull_output),
-    ):
-        action.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="none: all")
-        action.set_defaults(command=_kernels, action=command)
-    stamp = actions.add_parser("stamp", help="write nblib.REPOSITORY and the version into files")
-    stamp.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    stamp.set_defaults(command=_kernels, action=_stamp)
-
-
-def _add_publish(publish: argparse.ArgumentParser) -> None:
-    publish.add_argument("--to", required=True, choices=_TARGETS, help="which hub, and as what")
-    publish.add_argument(
-        "name", metavar="OWNER/NAME", help="what it is called there; a Kaggle model: [/VARIATION]"
-    )
-    publish.add_argument(
-        "folder", nargs="?", default="", metavar="FOLDER", help="an export (the newest v2, else v1)"
-    )
-    publish.add_argument(
-        "--licence", default="", choices=_LICENCES, help="where the first base's is not known here"
-    )
-    publish.add_argument("--yes", action="store_true", help="send it; without: show what would be")
-    publish.set_defaults(command=_publish)
 
 
 def _add_preflight(preflight: argparse.ArgumentParser) -> None:
@@ -256,80 +213,6 @@ def _score(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return 130
     print(json.dumps(metrics, indent=2))
-    return 0
-
-
-def _kernels(options: argparse.Namespace) -> int:
-    """Do what was asked with kernels; Kaggle's refusals and wrong files are one line each."""
-    from nblib.delivery.push import PushError
-
-    try:
-        options.action(options)
-    except (PushError, ValueError, OSError) as error:
-        print(f"nblib: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _build_kernels(options: argparse.Namespace) -> None:
-    from nblib.delivery.kernels import build_kernels
-
-    with_model = not options.without_model
-    for folder in build_kernels(options.notebooks, owner=options.owner, with_model=with_model):
-        print(folder)
-
-
-def _push_kernels(options: argparse.Namespace) -> None:
-    from nblib.delivery.kernels import built_kernels
-    from nblib.delivery.push import described, push
-
-    for folder in built_kernels(options.notebooks):
-        print(described(folder) if options.dry_run else f"{folder}: {push(folder)}", flush=True)
-
-
-def _status_of_kernels(options: argparse.Namespace) -> None:
-    from nblib.delivery.kernels import built_kernels
-    from nblib.delivery.push import status
-
-    for folder in built_kernels(options.notebooks):
-        print(f"{folder.name:20} {status(folder)}", flush=True)
-
-
-def _pull_output(options: argparse.Namespace) -> None:
-    from nblib.delivery.kernels import built_kernels
-    from nblib.delivery.push import pull_output
-
-    for folder in built_kernels(options.notebooks):
-        came = pull_output(folder)
-        print(f"{folder.name}: {len(came)} new runs", *came, sep="\n  ", flush=True)
-
-
-def _stamp(options: argparse.Namespace) -> None:
-    from nblib.delivery.repository import stamp_files
-
-    for path in stamp_files(options.files):
-        print(f"stamped {path}")
-
-
-def _publish(options: argparse.Namespace) -> int:
-    from nblib.delivery.inputs import newest_export
-    from nblib.delivery.publishing import plan_package
-    from nblib.delivery.sending import NotPublished, send
-
-    try:
-        folder = newest_export(options.folder)
-        package = plan_package(options.to, options.name, folder, licence=options.licence)
-        print(package, flush=True)
-        if options.yes:
-            print(f"published: {send(package)}")
-        else:
-            print("dry run, nothing was sent: --yes sends it")
-    except (OSError, ValueError, NotPublished) as error:
-        print(f"nblib: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("nblib: stopped; the export is as it was", file=sys.stderr)
-        return 130
     return 0
 
 

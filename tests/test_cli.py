@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from nblib.__main__ import _FORMATS, _LICENCES, _TARGETS, main
+from nblib.__main__ import _FORMATS, main
+from nblib.delivery.hub_commands import _LICENCES, _TARGETS
 from nblib.delivery.publishing import TARGETS
 from nblib.evaluation.score_file import score_file
 from nblib.models.licence import LICENCES
