@@ -26,6 +26,15 @@ HOSTS = {
     "local": {},
 }
 
+# A user who has given the notebook no secrets.
+_USERDATA = """
+class SecretNotFoundError(Exception): ...
+
+
+def get(name):
+    raise SecretNotFoundError(name)
+"""
+
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
@@ -39,6 +48,7 @@ def runtime(tmp_path, house):
     (startup / "google" / "colab").mkdir(parents=True)
     for name in ("__init__.py", "output.py"):  # jax imports the second where it sees the first
         (startup / "google" / "colab" / name).touch()
+    (startup / "google" / "colab" / "userdata.py").write_text(_USERDATA)
     (startup / "sitecustomize.py").write_text("import google.colab\n")
     return made
 

@@ -76,8 +76,9 @@ def test_loaded_before_at_another_version_asks_for_a_restart(monkeypatch, name):
     assert one.value._render_traceback_() == [str(one.value)]
 
 
-def test_a_local_checkout_is_told_and_left_alone(commands, capsys):
+def test_a_local_checkout_is_told_and_left_alone(commands, capsys, monkeypatch):
     commands("pip install -q jaxtyping==9.9.9 flax==0.12.8")
+    monkeypatch.delitem(sys.modules, "jaxtyping", raising=False)
     install_packages(__version__)
     said = capsys.readouterr().out
     assert said == "not as pinned: jaxtyping==9.9.9; `make .venv/.ready` installs them\n"

