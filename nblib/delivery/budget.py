@@ -141,4 +141,5 @@ def _size_bytes(folder: Path) -> int:
 
 
 def _gigabytes(size_bytes: float) -> str:
-    return f"{size_bytes / 1e9:.1f} GB"
+    small = size_bytes < 5e7
+    return f"{size_bytes / 1e6:.0f} MB" if small else f"{size_bytes / 1e9:.1f} GB"

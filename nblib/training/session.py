@@ -83,7 +83,7 @@ class Session:
         if record["compilations"]:
             return
         self._measured.append(record["seconds"])
-        if len(self._measured) == _PLAN_AFTER:
+        if len(self._measured) == _PLAN_AFTER and record["step"] < planned:
             step_s = statistics.median(self._measured)
             left_s = self._ends - time.perf_counter()
             print(plan_line(record["step"], planned, step_s, left_s), flush=True)
