@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 from types import SimpleNamespace
@@ -115,6 +116,13 @@ def test_the_plan_is_told_once_from_steps_that_compiled_nothing(clock, capsys):
         session.end_step(record, 107)
     # The median of 1.0, 1.2, 30, 1.4, 1.1; 3,540 s are left of the hour.
     assert capsys.readouterr().out == "plan: 100 steps at 1.20 s: 2 min of 59 min\n"
+
+
+def test_no_plan_is_told_for_a_training_that_has_ended(clock, capsys):
+    session = Session(math.inf)
+    for step in range(1, 6):
+        session.end_step({"step": step, "seconds": 1.0, "compilations": 0}, planned=5)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
