@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run suite bench preflight test parity foundation lint format sync check resolve push status \
+.PHONY: help run suite bench preflight test hosted parity foundation lint format sync check resolve push status \
   pull-output clean
 
 help:  ## this list
@@ -34,8 +34,11 @@ preflight: $(READY)  ## does v1 of Gemma 3 1B fit a TPU v5e-8, and how long does
 bench: $(READY)  ## speed against the stock way, as ratios measured in one run
 	$(PY) -m nblib bench
 
-test: $(READY)  ## all tests
-	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+test: $(READY)  ## all tests, but for what `hosted` and `parity` run
+	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile --ignore tests/delivery/test_built_kernel.py
+
+hosted: $(READY)  ## built kernels on simulated Kaggle, Colab and local runtimes that lack nblib
+	$(PY) -m pytest -q -n auto --maxprocesses 4 tests/delivery/test_built_kernel.py
 
 parity: $(READY)  ## exports and adapters read by transformers and peft, which it installs with torch
 	$(PY) -m pip install -q --no-build-isolation -e '.[parity]'
