@@ -83,8 +83,9 @@ from nblib.evaluation.sft import truncation_warnings
 from nblib.evaluation.tables import stage_table
 from nblib.evaluation.tables_comparison import comparison_tables, enough_line, gain_table
 from nblib.evaluation.votes import vote_all
+from nblib.files import write_json, write_jsonl
 from nblib.models.mesh import device_mesh, mesh_summary
-from nblib.runs import finish_run, start_run, write_json, write_jsonl, write_manifest
+from nblib.runs import finish_run, start_run, write_manifest
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import filter_levels, sample_rows
 from nblib.tasks.gsm8k import GSM8K

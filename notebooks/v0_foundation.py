@@ -73,9 +73,10 @@ from nblib.evaluation.report import write_report
 from nblib.evaluation.samples import pick_samples
 from nblib.evaluation.tables import stage_table
 from nblib.evaluation.verdicts import verdict_table
+from nblib.files import read_jsonl, write_jsonl
 from nblib.models.gemma3 import init_model, model_config, parameter_count, save_model
 from nblib.models.mesh import device_mesh, mesh_summary
-from nblib.runs import finish_run, read_jsonl, start_run, write_jsonl, write_manifest
+from nblib.runs import finish_run, start_run, write_manifest
 from nblib.sources.foundation import foundation_rows
 from nblib.tasks.formats import HASH
 from nblib.tasks.gsm8k import GSM8K

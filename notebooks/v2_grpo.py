@@ -81,12 +81,13 @@ from nblib.evaluation.samples import pick_samples
 from nblib.evaluation.sft import truncation_warnings
 from nblib.evaluation.tables import stage_table
 from nblib.evaluation.verdicts import verdict_table
+from nblib.files import read_jsonl, write_jsonl
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import get_trainable_model, merge_trained, trainable_count
 from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.parity import PROMPTS, export_adapters, export_model
-from nblib.runs import finish_run, read_jsonl, start_run, write_jsonl, write_manifest
+from nblib.runs import finish_run, start_run, write_manifest
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import filter_levels, sample_rows, split_validation
 from nblib.tasks.gsm8k import GSM8K

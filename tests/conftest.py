@@ -125,7 +125,7 @@ def eight_examples(tokenizer):
 @pytest.fixture(scope="session")
 def overfitted(tmp_path_factory, new_model, eight_examples, mesh):
     """A tiny model trained in full on the eight chats: (model, metrics records, config)."""
-    from nblib.runs import read_jsonl
+    from nblib.files import read_jsonl
     from nblib.tokens.batches import collate
     from nblib.training.sft import SftConfig, train
 

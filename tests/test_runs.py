@@ -1,4 +1,3 @@
-import dataclasses
 import hashlib
 import json
 import math
@@ -8,10 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from nblib import runs
+from nblib import files, runs
 from nblib.runs import RATES, finish_run, start_run
 
 
@@ -81,7 +79,7 @@ def test_the_newest_of_several_unfinished_runs_goes_on():
     older = start_run("toy", {"a": 1})
     newer = older.path.with_name("99991231-235959-00000000")
     newer.mkdir()
-    runs.write_json(newer / "config.json", {"a": 1})
+    files.write_json(newer / "config.json", {"a": 1})
     assert start_run("toy", {"a": 1}).path == newer
 
 
@@ -101,7 +99,7 @@ def test_a_run_with_checkpoints_goes_before_a_newer_one_without():
     (older / "checkpoints" / "actor" / "3").mkdir(parents=True)
     newer = older.with_name("99991231-235959-00000000")
     newer.mkdir()
-    runs.write_json(newer / "config.json", {"a": 1})
+    files.write_json(newer / "config.json", {"a": 1})
     assert start_run("toy", {"a": 1}).path == older
 
 
@@ -135,7 +133,7 @@ def test_a_live_process_keeps_its_folder_and_a_killed_one_gives_it_up():
         holder.kill()
         holder.communicate()
     newest_first = sorted(held.parent.iterdir(), reverse=True)
-    runs.write_json(newest_first[0] / "result.json", {})  # out of the way: now only `held` is left
+    files.write_json(newest_first[0] / "result.json", {})  # out of the way: now only `held` is left
     assert start_run("toy", {"a": 1}).path == held
 
 
@@ -227,67 +225,3 @@ def test_the_manifest_names_what_can_change_the_numbers():
 def test_the_commit_is_none_outside_of_git(monkeypatch):
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     assert runs._git_commit() is None
-
-
-@dataclasses.dataclass(frozen=True)
-class Point:
-    x: int
-    where: Path
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (Point(1, Path("a/b")), {"x": 1, "where": "a/b"}),
-        ({1: (2, 3)}, {"1": [2, 3]}),
-        ({"b", "a"}, ["a", "b"]),
-        (np.float32(0.5), 0.5),
-        (np.array([[1, 2]]), [[1, 2]]),
-        (math.nan, None),
-        (np.float32("inf"), None),
-        (True, True),
-    ],
-)
-def test_values_become_plain_json(value, expected):
-    assert runs.to_jsonable(value) == expected
-    assert type(runs.to_jsonable(value)) is type(expected)
-
-
-def test_a_value_without_a_json_form_is_named():
-    with pytest.raises(TypeError, match="bytes has no JSON form"):
-        runs.to_jsonable({"raw": b"x"})
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    target = tmp_path / "a.json"
-    runs.write_json(target, {"old": 1})
-
-    def full(*_):
-        raise OSError("no space left")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="no space"):
-        runs.write_json(target, {"new": 2})
-    assert runs.read_json(target) == {"old": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_logs_round_trip_with_line_separators_inside_a_text(tmp_path):
-    records = [{"text": "a\nb\u2028c\u0085d"}, {"n": 2}]
-    for record in records:
-        runs.append_jsonl(tmp_path / "appended.jsonl", record)
-    runs.write_jsonl(tmp_path / "whole.jsonl", records)
-    assert runs.read_jsonl(tmp_path / "appended.jsonl") == records
-    assert runs.read_jsonl(tmp_path / "whole.jsonl") == records
-
-
-def test_a_broken_line_is_named(tmp_path):
-    (tmp_path / "x.jsonl").write_text('{"a": 1}\n{"a": \n')
-    with pytest.raises(ValueError, match=r"x\.jsonl:2: expected one JSON value"):
-        runs.read_jsonl(tmp_path / "x.jsonl")
-
-
-def test_a_damaged_json_file_is_named(tmp_path):
-    (tmp_path / "x.json").write_text("{")
-    with pytest.raises(ValueError, match=r"x\.json: expected JSON"):
-        runs.read_json(tmp_path / "x.json")

@@ -14,9 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from nblib.files import read_json, to_jsonable
 from nblib.models.folders import is_adapter_folder, orbax_trees
 from nblib.models.published import OVER, is_published
-from nblib.runs import has_checkpoints, is_unfinished, read_json, runs_root, to_jsonable
+from nblib.runs import has_checkpoints, is_unfinished, runs_root
 
 KAGGLE_INPUT = Path("/kaggle/input")
 # notebooks/<owner>/<slug>/runs/<notebook>/<run id>/export is the longest way that Kaggle makes.

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from nblib.runs import read_json
+from nblib.files import read_json
 
 METADATA_FILE = "kernel-metadata.json"
 ACCELERATORS = (

@@ -19,7 +19,7 @@ from typing import Any
 
 import nblib
 from nblib.delivery.kernel_metadata import METADATA_FILE, KernelMetadata, read_metadata, slug_of
-from nblib.runs import write_json, write_text
+from nblib.files import write_json, write_text
 
 KERNELS_FOLDER = Path("build/kernels")
 WHEEL_TAG = "wheel"  # of the cell that holds it

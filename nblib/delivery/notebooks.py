@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from nblib.delivery.parameters import ParameterError, declared_parameters, parse_values
 from nblib.delivery.secrets import redacted, redacted_notebook
-from nblib.runs import POINTER_VARIABLE, runs_root, write_text
+from nblib.files import write_text
+from nblib.runs import POINTER_VARIABLE, runs_root
 
 if TYPE_CHECKING:
     from nblib.delivery.kernel_process import KernelProcess

@@ -17,10 +17,10 @@ from nblib.delivery.hub_metadata import (
     check_repository,
     checked,
 )
+from nblib.files import read_json
 from nblib.models.folders import MANIFEST_FILE, is_adapter_folder, orbax_trees, read_manifest
 from nblib.models.licence import LICENCES, Licence, licence_of, root_of
 from nblib.models.published import secrets
-from nblib.runs import read_json
 
 KAGGLE_DATASET, KAGGLE_MODEL, HUGGING_FACE = "kaggle-dataset", "kaggle-model", "huggingface"
 TARGETS = (KAGGLE_DATASET, KAGGLE_MODEL, HUGGING_FACE)

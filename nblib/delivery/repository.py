@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nblib import REPOSITORY, __version__
-from nblib.runs import write_text
+from nblib.files import write_text
 
 _PAGE = re.compile(r"(github(?:\.com)?/)[\w.-]+/[\w.-]+(?=/blob/main/|@v\d)")
 _VERSION = re.compile(r'(?<=@v)[\d.]+(?=")|(?<=install_packages\(")[\d.]+(?="\))')

@@ -21,8 +21,8 @@ from nblib.delivery.publishing import (
     Package,
     files_of,
 )
+from nblib.files import write_json, write_text
 from nblib.models.published import KAGGLE_VARIABLES, has_credentials, secrets
-from nblib.runs import write_json, write_text
 from nblib.sources.hubs import http_status, is_network_error, kaggle_errors
 
 _MESSAGE = "Published by nblib"

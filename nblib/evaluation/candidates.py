@@ -16,8 +16,8 @@ import jax
 
 from nblib.evaluation.evaluate import Stage, ask, score_stage
 from nblib.evaluation.generate import Decoding
+from nblib.files import read_jsonl, write_jsonl
 from nblib.models.names import RefModel, get_gemma_ref_model
-from nblib.runs import read_jsonl, write_jsonl
 from nblib.tasks.task import Example, Task
 from nblib.tokens.chat import STYLES, task_prompts
 

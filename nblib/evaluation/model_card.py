@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from nblib.evaluation.tables import in_words, read_rate, stage_table
+from nblib.files import write_text
 from nblib.models.folders import is_adapter_folder, read_manifest
 from nblib.models.licence import licence_of, root_of
 from nblib.models.parity import Parity
 from nblib.models.published import EMBEDDED, GEMMA, repository_of
-from nblib.runs import write_text
 
 CARD_FILE = "README.md"
 

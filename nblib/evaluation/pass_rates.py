@@ -17,8 +17,8 @@ import jax
 import numpy as np
 
 from nblib.evaluation.generate import Decoding, generate
+from nblib.files import read_jsonl, to_jsonable, write_jsonl
 from nblib.models.names import RefModel
-from nblib.runs import read_jsonl, to_jsonable, write_jsonl
 from nblib.tasks.task import Example, Task
 from nblib.tokens.chat import task_prompts
 

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from nblib.evaluation.plots import figure_png
 from nblib.evaluation.tables import RATE_MEANINGS, Table, in_words, rate_names, read_rate
 from nblib.evaluation.verdicts import Verdict
-from nblib.runs import write_text
+from nblib.files import write_text
 
 _MOST_CHARACTERS, _MOST_LINES = 1500, 40  # of one completion: about a screenful
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")  # every character is in one of them

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from tunix.models.gemma3.model import Gemma3
 
+from nblib.files import read_json, write_json
 from nblib.models.folders import (
     ADAPTER_CONFIG_FILE,
     MANIFEST_FILE,
@@ -28,7 +29,6 @@ from nblib.models.folders import (
 )
 from nblib.models.lora import LORA_PARAMETER
 from nblib.models.published import name_of, repository_of
-from nblib.runs import read_json, write_json
 from nblib.tokens.tokenizer import check_tokenizer, tokenizer_seal
 
 WEIGHTS_FILE = "adapter_model.safetensors"

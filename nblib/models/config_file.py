@@ -15,7 +15,7 @@ import numpy as np
 import sentencepiece as spm
 from tunix.models.gemma3.model import ModelConfig
 
-from nblib.runs import read_json
+from nblib.files import read_json
 from nblib.tokens.tokenizer import stop_tokens
 
 CONFIG_FILE = "config.json"

@@ -18,10 +18,10 @@ from flax import nnx, traverse_util
 from tunix.models.gemma3.model import Gemma3, ModelConfig
 from tunix.models.gemma3.params import map_from_upstream_checkpoint
 
+from nblib.files import write_json
 from nblib.models.config_file import CONFIG_FILE, config_values, read_config
 from nblib.models.folders import MANIFEST_FILE, new_folder, orbax_trees, read_manifest
 from nblib.models.weight_files import check_finite
-from nblib.runs import write_json
 from nblib.tokens.tokenizer import TOKENIZER_FILE, check_tokenizer, tokenizer_seal
 
 _WINDOW = 512  # of the text-only sizes, 270m and 1b

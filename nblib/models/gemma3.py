@@ -19,6 +19,7 @@ from flax import nnx
 from tunix.models.gemma3 import params_safetensors
 from tunix.models.gemma3.model import Gemma3, ModelConfig
 
+from nblib.files import write_json
 from nblib.models.config_file import (
     CONFIG_FILE,
     GENERATION_FILE,
@@ -29,7 +30,6 @@ from nblib.models.config_file import (
 )
 from nblib.models.folders import MANIFEST_FILE, new_folder, read_manifest
 from nblib.models.weight_files import SHARD_BYTES, check_finite, check_weights, write_weights
-from nblib.runs import write_json
 from nblib.tokens.tokenizer import TOKENIZER_FILE, check_tokenizer, tokenizer_seal
 
 # num_layers, embed_dim, hidden_dim, num_heads, head_dim, num_kv_heads, sliding_window, vocabulary

@@ -21,13 +21,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 from tunix.models.gemma3.model import Gemma3
 
+from nblib.files import write_json
 from nblib.models.adapters import load_adapters, save_adapters
 from nblib.models.flax_folder import save_flax_model
 from nblib.models.folders import MANIFEST_FILE, check_replaceable, rename_folder
 from nblib.models.gemma3 import save_model
 from nblib.models.names import RefModel, get_gemma_ref_model
 from nblib.models.weight_files import SHARD_BYTES
-from nblib.runs import write_json
 from nblib.tokens.tokenizer import tokenizer_seal
 
 PROMPTS = 16

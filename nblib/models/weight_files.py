@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tunix.models.gemma3.model import Gemma3, ModelConfig
 
-from nblib.runs import read_json, write_json
+from nblib.files import read_json, write_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

@@ -15,7 +15,7 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from nblib.runs import read_json, to_jsonable, write_json
+from nblib.files import read_json, to_jsonable, write_json
 
 # The folder of the steps is called what Tunix's RL calls it: below a root it adds "actor" itself.
 _STEPS, _SEALS, _IDENTITY = "actor", "seals", "identity.json"

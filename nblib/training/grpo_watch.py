@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Int
 from tunix.sft.peft_trainer import PeftTrainer
 
-from nblib.runs import append_jsonl, read_jsonl
+from nblib.files import append_jsonl, read_jsonl
 from nblib.training.alarms import AlarmLimits, new_alarms
 from nblib.training.checkpoints import seal_checkpoints
 from nblib.training.compilations import CompilationCounter

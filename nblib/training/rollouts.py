@@ -18,7 +18,7 @@ from flax import nnx
 from tunix.rl.rollout import base_rollout
 from tunix.rl.rollout.vanilla_rollout import VanillaRollout
 
-from nblib.runs import append_jsonl, read_jsonl, write_jsonl
+from nblib.files import append_jsonl, read_jsonl, write_jsonl
 
 _LOG_NAME = "rollouts.jsonl"
 

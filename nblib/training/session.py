@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from nblib.runs import read_jsonl, write_jsonl
+from nblib.files import read_jsonl, write_jsonl
 
 _PLAN_AFTER = 5  # measured steps: the first ones of a run are no rule
 

@@ -18,7 +18,7 @@ from flax import nnx
 from tunix.sft import hooks
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig, TrainingInput
 
-from nblib.runs import append_jsonl
+from nblib.files import append_jsonl
 from nblib.tokens.tokenizer import PAD_ID
 from nblib.training.checkpoints import (
     checkpointing_options,

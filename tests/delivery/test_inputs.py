@@ -15,7 +15,8 @@ from nblib.delivery.inputs import (
     find_start,
     newest_export,
 )
-from nblib.runs import finish_run, read_jsonl, start_run, write_json
+from nblib.files import read_jsonl, write_json
+from nblib.runs import finish_run, start_run
 
 V1 = "v1_sft_format"
 

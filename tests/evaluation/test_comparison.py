@@ -20,7 +20,7 @@ from nblib.evaluation.comparison import (
 from nblib.evaluation.evaluate import score_stage
 from nblib.evaluation.metrics import rate_metrics
 from nblib.evaluation.paired import paired_comparison
-from nblib.runs import to_jsonable
+from nblib.files import to_jsonable
 from nblib.tasks.gsm8k import GSM8K
 
 RIGHT, WRONG, PLAIN = (

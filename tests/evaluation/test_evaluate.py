@@ -4,8 +4,9 @@ import pytest
 
 from nblib.evaluation.evaluate import evaluate, evaluate_stages
 from nblib.evaluation.generate import Decoding
+from nblib.files import to_jsonable
 from nblib.models.names import RefModel
-from nblib.runs import RATES, to_jsonable
+from nblib.runs import RATES
 from nblib.sources.rows import Row
 from nblib.tasks.formats import HASH
 from nblib.tasks.gsm8k import GSM8K

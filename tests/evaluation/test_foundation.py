@@ -2,7 +2,7 @@ import pytest
 
 from nblib.evaluation.evaluate import Stage
 from nblib.evaluation.foundation import foundation_manifest, foundation_verdicts
-from nblib.runs import append_jsonl, read_jsonl
+from nblib.files import append_jsonl, read_jsonl
 from nblib.sources.foundation import FoundationRows
 
 STAGE = Stage(

@@ -17,7 +17,7 @@ from nblib.evaluation.paired import (
     paired_table,
     smallest_detectable,
 )
-from nblib.runs import to_jsonable
+from nblib.files import to_jsonable
 
 
 def records(flags, *, field="correct", levels=None):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from nblib.evaluation import pass_rates as module
 from nblib.evaluation.generate import Completion, Decoding, generate
 from nblib.evaluation.pass_rates import PassRates, keep_informative, pass_at_k, pass_rates
+from nblib.files import read_jsonl, write_jsonl
 from nblib.models.names import RefModel, get_gemma_ref_model
-from nblib.runs import read_jsonl, write_jsonl
 from nblib.tasks.formats import HASH
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import Example, for_format

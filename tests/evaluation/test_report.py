@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-import nblib.runs
+import nblib.files
 from nblib.evaluation.report import flatten, marked, shorten, visible, write_report
 from nblib.evaluation.samples import pick_samples
 from nblib.evaluation.tables import Table
@@ -254,7 +254,7 @@ def test_a_failed_write_leaves_the_old_page_and_no_other_file(tmp_path, monkeypa
     def full_disk(source, target):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(nblib.runs.os, "replace", full_disk)
+    monkeypatch.setattr(nblib.files.os, "replace", full_disk)
     with pytest.raises(OSError, match="No space"):
         written(tmp_path, title="Another")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

@@ -14,12 +14,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tunix.sft.peft_trainer import TrainingInput
 from tunix.utils import sharding_utils
 
+from nblib.files import read_jsonl
 from nblib.models.adapters import save_adapters
 from nblib.models.lora import get_lora_model, merge_lora
 from nblib.models.mesh import device_mesh
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.parity import choice_logits, compare, export_model, greedy, prompt_rows
-from nblib.runs import read_jsonl
 from nblib.training.sft import SftConfig, train
 
 MESHES = ((8, 1), (2, 4), (1, 1))

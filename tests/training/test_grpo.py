@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from nblib.files import read_jsonl
 from nblib.models.hidden import hidden_states
 from nblib.models.lora import LORA_PARAMETER, get_lora_model
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED
-from nblib.runs import read_jsonl
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
 from nblib.training import policy_loss

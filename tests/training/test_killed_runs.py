@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nblib.runs import read_jsonl
+from nblib.files import read_jsonl
 from nblib.training.rollouts import RolloutLog
 
 SCRIPT = Path(__file__).with_name("killed_run.py")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nblib.runs import read_jsonl, write_jsonl
+from nblib.files import read_jsonl, write_jsonl
 from nblib.training import session as module
 from nblib.training.session import (
     Session,

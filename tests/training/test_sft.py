@@ -12,9 +12,9 @@ import pytest
 from flax import nnx
 from tunix.sft.peft_trainer import TrainingInput
 
+from nblib.files import read_jsonl
 from nblib.models.hidden import hidden_states
 from nblib.models.lora import LORA_PARAMETER, get_lora_model
-from nblib.runs import read_jsonl
 from nblib.training import loss, session, sft
 from nblib.training.checkpoints import ForeignCheckpoint
 from nblib.training.loss import model_inputs, next_token_loss

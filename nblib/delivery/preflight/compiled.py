@@ -15,7 +15,8 @@ from typing import Any
 import jax
 
 from nblib.delivery.preflight.targets import Target
-from nblib.runs import read_json, runs_root, to_jsonable, write_json
+from nblib.files import read_json, to_jsonable, write_json
+from nblib.runs import runs_root
 
 # Whatever of ours shapes a step; and of others.
 _ROOMS = ("tokens", "models", "training", "evaluation")

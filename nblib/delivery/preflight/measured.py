@@ -18,9 +18,9 @@ from flax import nnx
 from tunix.sft.peft_trainer import TrainingInput
 
 from nblib.delivery.preflight.plan import Work, sft_config
+from nblib.files import read_jsonl
 from nblib.models.lora import LORA_PARAMETER, get_trainable_model
 from nblib.models.names import get_gemma_ref_model
-from nblib.runs import read_jsonl
 from nblib.training.sft import train
 
 _STEPS = 6  # of each shape; the first compiles it
