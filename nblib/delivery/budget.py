@@ -6,14 +6,13 @@ rest. On Kaggle only /kaggle/working is kept, 20 GB of it.
 """
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nblib.delivery.place import Place
+from nblib.delivery.place import Place, this_host
 from nblib.training.checkpoints import KEEP
 from nblib.training.session import duration
 
@@ -129,8 +128,7 @@ def check_room(run: Path, *, trained: int, exported: int) -> str:
 def free_bytes(folder: Path) -> float:
     """Return how much can still be written and kept at a folder that is there."""
     free = float(shutil.disk_usage(folder).free)
-    on_kaggle = os.environ.get("KAGGLE_KERNEL_RUN_TYPE")
-    if on_kaggle and folder.resolve().is_relative_to(KAGGLE_KEPT):
+    if this_host() == "kaggle" and folder.resolve().is_relative_to(KAGGLE_KEPT):
         return min(free, KAGGLE_KEPT_BYTES - _size_bytes(KAGGLE_KEPT))
     return free
 

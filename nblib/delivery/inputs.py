@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from nblib.delivery.place import this_host
 from nblib.files import read_json, to_jsonable
 from nblib.models.folders import is_adapter_folder, orbax_trees
 from nblib.models.published import OVER, is_published
@@ -250,7 +251,7 @@ def _missing(folder: Path) -> str:
 
 
 def _what_to_do(notebook: str) -> str:
-    if os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+    if this_host() == "kaggle":
         return (
             f"Attach the output of the notebook {notebook} as an input (Add Input, Notebook Output "
             "Files), or give its folder."

@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 import nblib
+from nblib.delivery.place import this_host
 
 COMMANDS = Path(__file__).with_name("kaggle_install_commands.txt")
 # Any other package that is in use already stays as it is: replaced under a running kernel, its old
@@ -121,8 +122,7 @@ def _version(name: str) -> str | None:
 
 
 def _is_local_checkout() -> bool:
-    hosted = os.environ.get("KAGGLE_KERNEL_RUN_TYPE") or "google.colab" in sys.modules
-    return not hosted and (Path(nblib.__file__).parents[1] / "pyproject.toml").is_file()
+    return this_host() == "local" and (Path(nblib.__file__).parents[1] / "pyproject.toml").is_file()
 
 
 def _refuse_stale(pins: list[str]) -> None:

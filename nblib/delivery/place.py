@@ -82,7 +82,7 @@ def where_am_i(profile: str = "auto") -> Place:
     """
     for line in clean_tpu_variables(os.environ):
         print(line, flush=True)
-    host = _host()
+    host = this_host()
     devices = _devices(profile, host)
     return Place(
         host=host,
@@ -138,7 +138,8 @@ def _promised(profile: str, host: str) -> str:
     return "tpu" if hosted and os.environ.get("ISTPUVM") else ""
 
 
-def _host() -> str:
+def this_host() -> str:
+    """Return "kaggle", "colab" or "local"; starts nothing."""
     if os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
         return "kaggle"
     return "colab" if "google.colab" in sys.modules else "local"

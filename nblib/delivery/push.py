@@ -6,8 +6,6 @@ is sent is checked first: the metadata by our schema, the text for credentials.
 """
 
 import json
-import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -18,12 +16,9 @@ from typing import Any
 
 from nblib.delivery.kernel_metadata import read_metadata
 from nblib.delivery.kernels import WHEEL_TAG
-from nblib.delivery.secrets import redacted_notebook
+from nblib.delivery.secrets import held_secrets, redacted_notebook, without
 from nblib.runs import point_latest, runs_root
 
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
-_SHORTEST_SECRET = 8  # characters; anything shorter is found in any text
-_HIDDEN = "(a secret)"
 _LOST = ("dataset_sources", "competition_sources", "kernel_sources", "model_sources")
 
 
@@ -141,13 +136,13 @@ def _client() -> Iterator[tuple[Any, Mapping[str, str]]]:
     from kaggle import api
     from requests.exceptions import RequestException
 
-    secrets = dict(_secrets(os.environ))
+    secrets = held_secrets()
     try:
         _authenticate(api.authenticate)
-        secrets |= dict(_secrets(api.config_values))
+        secrets |= held_secrets(api.config_values)
         yield api, secrets
     except (RequestException, OSError, ValueError) as error:  # the last: no such kernel, for one
-        raise PushError(_without(secrets, f"Kaggle's client: {error}")) from None
+        raise PushError(without(secrets.values(), f"Kaggle's client: {error}")) from None
 
 
 def _authenticate(authenticate: Callable[[], None]) -> None:
@@ -158,15 +153,3 @@ def _authenticate(authenticate: Callable[[], None]) -> None:
             "no Kaggle credentials: set KAGGLE_USERNAME and KAGGLE_KEY, or KAGGLE_API_TOKEN, or "
             "put kaggle.json into ~/.kaggle"
         ) from error
-
-
-def _secrets(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        if _SECRET.search(name) and isinstance(value, str) and len(value) >= _SHORTEST_SECRET:
-            yield name, value
-
-
-def _without(secrets: Mapping[str, str], text: str) -> str:
-    for value in secrets.values():
-        text = text.replace(value, _HIDDEN)
-    return text

@@ -8,8 +8,10 @@ import importlib.util
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+from nblib.delivery.place import this_host
 
 # What a download may need: the Hugging Face hub's token, Kaggle's old pair and its new token.
 TOKENS = ("HF_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN")
@@ -43,13 +45,20 @@ def provide_tokens(names: Sequence[str] = TOKENS) -> dict[str, str]:
     return found
 
 
-def held_secrets() -> dict[str, str]:
-    """Return the variables of this process that are secrets by their names."""
+def held_secrets(values: Mapping[str, Any] = os.environ) -> dict[str, str]:
+    """Return the variables, of this process if no others, that are secrets by their names."""
     return {
         name: value
-        for name, value in os.environ.items()
-        if _SECRET_NAME.search(name) and len(value) >= _SHORTEST
+        for name, value in values.items()
+        if _SECRET_NAME.search(name) and isinstance(value, str) and len(value) >= _SHORTEST
     }
+
+
+def without(secrets: Iterable[str], text: str) -> str:
+    """Return the text with stars in place of each secret, for a message."""
+    for value in secrets:
+        text = text.replace(value, "***")
+    return text
 
 
 def redacted(text: str) -> tuple[str, Counter[str]]:
@@ -96,7 +105,7 @@ def redacted_notebook(content: Any) -> tuple[Any, Counter[str]]:
 
 def _ask_kaggle(names: Sequence[str]) -> dict[str, str]:
     """Ask for the secrets attached to a Kaggle notebook; without internet there are none."""
-    if not os.environ.get("KAGGLE_KERNEL_RUN_TYPE") or not _is_installed("kaggle_secrets"):
+    if this_host() != "kaggle" or not _is_installed("kaggle_secrets"):
         return {}
     import kaggle_secrets
 

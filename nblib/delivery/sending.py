@@ -21,6 +21,7 @@ from nblib.delivery.publishing import (
     Package,
     files_of,
 )
+from nblib.delivery.secrets import without
 from nblib.files import write_json, write_text
 from nblib.models.published import KAGGLE_VARIABLES, has_credentials, secrets
 from nblib.sources.hubs import http_status, is_network_error, kaggle_errors
@@ -170,9 +171,7 @@ def _reason(package: Package, error: Exception) -> str:
             return f"these credentials may not write to {owner}: take its own, or another owner"
     if status is None and is_network_error(error):
         return "the hub cannot be reached from here, or the connection broke"
-    text = " ".join((str(error).strip() or repr(error)).split())
-    for secret in secrets():
-        text = text.replace(secret, "***")
+    text = without(secrets(), " ".join((str(error).strip() or repr(error)).split()))
     return f"{f'the hub answered {status}, ' if status else ''}{type(error).__name__}: {text[:300]}"
 
 

@@ -150,7 +150,7 @@ def test_a_notebook_with_a_secret_is_not_sent(toy, server, capsys, monkeypatch):
     [
         ({**SAVED, "error": "Too many sessions"}, "me/a-toy: Kaggle refused it: Too many sessions"),
         ({**SAVED, "invalidKernelSources": ["me/v1"]}, "runs without its kernel_sources me/v1:"),
-        ({"code": 401, "message": f"wrong key {KEY}"}, "client: wrong key (a secret)"),
+        ({"code": 401, "message": f"wrong key {KEY}"}, "client: wrong key ***"),
     ],
 )
 def test_what_kaggle_refuses_is_an_error_here(toy, server, capsys, answer, reason):
