@@ -20,9 +20,8 @@ from tunix.models.gemma3.params import map_from_upstream_checkpoint
 
 from nblib.files import write_json
 from nblib.models.config_file import CONFIG_FILE, config_values, read_config
-from nblib.models.folders import MANIFEST_FILE, new_folder, orbax_trees, read_manifest
+from nblib.models.folders import check_folders_tokenizer, new_model_folder, orbax_trees
 from nblib.models.weight_files import check_finite
-from nblib.tokens.tokenizer import TOKENIZER_FILE, check_tokenizer, tokenizer_seal
 
 _WINDOW = 512  # of the text-only sizes, 270m and 1b
 _KNOWN = re.compile(r"transformer/(embedder|final_norm|layer_\d+/.+)")
@@ -54,12 +53,7 @@ def load_flax_model(
         config = read_config(folder, dtype=dtype)
     else:
         config = _config_of(shapes, tree, dtype)
-    check_tokenizer(
-        tokenizer,
-        size=config.num_embed,
-        sha256=read_manifest(folder).get("tokenizer_sha256"),
-        where=str(folder),
-    )
+    check_folders_tokenizer(folder, tokenizer, vocabulary=config.num_embed)
     model = nnx.eval_shape(lambda: Gemma3(config, rngs=nnx.Rngs(0)))
     found = traverse_util.flatten_dict(map_from_upstream_checkpoint(given))
     expected = dict(nnx.to_flat_state(nnx.state(model)))
@@ -86,13 +80,12 @@ def save_flax_model(
     Adapters must have been merged.
     Raises FileExistsError when `folder` holds something that was not made here.
     """
-    check_tokenizer(tokenizer, size=model.num_embed, sha256=None, where="the model")
-    with new_folder(folder) as partial:
+    with new_model_folder(
+        folder, tokenizer, vocabulary=model.num_embed, manifest=manifest
+    ) as partial:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save((partial / "checkpoint").absolute(), _to_upstream(model, dtype))
-        (partial / TOKENIZER_FILE).write_bytes(tokenizer.serialized_model_proto())
         write_json(partial / CONFIG_FILE, config_values(model.config, tokenizer, dtype))
-        write_json(partial / MANIFEST_FILE, {**manifest, **tokenizer_seal(tokenizer)})
 
 
 def _restore(tree: Path) -> dict[str, Any]:

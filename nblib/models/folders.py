@@ -6,10 +6,15 @@ every writer here adds. This module imports no jax.
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import sentencepiece as spm
+
+from nblib.files import write_json
+from nblib.tokens.tokenizer import TOKENIZER_FILE, check_tokenizer, tokenizer_seal
 
 MANIFEST_FILE = "manifest.json"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -29,6 +34,34 @@ def orbax_trees(folder: Path) -> list[Path]:
 def is_adapter_folder(folder: Path) -> bool:
     """Return whether a folder holds adapters rather than a model."""
     return (folder / ADAPTER_CONFIG_FILE).is_file()
+
+
+@contextmanager
+def new_model_folder(
+    folder: Path,
+    tokenizer: spm.SentencePieceProcessor,
+    *,
+    vocabulary: int,
+    manifest: Mapping[str, Any],
+) -> Iterator[Path]:
+    """Yield a folder for the weights as `new_folder` does; it gets tokenizer and sealed manifest.
+
+    Raises TokenizerMismatch for a tokenizer of another size than the model's `vocabulary`, and
+    FileExistsError.
+    """
+    check_tokenizer(tokenizer, size=vocabulary, sha256=None, where="the model")
+    with new_folder(folder) as partial:
+        yield partial
+        (partial / TOKENIZER_FILE).write_bytes(tokenizer.serialized_model_proto())
+        write_json(partial / MANIFEST_FILE, {**manifest, **tokenizer_seal(tokenizer)})
+
+
+def check_folders_tokenizer(
+    folder: Path, tokenizer: spm.SentencePieceProcessor, *, vocabulary: int
+) -> None:
+    """Raise TokenizerMismatch for another tokenizer than the one that a folder was made with."""
+    sha256 = read_manifest(folder).get("tokenizer_sha256")
+    check_tokenizer(tokenizer, size=vocabulary, sha256=sha256, where=str(folder))
 
 
 @contextmanager

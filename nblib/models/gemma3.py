@@ -28,9 +28,8 @@ from nblib.models.config_file import (
     generation_values,
     read_config,
 )
-from nblib.models.folders import MANIFEST_FILE, new_folder, read_manifest
+from nblib.models.folders import check_folders_tokenizer, new_model_folder
 from nblib.models.weight_files import SHARD_BYTES, check_finite, check_weights, write_weights
-from nblib.tokens.tokenizer import TOKENIZER_FILE, check_tokenizer, tokenizer_seal
 
 # num_layers, embed_dim, hidden_dim, num_heads, head_dim, num_kv_heads, sliding_window, vocabulary
 SIZES: Mapping[str, tuple[int, int, int, int, int, int, int, int]] = {
@@ -101,13 +100,12 @@ def save_model(
     than `shard_bytes` of weights become several files with an index.
     Raises FileExistsError when `folder` holds something that this function did not make.
     """
-    check_tokenizer(tokenizer, size=model.num_embed, sha256=None, where="the model")
-    with new_folder(folder) as partial:
+    with new_model_folder(
+        folder, tokenizer, vocabulary=model.num_embed, manifest=manifest
+    ) as partial:
         write_weights(model, partial, dtype=dtype, shard_bytes=shard_bytes)
-        (partial / TOKENIZER_FILE).write_bytes(tokenizer.serialized_model_proto())
         write_json(partial / CONFIG_FILE, config_values(model.config, tokenizer, dtype))
         write_json(partial / GENERATION_FILE, generation_values(tokenizer))
-        write_json(partial / MANIFEST_FILE, {**manifest, **tokenizer_seal(tokenizer)})
 
 
 def load_model(
@@ -125,12 +123,7 @@ def load_model(
     """
     folder = Path(folder)
     config = read_config(folder, dtype=dtype)
-    check_tokenizer(
-        tokenizer,
-        size=config.num_embed,
-        sha256=read_manifest(folder).get("tokenizer_sha256"),
-        where=str(folder),
-    )
+    check_folders_tokenizer(folder, tokenizer, vocabulary=config.num_embed)
     check_stop_tokens(folder, tokenizer)
     uniform = check_weights(folder, config)
     model = params_safetensors.create_model_from_safe_tensors(
