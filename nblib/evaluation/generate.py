@@ -1,32 +1,25 @@
 """Prompts to completions: sorted by length, in batches, order restored."""
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import jax
 import sentencepiece as spm
 from flax import nnx
 
-from nblib.evaluation.decode import LENGTH_MULTIPLE, Noise, decode
+from nblib.models.decode import Noise, decode
 from nblib.tokens.tokenizer import check_tokenizer, stop_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How completions are drawn. Temperature 0 is greedy, and the other values are then unused.
-
-    With `fixed_shapes` what is compiled does not depend on what is written, as it must be where
-    compilations are counted; it is slower.
-    """
+    """How completions are drawn. Temperature 0 is greedy, and the other values are then unused."""
 
     temperature: float = 0.0
     top_p: float = 1.0
     max_new_tokens: int = 256
     batch_size: int = 64
     seed: int = 0
-    fixed_shapes: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what the sampler would take silently and answer wrongly."""
@@ -76,32 +69,19 @@ def generate(
     """
     check_tokenizer(tokenizer, size=model.num_embed, sha256=None, where="the model")
     encoded = [[tokenizer.bos_id(), *ids] for ids in tokenizer.encode(list(prompts))]
-    order = sorted(range(len(prompts)), key=lambda index: -len(encoded[index]))
     stop = stop_tokens(tokenizer)
-    noise = Noise(temperature=decoding.temperature, top_p=decoding.top_p, seed=decoding.seed)
-
-    def continued(chosen: Sequence[int]) -> list[list[int]]:
-        with mesh:
-            return decode(
-                model,
-                [encoded[index] for index in chosen],
-                chosen,
-                noise,
-                stop=stop,
-                padded=_padded(len(encoded[chosen[0]])),
-                max_new_tokens=decoding.max_new_tokens,
-                batch_size=decoding.batch_size,
-                fixed_shapes=decoding.fixed_shapes,
-            )
-
-    size = decoding.batch_size
-    batches = [order[start : start + size] for start in range(0, len(order), size)]
-    written: dict[int, list[int]] = {}
-    with ThreadPoolExecutor(_batches_at_once(mesh)) as threads:
-        for chosen, tokens in zip(batches, threads.map(continued, batches), strict=True):
-            written.update(zip(chosen, tokens, strict=True))
+    written = decode(
+        model,
+        encoded,
+        Noise(temperature=decoding.temperature, top_p=decoding.top_p, seed=decoding.seed),
+        stop=stop,
+        max_new_tokens=decoding.max_new_tokens,
+        batch_size=decoding.batch_size,
+        mesh=mesh,
+    )
     return tuple(
-        _completion(tokenizer, prompt, written[index], stop) for index, prompt in enumerate(prompts)
+        _completion(tokenizer, prompt, tokens, stop)
+        for prompt, tokens in zip(prompts, written, strict=True)
     )
 
 
@@ -113,13 +93,3 @@ def _completion(
     return Completion(
         prompt=prompt, text=tokenizer.decode(text), tokens=len(text), truncated=not ended
     )
-
-
-def _batches_at_once(mesh: jax.sharding.Mesh) -> int:
-    """Return how many batches are decoded side by side: a step of a small model fills one core."""
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return min(4, os.cpu_count() or 1) if on_cpu and mesh.size == 1 else 1
-
-
-def _padded(length: int) -> int:
-    return -(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE

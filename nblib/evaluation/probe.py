@@ -28,9 +28,7 @@ class Probe:
         mesh: jax.sharding.Mesh,
     ) -> None:
         self._tokenizer, self._task, self._examples, self._mesh = tokenizer, task, examples, mesh
-        self._decoding = Decoding(
-            max_new_tokens=max_new_tokens, batch_size=len(examples), fixed_shapes=True
-        )
+        self._decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=len(examples))
         self._prompts = task_prompts(task, examples)
 
     def __call__(self, model: nnx.Module) -> float:

@@ -63,7 +63,7 @@ def build_cluster(
             rollout_config=RolloutConfig(
                 max_tokens_to_generate=config.max_new_tokens,
                 max_prompt_length=config.max_prompt_length,
-                kv_cache_size=config.cache_size or config.max_prompt_length + config.max_new_tokens,
+                kv_cache_size=config.max_prompt_length + config.max_new_tokens,
                 temperature=config.temperature,
                 top_p=1.0,  # what is trained must be what was drawn from
                 top_k=None,

@@ -29,7 +29,6 @@ class GrpoConfig:
     temperature: float = 1.0
     micro_batch: int = 0  # prompts a forward pass; 0: all of the step
     remat: bool = False  # keep layers' inputs only: a fraction of the memory, a third more work
-    cache_size: int = 0  # of the sampler, in tokens; 0: prompt + completion
     optimizer: str = "adamw"
     weight_decay: float = 0.0  # it would move weights even where no group has an advantage
     clip_norm: float = 1.0
@@ -74,12 +73,6 @@ class GrpoConfig:
             raise ValueError(
                 f"micro_batch {self.micro_batch} must divide prompts_per_step "
                 f"{self.prompts_per_step}"
-            )
-        needed = self.max_prompt_length + self.max_new_tokens
-        if self.cache_size and self.cache_size < needed:
-            raise ValueError(
-                f"cache_size {self.cache_size} is under max_prompt_length "
-                f"{self.max_prompt_length} + max_new_tokens {self.max_new_tokens} = {needed}"
             )
 
     @property

@@ -1,0 +1,440 @@
+"""Token by token, in a batch that is filled up again: what is finished costs nothing more.
+
+Tunix's Sampler keeps every row until the slowest has ended, attends to the whole cache from the
+first token on, computes logits for every token of the prompt, and compiles anew for each Sampler.
+Here a row that has ended makes room for the next prompt, only the last prompt token gets logits,
+and what was compiled serves every model of the same configuration. Each row's noise is its own, so
+that a completion does not depend on what else is in the batch.
+
+All rows are written at one place of the cache. So all texts end there, a new prompt is read into
+the places before it, and when the cache is full the texts move to its beginning:
+
+    one question | its answer          one question | its answer
+         another | and its     ->       a third one | and that
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+from tunix.models.gemma3.model import K_MASK, Attention, AttentionType, apply_rope
+from tunix.sft.utils import build_positions_from_mask
+
+from nblib.tokens.tokenizer import PAD_ID
+
+_BLOCK = 64  # prompt tokens that are read together, in each row; lengths are multiples of it
+_STEPS = 128  # at most, between two looks at what has ended
+_CPU_ROWS = 32  # more do not fit a processor's cache
+_CPU_LANES = (
+    2  # batches side by side: a step fills one core; not by cores, so that all write the same
+)
+_GROUPS = 4  # a batch is filled up by a quarter, as soon as so many rows have ended
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """How the next token is drawn; temperature 0 takes the likeliest."""
+
+    temperature: float
+    top_p: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """A model without its weights: two of the same text share what was compiled.
+
+    Tunix's configuration cannot be hashed, so a graph definition cannot either.
+    """
+
+    graphdef: nnx.GraphDef = field(compare=False)
+    text: str
+
+
+class _Rows(NamedTuple):
+    """The batch between two steps; B rows, C places in the cache."""
+
+    cache: Any  # layer -> k, v [R, C, H]; R = B * K, the rows' heads
+    seen: Bool[Array, "B C"]  # places that hold a token of the row's text
+    last: Int[Array, " B"]  # token that the next step reads
+    position: Int[Array, " B"]  # its position in the text: so many tokens are in the cache
+    written: Int[Array, " B"]  # tokens of the completion
+    done: Bool[Array, " B"]
+    place: Int[Array, " B"]  # of the prompt, for its noise
+
+
+class _Prompts(NamedTuple):
+    """Prompts of one length T, padded on the left."""
+
+    tokens: Int[np.ndarray, "N T"]
+    place: Int[np.ndarray, " N"]  # for their noise
+
+
+class _Rule(NamedTuple):
+    """How the next token is drawn, and when a completion ends."""
+
+    key: Array
+    temperature: float
+    top_p: float
+    stop: Int[Array, " S"]
+    max_new_tokens: int
+
+
+def decode(
+    model: nnx.Module,
+    prompts: Sequence[Sequence[int]],
+    noise: Noise,
+    *,
+    stop: Sequence[int],
+    max_new_tokens: int,
+    batch_size: int,
+    mesh: jax.sharding.Mesh,
+    max_prompt_length: int = 0,
+) -> list[list[int]]:
+    """Continue prompts; return the new tokens of each in their order, with the stop token if any.
+
+    Args:
+        model: A Gemma 3 of Tunix, with or without adapters.
+        prompts: Token ids, BOS included.
+        noise: How tokens are drawn; with a prompt's place in `prompts` it fixes the completion.
+        stop: Ids that end a completion.
+        max_new_tokens: Of one completion.
+        batch_size: Rows that are continued together, at most.
+        mesh: Where the model is; the rows are split over its "fsdp" axis if it divides them.
+        max_prompt_length: Prompts of any lengths up to this one share what is compiled.
+    """
+    on_cpu = mesh.devices.flat[0].platform == "cpu" and mesh.size == 1
+    size = min(batch_size, _CPU_ROWS) if on_cpu else batch_size
+    lanes = min(_CPU_LANES if on_cpu else 1, -(-len(prompts) // size))
+    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+    padded = _rounded_up(max(max_prompt_length, len(prompts[order[0]])))
+    graphdef, state = nnx.split(model)
+    structure = _Structure(graphdef, repr(graphdef))
+    rule = _Rule(
+        jax.random.key(noise.seed),
+        noise.temperature,
+        noise.top_p,
+        jnp.asarray(stop, jnp.int32),
+        max_new_tokens,
+    )
+
+    def lane(places: Sequence[int]) -> list[list[int]]:
+        tokens = side_by_side([prompts[place] for place in places], padded)
+        entering = _Prompts(tokens, np.array(places, np.int32))
+        with mesh:
+            rows = _no_rows(model, size, padded + _rounded_up(max_new_tokens), mesh)
+            return _continue(structure, state, rows, entering, rule, noise.temperature == 0)
+
+    completions: list[list[int]] = [[] for _ in prompts]
+    shares = [order[number::lanes] for number in range(lanes)]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for places, written in zip(shares, threads.map(lane, shares), strict=True):
+            for place, tokens in zip(places, written, strict=True):
+                completions[place] = tokens
+    return completions
+
+
+def _rounded_up(length: int) -> int:
+    return -(-length // _BLOCK) * _BLOCK
+
+
+def side_by_side(prompts: Sequence[Sequence[int]], length: int) -> Int[np.ndarray, "N T"]:
+    """Return prompts of at most `length` tokens as rows of that length, padded on the left."""
+    tokens: np.ndarray = np.full((len(prompts), length), PAD_ID, np.int32)
+    for row, prompt in enumerate(prompts):
+        tokens[row, length - len(prompt) :] = prompt
+    return tokens
+
+
+def _continue(
+    structure: _Structure,
+    state: nnx.State,
+    rows: _Rows,
+    prompts: _Prompts,
+    rule: _Rule,
+    greedy: bool,
+) -> list[list[int]]:
+    """Return the completion of each prompt, in an empty batch that is filled again and again."""
+    decode_chunk = _chunk_decoder(jax.default_backend())
+    count, reach = prompts.tokens.shape
+    batch = len(rows.last)
+    group = max(1, batch // _GROUPS)
+    here = reach  # the place that the next step writes
+    owners: np.ndarray = np.full(batch, -1)  # the prompt of each row
+    completions: list[list[int]] = [[] for _ in range(count)]
+    entered = 0
+    while entered < count or (owners >= 0).any():
+        free = np.flatnonzero(owners < 0)[:group]
+        if entered < count and len(free) == group:
+            chosen = np.arange(entered, entered + group)
+            owners[free] = np.where(chosen < count, chosen, -1)
+            entering = _Prompts(*(np.take(array, chosen, axis=0, mode="clip") for array in prompts))
+            rows, here = _with_room(rows, here, reach)
+            rows = _enter(structure, state, rows, here, entering, free, owners[free] < 0)
+            entered += group
+            continue
+        rows, here = _with_room(rows, here, 0)
+        enough = group if entered < count else batch
+        rows, after, new = decode_chunk(structure, state, rows, here, enough, rule, greedy=greedy)
+        here = int(after)
+        written, tokens = np.asarray(rows.written), np.asarray(new)
+        for row in np.flatnonzero(owners >= 0):
+            text = completions[owners[row]]
+            text += tokens[row, : written[row] - len(text)].tolist()
+        owners[np.asarray(rows.done)] = -1
+    return completions
+
+
+def _no_rows(model: nnx.Module, batch: int, length: int, mesh: jax.sharding.Mesh) -> _Rows:
+    """Return a batch without a text."""
+    last, position, written, place = (jnp.zeros((batch,), jnp.int32) for _ in range(4))
+    cache, seen = _empty_cache(model, batch, length), jnp.zeros((batch, length), jnp.bool_)
+    rows = _Rows(cache, seen, last, position, written, jnp.ones((batch,), jnp.bool_), place)
+    split = PartitionSpec("fsdp" if batch % mesh.shape["fsdp"] == 0 else None)
+    return jax.device_put(rows, NamedSharding(mesh, split))
+
+
+def _empty_cache(model: nnx.Module, batch: int, length: int) -> Any:
+    config, dtype = model.config, model.embedder.input_embedding.dtype
+    shape = (batch * config.num_kv_heads, length, config.head_dim)
+    return {
+        f"layer_{index}": {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)}
+        for index in range(config.num_layers)
+    }
+
+
+def _with_room(rows: _Rows, here: int, reach: int) -> tuple[_Rows, int]:
+    """Return the rows and the next place to write: in the cache, with `reach` places before it.
+
+    Where it is not so, the texts move to the beginning of the cache.
+    """
+    if reach <= here < rows.seen.shape[1]:
+        return rows, here
+    longest = int(np.max(np.where(rows.done, 0, rows.position)))
+    place = max(longest, reach)
+    return _moved(rows, place - here), place
+
+
+@partial(jax.jit, donate_argnames=("rows",))
+def _moved(rows: _Rows, by: int) -> _Rows:
+    """Return the rows with their texts that many places further on; no part of one goes round."""
+
+    def moved(array: Array) -> Array:
+        return jnp.roll(array, by, axis=1)
+
+    return rows._replace(cache=jax.tree.map(moved, rows.cache), seen=moved(rows.seen))
+
+
+@partial(jax.jit, static_argnames=("structure",), donate_argnames=("rows",))
+def _enter(
+    structure: _Structure,
+    state: nnx.State,
+    rows: _Rows,
+    here: int,
+    entering: _Prompts,
+    chosen: Int[Array, " N"],
+    done: Bool[Array, " N"],
+) -> _Rows:
+    """Read all but the last token of the prompts into the chosen rows, before the place `here`.
+
+    Those of `done` only fill the batch up.
+    """
+    tokens = jnp.pad(entering.tokens[:, :-1], [(0, 0), (1, 0)], constant_values=PAD_ID)
+    mask = tokens != PAD_ID
+    positions = build_positions_from_mask(mask)
+
+    def read(block: Array, cache: Any) -> Any:
+        model, begin = _in_place_model(structure, state), block * _BLOCK
+        own = partial(jax.lax.dynamic_slice_in_dim, start_index=begin, slice_size=_BLOCK, axis=1)
+        causal = jnp.arange(tokens.shape[1]) <= begin + jnp.arange(_BLOCK)[:, None]
+        return _call(model, own(tokens), own(positions), cache, begin, mask[:, None] & causal)[1]
+
+    shortest = jnp.argmax(jnp.any(mask, axis=0))  # no row has a token before it
+    heads = len(rows.cache["layer_0"]["k"]) // len(rows.last)
+    empty = jax.tree.map(
+        lambda array: jnp.zeros(
+            (heads * len(tokens), tokens.shape[1], array.shape[2]), array.dtype
+        ),
+        rows.cache,
+    )
+    cache = jax.lax.fori_loop(shortest // _BLOCK, tokens.shape[1] // _BLOCK, read, empty)
+
+    def placed(array: Array, new: Array) -> Array:
+        """Put new [G, T, ...] into its rows of array [B, C, ...], and nothing else in them."""
+        whole = jnp.zeros((len(new), *array.shape[1:]), array.dtype)
+        start = (0, here - new.shape[1], *[0] * (array.ndim - 2))
+        return array.at[chosen].set(jax.lax.dynamic_update_slice(whole, new, start))
+
+    def placed_heads(array: Array, new: Array) -> Array:
+        def of_rows(heads: Array, rows: int) -> Array:
+            return heads.reshape(rows, -1, *heads.shape[1:]).swapaxes(1, 2)
+
+        found = placed(of_rows(array, len(rows.last)), of_rows(new, len(tokens)))
+        return found.swapaxes(1, 2).reshape(array.shape)
+
+    def given(array: Array, new: Any) -> Array:
+        return array.at[chosen].set(new)
+
+    return _Rows(
+        cache=jax.tree.map(placed_heads, rows.cache, cache),
+        seen=placed(rows.seen, mask),
+        last=given(rows.last, entering.tokens[:, -1]),
+        position=given(rows.position, jnp.sum(mask, axis=1)),
+        written=given(rows.written, 0),
+        done=given(rows.done, done),
+        place=given(rows.place, entering.place),
+    )
+
+
+class _InPlace(Attention):
+    """Tunix's attention over a cache that is written where it lies; XLA copies Tunix's each time.
+
+    That is for the cache's form, `[B * K, C, H]`: it is multiplied as it is stored.
+    """
+
+    def block(
+        self,
+        x: Float[Array, "B T D"],
+        segment_pos: Int[Array, "B T"],
+        cache: Any,
+        attn_mask: Bool[Array, "B T C"],
+    ) -> tuple[Any, Float[Array, "B T D"]]:
+        """Return the cache with the tokens' keys and values, and what the tokens read in it."""
+        batch, tokens = segment_pos.shape
+        heads, width, begin = self.num_kv_heads, self.head_dim, cache["begin"]
+        if self.use_qkv_einsum:
+            query, key, value = self.qkv_einsum(x)
+        else:
+            query, (key, value) = self.q_einsum(x), self.kv_einsum(x)
+        rope = partial(
+            apply_rope,
+            positions=segment_pos,
+            head_dim=width,
+            base_frequency=self.rope_base_frequency,
+            scale_factor=self.rope_scale_factor,
+        )
+
+        def written(old: Array, new: Array) -> Array:
+            new = new.swapaxes(1, 2).reshape(batch * heads, tokens, width)
+            return jax.lax.dynamic_update_slice(old, new, (0, begin, 0))
+
+        keys = written(cache["k"], rope(self._key_norm(key)))
+        values = written(cache["v"], value)
+        query = rope(self._query_norm(query)) * self.query_pre_attn_scalar
+        query = query.reshape(batch, tokens, heads, -1, width).swapaxes(1, 2)
+        logits = jnp.einsum("RQH,RCH->RQC", query.reshape(batch * heads, -1, width), keys)
+        if self.attn_type == AttentionType.LOCAL_SLIDING:
+            first = begin + jnp.arange(tokens) - self.sliding_window_size + 1
+            attn_mask &= jnp.arange(keys.shape[1]) >= first[:, None]
+        shape = (batch, heads, tokens, self.num_heads // heads, keys.shape[1])
+        logits = jnp.where(attn_mask[:, None, :, None], logits.reshape(shape), K_MASK)
+        shares = jax.nn.softmax(logits, axis=-1).astype(values.dtype)
+        shares = shares.reshape(batch * heads, -1, keys.shape[1])
+        read = jnp.einsum("RQC,RCH->RQH", shares, values)
+        read = read.reshape(*shape[:-1], width).swapaxes(1, 2).reshape(batch, tokens, -1, width)
+        return {"k": keys, "v": values}, self.attn_vec_einsum(read)
+
+
+def _in_place_model(structure: _Structure, state: nnx.State) -> nnx.Module:
+    """Return the model with its attention exchanged; its weights and adapters are as they were."""
+    model = nnx.merge(structure.graphdef, state)
+    for layer in model.layers:
+        layer.attn.__class__ = _InPlace
+    return model
+
+
+def _call(
+    model: nnx.Module, tokens: Array, positions: Array, cache: Any, begin: Array, mask: Array
+) -> tuple[Array, Any]:
+    """Return the logits [B, T, V] and the cache with the tokens written from `begin` on."""
+    return model(
+        tokens,
+        positions,
+        {layer: {**arrays, "begin": begin} for layer, arrays in cache.items()},
+        mask,
+    )
+
+
+@cache
+def _chunk_decoder(platform: str) -> Callable[..., tuple[_Rows, Array, Int[Array, "B steps"]]]:
+    """Return `_decode_chunk`, compiled with what this kind of device needs."""
+    # Where a CPU's compiler does not look that closely, each step copies the cache.
+    options = {"xla_cpu_copy_insertion_use_region_analysis": True} if platform == "cpu" else None
+    return jax.jit(
+        _decode_chunk,
+        static_argnames=("structure", "greedy"),
+        donate_argnames=("rows",),
+        compiler_options=options,
+    )
+
+
+def _decode_chunk(
+    structure: _Structure,
+    state: nnx.State,
+    rows: _Rows,
+    here: int,
+    enough: int,
+    rule: _Rule,
+    *,
+    greedy: bool,
+) -> tuple[_Rows, Int[Array, ""], Int[Array, "B steps"]]:
+    """Write tokens until `enough` rows have ended or the cache is full.
+
+    Returns the rows, the next place to write, and the new tokens; as many of them as `written` has
+    grown by are a row's, the others are padding.
+    """
+    end = jnp.minimum(here + _STEPS, rows.seen.shape[1])
+
+    def going_on(carry: tuple[Array, _Rows, Array]) -> Array:
+        place, rows, _ = carry
+        return (place < end) & (jnp.sum(rows.done) < enough)
+
+    def one_step(carry: tuple[Array, _Rows, Array]) -> tuple[Array, _Rows, Array]:
+        place, rows, new = carry
+        model = _in_place_model(structure, state)
+        seen = rows.seen.at[:, place].set(True)
+        logits, cache = _call(
+            model, rows.last[:, None], rows.position[:, None], rows.cache, place, seen[:, None]
+        )
+        token = (
+            jnp.argmax(logits[:, -1], axis=-1)
+            if greedy
+            else _draw(logits[:, -1], rule, rows.place, rows.written)
+        )
+        token = jnp.where(rows.done, PAD_ID, token).astype(jnp.int32)
+        written = rows.written + ~rows.done
+        done = rows.done | jnp.isin(token, rule.stop) | (written >= rule.max_new_tokens)
+        after = _Rows(cache, seen, token, rows.position + 1, written, done, rows.place)
+        return place + 1, after, new.at[:, place - here].set(token)
+
+    new = jnp.full((len(rows.last), _STEPS), PAD_ID, jnp.int32)
+    here = jnp.asarray(here, jnp.int32)
+    place, rows, new = jax.lax.while_loop(going_on, one_step, (here, rows, new))
+    return rows, place, new
+
+
+def _draw(
+    logits: Float[Array, "B V"],
+    rule: _Rule,
+    place: Int[Array, " B"],
+    written: Int[Array, " B"],
+) -> Int[Array, " B"]:
+    """Draw a token a row from the smallest set whose probability reaches top_p."""
+    keys = jax.vmap(lambda row, step: jax.random.fold_in(jax.random.fold_in(rule.key, row), step))(
+        place, written
+    )
+    scaled = logits.astype(jnp.float32) / rule.temperature
+    ordered, ids = jax.lax.top_k(scaled, scaled.shape[-1])
+    shares = jax.nn.softmax(ordered, axis=-1)
+    ordered = jnp.where(jnp.cumsum(shares, axis=-1) - shares > rule.top_p, -jnp.inf, ordered)
+    rank = jax.vmap(jax.random.categorical)(keys, ordered)
+    return jnp.take_along_axis(ids, rank[:, None], axis=-1)[:, 0]

@@ -1,0 +1,133 @@
+"""A batch that is filled up again writes what the model would write for each prompt alone."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tunix.sft.utils import build_positions_from_mask, make_causal_attn_mask
+
+from nblib.models import decode as module
+from nblib.models.decode import Noise, decode
+from nblib.models.lora import get_lora_model
+from nblib.training.compilations import CompilationCounter
+
+GREEDY = Noise(temperature=0.0, top_p=1.0, seed=0)
+SAMPLED = Noise(temperature=1.0, top_p=0.9, seed=3)
+STOP = tuple(range(40, 60))  # so many that an untrained model stops now and then
+NEW = 20  # past the window of 16
+LENGTHS = (9, 3, 5, 12, 5, 7, 2, 6, 4, 11, 8)
+PROMPTS = [[2, *range(100 + 20 * row, 99 + 20 * row + n)] for row, n in enumerate(LENGTHS)]
+
+
+def written(model, mesh, *, noise=GREEDY, prompts=PROMPTS, batch_size=4, **settings):
+    return decode(
+        model,
+        prompts,
+        noise,
+        stop=STOP,
+        max_new_tokens=NEW,
+        batch_size=batch_size,
+        mesh=mesh,
+        **settings,
+    )
+
+
+@pytest.fixture
+def small_steps(monkeypatch):
+    """Short blocks and chunks; returns how often a program was called."""
+    monkeypatch.setattr(module, "_BLOCK", 4)
+    monkeypatch.setattr(module, "_STEPS", 6)
+    calls = {"_enter": 0, "_moved": 0}
+
+    def counted(name):
+        really = getattr(module, name)
+
+        def call(*arguments):
+            calls[name] += 1
+            return really(*arguments)
+
+        return call
+
+    for name in calls:
+        monkeypatch.setattr(module, name, counted(name))
+    return calls
+
+
+def likeliest(model, prompt):
+    """Continue by the whole text each time: no cache, nothing on the left."""
+
+    @nnx.jit
+    def scores(model, tokens, length):
+        mask = jnp.arange(tokens.shape[1])[None] < length
+        return model(tokens, build_positions_from_mask(mask), None, make_causal_attn_mask(mask))[0]
+
+    tokens = np.zeros((1, 40), np.int32)
+    tokens[0, : len(prompt)] = prompt
+    for end in range(len(prompt), len(prompt) + NEW):
+        tokens[0, end] = np.argmax(scores(model, tokens, end)[0, end - 1])
+        if tokens[0, end] in STOP:
+            break
+    return tokens[0, len(prompt) : end + 1].tolist()
+
+
+@pytest.mark.parametrize("heads", [(2, 1), (4, 2), (2, 2)])
+def test_greedy_is_the_likeliest_of_the_whole_text(new_model, mesh, small_steps, heads):
+    model = new_model(embed_dim=32, head_dim=16, num_heads=heads[0], num_kv_heads=heads[1])
+    answers = written(model, mesh)
+    assert answers == [likeliest(model, prompt) for prompt in PROMPTS]
+    assert any(tokens[-1] in STOP for tokens in answers)
+    assert max(map(len, answers)) == NEW
+    assert small_steps["_enter"] > 6 and small_steps["_moved"] > 1
+
+
+def test_adapters_act(new_model, mesh, small_steps):
+    base = new_model(embed_dim=32, head_dim=16)
+    model = get_lora_model(base, mesh, rank=2, alpha=8.0)
+    key = jax.random.key(1)
+    drawn = jax.tree.map(lambda a: jax.random.normal(key, a.shape), nnx.state(model, nnx.LoRAParam))
+    nnx.update(model, drawn)
+    answers = written(model, mesh)
+    assert answers == [likeliest(model, prompt) for prompt in PROMPTS]
+    assert answers != written(base, mesh)
+
+
+def test_a_sampled_completion_depends_on_its_place_alone(new_model, mesh, small_steps):
+    model = new_model(num_layers=1)
+    together, alone, padded = (
+        written(model, mesh, noise=SAMPLED, **sizes)
+        for sizes in ({"batch_size": 12}, {"batch_size": 1}, {"max_prompt_length": 30})
+    )
+    assert together == alone == padded
+    same = written(model, mesh, noise=SAMPLED, prompts=[PROMPTS[0]] * 5)
+    assert len({tuple(tokens) for tokens in same}) == 5
+    assert same[0] == together[0]
+    assert written(model, mesh, noise=replace(SAMPLED, seed=4)) != together
+
+
+def test_what_was_compiled_serves_other_weights_and_lengths(new_model, mesh):
+    first = written(new_model(0, num_layers=1), mesh, max_prompt_length=12)
+    counter = CompilationCounter()
+    second = written(new_model(1, num_layers=1), mesh, prompts=PROMPTS[:2], max_prompt_length=12)
+    assert counter.count == 0
+    assert first[:2] != second
+
+
+def test_top_p_keeps_the_likeliest_tokens_that_reach_it():
+    shares = jnp.log(jnp.array([[0.05, 0.5, 0.25, 0.2]]))
+
+    def rule(top_p):
+        return module._Rule(jax.random.key(0), 1.0, top_p, jnp.array([0]), NEW)
+
+    drawn = {
+        top_p: {
+            int(module._draw(shares, rule(top_p), jnp.array([row]), jnp.array([step]))[0])
+            for row in range(4)
+            for step in range(25)
+        }
+        for top_p in (0.4, 0.7, 0.9, 1.0)
+    }
+    # Before the second token 0.5 is reached, before the third 0.75, before the fourth 0.95.
+    assert drawn == {0.4: {1}, 0.7: {1, 2}, 0.9: {1, 2, 3}, 1.0: {0, 1, 2, 3}}
