@@ -26,18 +26,18 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
-from tunix.models.gemma3.model import K_MASK, Attention, AttentionType, apply_rope
+from tunix.models.gemma3.model import K_MASK, Attention, AttentionType, ModelConfig, apply_rope
 from tunix.sft.utils import build_positions_from_mask
 
 from nblib.tokens.tokenizer import PAD_ID
 
-_BLOCK = 64  # prompt tokens that are read together, in each row; lengths are multiples of it
+BLOCK = 64  # prompt tokens that are read together, in each row; lengths are multiples of it
 _STEPS = 128  # at most, between two looks at what has ended
 _CPU_ROWS = 32  # more do not fit a processor's cache
 _CPU_LANES = (
     2  # batches side by side: a step fills one core; not by cores, so that all write the same
 )
-_GROUPS = 4  # a batch is filled up by a quarter, as soon as so many rows have ended
+GROUPS = 4  # a batch is filled up by a quarter, as soon as so many rows have ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ def decode(
 
 
 def _rounded_up(length: int) -> int:
-    return -(-length // _BLOCK) * _BLOCK
+    return -(-length // BLOCK) * BLOCK
 
 
 def side_by_side(prompts: Sequence[Sequence[int]], length: int) -> Int[np.ndarray, "N T"]:
@@ -167,7 +167,7 @@ def _continue(
     decode_chunk = _chunk_decoder(jax.default_backend())
     count, reach = prompts.tokens.shape
     batch = len(rows.last)
-    group = max(1, batch // _GROUPS)
+    group = max(1, batch // GROUPS)
     here = reach  # the place that the next step writes
     owners: np.ndarray = np.full(batch, -1)  # the prompt of each row
     completions: list[list[int]] = [[] for _ in range(count)]
@@ -197,17 +197,23 @@ def _continue(
 def _no_rows(model: nnx.Module, batch: int, length: int, mesh: jax.sharding.Mesh) -> _Rows:
     """Return a batch without a text."""
     last, position, written, place = (jnp.zeros((batch,), jnp.int32) for _ in range(4))
-    cache, seen = _empty_cache(model, batch, length), jnp.zeros((batch, length), jnp.bool_)
+    dtype = model.embedder.input_embedding.dtype
+    cache = _empty_cache(model.config, dtype, batch, length)
+    seen = jnp.zeros((batch, length), jnp.bool_)
     rows = _Rows(cache, seen, last, position, written, jnp.ones((batch,), jnp.bool_), place)
     split = PartitionSpec("fsdp" if batch % mesh.shape["fsdp"] == 0 else None)
     return jax.device_put(rows, NamedSharding(mesh, split))
 
 
-def _empty_cache(model: nnx.Module, batch: int, length: int) -> Any:
-    config, dtype = model.config, model.embedder.input_embedding.dtype
-    shape = (batch * config.num_kv_heads, length, config.head_dim)
+def cache_shape(config: ModelConfig, batch: int, length: int) -> tuple[int, int, int]:
+    """Return the shape of a layer's keys, and of its values."""
+    return batch * config.num_kv_heads, length, config.head_dim
+
+
+def _empty_cache(config: ModelConfig, dtype: Any, batch: int, length: int) -> Any:
+    shape = cache_shape(config, batch, length)
     return {
-        f"layer_{index}": {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)}
+        f"layer_{index}": {name: jnp.zeros(shape, dtype) for name in ("k", "v")}
         for index in range(config.num_layers)
     }
 
@@ -253,10 +259,18 @@ def _enter(
     positions = build_positions_from_mask(mask)
 
     def read(block: Array, cache: Any) -> Any:
-        model, begin = _in_place_model(structure, state), block * _BLOCK
-        own = partial(jax.lax.dynamic_slice_in_dim, start_index=begin, slice_size=_BLOCK, axis=1)
-        causal = jnp.arange(tokens.shape[1]) <= begin + jnp.arange(_BLOCK)[:, None]
-        return _call(model, own(tokens), own(positions), cache, begin, mask[:, None] & causal)[1]
+        begin = block * BLOCK
+        own = partial(jax.lax.dynamic_slice_in_dim, start_index=begin, slice_size=BLOCK, axis=1)
+        causal = jnp.arange(tokens.shape[1]) <= begin + jnp.arange(BLOCK)[:, None]
+        return call_in_place(
+            structure.graphdef,
+            state,
+            own(tokens),
+            own(positions),
+            cache,
+            begin,
+            mask[:, None] & causal,
+        )[1]
 
     shortest = jnp.argmax(jnp.any(mask, axis=0))  # no row has a token before it
     heads = len(rows.cache["layer_0"]["k"]) // len(rows.last)
@@ -266,7 +280,7 @@ def _enter(
         ),
         rows.cache,
     )
-    cache = jax.lax.fori_loop(shortest // _BLOCK, tokens.shape[1] // _BLOCK, read, empty)
+    cache = jax.lax.fori_loop(shortest // BLOCK, tokens.shape[1] // BLOCK, read, empty)
 
     def placed(array: Array, new: Array) -> Array:
         """Put new [G, T, ...] into its rows of array [B, C, ...], and nothing else in them."""
@@ -344,24 +358,24 @@ class _InPlace(Attention):
         return {"k": keys, "v": values}, self.attn_vec_einsum(read)
 
 
-def _in_place_model(structure: _Structure, state: nnx.State) -> nnx.Module:
-    """Return the model with its attention exchanged; its weights and adapters are as they were."""
-    model = nnx.merge(structure.graphdef, state)
+def call_in_place(
+    graphdef: nnx.GraphDef,
+    state: nnx.State,
+    tokens: Int[Array, "B T"],
+    positions: Int[Array, "B T"],
+    cache: Any,
+    begin: Int[Array, ""],
+    mask: Bool[Array, "B T C"],
+) -> tuple[Float[Array, "B T V"], Any]:
+    """Return the model's logits, and the cache with the tokens written from place `begin` on.
+
+    The model's attention is exchanged; its weights and adapters act as in a call of its own.
+    """
+    model = nnx.merge(graphdef, state)
     for layer in model.layers:
         layer.attn.__class__ = _InPlace
-    return model
-
-
-def _call(
-    model: nnx.Module, tokens: Array, positions: Array, cache: Any, begin: Array, mask: Array
-) -> tuple[Array, Any]:
-    """Return the logits [B, T, V] and the cache with the tokens written from `begin` on."""
-    return model(
-        tokens,
-        positions,
-        {layer: {**arrays, "begin": begin} for layer, arrays in cache.items()},
-        mask,
-    )
+    begun = {layer: {**arrays, "begin": begin} for layer, arrays in cache.items()}
+    return model(tokens, positions, begun, mask)
 
 
 @cache
@@ -400,10 +414,15 @@ def _decode_chunk(
 
     def one_step(carry: tuple[Array, _Rows, Array]) -> tuple[Array, _Rows, Array]:
         place, rows, new = carry
-        model = _in_place_model(structure, state)
         seen = rows.seen.at[:, place].set(True)
-        logits, cache = _call(
-            model, rows.last[:, None], rows.position[:, None], rows.cache, place, seen[:, None]
+        logits, cache = call_in_place(
+            structure.graphdef,
+            state,
+            rows.last[:, None],
+            rows.position[:, None],
+            rows.cache,
+            place,
+            seen[:, None],
         )
         token = (
             jnp.argmax(logits[:, -1], axis=-1)

@@ -38,7 +38,7 @@ def written(model, mesh, *, noise=GREEDY, prompts=PROMPTS, batch_size=4, **setti
 @pytest.fixture
 def small_steps(monkeypatch):
     """Short blocks and chunks; returns how often a program was called."""
-    monkeypatch.setattr(module, "_BLOCK", 4)
+    monkeypatch.setattr(module, "BLOCK", 4)
     monkeypatch.setattr(module, "_STEPS", 6)
     calls = {"_enter": 0, "_moved": 0}
 

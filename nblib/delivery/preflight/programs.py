@@ -15,6 +15,7 @@ from nblib.delivery.preflight.compiled import Compiled, compile_cached
 from nblib.delivery.preflight.plan import Work, grpo_config, sft_config
 from nblib.delivery.preflight.targets import Target
 from nblib.models.abstract import abstractly, named_config, trainable_model
+from nblib.models.decode import BLOCK, GROUPS
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import LORA_PARAMETER
 from nblib.tokens.batches import bucket_of
@@ -97,9 +98,9 @@ def _grpo_programs(settings: Mapping[str, Any], mesh: jax.sharding.Mesh) -> tupl
     micro = config.micro_batch or config.prompts_per_step
     group, read = config.num_generations, config.max_prompt_length
     length = read + config.max_new_tokens
-    rows = config.prompts_per_step * group
+    rows, blocks = config.prompts_per_step * group, math.ceil(read / BLOCK)
 
-    def sampler(name: str, tokens: int, times: int) -> Program:
+    def sampler(name: str, rows: int, tokens: int, cached: int, times: int) -> Program:
         return Program(
             name=name,
             rows=rows,
@@ -107,7 +108,7 @@ def _grpo_programs(settings: Mapping[str, Any], mesh: jax.sharding.Mesh) -> tupl
             times=times * config.steps,
             key=key,
             lower=lambda: steps.lower_sampler(
-                model, rows=rows, tokens=tokens, cache_length=length, mesh=mesh, **lora
+                model, rows=rows, tokens=tokens, cache_length=cached, mesh=mesh, **lora
             ),
         )
 
@@ -121,6 +122,6 @@ def _grpo_programs(settings: Mapping[str, Any], mesh: jax.sharding.Mesh) -> tupl
     )
     return (
         update,
-        sampler("prefill", read, 1),
-        sampler("decode", 1, config.max_new_tokens),
+        sampler("prefill", max(1, rows // GROUPS), BLOCK, blocks * BLOCK, GROUPS * blocks),
+        sampler("decode", rows, 1, length, config.max_new_tokens),
     )

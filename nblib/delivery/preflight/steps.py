@@ -1,6 +1,7 @@
 """The real steps of the notebooks, lowered without weights: what runs there is compiled here."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from tunix.rl.common import TrainExample
 from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
 from nblib.models.abstract import abstractly, sharded_as_on_accelerators, trainable_model
+from nblib.models.decode import cache_shape, call_in_place
 from nblib.tokens.tokenizer import PAD_ID
 from nblib.training.cluster import policy_trainer
 from nblib.training.grpo_config import GrpoConfig
@@ -75,28 +77,27 @@ def lower_sampler(
     cache_length: int,
     mesh: jax.sharding.Mesh,
 ) -> Any:
-    """Return a pass of the sampler: `tokens` new ones a row are read into a cache, one is chosen.
+    """Return a pass of the decoder: `tokens` new ones a row are read into its cache, one is chosen.
 
-    A prefill reads the whole prompt, a step of decoding one token. The cache is Tunix's.
+    A prompt is read in several passes, a completion written by one pass a token.
     """
-
-    @nnx.jit(donate_argnames=("cache",))
-    def read(
-        model: nnx.Module, ids: jax.Array, positions: jax.Array, cache: Any, mask: jax.Array
-    ) -> tuple[jax.Array, Any]:
-        logits, cache = model(ids, positions, cache, mask)
-        return jnp.argmax(logits[:, -1], axis=-1), cache
-
-    shape = (rows, cache_length, config.num_kv_heads, config.head_dim)
-    layer = {name: _split(shape, config.param_dtype, mesh) for name in ("k", "v")}
-    layer["end_index"] = _split((rows,), jnp.int32, mesh)
-    cache = {f"layer_{index}": layer for index in range(config.num_layers)}
-    ids = _split((rows, tokens), jnp.int32, mesh)
-    mask = _split((rows, tokens, cache_length), jnp.bool_, mesh)
     with mesh:
         (model,) = abstractly(lambda: (trainable_model(config, rank=rank, alpha=alpha),), mesh)
-        with sharded_as_on_accelerators():
-            return read.lower(model, ids, ids, cache, mask).lowered
+    graphdef, state = nnx.split(model)
+
+    @partial(jax.jit, donate_argnames=("cache",))
+    def read(
+        state: nnx.State, ids: Any, positions: Any, cache: Any, begin: Any, mask: Any
+    ) -> tuple[jax.Array, Any]:
+        logits, cache = call_in_place(graphdef, state, ids, positions, cache, begin, mask)
+        return jnp.argmax(logits[:, -1], axis=-1), cache
+
+    part = _split(cache_shape(config, rows, cache_length), config.param_dtype, mesh)
+    cache = {f"layer_{index}": {"k": part, "v": part} for index in range(config.num_layers)}
+    ids, begin = _split((rows, tokens), jnp.int32, mesh), jax.ShapeDtypeStruct((), jnp.int32)
+    mask = _split((rows, tokens, cache_length), jnp.bool_, mesh)
+    with mesh, sharded_as_on_accelerators():
+        return read.lower(state, ids, ids, cache, begin, mask)
 
 
 def lower_train_step(build: Callable[[], PeftTrainer], batch: Any, mesh: jax.sharding.Mesh) -> Any:
