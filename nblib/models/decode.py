@@ -13,7 +13,6 @@ the places before it, and when the cache is full the texts move to its beginning
          another | and its     ->       a third one | and that
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from tunix.sft.utils import build_positions_from_mask
 
 from nblib.tokens.tokenizer import PAD_ID
 
-BLOCK = 64  # prompt tokens that are read together, in each row; lengths are multiples of it
+BLOCK = 32  # prompt tokens that are read together, in each row; lengths are multiples of it
 _STEPS = 128  # at most, between two looks at what has ended
 _CPU_ROWS = 32  # more do not fit a processor's cache
 _CPU_LANES = (
@@ -72,11 +71,13 @@ class _Rows(NamedTuple):
     place: Int[Array, " B"]  # of the prompt, for its noise
 
 
-class _Prompts(NamedTuple):
-    """Prompts of one length T, padded on the left."""
+class _Entering(NamedTuple):
+    """Prompts that enter the batch together; G is what is filled up at once."""
 
-    tokens: Int[np.ndarray, "N T"]
-    place: Int[np.ndarray, " N"]  # for their noise
+    tokens: Int[np.ndarray, "G T"]  # padded on the left
+    place: Int[np.ndarray, " G"]  # for their noise
+    rows: Int[np.ndarray, " G"]  # of the batch
+    filler: Bool[np.ndarray, " G"]  # no prompt: there are fewer
 
 
 class _Rule(NamedTuple):
@@ -118,25 +119,31 @@ def decode(
     order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
     padded = _rounded_up(max(max_prompt_length, len(prompts[order[0]])))
     graphdef, state = nnx.split(model)
-    structure = _Structure(graphdef, repr(graphdef))
-    rule = _Rule(
-        jax.random.key(noise.seed),
-        noise.temperature,
-        noise.top_p,
-        jnp.asarray(stop, jnp.int32),
-        max_new_tokens,
+    key, ends = jax.random.key(noise.seed), jnp.asarray(stop, jnp.int32)
+    writer = _Writer(
+        structure=_Structure(graphdef, repr(graphdef)),
+        state=state,
+        rule=_Rule(key, noise.temperature, noise.top_p, ends, max_new_tokens),
+        greedy=noise.temperature == 0,
     )
+
+    def no_rows() -> _Rows:
+        return _no_rows(model, size, padded + _rounded_up(max_new_tokens), mesh)
 
     def lane(places: Sequence[int]) -> list[list[int]]:
         tokens = side_by_side([prompts[place] for place in places], padded)
-        entering = _Prompts(tokens, np.array(places, np.int32))
         with mesh:
-            rows = _no_rows(model, size, padded + _rounded_up(max_new_tokens), mesh)
-            return _continue(structure, state, rows, entering, rule, noise.temperature == 0)
+            return _continue(writer, no_rows(), tokens, np.array(places, np.int32))
+
+    def compiled(program: Callable[[_Rows, int], Any]) -> None:
+        with mesh:
+            program(no_rows(), padded)
 
     completions: list[list[int]] = [[] for _ in prompts]
     shares = [order[number::lanes] for number in range(lanes)]
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(lanes) as threads:
+        if lanes > 1:  # or each lane would compile both programs
+            list(threads.map(compiled, (writer.read, writer.write)))
         for places, written in zip(shares, threads.map(lane, shares), strict=True):
             for place, tokens in zip(places, written, strict=True):
                 completions[place] = tokens
@@ -155,19 +162,51 @@ def side_by_side(prompts: Sequence[Sequence[int]], length: int) -> Int[np.ndarra
     return tokens
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Writer:
+    """The two programs of a model, and what stays the same from call to call."""
+
+    structure: _Structure
+    state: nnx.State
+    rule: _Rule
+    greedy: bool
+
+    def read(self, rows: _Rows, here: int, entering: _Entering | None = None) -> _Rows:
+        """Return the rows with prompts in the cache, all but the last token of each."""
+        return _read(self.structure, self.state, rows, here, entering or _nobody(rows, here))
+
+    def write(
+        self, rows: _Rows, here: int, enough: int = 0
+    ) -> tuple[_Rows, int, Int[np.ndarray, "B steps"]]:
+        """Write tokens until `enough` rows have ended or the cache is full.
+
+        Returns the rows, the next place to write, and the new tokens; as many of them as `written`
+        has grown by are a row's, the others are padding.
+        """
+        rows, place, new = _chunk_decoder(jax.default_backend())(
+            self.structure, self.state, rows, here, enough, self.rule, greedy=self.greedy
+        )
+        return rows, int(place), np.asarray(new)
+
+
+def _nobody(rows: _Rows, length: int) -> _Entering:
+    group = _group(rows)
+    tokens: np.ndarray = np.full((group, length), PAD_ID, np.int32)
+    place: np.ndarray = np.zeros(group, np.int32)
+    return _Entering(tokens, place, np.arange(group), np.ones(group, bool))
+
+
+def _group(rows: _Rows) -> int:
+    """Return how many rows are filled together."""
+    return max(1, len(rows.last) // GROUPS)
+
+
 def _continue(
-    structure: _Structure,
-    state: nnx.State,
-    rows: _Rows,
-    prompts: _Prompts,
-    rule: _Rule,
-    greedy: bool,
+    writer: _Writer, rows: _Rows, prompts: Int[np.ndarray, "N T"], places: Int[np.ndarray, " N"]
 ) -> list[list[int]]:
     """Return the completion of each prompt, in an empty batch that is filled again and again."""
-    decode_chunk = _chunk_decoder(jax.default_backend())
-    count, reach = prompts.tokens.shape
-    batch = len(rows.last)
-    group = max(1, batch // GROUPS)
+    count, reach = prompts.shape
+    batch, group = len(rows.last), _group(rows)
     here = reach  # the place that the next step writes
     owners: np.ndarray = np.full(batch, -1)  # the prompt of each row
     completions: list[list[int]] = [[] for _ in range(count)]
@@ -177,19 +216,18 @@ def _continue(
         if entered < count and len(free) == group:
             chosen = np.arange(entered, entered + group)
             owners[free] = np.where(chosen < count, chosen, -1)
-            entering = _Prompts(*(np.take(array, chosen, axis=0, mode="clip") for array in prompts))
             rows, here = _with_room(rows, here, reach)
-            rows = _enter(structure, state, rows, here, entering, free, owners[free] < 0)
+            known = np.minimum(chosen, count - 1)
+            entering = _Entering(prompts[known], places[known], free, chosen >= count)
+            rows = writer.read(rows, here, entering)
             entered += group
             continue
         rows, here = _with_room(rows, here, 0)
-        enough = group if entered < count else batch
-        rows, after, new = decode_chunk(structure, state, rows, here, enough, rule, greedy=greedy)
-        here = int(after)
-        written, tokens = np.asarray(rows.written), np.asarray(new)
+        rows, here, new = writer.write(rows, here, group if entered < count else batch)
+        written = np.asarray(rows.written)
         for row in np.flatnonzero(owners >= 0):
             text = completions[owners[row]]
-            text += tokens[row, : written[row] - len(text)].tolist()
+            text += new[row, : written[row] - len(text)].tolist()
         owners[np.asarray(rows.done)] = -1
     return completions
 
@@ -241,19 +279,10 @@ def _moved(rows: _Rows, by: int) -> _Rows:
 
 
 @partial(jax.jit, static_argnames=("structure",), donate_argnames=("rows",))
-def _enter(
-    structure: _Structure,
-    state: nnx.State,
-    rows: _Rows,
-    here: int,
-    entering: _Prompts,
-    chosen: Int[Array, " N"],
-    done: Bool[Array, " N"],
+def _read(
+    structure: _Structure, state: nnx.State, rows: _Rows, here: int, entering: _Entering
 ) -> _Rows:
-    """Read all but the last token of the prompts into the chosen rows, before the place `here`.
-
-    Those of `done` only fill the batch up.
-    """
+    """Read the prompts, but for their last tokens, into the places before `here`."""
     tokens = jnp.pad(entering.tokens[:, :-1], [(0, 0), (1, 0)], constant_values=PAD_ID)
     mask = tokens != PAD_ID
     positions = build_positions_from_mask(mask)
@@ -286,7 +315,7 @@ def _enter(
         """Put new [G, T, ...] into its rows of array [B, C, ...], and nothing else in them."""
         whole = jnp.zeros((len(new), *array.shape[1:]), array.dtype)
         start = (0, here - new.shape[1], *[0] * (array.ndim - 2))
-        return array.at[chosen].set(jax.lax.dynamic_update_slice(whole, new, start))
+        return array.at[entering.rows].set(jax.lax.dynamic_update_slice(whole, new, start))
 
     def placed_heads(array: Array, new: Array) -> Array:
         def of_rows(heads: Array, rows: int) -> Array:
@@ -296,7 +325,7 @@ def _enter(
         return found.swapaxes(1, 2).reshape(array.shape)
 
     def given(array: Array, new: Any) -> Array:
-        return array.at[chosen].set(new)
+        return array.at[entering.rows].set(new)
 
     return _Rows(
         cache=jax.tree.map(placed_heads, rows.cache, cache),
@@ -304,7 +333,7 @@ def _enter(
         last=given(rows.last, entering.tokens[:, -1]),
         position=given(rows.position, jnp.sum(mask, axis=1)),
         written=given(rows.written, 0),
-        done=given(rows.done, done),
+        done=given(rows.done, entering.filler),
         place=given(rows.place, entering.place),
     )
 

@@ -40,7 +40,7 @@ def small_steps(monkeypatch):
     """Short blocks and chunks; returns how often a program was called."""
     monkeypatch.setattr(module, "BLOCK", 4)
     monkeypatch.setattr(module, "_STEPS", 6)
-    calls = {"_enter": 0, "_moved": 0}
+    calls = {"_read": 0, "_moved": 0}
 
     def counted(name):
         really = getattr(module, name)
@@ -80,7 +80,7 @@ def test_greedy_is_the_likeliest_of_the_whole_text(new_model, mesh, small_steps,
     assert answers == [likeliest(model, prompt) for prompt in PROMPTS]
     assert any(tokens[-1] in STOP for tokens in answers)
     assert max(map(len, answers)) == NEW
-    assert small_steps["_enter"] > 6 and small_steps["_moved"] > 1
+    assert small_steps["_read"] > 6 and small_steps["_moved"] > 1
 
 
 def test_adapters_act(new_model, mesh, small_steps):
