@@ -25,9 +25,10 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
-from tunix.models.gemma3.model import K_MASK, Attention, AttentionType, ModelConfig, apply_rope
+from tunix.models.gemma3.model import ModelConfig
 from tunix.sft.utils import build_positions_from_mask
 
+from nblib.models.attention import InPlaceAttention, attention_of
 from nblib.tokens.tokenizer import PAD_ID
 
 BLOCK = 32  # prompt tokens that are read together, in each row; lengths are multiples of it
@@ -338,55 +339,6 @@ def _read(
     )
 
 
-class _InPlace(Attention):
-    """Tunix's attention over a cache that is written where it lies; XLA copies Tunix's each time.
-
-    That is for the cache's form, `[B * K, C, H]`: it is multiplied as it is stored.
-    """
-
-    def block(
-        self,
-        x: Float[Array, "B T D"],
-        segment_pos: Int[Array, "B T"],
-        cache: Any,
-        attn_mask: Bool[Array, "B T C"],
-    ) -> tuple[Any, Float[Array, "B T D"]]:
-        """Return the cache with the tokens' keys and values, and what the tokens read in it."""
-        batch, tokens = segment_pos.shape
-        heads, width, begin = self.num_kv_heads, self.head_dim, cache["begin"]
-        if self.use_qkv_einsum:
-            query, key, value = self.qkv_einsum(x)
-        else:
-            query, (key, value) = self.q_einsum(x), self.kv_einsum(x)
-        rope = partial(
-            apply_rope,
-            positions=segment_pos,
-            head_dim=width,
-            base_frequency=self.rope_base_frequency,
-            scale_factor=self.rope_scale_factor,
-        )
-
-        def written(old: Array, new: Array) -> Array:
-            new = new.swapaxes(1, 2).reshape(batch * heads, tokens, width)
-            return jax.lax.dynamic_update_slice(old, new, (0, begin, 0))
-
-        keys = written(cache["k"], rope(self._key_norm(key)))
-        values = written(cache["v"], value)
-        query = rope(self._query_norm(query)) * self.query_pre_attn_scalar
-        query = query.reshape(batch, tokens, heads, -1, width).swapaxes(1, 2)
-        logits = jnp.einsum("RQH,RCH->RQC", query.reshape(batch * heads, -1, width), keys)
-        if self.attn_type == AttentionType.LOCAL_SLIDING:
-            first = begin + jnp.arange(tokens) - self.sliding_window_size + 1
-            attn_mask &= jnp.arange(keys.shape[1]) >= first[:, None]
-        shape = (batch, heads, tokens, self.num_heads // heads, keys.shape[1])
-        logits = jnp.where(attn_mask[:, None, :, None], logits.reshape(shape), K_MASK)
-        shares = jax.nn.softmax(logits, axis=-1).astype(values.dtype)
-        shares = shares.reshape(batch * heads, -1, keys.shape[1])
-        read = jnp.einsum("RQC,RCH->RQH", shares, values)
-        read = read.reshape(*shape[:-1], width).swapaxes(1, 2).reshape(batch, tokens, -1, width)
-        return {"k": keys, "v": values}, self.attn_vec_einsum(read)
-
-
 def call_in_place(
     graphdef: nnx.GraphDef,
     state: nnx.State,
@@ -401,10 +353,9 @@ def call_in_place(
     The model's attention is exchanged; its weights and adapters act as in a call of its own.
     """
     model = nnx.merge(graphdef, state)
-    for layer in model.layers:
-        layer.attn.__class__ = _InPlace
     begun = {layer: {**arrays, "begin": begin} for layer, arrays in cache.items()}
-    return model(tokens, positions, begun, mask)
+    with attention_of(model, InPlaceAttention):
+        return model(tokens, positions, begun, mask)
 
 
 @cache

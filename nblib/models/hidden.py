@@ -1,4 +1,4 @@
-"""The hidden states that the unembedding reads, and remat: what a lean training needs of a model.
+"""The hidden states that the unembedding reads: what a lean training needs of a model.
 
 Tunix's Gemma 3 answers with the logits `[B, T, V]` of all positions, which for Gemma's vocabulary
 of 262,144 are most of a step's memory. From the hidden states they can be had a few at a time.
@@ -11,6 +11,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 from tunix.models.gemma3.model import Gemma3, RematConfig
 
+from nblib.models.attention import CausalAttention, attention_of
+
 
 def hidden_states(
     model: Gemma3,
@@ -22,13 +24,13 @@ def hidden_states(
 ) -> Float[Array, "B T D"]:
     """Return the states after the final norm; `model.embedder.decode` makes logits of them.
 
-    The whole model is called, as adapters act only within its call: layers called one by one would
-    silently be the base's. Its own logits are computed and read by nobody, so that a compiled
-    program does not hold them. With `remat` the backward pass keeps only what goes from layer to
-    layer and computes the rest once more.
+    The mask must be causal. The whole model is called, as adapters act only within its call: layers
+    called one by one would silently be the base's. Its own logits are computed and read by nobody,
+    so that a compiled program does not hold them. With `remat` the backward pass keeps only what
+    goes from layer to layer and computes the rest once more.
     """
     forward = nnx.capture(model, nnx.Intermediate)
-    with _recomputed_layers(model, remat):
+    with _recomputed_layers(model, remat), attention_of(model, CausalAttention):
         _, sown = forward(tokens, positions, None, attention_mask, output_hidden_states=True)
     (hidden,) = sown["all_hidden_states"]  # Tunix's name; it sows the last ones only
     return hidden

@@ -23,6 +23,7 @@ class FixedLogits(nnx.Module):
 
     def __init__(self, logits):
         self.logits = nnx.Param(jnp.asarray(logits))
+        self.layers = ()
         self.config = SimpleNamespace(remat_config=RematConfig.NONE)
         self.embedder = SimpleNamespace(decode=lambda hidden: hidden)
 
