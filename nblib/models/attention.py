@@ -4,7 +4,7 @@ Each class takes the place of Tunix's in a model's layers while the model is tra
 its adapters act as they do in Tunix's own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -86,14 +86,17 @@ class CausalAttention(Attention):
 @contextmanager
 def attention_of(model: nnx.Module, kind: type[Attention]) -> Iterator[None]:
     """Let a model's layers attend by another class for a call."""
+
+    def attend_by(kinds: Iterable[type[Attention]]) -> None:
+        for layer, one in zip(model.layers, kinds, strict=True):
+            object.__setattr__(layer.attn, "__class__", one)  # nnx would note it as a new attribute
+
     own = [type(layer.attn) for layer in model.layers]
-    for layer in model.layers:
-        layer.attn.__class__ = kind
+    attend_by([kind] * len(own))
     try:
         yield
     finally:
-        for layer, before in zip(model.layers, own, strict=True):
-            layer.attn.__class__ = before
+        attend_by(own)
 
 
 def _projected(
