@@ -104,7 +104,7 @@ _CPU_GRPO = {
     "data": "builtin",
     "levels": (4, 5),  # where v1 is right now and then: a group needs both
     "num_samples": 2000,
-    "num_steps": 100,
+    "num_steps": 140,
     "prompts_per_step": 12,
     "num_generations": 8,
     "micro_batch": 3,  # 7.6 s a step, all 12 at once 12.8 s: less memory to go through
