@@ -1,4 +1,4 @@
-"""Training against the stock way on this CPU: SFT on real lengths, and GRPO's update.
+"""Training against the stock way on this CPU: SFT on real lengths, and a step of GRPO.
 
 Each way is a process of its own, with the environment it would have: ours a notebook's kernel's,
 stock none. They take turns, so that other load on the machine meets both alike; a shape's seconds
@@ -16,10 +16,13 @@ from contextlib import ExitStack, contextmanager
 from time import perf_counter
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 from tunix.models.gemma3.model import Gemma3
 from tunix.rl.common import TrainExample
+from tunix.rl.rollout.base_rollout import RolloutConfig
+from tunix.rl.rollout.vanilla_rollout import VanillaRollout
 from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
 from nblib.delivery.kernel_process import kernel_variables
@@ -28,11 +31,12 @@ from nblib.delivery.profiles import grpo_settings, sft_settings
 from nblib.delivery.stock import stock_grpo_trainer, stock_sft_trainer
 from nblib.models.lora import get_trainable_model
 from nblib.models.mesh import device_mesh
-from nblib.models.names import get_gemma_ref_model
+from nblib.models.names import RefModel, get_gemma_ref_model
 from nblib.models.published import EMBEDDED, find_model
 from nblib.sources.datasets import get_dataset
 from nblib.sources.gsm8k import FOLDER_VARIABLE
 from nblib.sources.rows import split_validation
+from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tokens.batches import (
     TokenizedExample,
@@ -41,8 +45,10 @@ from nblib.tokens.batches import (
     drop_too_long,
     encode_task,
 )
-from nblib.tokens.tokenizer import PAD_ID, load_tokenizer
+from nblib.tokens.chat import task_prompts
+from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID, load_tokenizer
 from nblib.training.cluster import policy_trainer
+from nblib.training.rollouts import PolicyRollout, RolloutClock
 from nblib.training.sft import SftConfig, build_trainer
 
 _TURNS = 5
@@ -80,18 +86,23 @@ def sft() -> dict[str, float]:
 
 
 def grpo() -> dict[str, float]:
-    """Do the update of one step of v2: ours in micro-batches, stock all completions at once."""
+    """Do one step of v2: draw all completions, and update on them; stock without micro-batches."""
     settings = grpo_settings("cpu")
     group, prompts = settings["num_generations"], settings["prompts_per_step"]
     lengths = settings["max_prompt_length"], settings["max_new_tokens"]
     micro = (settings["micro_batch"] * group, *lengths)
     whole = (prompts * group, *lengths)
-    times = _turns({"grpo": (micro,), "stock-grpo": (whole,)})
-    ours_s = prompts // settings["micro_batch"] * times["grpo"][micro]
+    ways = {"grpo": micro, "stock-grpo": whole, "rollout": whole, "stock-rollout": whole}
+    times = _turns({way: (shape,) for way, shape in ways.items()})
+    update_s = prompts // settings["micro_batch"] * times["grpo"][micro]
+    stock_update_s = times["stock-grpo"][whole]
+    rollout_s, stock_rollout_s = times["rollout"][whole], times["stock-rollout"][whole]
     return {
-        "grpo_update_ratio": times["stock-grpo"][whole] / ours_s,
-        "grpo_updates_per_s": 1 / ours_s,
-        "grpo_stock_updates_per_s": 1 / times["stock-grpo"][whole],
+        "grpo_step_ratio": (stock_rollout_s + stock_update_s) / (rollout_s + update_s),
+        "grpo_rollout_ratio": stock_rollout_s / rollout_s,
+        "grpo_update_ratio": stock_update_s / update_s,
+        "grpo_steps_per_s": 1 / (rollout_s + update_s),
+        "grpo_stock_steps_per_s": 1 / (stock_rollout_s + stock_update_s),
         "grpo_peak_memory_ratio": times["stock-grpo"][()] / times["grpo"][()],
     }
 
@@ -168,18 +179,53 @@ def _work(way: str) -> None:
     """Do a step for each shape that stdin asks for, and print its seconds and the peak so far."""
     settings = sft_settings("cpu") if way.endswith("sft") else grpo_settings("cpu")
     mesh = device_mesh()
-    base = get_gemma_ref_model(EMBEDDED, mesh).model
-    lora = {"rank": settings["lora_rank"], "alpha": settings["lora_alpha"]}
-    model = get_trainable_model(base, mesh, **lora)
+    ref = get_gemma_ref_model(EMBEDDED, mesh)
+    step = _rollout_step if way.endswith("rollout") else _training_step
     with mesh:
-        step, _ = _trainer(way, model, settings).jit_train_and_eval_step()
+        work = step(way, ref, settings, mesh)
         for line in sys.stdin:
-            batch = _batch(way, tuple(map(int, line.split())))
+            shape = tuple(map(int, line.split()))
             began = perf_counter()
-            float(step(batch)[0])
+            work(shape)
             seconds = perf_counter() - began
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             print(seconds, 1024 * peak, flush=True)
+
+
+def _training_step(
+    way: str, ref: RefModel, settings: Mapping[str, Any], mesh: jax.sharding.Mesh
+) -> Callable[[Shape], Any]:
+    lora = {"rank": settings["lora_rank"], "alpha": settings["lora_alpha"]}
+    model = get_trainable_model(ref.model, mesh, **lora)
+    step, _ = _trainer(way, model, settings).jit_train_and_eval_step()
+    return lambda shape: float(step(_batch(way, shape))[0])
+
+
+def _rollout_step(
+    way: str, ref: RefModel, settings: Mapping[str, Any], mesh: jax.sharding.Mesh
+) -> Callable[[Shape], Any]:
+    """Return what draws a group of completions for each of a step's prompts."""
+    read, written = settings["max_prompt_length"], settings["max_new_tokens"]
+    rows = word_problems(
+        settings["prompts_per_step"], seed=0, split="train", levels=settings["levels"]
+    )
+    prompts = task_prompts(GSM8K, GSM8K.examples(rows), style="question")
+    prompts = [prompt for prompt in prompts for _ in range(settings["num_generations"])]
+    end_token = ref.tokenizer.piece_to_id(END_OF_TURN)
+    config = RolloutConfig(
+        max_tokens_to_generate=written,
+        max_prompt_length=read,
+        kv_cache_size=read + written,
+        temperature=settings["temperature"],
+        top_p=1.0,
+        eos_tokens=[end_token],
+    )
+    rollout = PolicyRollout(
+        ref.model, ref.tokenizer, mesh, config, clock=RolloutClock(seed=0), end_token=end_token
+    )
+    if way == "rollout":
+        return lambda shape: rollout.generate(prompts, config)
+    return lambda shape: VanillaRollout.generate(rollout, prompts, config)
 
 
 def _trainer(way: str, model: Gemma3, settings: Mapping[str, Any]) -> PeftTrainer:

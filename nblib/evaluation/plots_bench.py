@@ -22,7 +22,7 @@ def plot_ratios(figures: Mapping[str, float], *, caption: str) -> Figure:
     ratios = {name: value for name, value in figures.items() if name.endswith(_RATIO)}
     if not ratios:
         raise ValueError(f"no figure ends in {_RATIO!r}: got {', '.join(figures) or 'none'}")
-    figure = new_figure(8.0, 1.2 + 0.4 * len(ratios), caption, title="Against stock Tunix")
+    figure = new_figure(8.0, 1.8 + 0.4 * len(ratios), caption, title="Against stock Tunix")
     axes = figure.subplots()
     names = [name.removesuffix(_RATIO).replace("_", " ") for name in ratios]
     bars = axes.barh(names, list(ratios.values()), color="#0072b2", edgecolor=INK)
