@@ -19,7 +19,7 @@ from nblib.files import read_json, to_jsonable, write_json
 from nblib.runs import runs_root
 
 # Whatever of ours shapes a step; and of others.
-_ROOMS = ("tokens", "models", "training", "evaluation")
+_ROOMS = ("tokens", "models", "training")
 _PACKAGES = ("jax", "jaxlib", "flax", "google-tunix", "qwix", "optax", "libtpu")
 _REFUSAL = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
