@@ -19,8 +19,8 @@ from nblib.files import read_json, to_jsonable
 from nblib.models.folders import is_adapter_folder, orbax_trees
 from nblib.models.published import OVER, is_published
 from nblib.runs import has_checkpoints, is_unfinished, runs_root
+from nblib.sources.gsm8k import KAGGLE_INPUT
 
-KAGGLE_INPUT = Path("/kaggle/input")
 # notebooks/<owner>/<slug>/runs/<notebook>/<run id>/export is the longest way that Kaggle makes.
 MAX_LEVELS = 7
 MAX_ENTRIES = 1000  # a folder with more is somebody's images, not a run

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nblib.models.folders import orbax_trees
+from nblib.sources.gsm8k import KAGGLE_INPUT
 from nblib.sources.hubs import http_status, is_network_error, kaggle_errors
 
 EMBEDDED = "embedded"
 OVER = "::"  # "adapters::base": adapters over a base that lies elsewhere than where they say
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
-KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_PAGE = "https://www.kaggle.com/models/google/gemma-3"
 KAGGLE_VARIABLES = "KAGGLE_USERNAME and KAGGLE_KEY"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from nblib.sources.rows import Row, check_rows, content_sha256
 
 FOLDER_VARIABLE = "NBLIB_GSM8K_DIR"
-KAGGLE_INPUT = Path("/kaggle/input")
+KAGGLE_INPUT = Path("/kaggle/input")  # where Kaggle attaches datasets, models and outputs
 SPLITS = ("train", "test")
 # File name of each split: the published JSON lines, and the CSV export on Kaggle.
 LAYOUTS = (
