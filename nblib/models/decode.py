@@ -34,9 +34,7 @@ from nblib.tokens.tokenizer import PAD_ID
 BLOCK = 32  # prompt tokens that are read together, in each row; lengths are multiples of it
 _STEPS = 128  # at most, between two looks at what has ended
 _CPU_ROWS = 32  # more do not fit a processor's cache
-_CPU_LANES = (
-    2  # batches side by side: a step fills one core; not by cores, so that all write the same
-)
+_CPU_LANES = 2  # batches side by side, as a step fills one core; everywhere, to write the same
 GROUPS = 4  # a batch is filled up by a quarter, as soon as so many rows have ended
 
 
@@ -125,7 +123,7 @@ def decode(
         structure=_Structure(graphdef, repr(graphdef)),
         state=state,
         rule=_Rule(key, noise.temperature, noise.top_p, ends, max_new_tokens),
-        greedy=noise.temperature == 0,
+        choice="greedy" if noise.temperature == 0 else "any" if noise.top_p == 1 else "top-p",
     )
 
     def no_rows() -> _Rows:
@@ -170,7 +168,7 @@ class _Writer:
     structure: _Structure
     state: nnx.State
     rule: _Rule
-    greedy: bool
+    choice: str  # "greedy"; "any" of the tokens; "top-p", of the likeliest
 
     def read(self, rows: _Rows, here: int, entering: _Entering | None = None) -> _Rows:
         """Return the rows with prompts in the cache, all but the last token of each."""
@@ -185,7 +183,7 @@ class _Writer:
         has grown by are a row's, the others are padding.
         """
         rows, place, new = _chunk_decoder(jax.default_backend())(
-            self.structure, self.state, rows, here, enough, self.rule, greedy=self.greedy
+            self.structure, self.state, rows, here, enough, self.rule, choice=self.choice
         )
         return rows, int(place), np.asarray(new)
 
@@ -365,7 +363,7 @@ def _chunk_decoder(platform: str) -> Callable[..., tuple[_Rows, Array, Int[Array
     options = {"xla_cpu_copy_insertion_use_region_analysis": True} if platform == "cpu" else None
     return jax.jit(
         _decode_chunk,
-        static_argnames=("structure", "greedy"),
+        static_argnames=("structure", "choice"),
         donate_argnames=("rows",),
         compiler_options=options,
     )
@@ -379,7 +377,7 @@ def _decode_chunk(
     enough: int,
     rule: _Rule,
     *,
-    greedy: bool,
+    choice: str,
 ) -> tuple[_Rows, Int[Array, ""], Int[Array, "B steps"]]:
     """Write tokens until `enough` rows have ended or the cache is full.
 
@@ -404,11 +402,7 @@ def _decode_chunk(
             place,
             seen[:, None],
         )
-        token = (
-            jnp.argmax(logits[:, -1], axis=-1)
-            if greedy
-            else _draw(logits[:, -1], rule, rows.place, rows.written)
-        )
+        token = _chosen(logits[:, -1], rule, rows.place, rows.written, choice)
         token = jnp.where(rows.done, PAD_ID, token).astype(jnp.int32)
         written = rows.written + ~rows.done
         done = rows.done | jnp.isin(token, rule.stop) | (written >= rule.max_new_tokens)
@@ -421,19 +415,27 @@ def _decode_chunk(
     return rows, place, new
 
 
-def _draw(
+def _chosen(
     logits: Float[Array, "B V"],
     rule: _Rule,
     place: Int[Array, " B"],
     written: Int[Array, " B"],
+    choice: str,
 ) -> Int[Array, " B"]:
-    """Draw a token a row from the smallest set whose probability reaches top_p."""
+    """Return the likeliest token of each row, or one drawn with the noise of its place.
+
+    "top-p" draws from the smallest set whose probability reaches it, for which all are sorted.
+    """
+    if choice == "greedy":
+        return jnp.argmax(logits, axis=-1)
     keys = jax.vmap(lambda row, step: jax.random.fold_in(jax.random.fold_in(rule.key, row), step))(
         place, written
     )
+    draw = jax.vmap(jax.random.categorical)
     scaled = logits.astype(jnp.float32) / rule.temperature
+    if choice == "any":
+        return draw(keys, scaled)
     ordered, ids = jax.lax.top_k(scaled, scaled.shape[-1])
     shares = jax.nn.softmax(ordered, axis=-1)
     ordered = jnp.where(jnp.cumsum(shares, axis=-1) - shares > rule.top_p, -jnp.inf, ordered)
-    rank = jax.vmap(jax.random.categorical)(keys, ordered)
-    return jnp.take_along_axis(ids, rank[:, None], axis=-1)[:, 0]
+    return jnp.take_along_axis(ids, draw(keys, ordered)[:, None], axis=-1)[:, 0]

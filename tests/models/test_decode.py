@@ -121,13 +121,12 @@ def test_top_p_keeps_the_likeliest_tokens_that_reach_it():
     def rule(top_p):
         return module._Rule(jax.random.key(0), 1.0, top_p, jnp.array([0]), NEW)
 
-    drawn = {
-        top_p: {
-            int(module._draw(shares, rule(top_p), jnp.array([row]), jnp.array([step]))[0])
-            for row in range(4)
-            for step in range(25)
-        }
-        for top_p in (0.4, 0.7, 0.9, 1.0)
-    }
+    def drawn(top_p, choice="top-p"):
+        many, places = jnp.repeat(shares, 100, axis=0), np.arange(100)
+        found = module._chosen(many, rule(top_p), jnp.array(places), jnp.zeros(100, int), choice)
+        return set(np.asarray(found).tolist())
+
     # Before the second token 0.5 is reached, before the third 0.75, before the fourth 0.95.
-    assert drawn == {0.4: {1}, 0.7: {1, 2}, 0.9: {1, 2, 3}, 1.0: {0, 1, 2, 3}}
+    assert [drawn(top_p) for top_p in (0.4, 0.7, 0.9)] == [{1}, {1, 2}, {1, 2, 3}]
+    assert drawn(1.0, "any") == {0, 1, 2, 3}
+    assert drawn(1.0, "greedy") == {1}
