@@ -12,7 +12,7 @@ def test_v2_has_its_update_and_the_sampler(grpo, mesh):
     found = programs("v2_grpo", {**grpo, "micro_batch": 2, "num_iterations": 2}, mesh)
     assert [(one.name, one.rows, one.length, one.times) for one in found] == [
         ("update", 4, 24, 3 * 2 * 2),  # steps, iterations, micro-batches
-        ("prefill", 2, 64, 3 * 4),  # a quarter of the rows, 64 tokens of each
+        ("prefill", 2, 32, 3 * 4),  # a quarter of the rows, 32 tokens of each
         ("decode", 8, 1, 3 * 8),  # a token each
     ]
 
