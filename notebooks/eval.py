@@ -19,7 +19,7 @@
 # |---|---|
 # | **Goal** | the gain of the last stage over each earlier one, with its interval |
 # | **Hardware** | a laptop's CPU (embedded model), or a Kaggle TPU v5e-8 (Gemma 3 1B) |
-# | **Minutes** | CPU, 1,319 built-in problems, five stages: under 6 |
+# | **Minutes** | CPU, 1,319 built-in problems, five stages: 3 |
 # | **Inputs** | the exports of v1 and v2: local runs, attached Kaggle outputs, or folders |
 # | **Outputs** | `runs/eval/<run>/`: `comparison_metrics.json`, predictions, failures, a report |
 # | **Next** | what failed says what to train next, in [v1_sft_format] or [v2_grpo] |

@@ -107,7 +107,7 @@ _CPU_GRPO = {
     "num_steps": 140,
     "prompts_per_step": 12,
     "num_generations": 8,
-    "micro_batch": 3,  # 7.6 s a step, all 12 at once 12.8 s: less memory to go through
+    "micro_batch": 3,  # less memory to go through at a time than all 12
     "max_prompt_length": 208,
     "max_new_tokens": 320,
     "temperature": 0.5,  # a tiny model at 1 slips in so many digits that no way of working shows
