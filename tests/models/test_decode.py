@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from tunix.sft.utils import build_positions_from_mask, make_causal_attn_mask
 
-from nblib.models import decode as module
+from nblib.models import decode_batch as module
 from nblib.models.decode import Noise, decode
 from nblib.models.lora import get_lora_model
 from nblib.training.compilations import CompilationCounter
@@ -119,7 +119,7 @@ def test_top_p_keeps_the_likeliest_tokens_that_reach_it():
     shares = jnp.log(jnp.array([[0.05, 0.5, 0.25, 0.2]]))
 
     def rule(top_p):
-        return module._Rule(jax.random.key(0), 1.0, top_p, jnp.array([0]), NEW)
+        return module.Rule(jax.random.key(0), 1.0, top_p, jnp.array([0]), NEW)
 
     def drawn(top_p, choice="top-p"):
         many, places = jnp.repeat(shares, 100, axis=0), np.arange(100)

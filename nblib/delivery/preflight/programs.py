@@ -15,7 +15,7 @@ from nblib.delivery.preflight.compiled import Compiled, compile_cached
 from nblib.delivery.preflight.plan import Work, grpo_config, sft_config
 from nblib.delivery.preflight.targets import Target
 from nblib.models.abstract import abstractly, named_config, trainable_model
-from nblib.models.decode import BLOCK, GROUPS
+from nblib.models.decode_batch import BLOCK, GROUPS
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import LORA_PARAMETER
 from nblib.tokens.batches import bucket_of

@@ -13,7 +13,7 @@ from tunix.rl.common import TrainExample
 from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
 from nblib.models.abstract import abstractly, sharded_as_on_accelerators, trainable_model
-from nblib.models.decode import cache_shape, call_in_place
+from nblib.models.decode_batch import cache_shape, call_in_place
 from nblib.tokens.tokenizer import PAD_ID
 from nblib.training.cluster import policy_trainer
 from nblib.training.grpo_config import GrpoConfig
