@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
-from traitlets import Dict
+from traitlets import Dict, Float
 
 # XLA's CPU client allocates its temporaries anew each step and gives them back after it; the page
 # faults of fresh memory cost about half the step time. Kept in huge pages and never given back,
@@ -41,6 +41,9 @@ class KernelProcess(AsyncKernelManager):
     """A kernel that is the running interpreter, with variables added to its environment."""
 
     variables = Dict()
+    # A busy machine takes seconds to end a kernel; after half of this, a notebook's handler of
+    # SIGTERM would run once more, in the midst of its end.
+    shutdown_wait_time = Float(40.0)
 
     @classmethod
     def in_folder(cls, folder: Path, variables: Mapping[str, str]) -> Self:

@@ -143,16 +143,18 @@ def test_a_dead_kernel_is_named_by_its_cell(toy, tmp_path):
 
 
 WAIT = """\
-import os, pathlib, signal, time
+import atexit, os, signal, time
 
 class Stopped(Exception):
     pass
 
 def save(*_):
-    pathlib.Path("saved").write_text("checkpoint")
+    with open("saved", "a") as file:
+        file.write("checkpoint")
     raise Stopped
 
 signal.signal(signal.SIGTERM, save)
+atexit.register(time.sleep, 4)  # a kernel that is slow to end
 print(os.getpid(), flush=True)
 time.sleep(60)
 """
