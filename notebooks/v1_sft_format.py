@@ -108,6 +108,7 @@ started = time.monotonic()
 # %% tags=["parameters"]
 PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
 MODEL = ""  # embedded, gemma3-1b-it, gemma3-270m-it, a folder, or "adapters::base"
+DTYPE = ""  # bfloat16, float32: of weights that stay as they are; what is trained is float32
 DATA = ""  # builtin, gsm8k
 GSM8K_DIR = ""  # folder of train.jsonl and test.jsonl; "" asks NBLIB_GSM8K_DIR
 NUM_SAMPLES = 0  # training rows: 10 to 50 to try things out, -1 for all
@@ -149,6 +150,7 @@ print(f"tokens     {provide_tokens() or 'none'}")
 settings = sft_settings(
     PROFILE,
     model=MODEL,
+    dtype=DTYPE,
     data=DATA,
     num_samples=NUM_SAMPLES,
     num_epochs=NUM_EPOCHS,
@@ -206,7 +208,7 @@ print(f"{len(train_rows)} to train, {len(val_rows)} to validate, {len(test_rows)
 # Loaded by name, always with the tokenizer of its own folder.
 
 # %%
-base = get_gemma_ref_model(settings["model"], mesh)
+base = get_gemma_ref_model(settings["model"], mesh, dtype=settings["dtype"])
 print(base)
 
 # %% [markdown]

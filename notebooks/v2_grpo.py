@@ -108,6 +108,7 @@ started = time.monotonic()
 # %% tags=["parameters"]
 PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
 MODEL = ""  # v1's export or run, adapters, "adapters::base", or a name; "" is the newest v1
+DTYPE = ""  # bfloat16, float32: of weights that stay as they are; what is trained is float32
 DATA = ""  # builtin, gsm8k
 GSM8K_DIR = ""  # folder of train.jsonl and test.jsonl; "" asks NBLIB_GSM8K_DIR
 NUM_SAMPLES = 0  # training questions
@@ -154,6 +155,7 @@ print(f"tokens     {provide_tokens() or 'none'}")
 # %%
 settings = grpo_settings(
     PROFILE,
+    dtype=DTYPE,
     data=DATA,
     levels=DIFFICULTY_FILTER,
     num_samples=NUM_SAMPLES,
@@ -204,7 +206,8 @@ config = GrpoConfig(
 # reference.
 
 # %%
-v1 = get_gemma_ref_model(find_start("v1_sft_format", MODEL), mesh)
+start = find_start("v1_sft_format", MODEL)
+v1 = get_gemma_ref_model(start, mesh, dtype=settings["dtype"])
 print(v1)
 
 # %% [markdown]

@@ -79,7 +79,6 @@ def _sft(target: Target, mesh: jax.sharding.Mesh) -> dict[str, float]:
     given: dict[str, object] = {
         "MAX_LENGTH": _LENGTH,
         "BATCH_TOKENS": _OUR_ROWS * _LENGTH,
-        "REMAT": True,
     }
     given |= {} if os.environ.get(FOLDER_VARIABLE) else {"DATA": "builtin"}
     parameters = {name: str(value) for name, value in given.items()}

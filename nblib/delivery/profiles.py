@@ -7,6 +7,7 @@ value a user sets wins over it.
 from collections.abc import Mapping
 from typing import Any
 
+DTYPES = ("float32", "bfloat16")
 PROFILES = ("auto", "cpu", "tpu", "gpu", "smoke")
 
 _CPU_FOUNDATION = {
@@ -43,6 +44,7 @@ FOUNDATION_RECIPES: Mapping[str, Mapping[str, Any]] = {
 
 _CPU_SFT = {
     "model": "embedded",
+    "dtype": "float32",
     "data": "builtin",
     "builtin_levels": (1, 2, 3, 4, 5),
     "long_hand": 0.35,  # of v1 both ways; v2 finds out which one is right more often
@@ -63,6 +65,7 @@ _CPU_SFT = {
 }
 _ACCELERATOR_SFT = {
     "model": "gemma3-1b-it",
+    "dtype": "bfloat16",  # of the weights that stay as they are
     "data": "gsm8k",
     "builtin_levels": (1, 2, 3, 4, 5),
     "long_hand": 0.0,
@@ -102,6 +105,7 @@ SFT_PROFILES: Mapping[str, Mapping[str, Any]] = {
 
 _CPU_GRPO = {
     "data": "builtin",
+    "dtype": "float32",
     "levels": (4, 5),  # where v1 is right now and then: a group needs both
     "num_samples": 2000,
     "num_steps": 140,
@@ -123,6 +127,7 @@ _CPU_GRPO = {
 }
 _ACCELERATOR_GRPO = {
     "data": "gsm8k",
+    "dtype": "bfloat16",
     "levels": (),
     "num_samples": -1,
     "num_steps": 400,
@@ -225,22 +230,22 @@ def sft_settings(profile: str, **given: Any) -> dict[str, Any]:
     """Return the settings of v1: the profile's, with what the user set.
 
     A count of -1 means all rows. Built-in problems have no end: -1 then makes as many as GSM8K
-    has. Raises ValueError for an unknown profile.
+    has. Raises ValueError for an unknown profile or dtype.
     """
     profile = resolve_profile(profile)
     table = SFT_PROFILES[profile]
     if profile == "cpu" and given.get("data") == "gsm8k":
         table = {**table, **_GSM8K_ON_CPU}
-    return _counted({"profile": profile, **fill(table, given)})
+    return _counted({"profile": profile, **_fill_trainable(table, given)})
 
 
 def grpo_settings(profile: str, **given: Any) -> dict[str, Any]:
     """Return the settings of v2: the profile's, with what the user set; counts as in v1.
 
-    Raises ValueError for an unknown profile.
+    Raises ValueError for an unknown profile or dtype.
     """
     profile = resolve_profile(profile)
-    return _counted({"profile": profile, **fill(GRPO_PROFILES[profile], given)})
+    return _counted({"profile": profile, **_fill_trainable(GRPO_PROFILES[profile], given)})
 
 
 def eval_settings(profile: str, **given: Any) -> dict[str, Any]:
@@ -250,6 +255,17 @@ def eval_settings(profile: str, **given: Any) -> dict[str, Any]:
     """
     profile = resolve_profile(profile)
     return _counted({"profile": profile, **fill(EVAL_PROFILES[profile], given)})
+
+
+def _fill_trainable(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill, with weights in fp32 where all of them are trained and nothing else was asked for."""
+    filled = fill(table, given)
+    if filled["lora_rank"] < 0 and not given.get("dtype"):
+        filled["dtype"] = "float32"
+    if filled["dtype"] not in DTYPES:
+        known = ", ".join(DTYPES)
+        raise ValueError(f"DTYPE {filled['dtype']!r} is unknown: expected one of {known}")
+    return filled
 
 
 def _counted(settings: dict[str, Any]) -> dict[str, Any]:

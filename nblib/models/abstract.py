@@ -22,14 +22,14 @@ from nblib.models.published import GEMMA, find_model
 _Modules = TypeVar("_Modules")
 
 
-def named_config(name: str, *, dtype: type = jnp.float32) -> ModelConfig:
+def named_config(name: str, *, dtype: type | str = jnp.float32) -> ModelConfig:
     """Return the configuration of a model by name or folder; a published one is not downloaded.
 
     Raises ModelNotFound for an unknown name.
     """
     published = name.rpartition(":")[2]
     if published not in GEMMA:
-        return read_config(find_model(name), dtype=dtype)
+        return read_config(find_model(name), dtype=jnp.dtype(dtype))
     # Tunix calls the 1b without tuning _pt, the 270m without it nothing.
     built = (
         published.replace("-", "_").replace("gemma3_1b", "gemma3_1b_pt").replace("_pt_it", "_it")

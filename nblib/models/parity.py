@@ -207,8 +207,9 @@ def compare_folder(
 def _loaded(folder: Path, mesh: jax.sharding.Mesh, base: RefModel | None) -> Gemma3:
     if base is None:
         return get_gemma_ref_model(str(folder), mesh).model
+    whole = _rounded(base.model, jnp.float32)
     named = {"base_name": base.name, "base_sha256": base.sha256}
-    return load_adapters(folder, base.model, base.tokenizer, **named)
+    return load_adapters(folder, whole, base.tokenizer, **named)
 
 
 def prompt_rows(

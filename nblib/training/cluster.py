@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import sentencepiece as spm
@@ -16,15 +17,16 @@ from flax import nnx
 from tunix.models.gemma3.model import Gemma3
 from tunix.rl.grpo.drgrpo_learner import DrGRPOConfig
 from tunix.rl.grpo.grpo_learner import GRPOConfig, GRPOLearner, TrainExample
-from tunix.rl.rl_cluster import ClusterConfig, RLCluster, RLTrainingConfig, Role
+from tunix.rl.rl_cluster import ClusterConfig, Mode, RLCluster, RLTrainingConfig, Role
 from tunix.rl.rollout.base_rollout import RolloutConfig
+from tunix.sft import sharding_utils
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
 
 from nblib.tokens.tokenizer import END_OF_TURN
 from nblib.training.checkpoints import checkpointing_options
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.optimizers import build_optimizer
-from nblib.training.policy_loss import grpo_loss
+from nblib.training.policy_loss import completion_log_probs, grpo_loss
 from nblib.training.rollouts import PolicyRollout, RolloutClock
 
 
@@ -52,7 +54,7 @@ def build_cluster(
         metrics_logging_options=None,  # anything else would call wandb.init
     )
     end_token = tokenizer.piece_to_id(END_OF_TURN)
-    cluster = RLCluster(
+    cluster = _LeanCluster(
         actor=policy,
         reference=reference if config.beta > 0 else None,
         tokenizer=tokenizer,
@@ -72,6 +74,62 @@ def build_cluster(
     )
     cluster.actor_trainer.config.max_steps = None  # or it draws a progress bar of its own
     return cluster
+
+
+class _LeanCluster(RLCluster):
+    """Tunix's cluster, but its log-probabilities never hold the logits of all positions.
+
+    They are fp32, whatever the model's dtype.
+    """
+
+    def get_ref_per_token_logps(
+        self,
+        prompt_tokens: jax.Array,
+        completion_tokens: jax.Array,
+        pad_id: int,
+        eos_id: int,
+        micro_batch_size: int | None = None,
+    ) -> jax.Array:
+        """Return the reference's log-probability of each completion token [B, C]."""
+        reference = self.inference_worker.get_model("reference")
+        batch = (prompt_tokens, completion_tokens)
+        temperature = self.get_rollout_config(mode=Mode.TRAIN).temperature
+        return self._log_probs(Role.REFERENCE, reference, batch, micro_batch_size, temperature)
+
+    def get_old_per_token_logps(
+        self,
+        prompt_tokens: jax.Array,
+        completion_tokens: jax.Array,
+        micro_batch_size: int | None = None,
+    ) -> jax.Array:
+        """Return the policy's own before the update [B, C]; at temperature 1.0, as Tunix does."""
+        batch = (prompt_tokens, completion_tokens)
+        return self._log_probs(Role.ROLLOUT, self.rollout.model(), batch, micro_batch_size, 1.0)
+
+    def _log_probs(
+        self,
+        role: Role,
+        model: nnx.Module,
+        batch: tuple[jax.Array, ...],
+        rows: int | None,
+        temperature: float,
+    ) -> jax.Array:
+        axis = self.cluster_config.training_config.data_sharding_axis
+        pad_id = self.rollout.pad_id()
+        with self._get_mesh_and_logical_axis_rules_cm(role):
+            prompts, completions = (sharding_utils.shard_input(tokens, axis) for tokens in batch)
+            size = rows or len(prompts)
+            parts = [
+                completion_log_probs(
+                    model,
+                    prompts[begin : begin + size],
+                    completions[begin : begin + size],
+                    pad_id=pad_id,
+                    temperature=temperature,
+                )
+                for begin in range(0, len(prompts), size)
+            ]
+            return jnp.concatenate(parts)
 
 
 def build_learner(

@@ -6,8 +6,12 @@ ratios, clipping, KL and means are Tunix's, in value and gradient.
 GRPO: https://arxiv.org/abs/2402.03300. GSPO: https://arxiv.org/abs/2507.18071
 """
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float, Int
 from tunix.models.gemma3.model import Gemma3
 from tunix.rl import common
@@ -51,6 +55,20 @@ def completion_scores(
         completion_ids,
         chunk_positions=chunk_positions,
     )
+
+
+@partial(nnx.jit, static_argnames=("pad_id", "temperature"))
+def completion_log_probs(
+    model: Gemma3,
+    prompt_ids: Int[Array, "B P"],
+    completion_ids: Int[Array, "B C"],
+    *,
+    pad_id: int,
+    temperature: float,
+) -> Float[Array, "B C"]:
+    """Return the log-probabilities of `completion_scores`, compiled, for a model that stays."""
+    scored: dict[str, Any] = {"pad_id": pad_id, "temperature": temperature}
+    return completion_scores(model, prompt_ids, completion_ids, **scored)[0]
 
 
 def grpo_loss(

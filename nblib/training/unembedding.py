@@ -39,19 +39,17 @@ def score_positions(
     count = -(-length // max(1, chunk_positions * _devices_sharing(rows) // rows))
     size = -(-length // count)
 
-    def split(values: Array) -> Array:  # [B, T, ...] to [count, B, size, ...]
-        widths = [(0, 0), (0, count * size - length), *[(0, 0)] * (values.ndim - 2)]
-        chunks = jnp.pad(values, widths).reshape(rows, count, size, *values.shape[2:])
-        return jnp.moveaxis(chunks, 1, 0)
-
-    def join(scores: Array) -> Array:  # [count, B, size] to [B, T]
-        return jnp.moveaxis(scores, 0, 1).reshape(rows, count * size)[:, :length]
-
     @jax.checkpoint
-    def score_chunk(chunk: tuple[Array, Array]) -> Any:
-        return score(decode(chunk[0]), chunk[1])
+    def score_chunk(chunk: Array, labels: Array) -> Any:
+        return score(decode(chunk), labels)
 
-    return jax.tree.map(join, jax.lax.map(score_chunk, (split(hidden), split(labels))))
+    scores: list[Any] = []
+    for begin in range(0, length, size):  # no loop of XLA's: it counts one turn's operations only
+        chunk = hidden[:, begin : begin + size]
+        if scores:  # one after the other, forwards and backwards, or all their logits exist at once
+            chunk, scores[-1] = jax.lax.optimization_barrier((chunk, scores[-1]))
+        scores.append(score_chunk(chunk, labels[:, begin : begin + size]))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *scores)
 
 
 def _devices_sharing(rows: int) -> int:

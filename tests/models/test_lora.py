@@ -1,11 +1,19 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 from nblib.models import lora
 from nblib.models.gemma3 import load_model, parameter_count, save_model
-from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
+from nblib.models.lora import (
+    ALL_WEIGHTS,
+    LORA_PARAMETER,
+    get_lora_model,
+    get_trainable_model,
+    merge_lora,
+)
 
 HEADS = {
     "mqa": {"num_heads": 2, "num_kv_heads": 1},
@@ -62,6 +70,45 @@ def test_adapters_sit_on_all_six_projections(new_model, mesh):
     # Rank times (inputs + outputs): q 16+16, k and v 16+16, o 16+16, gate, up and down 16+32.
     assert parameter_count(model, LORA_PARAMETER) == RANK * (3 * 32 + 3 * 48)
     assert all(leaf.dtype == "float32" for leaf in jax.tree.leaves(nnx.state(model)))
+
+
+def in_bf16(model):
+    nnx.update(model, jax.tree.map(lambda w: w.astype("bfloat16"), nnx.state(model)))
+    model.config.param_dtype = jnp.bfloat16
+    return model
+
+
+def test_adapters_over_bf16_weights_are_fp32_and_so_is_what_they_are_merged_to(
+    new_model, logits, mesh
+):
+    base = in_bf16(new_model(num_layers=2))
+    model = get_lora_model(base, mesh, rank=RANK, alpha=ALPHA)
+    assert {leaf.dtype for leaf in jax.tree.leaves(adapters(model))} == {jnp.dtype("float32")}
+    fill(model)
+    assert model.embedder.input_embedding.dtype == logits(model).dtype == jnp.bfloat16
+    merged = merge_lora(model, rank=RANK, alpha=ALPHA)
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(merged))} == {jnp.dtype("float32")}
+    assert merged.config.param_dtype == jnp.float32
+    rounding, change = (
+        np.abs(logits(merged) - logits(other).astype("float32")).mean() for other in (model, base)
+    )
+    assert change > 5 * rounding  # what the adapters do survives
+
+
+def test_an_update_too_small_for_bf16_moves_adapters_over_bf16_weights(new_model, mesh):
+    model = get_lora_model(in_bf16(new_model(num_layers=1)), mesh, rank=RANK, alpha=ALPHA)
+    path, adapter = next(one for one in adapters(model).items() if one[0][-1].endswith("_lora_a"))
+    before = np.array(adapter.get_value())
+    optimizer = nnx.Optimizer(model, optax.sgd(1.0), wrt=LORA_PARAMETER)
+    gradients = jax.tree.map(lambda w: 1e-4 * w, nnx.state(model, LORA_PARAMETER))
+    optimizer.update(model, gradients)
+    after = np.array(adapters(model)[path].get_value())
+    np.testing.assert_allclose(after, before * (1 - 1e-4), rtol=1e-6)
+
+
+def test_weights_in_bf16_are_not_all_trained(new_model, mesh):
+    with pytest.raises(ValueError, match="bfloat16 cannot all be trained.*set DTYPE float32"):
+        get_trainable_model(in_bf16(new_model(num_layers=1)), mesh, rank=ALL_WEIGHTS, alpha=1.0)
 
 
 @pytest.mark.parametrize(("rank", "alpha"), [(0, 1.0), (-1, 1.0), (2, 0.0)])

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from tunix.rl.rl_cluster import RLCluster
 
 from nblib.files import read_jsonl
 from nblib.models.hidden import hidden_states
@@ -179,6 +180,16 @@ def test_nothing_is_compiled_after_the_first_step(run, tmp_path):
     compiled = [record["compilations"] for record in steps_of(tmp_path)]
     assert compiled[0] > 0
     assert compiled[2:] == [0, 0, 0], compiled  # the second one shards what the first returned
+
+
+def test_reference_and_policy_score_alike_before_the_first_update(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(RLCluster, "get_ref_per_token_logps", None)  # Tunix's hold all logits
+    monkeypatch.setattr(RLCluster, "get_old_per_token_logps", None)
+    run(replace(CONFIG, beta=0.1, temperature=0.7), folder=tmp_path / "kl")
+    run(replace(CONFIG, steps=1, num_iterations=2), folder=tmp_path / "old")
+    kl = [record["kl"] for record in steps_of(tmp_path / "kl")]
+    assert kl[0] == pytest.approx(0, abs=1e-6)
+    assert kl[-1] > 1e-6  # the first step's learning rate is 0
 
 
 @pytest.mark.parametrize(

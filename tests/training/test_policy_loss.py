@@ -10,7 +10,7 @@ from tunix.rl.common import compute_per_token_logps
 from tunix.rl.grpo.drgrpo_learner import DrGRPOConfig
 from tunix.rl.grpo.grpo_learner import GRPOConfig, TrainExample
 
-from nblib.training.policy_loss import completion_scores, grpo_loss
+from nblib.training.policy_loss import completion_log_probs, completion_scores, grpo_loss
 
 PROMPT, COMPLETION, VOCABULARY = 6, 9, 544
 FIGURES = ("kl", "entropy", "pg_clipfrac")
@@ -97,6 +97,18 @@ def test_scores_are_those_of_tunix(policy):
     log_distribution = jax.nn.log_softmax(logits)
     by_hand = -(jnp.exp(log_distribution) * log_distribution).sum(-1)
     np.testing.assert_allclose(entropies, by_hand, atol=1e-5)
+
+
+def test_log_probs_of_a_bf16_model_are_fp32(policy):
+    example = example_of(3)
+    arguments = (example.prompt_ids, example.completion_ids)
+    exact = completion_log_probs(policy, *arguments, pad_id=0, temperature=0.5)
+    rounded = nnx.clone(policy)
+    nnx.update(rounded, jax.tree.map(lambda w: w.astype("bfloat16"), nnx.state(rounded)))
+    found = completion_log_probs(rounded, *arguments, pad_id=0, temperature=0.5)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, exact, atol=0.2)
+    assert (found != found.astype(jnp.bfloat16)).any()
 
 
 def test_no_step_holds_the_logits_of_all_completions(policy):

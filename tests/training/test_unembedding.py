@@ -53,7 +53,7 @@ def test_logits_exist_a_chunk_at_a_time(chunk_positions, size):
     ))  # fmt: skip
     assert f"f32[{ROWS},{size},{VOCABULARY}]" in program
     other = {n for n in range(1, 2 * LENGTH) if f"f32[{ROWS},{n},{VOCABULARY}]" in program} - {size}
-    assert not other
+    assert other <= {LENGTH % size}  # the last chunk may be shorter
 
 
 @pytest.mark.parametrize(("devices", "size"), [(1, 2), (3, 6), (2, 2)])

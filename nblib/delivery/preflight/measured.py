@@ -40,7 +40,7 @@ def measure_steps(settings: Mapping[str, Any], work: Work, mesh: jax.sharding.Me
 
     Nothing is kept. The seconds of a shape are the median of its steps that compiled nothing.
     """
-    base = get_gemma_ref_model(settings["model"], mesh)
+    base = get_gemma_ref_model(settings["model"], mesh, dtype=settings["dtype"])
     lora = {"rank": settings["lora_rank"], "alpha": settings["lora_alpha"]}
     model = get_trainable_model(base.model, mesh, **lora)
     kind = LORA_PARAMETER if settings["lora_rank"] > 0 else nnx.Param

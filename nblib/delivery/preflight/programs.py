@@ -59,7 +59,7 @@ def largest_batch(settings: Mapping[str, Any], mesh: jax.sharding.Mesh) -> tuple
 
 def weight_counts(settings: Mapping[str, Any], mesh: jax.sharding.Mesh) -> tuple[int, int]:
     """Return how many weights the model has without adapters, and how many are trained."""
-    config = named_config(settings["model"])
+    config = named_config(settings["model"], dtype=settings["dtype"])
     lora = {"rank": settings["lora_rank"], "alpha": settings["lora_alpha"]}
     (model,) = abstractly(lambda: (trainable_model(config, **lora),), mesh)
     adapters = parameter_count(model, LORA_PARAMETER)
@@ -71,7 +71,8 @@ def _sft_programs(
     settings: Mapping[str, Any], mesh: jax.sharding.Mesh, work: Work | None
 ) -> tuple[Program, ...]:
     times = {largest_batch(settings, mesh): 0, **(work.shapes if work else {})}
-    config, model = sft_config(settings), named_config(settings["model"])
+    config = sft_config(settings)
+    model = named_config(settings["model"], dtype=settings["dtype"])
     lora = {"rank": settings["lora_rank"], "alpha": settings["lora_alpha"]}
 
     def program(rows: int, length: int) -> Program:
@@ -92,7 +93,8 @@ def _sft_programs(
 
 
 def _grpo_programs(settings: Mapping[str, Any], mesh: jax.sharding.Mesh) -> tuple[Program, ...]:
-    config, model = grpo_config(settings), named_config(settings["model"])
+    config = grpo_config(settings)
+    model = named_config(settings["model"], dtype=settings["dtype"])
     lora = {"rank": settings["lora_rank"], "alpha": settings["lora_alpha"]}
     key = {"notebook": "v2", "model": repr(model), **lora, **asdict(config)}
     micro = config.micro_batch or config.prompts_per_step
