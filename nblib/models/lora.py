@@ -53,9 +53,7 @@ def get_lora_model(
 def with_adapters(base: Gemma3, *, rank: int, alpha: float, seed: int = 0) -> Gemma3:
     """Return `base` with fresh adapters in fp32, not yet sharded."""
     provider = _Adapters(module_path=TARGETS, rank=rank, alpha=alpha)
-    model = qwix.apply_lora_to_model(
-        base, provider, rngs=nnx.Rngs(seed), **base.get_model_input()
-    )
+    model = qwix.apply_lora_to_model(base, provider, rngs=nnx.Rngs(seed), **base.get_model_input())
     adapters = nnx.state(model, LORA_PARAMETER)
     nnx.update(model, jax.tree.map(lambda weight: weight.astype(jnp.float32), adapters))
     return model

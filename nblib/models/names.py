@@ -77,13 +77,12 @@ def get_gemma_ref_model(
         return _over_its_base(folder, mesh, dtype=dtype, name=name, base=base)
     if base:
         raise ValueError(f"{name}: {folder} is a whole model, which needs no base: leave it out")
-    dtype = jnp.dtype(dtype)
     tokenizer = load_tokenizer(folder)
     load = load_flax_model if orbax_trees(folder) else load_model
     return RefModel(
         name=name,
         folder=folder,
-        model=load(folder, tokenizer, mesh=mesh, dtype=dtype),
+        model=load(folder, tokenizer, mesh=mesh, dtype=jnp.dtype(dtype)),
         tokenizer=tokenizer,
         sha256=weights_sha256(folder),
         root=read_manifest(folder).get("base", {}).get("root", _in_full(name)),
