@@ -84,8 +84,8 @@ def get_trainable_model(
     if rank == ALL_WEIGHTS:
         if base.config.param_dtype != jnp.float32:
             raise ValueError(
-                f"weights in {jnp.dtype(base.config.param_dtype).name} cannot all be trained, small "
-                "updates would be lost: set DTYPE float32, or a LORA_RANK above 0"
+                f"weights in {jnp.dtype(base.config.param_dtype).name} cannot all be trained, as "
+                "small updates would be lost: set DTYPE float32, or a LORA_RANK above 0"
             )
         return nnx.clone(base)
     return get_lora_model(base, mesh, rank=rank, alpha=alpha, seed=seed)

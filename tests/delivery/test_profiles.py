@@ -167,3 +167,14 @@ def test_what_v1_writes_fits_into_the_tokens_of_v2_and_of_the_evaluation():
             for table in (SFT_PROFILES, GRPO_PROFILES, EVAL_PROFILES)
         }
         assert len(limits) == 1
+
+
+@pytest.mark.parametrize("settings", [sft_settings, grpo_settings])
+def test_weights_that_stay_are_bf16_on_accelerators(settings):
+    assert settings("tpu", lora_rank=8)["dtype"] == settings("gpu")["dtype"] == "bfloat16"
+    assert settings("tpu", dtype="float32")["dtype"] == settings("cpu")["dtype"] == "float32"
+    assert settings("tpu", lora_rank=-1)["dtype"] == "float32"  # all of them are trained
+    with pytest.raises(
+        ValueError, match="DTYPE 'fp8' is unknown: expected one of float32, bfloat16"
+    ):
+        settings("tpu", dtype="fp8")

@@ -107,7 +107,7 @@ def test_an_update_too_small_for_bf16_moves_adapters_over_bf16_weights(new_model
 
 
 def test_weights_in_bf16_are_not_all_trained(new_model, mesh):
-    with pytest.raises(ValueError, match="bfloat16 cannot all be trained.*set DTYPE float32"):
+    with pytest.raises(ValueError, match=r"bfloat16 cannot all be trained.*set DTYPE float32"):
         get_trainable_model(in_bf16(new_model(num_layers=1)), mesh, rank=ALL_WEIGHTS, alpha=1.0)
 
 

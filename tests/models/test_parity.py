@@ -220,3 +220,20 @@ def test_limit_is_at_least_that_of_a_logit_of_one():
     tokens = np.zeros((1, 3 + NEW_TOKENS), int)
     small = np.zeros((1, NEW_TOKENS, 3))
     assert compare(tokens, small, small, reader="r").limit == parity.TOLERANCE
+
+
+def test_what_was_trained_over_bf16_weights_is_proven_in_fp32(model, tokenizer, mesh, tmp_path):
+    save_model(model, tokenizer, tmp_path / "base", manifest={})
+    base = get_gemma_ref_model(str(tmp_path / "base"), mesh, dtype="bfloat16")
+    adapted = get_lora_model(base.model, mesh, rank=4, alpha=8.0)
+    rng = np.random.default_rng(0)
+    filled = {
+        path: jnp.asarray(0.1 * rng.normal(size=one.get_value().shape), jnp.float32)
+        for path, one in nnx.to_flat_state(nnx.state(adapted, LORA_PARAMETER))
+    }
+    nnx.update(adapted, nnx.from_flat_state(list(filled.items())))
+    merged = merge_lora(adapted, rank=4, alpha=8.0)
+    (whole, *_) = export(merged, tokenizer, tmp_path / "export", mesh, trained=adapted)
+    told = {"manifest": {**MANIFEST, "base": base.described}, "prompts": ASKED, "mesh": mesh}
+    (alone, *_) = export_adapters(adapted, base, tmp_path / "adapters", rank=4, alpha=8.0, **told)
+    assert whole.equal and alone.equal

@@ -47,6 +47,7 @@ def sft(config_folder):
     """Settings of v1 for the tiny model: 8 rows of 128 tokens."""
     return {
         "model": str(config_folder),
+        "dtype": "float32",
         "data": "builtin",
         "builtin_levels": (1,),
         "long_hand": 0.0,
@@ -70,6 +71,7 @@ def grpo(sft):
     """Settings of v2 for the tiny model: 4 prompts in groups of 2."""
     return {
         "model": sft["model"],
+        "dtype": sft["dtype"],
         "learning_rate": 1e-3,
         "num_steps": 3,
         "prompts_per_step": 4,
