@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nblib.delivery import bench_tpu, bench_training
+import jax
+
+from nblib.delivery import bench_device, bench_tpu, bench_training
 from nblib.delivery.place import where_am_i
 from nblib.evaluation.generate import Decoding, generate
 from nblib.evaluation.plots import figure_png
@@ -55,6 +57,7 @@ BENCHES: Mapping[str, Callable[[], dict[str, float]]] = {
     "sft": bench_training.sft,
     "grpo": bench_training.grpo,
     "tpu": bench_tpu.tpu,
+    "device": bench_device.device,
 }
 
 
@@ -76,7 +79,7 @@ def run_benches(names: Sequence[str]) -> Run:
         print(*(f"{key:40} {value:.3f}" for key, value in found.items()), sep="\n", flush=True)
     result = {
         "notebook": "bench",
-        "profile": "cpu",
+        "profile": jax.default_backend(),
         "seed": 0,
         "wall_s": time.monotonic() - started,
         "model": EMBEDDED,

@@ -40,9 +40,18 @@ def get_lora_model(
     """
     if rank < 1 or alpha <= 0:
         raise ValueError(f"LoRA rank {rank} and alpha {alpha} must be positive")
-    model = with_adapters(base, rank=rank, alpha=alpha, seed=seed)
-    if parameter_count(model, nnx.LoRAParam) == 0:
+    graphdef, weights = nnx.split(base)
+
+    @jax.jit
+    def make(weights: nnx.State) -> tuple[nnx.GraphDef[Gemma3], nnx.State]:
+        model = with_adapters(nnx.merge(graphdef, weights), rank=rank, alpha=alpha, seed=seed)
+        return nnx.graphdef(model), nnx.state(model, LORA_PARAMETER)
+
+    # In one program: by themselves qwix's operations are compiled one by one, a hundred of them.
+    adapted, adapters = make(weights)
+    if not adapters:
         raise ValueError(f"no module of the model matches {TARGETS!r}: nothing to adapt")
+    model = nnx.merge(adapted, weights, adapters)
     with mesh:
         state = nnx.state(model)
         shardings = nnx.get_named_sharding(state, mesh)

@@ -24,8 +24,9 @@ def pack(
 ) -> tuple[TokenizedExample, ...]:
     """Return rows of one length that hold all the examples, or, with `packing` "off", these.
 
-    The examples are shuffled and put first-fit into rows of `max_length` tokens, rounded up to a
-    batch's length. All rows have that length, so that a step is compiled once.
+    Long examples first, those of one length in random order, each goes into the first row that has
+    room; a row has `max_length` tokens, rounded up to a batch's length. All rows have that length,
+    so that a step is compiled once.
 
         tokens     <bos> 8 9 <end> <bos> 7 <end> <pad>
         loss_mask    0   0 1   1     0   1   1     0
@@ -38,10 +39,11 @@ def pack(
     if packing == "off":
         return tuple(examples)
     length = bucket_of(max_length)
-    order = list(range(len(examples)))
-    random.Random(f"packing/{seed}").shuffle(order)
     for example in examples:
         _check(example, length)
+    order = list(range(len(examples)))
+    random.Random(f"packing/{seed}").shuffle(order)
+    order.sort(key=lambda index: -len(examples[index].tokens))
     rows = first_fit([len(examples[index].tokens) for index in order], length)
     return tuple(_join([examples[order[place]] for place in row], length) for row in rows)
 

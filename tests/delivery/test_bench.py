@@ -3,9 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nblib.delivery import bench_tpu, bench_training
+from nblib.delivery import bench_device, bench_tpu, bench_training
 from nblib.delivery.bench import run_benches
 from nblib.delivery.bench_training import _our_shapes, _stock_shapes, _total, _turns
+from nblib.delivery.preflight.compiled import Compiled
+from nblib.delivery.preflight.steps import sft_batch
 from nblib.delivery.preflight.targets import PreflightError
 
 
@@ -21,6 +23,27 @@ def test_without_libtpu_the_tpu_is_left_out(monkeypatch, capsys):
     monkeypatch.setattr(bench_tpu, "check_libtpu", missing)
     assert bench_tpu.tpu() == {}
     assert "left out, libtpu is not installed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("limit", "fitting"), [(10, [2, 8]), (8, [2, 8]), (7, [2]), (1, [])])
+def test_stock_is_what_fits(monkeypatch, mesh, limit, fitting):
+    def compiled(key, lower):
+        return Compiled(fits=key["shapes"][0][0] <= limit)
+
+    monkeypatch.setattr(bench_tpu, "compile_cached", compiled)
+    found = bench_tpu._stock((2, 8, 16), None, lambda rows: sft_batch(rows, 4, mesh), mesh)
+    assert list(found) == fitting
+
+
+def test_stock_that_always_fits_was_not_tried_hard_enough(monkeypatch, mesh):
+    monkeypatch.setattr(bench_tpu, "compile_cached", lambda key, lower: Compiled(fits=True))
+    with pytest.raises(ValueError, match="stock fits at 8 too"):
+        bench_tpu._stock((2, 8), None, lambda rows: sft_batch(rows, 4, mesh), mesh)
+
+
+def test_on_a_cpu_the_device_is_left_out(capsys):
+    assert bench_device.device() == {}
+    assert "jax sees no accelerator here" in capsys.readouterr().out
 
 
 def test_stock_pads_all_to_the_longest_allowed(eight_examples):

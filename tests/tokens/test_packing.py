@@ -60,11 +60,18 @@ def test_lengths_like_gsm8ks_leave_little_padding():
     assert lengths.sum() / (1024 * len(rows)) > 0.95
 
 
+def test_long_ones_go_first_and_short_ones_fill_what_they_leave():
+    lengths = [60, 28, 40, 100, 88, 64, 4]  # as they come, first-fit would need four rows
+    rows = pack([example_of(length) for length in lengths], "on", max_length=128, seed=0)
+    assert [[len(part) for part in parts_of(row)] for row in rows] == [
+        [100, 28], [88, 40], [64, 60, 4],
+    ]  # fmt: skip
+
+
 def test_the_seed_decides_the_rows():
-    examples = [example_of(20 + index % 9) for index in range(40)]
+    examples = [example_of(20 + index % 9, id=str(index)) for index in range(40)]
     first, again, other = (
-        [row.tokens.tolist() for row in pack(examples, "on", max_length=128, seed=seed)]
-        for seed in (0, 0, 1)
+        [row.id for row in pack(examples, "on", max_length=128, seed=seed)] for seed in (0, 0, 1)
     )
     assert first == again != other
 
