@@ -18,7 +18,8 @@ from pathlib import Path
 from nblib.sources.rows import Row, check_rows, content_sha256
 
 FOLDER_VARIABLE = "NBLIB_GSM8K_DIR"
-KAGGLE_INPUT = Path("/kaggle/input")  # where Kaggle attaches datasets, models and outputs
+# Where Kaggle attaches datasets, models and outputs; elsewhere a folder that stands for it.
+KAGGLE_INPUT = Path(os.environ.get("NBLIB_KAGGLE_INPUT", "/kaggle/input"))
 SPLITS = ("train", "test")
 # File name of each split: the published JSON lines, and the CSV export on Kaggle.
 LAYOUTS = (

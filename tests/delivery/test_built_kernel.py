@@ -4,6 +4,7 @@ All offline. V1's built kernel runs alone in an empty folder, as Kaggle, Colab a
 run it, and installs from a wheel house, over old versions.
 """
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -23,7 +24,6 @@ ROOT = Path(__file__).parents[2]
 HOSTS = {
     "kaggle": {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "NBLIB_RUNS_DIR": "runs"},
     "colab": {"PYTHONPATH": "../startup"},
-    "local": {},
 }
 
 # A user who has given the notebook no secrets.
@@ -58,20 +58,67 @@ def install_cells(path):
     return [cell for cell in cells if {"wheel", "install"} & {*cell.metadata.get("tags", ())}]
 
 
-@pytest.mark.parametrize("host", HOSTS)
-def test_it_installs_and_runs_the_smoke_profile_to_the_end(host, built, runtime, compilation_cache):
-    kernel = built / "build" / "kernels" / V1 / f"{V1}.ipynb"
-    papermill = ("-m", "papermill", "--no-progress-bar", "--no-log-output")
-    variables = {**HOSTS[host], **compilation_cache}
-    done = runtime.run(*papermill, kernel, "done.ipynb", "-p", "PROFILE", "smoke", **variables)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    (result,) = (runtime.folder / "runs" / V1).glob("2*/result.json")
-    assert json.loads(result.read_text())["profile"] == "smoke"
+@pytest.fixture
+def run_v1(built, runtime, compilation_cache):
+    """Run V1's built kernel as a host does, with a name for what is executed: the run's folder."""
+
+    def run(done, *parameters, **variables):
+        kernel = built / "build" / "kernels" / V1 / f"{V1}.ipynb"
+        command = ("-m", "papermill", "--no-progress-bar", "--no-log-output", kernel, done)
+        given = ("-p", "PROFILE", "smoke", *parameters)
+        ended = runtime.run(*command, *given, **variables, **compilation_cache)
+        assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+        (result,) = (runtime.folder / "runs" / V1).glob("2*/result.json")
+        return result.parent
+
+    return run
+
+
+def result_of(run):
+    return json.loads((run / "result.json").read_text())
+
+
+def test_on_colab_it_installs_and_runs_to_the_end(run_v1, runtime, compilation_cache):
+    assert result_of(run_v1("done.ipynb", **HOSTS["colab"]))["profile"] == "smoke"
     cells = install_cells(runtime.folder / "done.ipynb")
     said = cells[1].outputs[0].text
     assert said.startswith("installing jax==0.10.2, flax==0.12.8, google-tunix==0.1.7")
     assert all(name in said for name in LACKING) and "scipy" not in said
-    _nothing_happens_again(runtime, cells, variables)
+    _nothing_happens_again(runtime, cells, {**HOSTS["colab"], **compilation_cache})
+
+
+# Where Kaggle puts the output of another notebook, before and since it names the owner.
+MOUNTS = (f"{V1}/runs", f"notebooks/me/{V1}/runs")
+
+
+def test_three_kaggle_sessions_that_read_each_others_output_equal_one_local_one(
+    run_v1, runtime, tmp_path
+):
+    whole = run_v1("whole.ipynb")
+    assert result_of(whole)["steps_left"] == 0
+    (runtime.folder / "runs").rename(tmp_path / "local")
+    weights = (tmp_path / "local" / V1 / whole.name / "export" / "model.safetensors").read_bytes()
+    attached, left = tmp_path / "nothing", []
+    over = ("-p", "SESSION_HOURS", "0.0001", "-p", "EVAL_AT_END", "False")
+    for session, parameters in enumerate((over, over, ())):
+        variables = {**HOSTS["kaggle"], "NBLIB_KAGGLE_INPUT": str(attached)}
+        before = hashes(attached)
+        run = run_v1(f"session{session}.ipynb", *parameters, **variables)
+        assert hashes(attached) == before
+        left.append(result_of(run)["steps_left"])
+        exported = (run / "export" / "model.safetensors").read_bytes()
+        assert (exported == weights) == (left[-1] == 0)
+        attached = tmp_path / f"input{session}"
+        output = attached / MOUNTS[session % 2]
+        output.parent.mkdir(parents=True)
+        (runtime.folder / "runs").rename(output)
+        subprocess.run(["chmod", "-R", "a-w", attached], check=True)
+    assert whole.name != run.name and left[0] > left[1] > left[2] == 0
+
+
+def hashes(folder):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _nothing_happens_again(runtime, cells, variables):
