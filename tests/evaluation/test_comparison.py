@@ -166,7 +166,7 @@ def test_a_hundred_random_tables_agree_with_statsmodels():
 
 def test_holm_agrees_with_statsmodels():
     rng = np.random.default_rng(1)
-    for count in range(1, 101):
+    for count in range(1, 101, 9):
         values = rng.random(count) ** 3
         expected = multipletests(values, method="holm")[1]
         assert holm(values.tolist()) == pytest.approx(expected)
