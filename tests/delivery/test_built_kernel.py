@@ -21,10 +21,6 @@ from hosted_runtime import LACKING, make_runtime, make_wheel_house
 
 V1 = "v1_sft_format"
 ROOT = Path(__file__).parents[2]
-HOSTS = {
-    "kaggle": {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "NBLIB_RUNS_DIR": "runs"},
-    "colab": {"PYTHONPATH": "../startup"},
-}
 
 # A user who has given the notebook no secrets.
 _USERDATA = """
@@ -42,15 +38,14 @@ def house(tmp_path_factory):
 
 
 @pytest.fixture
-def runtime(tmp_path, house):
-    made = make_runtime(tmp_path, house)
-    startup = tmp_path / "startup"  # Colab's kernel has loaded google.colab before the first cell
-    (startup / "google" / "colab").mkdir(parents=True)
-    for name in ("__init__.py", "output.py"):  # jax imports the second where it sees the first
-        (startup / "google" / "colab" / name).touch()
-    (startup / "google" / "colab" / "userdata.py").write_text(_USERDATA)
-    (startup / "sitecustomize.py").write_text("import google.colab\n")
-    return made
+def new_runtime(tmp_path, house):
+    """Make a runtime as a host does for every session, by a name: with nothing of one before."""
+
+    def make(name):
+        (tmp_path / name).mkdir()
+        return make_runtime(tmp_path / name, house)
+
+    return make
 
 
 def install_cells(path):
@@ -59,15 +54,18 @@ def install_cells(path):
 
 
 @pytest.fixture
-def run_v1(built, runtime, compilation_cache):
-    """Run V1's built kernel as a host does, with a name for what is executed: the run's folder."""
+def run_v1(built, compilation_cache):
+    """Run V1's built kernel as a host does: its first cell installs; return the run's folder."""
 
-    def run(done, *parameters, **variables):
+    def run(runtime, *parameters, **variables):
         kernel = built / "build" / "kernels" / V1 / f"{V1}.ipynb"
-        command = ("-m", "papermill", "--no-progress-bar", "--no-log-output", kernel, done)
+        command = ("-m", "papermill", "--no-progress-bar", "--no-log-output", kernel, "done.ipynb")
         given = ("-p", "PROFILE", "smoke", *parameters)
         ended = runtime.run(*command, *given, **variables, **compilation_cache)
         assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+        said = install_cells(runtime.folder / "done.ipynb")[1].outputs[0].text
+        assert said.startswith("installing jax==0.10.2, flax==0.12.8, google-tunix==0.1.7")
+        assert all(name in said for name in LACKING) and "scipy" not in said
         (result,) = (runtime.folder / "runs" / V1).glob("2*/result.json")
         return result.parent
 
@@ -78,42 +76,48 @@ def result_of(run):
     return json.loads((run / "result.json").read_text())
 
 
-def test_on_colab_it_installs_and_runs_to_the_end(run_v1, runtime, compilation_cache):
-    assert result_of(run_v1("done.ipynb", **HOSTS["colab"]))["profile"] == "smoke"
+def test_on_colab_it_installs_and_runs_to_the_end(run_v1, new_runtime, tmp_path, compilation_cache):
+    colab = tmp_path / "startup" / "google" / "colab"  # loaded there before the first cell
+    colab.mkdir(parents=True)
+    for name in ("__init__.py", "output.py"):  # jax imports the second where it sees the first
+        (colab / name).touch()
+    (colab / "userdata.py").write_text(_USERDATA)
+    (tmp_path / "startup" / "sitecustomize.py").write_text("import google.colab\n")
+    variables = {"PYTHONPATH": str(tmp_path / "startup")}
+    runtime = new_runtime("colab")
+    assert result_of(run_v1(runtime, **variables))["profile"] == "smoke"
     cells = install_cells(runtime.folder / "done.ipynb")
-    said = cells[1].outputs[0].text
-    assert said.startswith("installing jax==0.10.2, flax==0.12.8, google-tunix==0.1.7")
-    assert all(name in said for name in LACKING) and "scipy" not in said
-    _nothing_happens_again(runtime, cells, {**HOSTS["colab"], **compilation_cache})
+    _nothing_happens_again(runtime, cells, {**variables, **compilation_cache})
 
 
 # Where Kaggle puts the output of another notebook, before and since it names the owner.
 MOUNTS = (f"{V1}/runs", f"notebooks/me/{V1}/runs")
+KAGGLE = {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "NBLIB_RUNS_DIR": "runs"}
 
 
 def test_three_kaggle_sessions_that_read_each_others_output_equal_one_local_one(
-    run_v1, runtime, tmp_path
+    run_v1, new_runtime, tmp_path
 ):
-    whole = run_v1("whole.ipynb")
+    whole = run_v1(new_runtime("local"))
     assert result_of(whole)["steps_left"] == 0
-    (runtime.folder / "runs").rename(tmp_path / "local")
-    weights = (tmp_path / "local" / V1 / whole.name / "export" / "model.safetensors").read_bytes()
     attached, left = tmp_path / "nothing", []
     over = ("-p", "SESSION_HOURS", "0.0001", "-p", "EVAL_AT_END", "False")
     for session, parameters in enumerate((over, over, ())):
-        variables = {**HOSTS["kaggle"], "NBLIB_KAGGLE_INPUT": str(attached)}
-        before = hashes(attached)
-        run = run_v1(f"session{session}.ipynb", *parameters, **variables)
+        runtime, before = new_runtime(f"session{session}"), hashes(attached)
+        run = run_v1(runtime, *parameters, **KAGGLE, NBLIB_KAGGLE_INPUT=str(attached))
         assert hashes(attached) == before
         left.append(result_of(run)["steps_left"])
-        exported = (run / "export" / "model.safetensors").read_bytes()
-        assert (exported == weights) == (left[-1] == 0)
+        assert (weights(run) == weights(whole)) == (left[-1] == 0)
         attached = tmp_path / f"input{session}"
         output = attached / MOUNTS[session % 2]
         output.parent.mkdir(parents=True)
         (runtime.folder / "runs").rename(output)
         subprocess.run(["chmod", "-R", "a-w", attached], check=True)
-    assert whole.name != run.name and left[0] > left[1] > left[2] == 0
+    assert left[0] > left[1] > left[2] == 0
+
+
+def weights(run):
+    return (run / "export" / "model.safetensors").read_bytes()
 
 
 def hashes(folder):
