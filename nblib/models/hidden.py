@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from tunix.models.gemma3.model import Gemma3, RematConfig
 
 from nblib.models.attention import CausalAttention, attention_of
+from nblib.models.lora import multiplied_out
 
 
 def hidden_states(
@@ -27,8 +28,9 @@ def hidden_states(
     The mask must be causal. The whole model is called, as adapters act only within its call: layers
     called one by one would silently be the base's. Its own logits are computed and read by nobody,
     so that a compiled program does not hold them. With `remat` the backward pass keeps only what
-    goes from layer to layer and computes the rest once more.
+    goes from layer to layer and computes the rest once more. Adapters: see `multiplied_out`.
     """
+    model = multiplied_out(model)
     forward = nnx.capture(model, nnx.Intermediate)
     with _recomputed_layers(model, remat), attention_of(model, CausalAttention):
         _, sown = forward(tokens, positions, None, attention_mask, output_hidden_states=True)

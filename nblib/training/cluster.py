@@ -3,7 +3,8 @@
 Tunix 0.1.8 renames `RLCluster` to `RLEngine`: this is the one module that names it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -139,12 +140,34 @@ def build_learner(
 
     The loss is ours in place of Tunix's, which holds the logits of all positions.
     """
-    learner = GRPOLearner(rl_cluster=cluster, reward_fns=[reward], algo_config=_algorithm(config))
+    learner = _LeanLearner(rl_cluster=cluster, reward_fns=[reward], algo_config=_algorithm(config))
     cluster.actor_trainer.with_loss_fn(_loss(config, cluster.rollout.pad_id()), has_aux=True)
     cluster.actor_trainer.with_rl_metrics_to_log(
-        {name: np.mean for name in ("kl", "entropy", "pg_clipfrac")}
+        {name: _mean_of_computed for name in ("kl", "entropy", "pg_clipfrac")}
     )
     return learner
+
+
+class _LeanLearner(GRPOLearner):
+    """Tunix's learner, with the groups that teach nothing last.
+
+    So they fill micro-batches of their own, which `grpo_loss` need not compute. In the mean over a
+    step's micro-batches the order makes no difference.
+    """
+
+    def _generate_and_compute_advantage(self, *args: Any, **kwargs: Any) -> TrainExample:
+        example = super()._generate_and_compute_advantage(*args, **kwargs)
+        groups = np.asarray(example.advantages).reshape(-1, self.algo_config.num_generations)
+        flat = np.ptp(groups, axis=1) == 0  # not 0 each: a mean of equal rewards is rounded
+        order = np.argsort(np.repeat(flat, groups.shape[1]), kind="stable")
+        advantages = jnp.asarray(np.where(flat[:, None], 0, groups).ravel())
+        return jax.tree.map(lambda rows: rows[order], replace(example, advantages=advantages))
+
+
+def _mean_of_computed(figures: Sequence[Any]) -> float:
+    """Return the mean of the micro-batches that were computed; NaN if none was."""
+    known = [float(figure) for figure in figures if np.isfinite(figure)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def policy_trainer(policy: nnx.Module, config: GrpoConfig, *, pad_id: int) -> PeftTrainer:

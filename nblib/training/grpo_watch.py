@@ -176,11 +176,12 @@ class GrpoWatch:
         }
 
     def _trainer_figures(self) -> dict[str, float | None]:
-        """Return the means over the step's updates."""
+        """Return the means over the step's updates; None where no group had anything to teach."""
         logger, updates = self._trainer.metrics_logger, self._config.num_iterations
 
-        def newest(name: str) -> float:
-            return float(np.mean(logger.get_metric_history("actor", name, "train")[-updates:]))
+        def newest(name: str) -> float | None:
+            mean = float(np.mean(logger.get_metric_history("actor", name, "train")[-updates:]))
+            return None if np.isnan(mean) else mean
 
         return {
             "loss": newest("loss"),
@@ -200,11 +201,12 @@ class GrpoWatch:
         now, last = time.perf_counter(), record["step"] == self._config.steps
         if now - self._printed > _LOG_EVERY_S or record["step"] == 1 or last:
             self._printed = now
+            entropy = "-" if record["entropy"] is None else f"{record['entropy']:.2f}"
             print(
                 f"step {record['step']:>4} of {self._config.steps}  "
                 f"reward {record['reward']:.3f}  right {record['answer_accuracy']:.1%}  "
                 f"flat groups {record['flat_groups']:.0%}  "
-                f"tokens {record['completion_tokens']:.0f}  entropy {record['entropy']:.2f}",
+                f"tokens {record['completion_tokens']:.0f}  entropy {entropy}",
                 flush=True,
             )
 

@@ -2,17 +2,19 @@
 
 Tunix's own loss holds the logits of prompt and completion, their log-softmax and their softmax,
 each `[B, T, V]`. Here the prompt has no logits at all and the completion's exist a chunk at a time;
-ratios, clipping, KL and means are Tunix's, in value and gradient.
+ratios, clipping, KL and means are Tunix's, in value and gradient. A batch in which nothing was
+earned above anything else teaches nothing, and is not computed.
 GRPO: https://arxiv.org/abs/2402.03300. GSPO: https://arxiv.org/abs/2507.18071
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from tunix.models.gemma3.model import Gemma3
 from tunix.rl import common
 from tunix.rl.grpo.grpo_learner import GRPOConfig, TrainExample
@@ -80,7 +82,67 @@ def grpo_loss(
     remat: bool = False,
     chunk_positions: int = CHUNK_POSITIONS,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Return the loss of "grpo", "dr-grpo" or "gspo-token", and the figures that are logged."""
+    """Return the loss of "grpo", "dr-grpo" or "gspo-token", and the figures that are logged.
+
+    Where all advantages are 0 and no KL is asked for, loss and gradient are 0 without being
+    computed, and the figures are NaN.
+    """
+    compute = partial(_computed_loss, pad_id=pad_id, remat=remat, chunk_positions=chunk_positions)
+    if train_example.ref_per_token_logps is not None:
+        return compute(model, train_example, algo_config)
+    kind = nnx.LoRAParam if nnx.state(model, nnx.LoRAParam) else nnx.Param
+    graphdef, trained, fixed = nnx.split(model, kind, ...)
+    merge = partial(nnx.merge, graphdef, copy=True)  # remat writes to what it is given
+    return _unless_nothing(
+        jnp.any(train_example.advantages != 0),
+        lambda trained: compute(merge(trained, fixed), train_example, algo_config),
+        trained,
+    )
+
+
+def _unless_nothing(
+    anything: Bool[Array, ""],
+    compute: Callable[[nnx.State], tuple[Float[Array, ""], dict[str, Array]]],
+    trained: nnx.State,
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Return what `compute` gives of the weights, or else a loss of 0 and figures of NaN.
+
+    Differentiated, the gradient is taken within the branch: by itself jax would hand all that a
+    backward pass needs from one conditional to another, and the compiler could drop none of it.
+    """
+
+    def nothing(trained: nnx.State) -> tuple[Float[Array, ""], dict[str, Array]]:
+        _, figures = jax.eval_shape(compute, trained)
+        return jnp.zeros(()), jax.tree.map(lambda one: jnp.full(one.shape, jnp.nan), figures)
+
+    @jax.custom_vjp
+    def value(trained: nnx.State) -> tuple[Float[Array, ""], dict[str, Array]]:
+        return jax.lax.cond(anything, compute, nothing, trained)
+
+    def forward(trained: nnx.State) -> tuple[Any, nnx.State]:
+        return jax.lax.cond(
+            anything,
+            jax.value_and_grad(compute, has_aux=True),
+            lambda trained: (nothing(trained), jax.tree.map(jnp.zeros_like, trained)),
+            trained,
+        )
+
+    def backward(gradient: nnx.State, cotangents: Any) -> tuple[nnx.State]:
+        return (jax.tree.map(lambda one: one * cotangents[0].astype(one.dtype), gradient),)
+
+    value.defvjp(forward, backward)
+    return value(trained)
+
+
+def _computed_loss(
+    model: Gemma3,
+    train_example: TrainExample,
+    algo_config: GRPOConfig,
+    *,
+    pad_id: int,
+    remat: bool,
+    chunk_positions: int,
+) -> tuple[Float[Array, ""], dict[str, Array]]:
     mask = train_example.completion_mask
     log_probs, entropies = completion_scores(
         model,

@@ -4,8 +4,9 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from tunix.sft.peft_trainer import TrainingInput
 
-from nblib.models import lora
+from nblib.models import hidden, lora
 from nblib.models.gemma3 import load_model, parameter_count, save_model
 from nblib.models.lora import (
     ALL_WEIGHTS,
@@ -13,7 +14,9 @@ from nblib.models.lora import (
     get_lora_model,
     get_trainable_model,
     merge_lora,
+    multiplied_out,
 )
+from nblib.training.loss import model_inputs, next_token_loss
 
 HEADS = {
     "mqa": {"num_heads": 2, "num_kv_heads": 1},
@@ -70,6 +73,43 @@ def test_adapters_sit_on_all_six_projections(new_model, mesh):
     # Rank times (inputs + outputs): q 16+16, k and v 16+16, o 16+16, gate, up and down 16+32.
     assert parameter_count(model, LORA_PARAMETER) == RANK * (3 * 32 + 3 * 48)
     assert all(leaf.dtype == "float32" for leaf in jax.tree.leaves(nnx.state(model)))
+
+
+@pytest.mark.parametrize("heads", HEADS)
+def test_adapters_multiplied_out_train_as_they_are(heads, new_model, mesh, monkeypatch):
+    model = get_lora_model(
+        new_model(num_layers=2, **HEADS[heads]), mesh, rank=12, alpha=ALPHA
+    )  # of rank 12 they are half of the weights that they adapt
+    fill(model)
+    tokens = jnp.arange(4, 24).reshape(2, 10)
+    batch = TrainingInput(input_tokens=tokens, input_mask=jnp.ones(tokens.shape))
+
+    def learnt():
+        wrt = nnx.DiffState(0, LORA_PARAMETER)
+        step = nnx.jit(nnx.value_and_grad(next_token_loss, argnums=wrt))
+        return step(model, **model_inputs(batch))
+
+    loss, gradient = learnt()
+    monkeypatch.setattr(hidden, "multiplied_out", lambda model: model)
+    expected, expected_gradient = learnt()
+    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+    leaves = [dict(nnx.to_flat_state(tree)) for tree in (gradient, expected_gradient)]
+    assert leaves[0].keys() == leaves[1].keys() == adapters(model).keys()
+    for path, leaf in leaves[0].items():
+        given, wanted = (np.asarray(one) for one in (leaf[...], leaves[1][path][...]))
+        assert np.abs(wanted).max() > 1e-4, path
+        np.testing.assert_allclose(given, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_adapters_are_multiplied_out_only_where_that_is_less_work(new_model, mesh):
+    base = new_model(num_layers=1)
+    assert multiplied_out(base) is base
+    # All six: 16 x 16 four times, 16 x 32 three times; a third of 2,560 weights is rank 3.6.
+    small, large = (get_lora_model(base, mesh, rank=rank, alpha=ALPHA) for rank in (3, 4))
+    assert multiplied_out(small) is small
+    assert parameter_count(multiplied_out(large), LORA_PARAMETER) == 0
+    rounded = get_lora_model(in_bf16(new_model(num_layers=1)), mesh, rank=4, alpha=ALPHA)
+    assert multiplied_out(rounded) is rounded
 
 
 def in_bf16(model):

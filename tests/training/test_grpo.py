@@ -215,6 +215,52 @@ def test_each_variant_trains(run, tmp_path, changes):
     assert min(moved) > 0  # B begins at zero
 
 
+def test_groups_that_teach_nothing_cost_nothing_and_change_nothing(run, tmp_path, monkeypatch):
+    def some_groups_are_flat(index, completion, tokens, truncated):
+        return long_is_good(index, completion, tokens, truncated) if index % 2 else earned(0.7)
+
+    taught = []
+    update = RLCluster.update_actor
+
+    def watched(cluster, examples, *others):
+        taught.extend(bool(np.any(example.advantages)) for example in examples)
+        update(cluster, examples, *others)
+
+    monkeypatch.setattr(RLCluster, "update_actor", watched)
+    config = replace(CONFIG, steps=2, prompts_per_step=4)
+    policies = {
+        parts: run(
+            replace(config, micro_batch=4 // parts),
+            judge=some_groups_are_flat,
+            folder=tmp_path / str(parts),
+        )
+        for parts in (1, 4)
+    }
+    whole, single = taught[:2], np.reshape(taught[2:], (2, 4))
+    assert all(whole)
+    assert single[:, 0].all()
+    assert not single[:, -1].any()
+    assert (np.diff(single.astype(int)) <= 0).all()  # those that teach nothing stand last
+    weights = [
+        jax.tree.leaves(nnx.state(policy.model, LORA_PARAMETER)) for policy in policies.values()
+    ]
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    for record in steps_of(tmp_path / "4"):
+        assert record["entropy"] > 0  # of those that were computed
+        assert 0 < record["flat_groups"] < 1
+
+
+def test_a_step_that_teaches_nothing_has_no_figures(run, tmp_path, capsys):
+    run(replace(CONFIG, steps=1), judge=lambda *_: earned(0.7))
+    (record,) = steps_of(tmp_path)
+    assert record["flat_groups"] == 1
+    assert record["loss"] == 0
+    assert record["entropy"] is None
+    assert record["clip_share"] is None
+    assert "entropy -" in capsys.readouterr().out
+
+
 def test_all_weights_are_trained_without_adapters(run, new_model):
     before = jax.tree.leaves(nnx.state(new_model(num_layers=1)))
     after = jax.tree.leaves(nnx.state(run(lora=False).model))

@@ -1,4 +1,6 @@
 import re
+from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -82,6 +84,37 @@ def test_equals_tunix_own_loss_figures_and_gradient(policy, config, given):
     assert max(np.abs(leaf).max() for leaf in leaves[1]) > 1e-3
     for leaf, their_leaf in zip(*leaves, strict=True):
         np.testing.assert_allclose(leaf, their_leaf, rtol=1e-4, atol=1e-6)
+
+
+def flat(example):
+    return replace(example, advantages=jnp.zeros_like(example.advantages))
+
+
+def test_where_nothing_was_earned_above_anything_else_nothing_is_computed(policy):
+    config = configured(GRPOConfig(beta=0.0))
+
+    @nnx.jit
+    def learnt(model, example):
+        loss = partial(grpo_loss, pad_id=0)
+        return nnx.value_and_grad(loss, has_aux=True)(model, example, config)
+
+    (loss, figures), gradient = learnt(policy, flat(example_of(4)))
+    assert float(loss) == 0
+    assert set(figures) == set(FIGURES)
+    assert all(np.isnan(figure) for figure in figures.values())  # they would be finite if computed
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
+    (_, figures), gradient = learnt(policy, example_of(4))
+    assert all(np.isfinite(figure) for figure in figures.values())
+    assert any(leaf.any() for leaf in jax.tree.leaves(gradient))
+
+
+def test_a_kl_term_is_trained_without_any_advantage(policy):
+    config = configured(GRPOConfig(beta=0.3))
+    (loss, _), gradient = nnx.value_and_grad(partial(grpo_loss, pad_id=0), has_aux=True)(
+        policy, flat(example_of(4, reference=True)), config
+    )
+    assert float(loss) != 0
+    assert any(leaf.any() for leaf in jax.tree.leaves(gradient))
 
 
 def test_scores_are_those_of_tunix(policy):
