@@ -285,7 +285,8 @@ display(Markdown(reward_table(HAND_WRITTEN, "18", GSM8K, weights)))
 # GRPO has no critic. It asks the same question several times and compares the answers *with each
 # other*: what a completion earned above its group's mean, in units of the group's spread, is its
 # **advantage**. Every token of a completion with a positive advantage is made likelier, of one with
-# a negative advantage less likely. In a group where all earn the same there is nothing to learn.
+# a negative advantage less likely. In a group where all earn the same there is nothing to learn: such
+# groups come last in a step's update, and without a KL term a micro-batch of them is not computed.
 
 # %%
 judge = task_judge(GSM8K, questions, weights, max_new_tokens=settings["max_new_tokens"])
@@ -371,8 +372,8 @@ tuned_policy = train_grpo(
 # ## Curves
 # Look at the answers first: *right* in the rollouts, drawn with noise, and on the probe, greedily.
 # They should rise together; a reward that rises alone is being cheated. *Flat groups* teach
-# nothing: their share grows as the questions become easy. *Entropy* falls as the policy becomes
-# sure; at zero all of a group are copies and learning ends.
+# nothing: their share grows as the questions become easy. *Entropy* (of the micro-batches that were
+# computed) falls as the policy becomes sure; at zero all of a group are copies and learning ends.
 
 # %%
 history = read_jsonl(run.path / "metrics.jsonl")

@@ -116,7 +116,7 @@ _CPU_GRPO = {
     "max_new_tokens": 320,
     "temperature": 0.5,  # a tiny model at 1 slips in so many digits that no way of working shows
     "learning_rate": 2e-4,
-    "lora_rank": -1,  # all weights: for a model so small adapters cost more than they save
+    "lora_rank": -1,  # all weights: adapters save nothing in a model so small
     "lora_alpha": 64.0,
     "probe_samples": 64,
     "probe_every": 25,
