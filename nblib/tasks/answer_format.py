@@ -15,7 +15,7 @@ class Parsed:
         strict: The whole completion is in the format and nothing stands outside it.
         tags_in_order: Every mark is there and the first of each comes in the right order.
         reasoning: Text of the one reasoning block, stripped; None where there is not exactly one.
-        answer: Text of the one answer block; None where there is not exactly one.
+        answers: Text of each answer block, in order; none where a mark stands where none belongs.
         preamble: Text stands before the reasoning.
         failure: The first rule broken, None where strict.
     """
@@ -23,7 +23,7 @@ class Parsed:
     strict: bool
     tags_in_order: bool
     reasoning: str | None
-    answer: str | None
+    answers: tuple[str, ...]
     preamble: bool
     failure: str | None
 

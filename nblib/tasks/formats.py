@@ -3,12 +3,13 @@
 XML is what the models are taught; HASH is GSM8K's own form, in which a base model is asked. The
 parsers read the whole string with `str.find` and `str.count`: strict, linear in its length, and
 without the searching patterns that let public graders accept preambles and second answers.
-A format says where the answer stands; whether it is a number is for `scoring`.
+A format says where answers stand; whether they are one number is for `scoring`.
 
 BOXED and LAST_NUMBER, for completions of other people's models, have files of their own; `FORMATS`
 holds all by name.
 """
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -22,6 +23,7 @@ SYSTEM_PROMPT = (
 )
 _TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 _HASH = "####"
+_NUMERAL = re.compile(r"\d")
 
 
 def _render_xml(reasoning: str, answer: str) -> str:
@@ -31,12 +33,12 @@ def _render_xml(reasoning: str, answer: str) -> str:
 def _parse_xml(text: str) -> Parsed:
     failure = _xml_failure(text)
     positions = [text.find(tag) for tag in _TAGS]
-    reasoning = _only_block(text, "<reasoning>", "</reasoning>")
+    reasoning = _blocks(text, "<reasoning>", "</reasoning>")
     return Parsed(
         strict=failure is None,
         tags_in_order=-1 not in positions and positions == sorted(positions),
-        reasoning=reasoning.strip() if reasoning is not None else None,
-        answer=_only_block(text, "<answer>", "</answer>"),
+        reasoning=reasoning[0].strip() if len(reasoning) == 1 else None,
+        answers=_blocks(text, "<answer>", "</answer>"),
         preamble=bool(text.partition("<reasoning>")[0].strip()),
         failure=failure,
     )
@@ -52,19 +54,22 @@ def _xml_failure(text: str) -> str | None:
     before, _, rest = text.partition("<reasoning>")
     reasoning, _, rest = rest.partition("</reasoning>")
     between, _, rest = rest.partition("<answer>")
-    _, closed, after = rest.partition("</answer>")
+    answer, closed, after = rest.partition("</answer>")
     if not closed:  # a tag that was not found leaves nothing for the next one
         return "order"
     if before.strip() or between.strip() or after.strip():
         return "text outside"
-    return None if reasoning.strip() else "empty reasoning"
+    if not reasoning.strip():
+        return "empty reasoning"
+    return None if answer.strip() else "empty answer"
 
 
-def _only_block(text: str, opening: str, closing: str) -> str | None:
-    if text.count(opening) != 1 or text.count(closing) != 1:
-        return None
-    block, closed, _ = text.partition(opening)[2].partition(closing)
-    return block if closed else None
+def _blocks(text: str, opening: str, closing: str) -> tuple[str, ...]:
+    """The text of every block, in order; none at all where the tags do not alternate."""
+    before, *rest = text.split(opening)
+    if closing in before or any(part.count(closing) != 1 for part in rest):
+        return ()
+    return tuple(part.partition(closing)[0] for part in rest)
 
 
 def _render_hash(reasoning: str, answer: str) -> str:
@@ -72,29 +77,26 @@ def _render_hash(reasoning: str, answer: str) -> str:
 
 
 def _parse_hash(text: str) -> Parsed:
-    steps, found, rest = text.partition(_HASH)
-    answer, _, after = rest.partition("\n")
-    own_line = bool(found) and not steps.rpartition("\n")[2].strip()
-    once = bool(found) and _HASH not in rest
-    failure = _hash_failure(steps, after, found=bool(found), once=once, own_line=own_line)
+    steps, *marked = text.split(_HASH)
+    lines = tuple(part.partition("\n")[0] for part in marked)
+    once = len(marked) == 1
+    own_line = bool(marked) and not steps.rpartition("\n")[2].strip()
+    failure = first_broken(  # of: steps, then one last line "#### N"
+        (bool(marked), "missing tag"),
+        (once, "repeated tag"),
+        (own_line, "tag inside a line"),
+        (once and not marked[0].partition("\n")[2].strip(), "text outside"),
+        (bool(steps.strip()), "empty reasoning"),
+        (once and bool(lines[0].strip()), "empty answer"),
+    )
     return Parsed(
         strict=failure is None,
         tags_in_order=own_line and bool(steps.strip()),
         reasoning=steps.strip() if once else None,
-        answer=answer if once else None,
+        # "####" with words alone behind it is a heading of Markdown, such as "#### Answer:".
+        answers=lines if once else tuple(filter(_NUMERAL.search, lines)),
         preamble=False,  # the steps come first: there is no place before them
         failure=failure,
-    )
-
-
-def _hash_failure(steps: str, after: str, *, found: bool, once: bool, own_line: bool) -> str | None:
-    """The first rule broken of: steps, then one last line "#### N"."""
-    return first_broken(
-        (found, "missing tag"),
-        (once, "repeated tag"),
-        (own_line, "tag inside a line"),
-        (not after.strip(), "text outside"),
-        (bool(steps.strip()), "empty reasoning"),
     )
 
 

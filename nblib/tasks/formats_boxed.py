@@ -1,8 +1,7 @@
 r"""MATH's form: the steps, then the answer as `\boxed{N}`.
 
 Source: Hendrycks et al. 2021, https://arxiv.org/abs/2103.03874. Public graders take the last box
-of several; here a completion with two says two things. TeX is not evaluated: what is taken off the
-answer is how TeX writes a plain number, and `\frac{1}{2}` is left as it is.
+of several; here two boxes are one answer only where they hold the same number.
 """
 
 import re
@@ -13,21 +12,6 @@ _BOX = r"\boxed"
 _BRACE_OR_ESCAPE = re.compile(r"[{}]|\\.", re.DOTALL)  # "\{" is text and opens nothing
 _FORMULA = (("$$", "$$"), ("$", "$"), (r"\[", r"\]"), (r"\(", r"\)"))
 _ENDING = re.compile(r"(?:[\s$.,;:!?…。*_`'\")\]]|\\[)\]])*+")
-# "\$18", "5\%", "1,\!200", "1{,}200", "18\text{ apples}". The first group is what stays: of "\\$"
-# the second backslash escapes nothing, and the brace of "\{" opens nothing.
-_TEX = re.compile(
-    r"(\\[\\{}])|\\([$%])|(,)\\!|\{(,)\}|\\(?:text|textbf|mathrm|mathbf)\{([^{}\\]*+)\}"
-)
-
-
-def without_tex(number: str) -> str:
-    r"""A number as plain text writes it.
-
-    Example:
-        >>> without_tex(r"\$1{,}200\text{ a day}")
-        '$1,200 a day'
-    """
-    return _TEX.sub(r"\1\2\3\4\5", number) if "\\" in number or "{" in number else number
 
 
 def _render(reasoning: str, answer: str) -> str:
@@ -46,15 +30,25 @@ def _parse(text: str) -> Parsed:
         (end is not None, "unbalanced braces"),
         (_ENDING.fullmatch(after) is not None, "text outside"),
         (bool(reasoning), "empty reasoning"),
+        (bool(rest[:end].strip()), "empty answer"),
     )
     return Parsed(
         strict=failure is None,
         tags_in_order=end is not None and bool(reasoning),
         reasoning=reasoning if once else None,
-        answer=without_tex(rest[:end]) if once and end is not None else None,
+        answers=_answers(text),
         preamble=False,  # the steps come first: there is no place before them
         failure=failure,
     )
+
+
+def _answers(text: str) -> tuple[str, ...]:
+    """The text of every box; none at all where one is left open, holds another or has no brace."""
+    _, *boxes = text.split(_BOX + "{")
+    ends = [end for box in boxes if (end := _closing_brace(box)) is not None]
+    if len(ends) != text.count(_BOX):
+        return ()
+    return tuple(box[:end] for box, end in zip(boxes, ends, strict=True))
 
 
 def _closing_brace(text: str) -> int | None:

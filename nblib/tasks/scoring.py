@@ -17,7 +17,7 @@ class Score:
     Attributes:
         format: Strictly in the format, nothing outside.
         tag_order: All tags there, reasoning before answer; a preamble does no harm.
-        extractable: A number can be read from the one answer block.
+        extractable: One number can be read from the answer, the same one from every mark.
         correct: That number equals the reference.
         joint: Format and number are both right.
         preamble: Text stands before the reasoning.
@@ -53,7 +53,8 @@ def score(
     if expected is None:
         raise ValueError(f"unreadable reference {reference!r}: expected one number, such as '18'")
     parsed = answer_format.parse(completion)
-    number = None if parsed.answer is None else parse_number(parsed.answer)
+    numbers = {parse_number(answer) for answer in parsed.answers}
+    number = numbers.pop() if len(numbers) == 1 else None
     correct = number == expected
     return Score(
         format=parsed.strict,

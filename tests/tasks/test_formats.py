@@ -16,7 +16,7 @@ STRICT = Parsed(
     strict=True,
     tags_in_order=True,
     reasoning="2 * 9 = 18",
-    answer="18",
+    answers=("18",),
     preamble=False,
     failure=None,
 )
@@ -46,7 +46,7 @@ def test_strict_xml(text: str):
 
 
 def test_the_answer_is_kept_raw():
-    assert XML.parse(GOOD.replace("18</", "\n $18 </")).answer == "\n $18 "
+    assert XML.parse(GOOD.replace("18</", "\n $18 </")).answers == ("\n $18 ",)
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,16 @@ def test_the_answer_is_kept_raw():
         ("Okay, let's see. " + GOOD, broken("text outside", preamble=True)),
         (GOOD + " Done.", broken("text outside")),
         (GOOD.replace("\n<answer>", " so <answer>"), broken("text outside")),
-        (GOOD + "<answer>19</answer>", broken("repeated tag", answer=None)),
-        (GOOD + GOOD, broken("repeated tag", answer=None, reasoning=None)),
-        (GOOD + "</answer>", broken("repeated tag", answer=None)),
+        (GOOD + "<answer>19</answer>", broken("repeated tag", answers=("18", "19"))),
+        (GOOD + GOOD, broken("repeated tag", answers=("18", "18"), reasoning=None)),
+        (GOOD + "<answer><answer>18</answer>", broken("repeated tag", answers=())),
+        (
+            "</answer>" + GOOD,
+            broken("repeated tag", answers=(), preamble=True, tags_in_order=False),
+        ),
+        (GOOD.replace("18</", "</"), broken("empty answer", answers=("",))),
+        (GOOD.replace("18</", " \n</"), broken("empty answer", answers=(" \n",))),
+        (GOOD + "</answer>", broken("repeated tag", answers=())),
         ("<reasoning>" + GOOD, broken("repeated tag", reasoning=None)),
         ("<reasoning> \n</reasoning><answer>18</answer>", broken("empty reasoning", reasoning="")),
         (
@@ -74,17 +81,17 @@ def test_the_answer_is_kept_raw():
         ),
         (
             "<reasoning>2 * 9 = 18</reasoning><answer>18",
-            broken("missing tag", tags_in_order=False, answer=None),
+            broken("missing tag", tags_in_order=False, answers=()),
         ),
         (
             "<reasoning>2 * 9 = 18",
-            broken("missing tag", tags_in_order=False, answer=None, reasoning=None),
+            broken("missing tag", tags_in_order=False, answers=(), reasoning=None),
         ),
         (
             "The answer is 18.",
-            broken("missing tag", tags_in_order=False, answer=None, reasoning=None, preamble=True),
+            broken("missing tag", tags_in_order=False, answers=(), reasoning=None, preamble=True),
         ),
-        ("", broken("missing tag", tags_in_order=False, answer=None, reasoning=None)),
+        ("", broken("missing tag", tags_in_order=False, answers=(), reasoning=None)),
     ],
 )
 def test_broken_xml_names_the_first_rule_broken(text: str, expected: Parsed):
@@ -101,23 +108,35 @@ def test_hash_renders_the_base_form_and_asks_for_nothing():
     assert HASH.system_prompt == ""
 
 
-@pytest.mark.parametrize("text", ["2 * 9 = 18\n#### 18", "\n2 * 9 = 18\n\n#### 18\n \n"])
+@pytest.mark.parametrize(
+    "text",
+    ["2 * 9 = 18\n#### 18", "\n2 * 9 = 18\n\n#### 18\n \n", "2 * 9 = 18\n \t#### 18"],
+)
 def test_strict_hash(text: str):
-    assert HASH.parse(text) == replace(STRICT, answer=" 18")
+    assert HASH.parse(text) == replace(STRICT, answers=(" 18",))
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("2 * 9 = 18\n#### 18\nNext", broken("text outside", answer=" 18")),
-        ("2 * 9 = 18\n#### 18\n#### 19", broken("repeated tag", answer=None, reasoning=None)),
-        ("2 * 9 = 18 #### 18", broken("tag inside a line", answer=" 18", tags_in_order=False)),
+        ("2 * 9 = 18\n#### 18\nNext", broken("text outside", answers=(" 18",))),
+        (
+            "2 * 9 = 18\n#### 18\n#### 19",
+            broken("repeated tag", answers=(" 18", " 19"), reasoning=None),
+        ),
+        (
+            "2 * 9 = 18\n#### Final answer: #### 18",
+            broken("repeated tag", answers=(" 18",), reasoning=None),
+        ),
+        ("2 * 9 = 18\n####", broken("empty answer", answers=("",))),
+        ("2 * 9 = 18\n#### \n", broken("empty answer", answers=(" ",))),
+        ("2 * 9 = 18 #### 18", broken("tag inside a line", answers=(" 18",), tags_in_order=False)),
         (
             "\n#### 18",
-            broken("empty reasoning", answer=" 18", reasoning="", tags_in_order=False),
+            broken("empty reasoning", answers=(" 18",), reasoning="", tags_in_order=False),
         ),
-        ("2 * 9 = 18", broken("missing tag", answer=None, reasoning=None, tags_in_order=False)),
-        ("", broken("missing tag", answer=None, reasoning=None, tags_in_order=False)),
+        ("2 * 9 = 18", broken("missing tag", answers=(), reasoning=None, tags_in_order=False)),
+        ("", broken("missing tag", answers=(), reasoning=None, tags_in_order=False)),
     ],
 )
 def test_broken_hash_names_the_first_rule_broken(text: str, expected: Parsed):
@@ -144,21 +163,22 @@ def test_what_is_rendered_is_strict_and_reads_back(answer_format, reasoning: str
     assert parsed.strict
     assert parsed.failure is None
     assert parsed.reasoning == reasoning.strip()
-    assert parsed.answer.strip() == answer
+    assert parsed.answers[0].strip() == answer
 
 
 @pytest.mark.parametrize("answer_format", [XML, HASH, BOXED], ids=lambda one: one.name)
-@given(reasoning=PLAIN, answer=PLAIN.map(lambda text: text.replace("\n", "")))
+@given(reasoning=PLAIN, answer=PLAIN.map(lambda text: text.replace("\n", "")).filter(str.strip))
 def test_where_marks_say_so_any_text_is_an_answer(answer_format, reasoning: str, answer: str):
     parsed = answer_format.parse(answer_format.render(reasoning, answer))
     assert parsed.strict
     assert parsed.reasoning == reasoning.strip()
-    assert parsed.answer.strip() == answer.strip()
+    assert parsed.answers[0].strip() == answer.strip()
 
 
 PIECES = [
     *("<answer>", "</answer>", "<reasoning>", "####", "\n#### ", "\\boxed{", "\\boxed", "{", "}"),
     *("\\", "$", "\\]", "{,}", "\\text{", "<", " ", "\n", "a", "1", "1 ", "1/", "1 1/", "1,", "1."),
+    *("1 000 ", "\\,", "1\\,", "\\text{1}", "^\\circ", "#### 1", "<answer>1</answer>", "$ "),
     *("-", "^", "9^{", "1e", ":1", "1%", "\0", "\u202e", "\u0663", "<script>1</script>", "NaN "),
 ]
 FRAGMENTS = st.lists(
@@ -175,7 +195,7 @@ def test_any_text_parses_and_only_strict_has_no_failure(answer_format, text: str
         assert parsed.tags_in_order
         assert not parsed.preamble
         assert parsed.reasoning or answer_format is LAST_NUMBER  # which wants none
-        rendered = answer_format.render(parsed.reasoning, parsed.answer)
+        rendered = answer_format.render(parsed.reasoning, parsed.answers[0])
         again = answer_format.parse(rendered)
         assert again.strict
         assert again.reasoning == parsed.reasoning
@@ -228,7 +248,7 @@ NEVER_18 = [
     "\N{CIRCLED NUMBER EIGHTEEN}",
     "<script>alert(1)</script>",
     "&#49;&#56;",
-    *(mark * 50_000 for mark in ("<answer>", "</answer>", "####", "\\boxed{", "\\boxed{18}")),
+    *(mark * 50_000 for mark in ("<answer>", "</answer>", "####", "\\boxed{", "\\boxed{19}")),
     "<answer><answer>1</answer></answer>",
     "\\boxed{\\boxed{1}}",
 ]
@@ -238,8 +258,6 @@ NEVER_18 = [
 @pytest.mark.parametrize("hostile", NEVER_18, ids=lambda text: ascii(text[:20]))
 def test_a_hostile_completion_never_scores_as_right(answer_format, hostile: str):
     for text in (hostile, answer_format.render("steps", hostile)):
-        if answer_format is LAST_NUMBER and hostile == "\\boxed{18}" * 50_000:
-            continue  # there the last number is 18
         assert not score(text, "18", answer_format=answer_format).correct
 
 

@@ -1,18 +1,17 @@
-r"""One \boxed{N}: what is strict, which rule breaks first, and what TeX writes around a number."""
+r"""One \boxed{N}: what is strict, which rule breaks first, and two boxes that say the same."""
 
 from dataclasses import replace
 
 import pytest
 
 from nblib.tasks.formats import BOXED, Parsed
-from nblib.tasks.formats_boxed import without_tex
 from nblib.tasks.scoring import score
 
 STRICT = Parsed(
     strict=True,
     tags_in_order=True,
     reasoning="2 * 9 = 18",
-    answer="18",
+    answers=("18",),
     preamble=False,
     failure=None,
 )
@@ -45,6 +44,18 @@ def test_strict(text: str):
 
 
 @pytest.mark.parametrize(
+    ("text", "reasoning"),
+    [
+        (r"2 * 9 = 18 $\boxed{18}", "2 * 9 = 18 $"),
+        (r"2 * 9 = 18 \[\boxed{18}\)", r"2 * 9 = 18 \["),
+        (r"$\boxed{18}", "$"),
+    ],
+)
+def test_what_opens_no_formula_is_a_part_of_the_steps(text: str, reasoning: str):
+    assert BOXED.parse(text) == replace(STRICT, reasoning=reasoning)
+
+
+@pytest.mark.parametrize(
     ("box", "answer"),
     [
         (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
@@ -52,33 +63,39 @@ def test_strict(text: str):
         (r"\boxed{\{18\}}", r"\{18\}"),
         (r"\boxed{\}}", r"\}"),
         (r"\boxed{\\}", r"\\"),
-        (r"\boxed{}", ""),
         (r"\boxed{ 18 }", " 18 "),
     ],
 )
 def test_the_box_ends_with_its_own_brace(box: str, answer: str):
-    assert BOXED.parse(f"2 * 9 = 18 {box}") == replace(STRICT, answer=answer)
+    assert BOXED.parse(f"2 * 9 = 18 {box}") == replace(STRICT, answers=(answer,))
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", broken("missing tag", reasoning=None, answer=None, tags_in_order=False)),
-        ("2 * 9 = 18", broken("missing tag", reasoning=None, answer=None, tags_in_order=False)),
+        ("", broken("missing tag", reasoning=None, answers=(), tags_in_order=False)),
+        ("2 * 9 = 18", broken("missing tag", reasoning=None, answers=(), tags_in_order=False)),
         (
             r"2 * 9 = 18 \boxed 18",
-            broken("missing tag", reasoning=None, answer=None, tags_in_order=False),
+            broken("missing tag", reasoning=None, answers=(), tags_in_order=False),
         ),
-        (r"2 * 9 = 18 \boxed{18} \boxed{19}", broken("repeated tag", reasoning=None, answer=None)),
-        (r"2 * 9 = 18 \boxed{\boxed{18}}", broken("repeated tag", reasoning=None, answer=None)),
-        (r"\boxed 5 is wrong \boxed{18}", broken("repeated tag", reasoning=None, answer=None)),
+        (
+            r"2 * 9 = 18 \boxed{18} \boxed{19}",
+            broken("repeated tag", reasoning=None, answers=("18", "19")),
+        ),
+        (
+            r"2 * 9 = 18 \boxed{18} \boxed{18",
+            broken("repeated tag", reasoning=None, answers=()),
+        ),
+        (r"2 * 9 = 18 \boxed{\boxed{18}}", broken("repeated tag", reasoning=None, answers=())),
+        (r"\boxed 5 is wrong \boxed{18}", broken("repeated tag", reasoning=None, answers=())),
         (
             r"2 * 9 = 18 \boxed{18",
-            broken("unbalanced braces", answer=None, tags_in_order=False),
+            broken("unbalanced braces", answers=(), tags_in_order=False),
         ),
         (
             r"2 * 9 = 18 \boxed{18\}",
-            broken("unbalanced braces", answer=None, tags_in_order=False),
+            broken("unbalanced braces", answers=(), tags_in_order=False),
         ),
         (r"2 * 9 = 18 \boxed{18}}", broken("text outside")),
         (r"2 * 9 = 18 \boxed{18} apples", broken("text outside")),
@@ -87,29 +104,12 @@ def test_the_box_ends_with_its_own_brace(box: str, answer: str):
         (r"\boxed{18}", broken("empty reasoning", reasoning="", tags_in_order=False)),
         ("\n$\\boxed{18}$", broken("empty reasoning", reasoning="", tags_in_order=False)),
         (r"\[ \boxed{18} \]", broken("empty reasoning", reasoning="", tags_in_order=False)),
+        (r"2 * 9 = 18 \boxed{}", broken("empty answer", answers=("",))),
+        (r"2 * 9 = 18 \boxed{ }", broken("empty answer", answers=(" ",))),
     ],
 )
 def test_broken_names_the_first_rule_broken(text: str, expected: Parsed):
     assert BOXED.parse(text) == expected
-
-
-@pytest.mark.parametrize(
-    ("tex", "plain"),
-    [
-        (r"\$18", "$18"),
-        (r"5\%", "5%"),
-        (r"1{,}200", "1,200"),
-        (r"1,\!200", "1,200"),
-        (r"18\text{ apples}", "18 apples"),
-        (r"18 \mathrm{km}", "18 km"),
-        (r"\\$18", r"\\$18"),
-        (r"\{,}", r"\{,}"),
-        (r"\frac{1}{2}", r"\frac{1}{2}"),
-        ("18", "18"),
-    ],
-)
-def test_tex_around_a_number_is_taken_off_and_nothing_else(tex: str, plain: str):
-    assert without_tex(tex) == plain
 
 
 @pytest.mark.parametrize(
@@ -122,10 +122,30 @@ def test_tex_around_a_number_is_taken_off_and_nothing_else(tex: str, plain: str)
         (r"5\%", "5", False),
         (r"5\text{ thousand}", "5", False),
         (r"3\frac{1}{2}", "3", False),
-        (r"18^\circ", "18", False),
+        (r"18^\circ", "18", True),
         (r"x = 18", "18", False),
     ],
 )
 def test_the_box_is_read_by_the_one_number_parser(box: str, reference: str, right: bool):
     one = score(BOXED.render("steps", box), reference, answer_format=BOXED)
     assert (one.joint, one.extractable) == (right, right)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"\boxed{18} so \boxed{18}", "18"),
+        (r"\boxed{18} so \boxed{\$18.00} and \boxed{18\text{ apples}}", "18"),
+        (r"\boxed{18} so \boxed{19}", None),
+        (r"\boxed{18} so \boxed{}", None),
+        (r"\boxed{18} so \boxed{18 or 19}", None),
+        (r"\boxed{18} so \boxed 18", None),
+        (r"\boxed{\boxed{18}}", None),
+    ],
+)
+def test_boxes_with_the_same_number_are_one_answer_and_no_strict_form(
+    text: str, answer: str | None
+):
+    one = score(f"steps {text}", "18", answer_format=BOXED)
+    assert (one.answer, one.correct) == (answer, answer == "18")
+    assert (one.format, one.failure) == (False, "repeated tag")

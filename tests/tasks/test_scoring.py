@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nblib.tasks.formats import HASH
+from nblib.tasks.formats import BOXED, FORMATS, HASH
+from nblib.tasks.numbers import parse_number
 from nblib.tasks.scoring import Score, score
 
 
@@ -57,6 +58,13 @@ def test_cut_off_before_the_answer():
 @pytest.mark.parametrize(
     ("answer", "reference"),
     [
+        ("$ 18", "18"),
+        ("118 000", "118000"),
+        ("40000", r"40,\!000"),
+        ("18", r"18\text{ units}"),
+        ("15.48", r"\$15.48"),
+        ("46", r"46^\circ"),
+        (r"46^{\circ}", "46"),
         ("18.0", "18"),
         ("$18", "18"),
         (" 18 ", "18"),
@@ -82,7 +90,7 @@ def test_other_numbers_are_wrong(answer: str, reference: str, read: str):
     assert (wrong.answer, wrong.failure) == (read, "wrong answer")
 
 
-@pytest.mark.parametrize("answer", ["3 + 4 = 7", "12:30", "5%", "", "nan", "18 or 19"])
+@pytest.mark.parametrize("answer", ["3 + 4 = 7", "12:30", "5%", "nan", "18 or 19"])
 def test_what_is_not_one_number_is_neither_extractable_nor_right(answer: str):
     for reference in ("3", "5", "7", "12", "18", "0"):
         unread = score(xml(answer), reference)
@@ -91,10 +99,54 @@ def test_what_is_not_one_number_is_neither_extractable_nor_right(answer: str):
         assert unread.failure == "unreadable number"
 
 
-def test_two_answer_blocks_are_no_answer():
-    twice = score(xml("18") + "<answer>18</answer>", "18")
-    assert (twice.format, twice.extractable, twice.correct) == (False, False, False)
-    assert twice.failure == "repeated tag"
+def test_an_empty_answer_is_not_the_format():
+    for completion, answer_format in (
+        ("<reasoning>x</reasoning><answer></answer>", FORMATS["xml"]),
+        ("x\n#### ", HASH),
+        (r"x \boxed{}", BOXED),
+    ):
+        empty = score(completion, "18", answer_format=answer_format)
+        assert (empty.format, empty.tag_order, empty.extractable) == (False, True, False)
+        assert empty.failure == "empty answer"
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer_format"),
+    [
+        (xml("18") + "<answer>$18.0</answer>", FORMATS["xml"]),
+        ("steps\n#### Final answer: #### 18", HASH),
+        ("steps #### 18\nSo\n#### 18.", HASH),
+        ("#### Steps\n#### Answer\n#### 18", HASH),
+    ],
+)
+def test_marks_with_the_same_number_are_one_answer_and_no_strict_form(completion, answer_format):
+    twice = score(completion, "18", answer_format=answer_format)
+    assert (twice.format, twice.extractable, twice.correct, twice.answer) == (
+        False,
+        True,
+        True,
+        "18",
+    )
+    assert (twice.joint, twice.failure) == (False, "repeated tag")
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer_format"),
+    [
+        (xml("18") + "<answer>19</answer>", FORMATS["xml"]),
+        (xml("18") + "<answer></answer>", FORMATS["xml"]),
+        (xml("18") + "</answer>", FORMATS["xml"]),
+        ("steps\n#### 18\n#### 19", HASH),
+        ("steps\n#### 18\n#### 18 or 19", HASH),
+        ("steps\n#### Step 1\n#### 18", HASH),
+        ("steps\n#### one\n#### two", HASH),
+    ],
+)
+def test_marks_that_say_two_things_are_no_answer(completion, answer_format):
+    for reference in ("18", "19"):
+        twice = score(completion, reference, answer_format=answer_format)
+        assert (twice.format, twice.extractable, twice.correct) == (False, False, False)
+        assert twice.failure == "repeated tag"
 
 
 def test_a_number_outside_the_block_is_not_read():
@@ -108,11 +160,32 @@ def test_the_format_is_a_parameter():
     assert not score(xml("18"), "18", answer_format=HASH).extractable
 
 
-@pytest.mark.parametrize("reference", ["", "eighteen", "5%", "1,20"])
+@pytest.mark.parametrize(
+    "reference", ["", "eighteen", "5%", "1,20", "6x", "-668i", r"\frac{10}{11}", "118 00"]
+)
 def test_an_unreadable_reference_is_an_error_that_shows_it(reference: str):
     with pytest.raises(ValueError, match="unreadable reference") as error:
         score(xml("18"), reference)
     assert repr(reference) in str(error.value)
+
+
+NUMBERS = ["18", "$ 18", "1 200", r"1\,200", "6x", "9 50", "5%", r"46^\circ", r"18\text{ m}", "18m"]
+
+
+@given(st.sampled_from(NUMBERS), st.sampled_from(NUMBERS))
+def test_references_are_read_as_completions_are(answer: str, reference: str):
+    """In every format, so that no spelling is a number on one side only."""
+    for answer_format in FORMATS.values():
+        completion = answer_format.render("steps:", answer)
+        read = score(completion, "1", answer_format=answer_format).answer
+        if read is None or (answer_format.name == "last-number" and parse_number(answer) is None):
+            continue
+        try:
+            right = score(completion, reference, answer_format=answer_format).correct
+        except ValueError:
+            assert parse_number(reference) is None
+        else:
+            assert right == (parse_number(reference) == parse_number(answer))
 
 
 @given(st.text() | st.text("<>/answer reasoning0123456789.,-$#\n"))
