@@ -22,7 +22,8 @@ from typing import IO, Any
 
 from nblib.files import read_json, to_jsonable, write_json, write_text
 
-# The figures of a stage in result.json: fractions of 1, each with "<name>_ci95": [low, high].
+# The figures of a stage in result.json: fractions of 1, each with "<name>_ci95": [low, high]. Both
+# are null for the truncation of answers in a file that does not say which ones were cut.
 RATES = (
     "format_accuracy",
     "tag_order_accuracy",
@@ -228,6 +229,8 @@ def _check_stage(stage: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"{where}: n is {stage['n']!r}, expected the number of items, at least 1")
     for name in RATES:
         rate, interval = stage[name], stage[f"{name}_ci95"]
+        if name == "truncation_rate" and rate is None and interval is None:
+            continue
         if not _is_fraction(rate):
             raise ValueError(f"{where}: {name} is {rate!r}, expected a fraction in 0..1")
         if not _is_interval_around(rate, interval):

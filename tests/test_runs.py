@@ -206,6 +206,18 @@ def test_an_interval_that_rounding_ends_just_below_its_rate_passes():
     finish_run(start_run("toy", {}), result(stages={"tuned": sure}))
 
 
+def test_only_truncation_may_be_unknown():
+    unknown = {"truncation_rate": None, "truncation_rate_ci95": None}
+    finish_run(start_run("toy", {}), result(stages={"base": stage(**unknown)}))
+    for changes in (
+        {"truncation_rate": None},
+        {"truncation_rate_ci95": None},
+        {name.replace("truncation", "preamble"): None for name in unknown},
+    ):
+        with pytest.raises(ValueError, match="is None, expected"):
+            finish_run(start_run("toy", {}), result(stages={"base": stage(**changes)}))
+
+
 def test_the_rates_are_those_that_evaluation_computes():
     from nblib.evaluation import metrics
 

@@ -124,7 +124,7 @@ def evaluate_stages(
 
 
 def _score(answer: Mapping[str, Any], task: Task) -> Score:
-    truncated = answer.get("truncated", False)
+    truncated = answer.get("truncated")  # a file need not say
     try:
         return task.score(answer["completion"], answer["reference"], truncated=truncated)
     except ValueError as error:

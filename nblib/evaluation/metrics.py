@@ -45,13 +45,16 @@ class ScoreCounter:
         """How many there were."""
         return self._outcomes.total()
 
-    def metrics(self) -> dict[str, int | float | list[float]]:
+    def metrics(self) -> dict[str, int | float | list[float] | None]:
         """Return what `stage_metrics` gives for the scores so far, or its error."""
         n = self.n
         if not n:
             raise ValueError("got 0 scores: expected at least one; evaluate at least one example")
-        metrics: dict[str, int | float | list[float]] = {"n": n}
+        metrics: dict[str, int | float | list[float] | None] = {"n": n}
         for position, rate in enumerate(RATES):
+            if any(outcome[position] is None for outcome in self._outcomes):
+                metrics |= {rate: None, f"{rate}_ci95": None}
+                continue
             hits = sum(count for outcome, count in self._outcomes.items() if outcome[position])
             metrics |= _rate_and_interval(rate, hits, n)
         return metrics
@@ -65,8 +68,10 @@ class ScoreCounter:
         return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def stage_metrics(scores: Iterable[Score]) -> dict[str, int | float | list[float]]:
+def stage_metrics(scores: Iterable[Score]) -> dict[str, int | float | list[float] | None]:
     """n, each rate as a fraction of 1, and each rate's 95 % interval as "<rate>_ci95".
+
+    A rate of something that is unknown of one score is None, and so is its interval.
 
     Example:
         {"n": 400, "format_accuracy": 0.145, "format_accuracy_ci95": [0.114, 0.183], ...}

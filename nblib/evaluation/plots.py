@@ -99,7 +99,7 @@ def plot_stages(
         style = {**styles[name], "linestyle": "none"}
         _draw_rates(axes, places, values, label=in_words(name), style=style, sideways=True)
         for place, rate in zip(places, values, strict=True):
-            axes.text(1.035, place, f"{rate.value:.3f}", va="center", fontsize=8, color=INK)
+            axes.text(1.035, place, rate.figure, va="center", fontsize=8, color=INK)
     axes.set(xlim=(-0.02, 1.02), ylim=(len(rates) - 0.5, -0.5), xlabel="fraction of items")
     axes.set_yticks(rows, [in_words(rate) for rate in rates])
     for boundary in rows[1:] - 0.5:

@@ -40,7 +40,7 @@ def truncation_warnings(
         f"{name}: {metrics['truncation_rate']:.1%} of the completions were cut at MAX_NEW_TOKENS. "
         "Raise it, or look at the samples for endless text."
         for name, metrics in stages.items()
-        if name.startswith(judged) and metrics["truncation_rate"] > _TRUNCATION_LIMIT
+        if name.startswith(judged) and (metrics["truncation_rate"] or 0) > _TRUNCATION_LIMIT
     )
 
 

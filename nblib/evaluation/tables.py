@@ -3,6 +3,7 @@
 Reads the stage dictionaries of the run's contract ({"n", rate, rate + "_ci95"}); computes nothing.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +22,17 @@ RATE_MEANINGS: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """A fraction of `n` items with its 95 % interval, all fractions of 1."""
+    """A fraction of `n` items with its 95 % interval, all fractions of 1; NaN where unknown."""
 
     value: float
     low: float
     high: float
     n: int
+
+    @property
+    def figure(self) -> str:
+        """The fraction alone: `0.995`."""
+        return "unknown" if math.isnan(self.value) else f"{self.value:.3f}"
 
     @property
     def interval(self) -> str:
@@ -35,7 +41,7 @@ class Rate:
 
     def __str__(self) -> str:
         """The rate in one line: `0.995 [0.981, 0.999] (n=200)`."""
-        return f"{self.value:.3f} {self.interval}"
+        return self.figure if math.isnan(self.value) else f"{self.figure} {self.interval}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,8 @@ def read_rate(metrics: Mapping[str, Any], rate: str) -> Rate:
     missing = [key for key in (rate, f"{rate}_ci95", "n") if key not in metrics]
     if missing:
         raise ValueError(f"stage lacks {missing}; it has {sorted(metrics)}. Use stage_metrics()")
+    if metrics[rate] is None:
+        return Rate(value=math.nan, low=math.nan, high=math.nan, n=metrics["n"])
     low, high = metrics[f"{rate}_ci95"]
     return Rate(value=metrics[rate], low=low, high=high, n=metrics["n"])
 

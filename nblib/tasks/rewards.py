@@ -109,7 +109,7 @@ def reward_terms(score: Score, completion: str, *, length_share: float) -> dict[
         "format": float(score.format),
         "steps": _right_sums(completion),
         "brevity": 1.0 - length_share,
-        "truncated": float(score.truncated),
+        "truncated": float(score.truncated or False),
     }
 
 

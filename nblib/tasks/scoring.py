@@ -21,7 +21,7 @@ class Score:
         correct: That number equals the reference.
         joint: Format and number are both right.
         preamble: Text stands before the reasoning.
-        truncated: Generation stopped at its length limit.
+        truncated: Generation stopped at its length limit; None where that is unknown.
         answer: The number read, in canonical text; None where there is none.
         failure: The first rule broken; None exactly where `joint` holds.
     """
@@ -32,13 +32,17 @@ class Score:
     correct: bool
     joint: bool
     preamble: bool
-    truncated: bool
+    truncated: bool | None
     answer: str | None
     failure: str | None
 
 
 def score(
-    completion: str, reference: str, *, answer_format: AnswerFormat = XML, truncated: bool = False
+    completion: str,
+    reference: str,
+    *,
+    answer_format: AnswerFormat = XML,
+    truncated: bool | None = False,
 ) -> Score:
     """Score a completion against the reference number; numbers compare by value ("18.0" is 18).
 

@@ -122,6 +122,17 @@ def test_schema_failures_are_those_of_the_form_alone():
     assert failures[0]["completion"] == PLAIN
 
 
+def test_answers_that_do_not_say_whether_they_were_cut():
+    stages = (stage("file", [PLAIN, RIGHT]), stage("other", [RIGHT, RIGHT]))
+    for each in stages:
+        assert each.metrics["truncation_rate"] is None
+        assert each.metrics["truncation_rate_ci95"] is None
+        assert [record["truncated"] for record in each.records] == [None, None]
+    content = to_jsonable(comparison_metrics(compare_stages(stages), stages))
+    assert content["tuned"]["truncation_rate"] is None
+    assert failure_counts(stages)["file"] == {"missing tag": 1}
+
+
 def test_the_file_names_base_and_tuned_and_is_json():
     stages = three_stages()
     content = to_jsonable(comparison_metrics(compare_stages(stages), stages, settings={"k": 1}))

@@ -121,3 +121,10 @@ def test_failures_are_counted_the_most_frequent_first():
 def test_counting_needs_no_scipy():
     code = "import sys, nblib.evaluation.metrics; sys.exit('scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_of_what_is_unknown_of_one_score_there_is_no_rate():
+    metrics = stage_metrics([NOTHING, replace(NOTHING, truncated=None)])
+    assert (metrics["truncation_rate"], metrics["truncation_rate_ci95"]) == (None, None)
+    assert metrics["preamble_rate"] == 0.0
+    assert json.loads(json.dumps(metrics)) == metrics

@@ -126,6 +126,14 @@ def test_stages_name_the_missing_rate():
         plot_stages({}, ["format_accuracy"], seed=0)
 
 
+def test_a_rate_that_is_unknown_is_told_so_and_not_drawn():
+    unknown = TUNED | {"truncation_rate": None, "truncation_rate_ci95": None}
+    figure = plot_stages({"file": unknown}, ["format_accuracy", "truncation_rate"], seed=0)
+    assert "unknown" in texts(figure)
+    drawn = figure.axes[0].containers[0][0].get_xdata()
+    assert drawn[0] == 0.995 and np.isnan(drawn[1])
+
+
 def test_levels_keep_their_order_and_counts_also_from_json():
     by_level = {"base": {"10": BASE | {"n": 5}, "2": BASE}, "tuned": {2: TUNED | {"n": 190}}}
     figure = plot_levels(by_level, seed=4, rate="format_accuracy")

@@ -121,6 +121,12 @@ def test_the_page_says_everything(tmp_path):
     assert "unseen" not in said
 
 
+def test_a_rate_that_is_unknown_is_told_so(tmp_path):
+    file = {"n": 3, "truncation_rate": None, "truncation_rate_ci95": None}
+    said = squeezed(written(tmp_path, stages={"file": file}))
+    assert "cut at the token limit; lower is better unknown" in said and "nan" not in said
+
+
 def test_warnings_stand_before_the_verdicts(tmp_path):
     said = squeezed(written(tmp_path))
     assert said.index("Warning.") < said.index("Targets")

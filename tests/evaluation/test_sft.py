@@ -70,6 +70,10 @@ def test_too_many_cut_completions_of_a_tuned_stage_are_told(truncated, warned):
     assert [warning.split(":")[0] for warning in warnings] == warned
 
 
+def test_of_unknown_truncation_nothing_is_told():
+    assert truncation_warnings({"tuned": metrics(1.0, 0.5, truncated=None)}) == ()
+
+
 def test_a_warning_says_how_many_and_what_to_do():
     warning, *_ = truncation_warnings(stages(truncated=0.125))
     assert warning == (

@@ -21,6 +21,12 @@ def test_a_rate_without_its_interval_is_refused():
         read_rate({"n": 3, "format_accuracy": 1.0}, "format_accuracy")
 
 
+def test_a_rate_that_is_unknown_is_told_so():
+    unknown = {"n": 3, "truncation_rate": None, "truncation_rate_ci95": None}
+    assert str(read_rate(unknown, "truncation_rate")) == "unknown"
+    assert stage_table({"file": unknown}).splitlines()[-1] == "| truncation rate | unknown |"
+
+
 def test_names_come_from_all_stages_in_order_and_skip_counts():
     assert rate_names({"base": BASE, "tuned": TUNED}) == ("format_accuracy", "answer_accuracy")
 
