@@ -8,6 +8,7 @@ A command is a function and a parser in `_parser`; what it needs is imported whe
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from nblib.delivery.hub_commands import add_kernels, add_publish
 
@@ -74,6 +75,11 @@ def _add_score(score: argparse.ArgumentParser) -> None:
     )
     score.add_argument(
         "--format", choices=_FORMATS, default="xml", help="how an answer is written (xml)"
+    )
+    score.add_argument(
+        "--skip-unreadable-references",
+        action="store_true",
+        help="leave out and count the lines whose reference is no number",
     )
     score.set_defaults(command=_score)
 
@@ -201,12 +207,15 @@ def _score(options: argparse.Namespace) -> int:
     from nblib.evaluation.score_file import score_file, score_lines
     from nblib.tasks.formats import FORMATS
 
-    answer_format = FORMATS[options.format]
+    settings: dict[str, Any] = {
+        "answer_format": FORMATS[options.format],
+        "skip_unreadable_references": options.skip_unreadable_references,
+    }
     try:
         if options.file == "-":
-            metrics = score_lines(sys.stdin.buffer, name="<stdin>", answer_format=answer_format)
+            metrics = score_lines(sys.stdin.buffer, name="<stdin>", **settings)
         else:
-            metrics = score_file(options.file, answer_format=answer_format)
+            metrics = score_file(options.file, **settings)
     except (OSError, ValueError) as error:
         print(f"nblib: {error}", file=sys.stderr)
         return 1

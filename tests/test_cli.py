@@ -146,6 +146,18 @@ def test_score_reads_xml_where_no_format_is_given(completions, capsys):
     assert json.loads(capsys.readouterr().out)["failures"] == {"missing tag": 1}
 
 
+def test_score_skips_references_that_are_no_numbers_where_it_is_told_to(completions, capsys):
+    path = completions["boxed"]
+    line = json.dumps({"reference": r"\frac{1}{2}", "completion": "18"})
+    path.write_text(path.read_text() + line)
+    command = ["score", str(path), "--format", "boxed"]
+    assert main(command) == 1
+    assert "--skip-unreadable-references" in capsys.readouterr().err
+    assert main([*command, "--skip-unreadable-references"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert (metrics["n"], metrics["skipped_references"]) == (1, 1)
+
+
 def nblib(*arguments, **options):
     command = [sys.executable, "-m", "nblib", *arguments]
     return subprocess.run(command, capture_output=True, check=False, **options)

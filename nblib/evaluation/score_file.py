@@ -3,14 +3,17 @@
 Two kinds of object are read:
 - `{"id"?, "reference", "completion", "truncated"?}`, the reference being one number as text;
 - those of lm-evaluation-harness' sample logs (`--log_samples`, samples_*.jsonl): the completion is
-  the first text of `resps`, the reference is `target`, or what stands in it after GSM8K's "####".
+  the one text of `resps`, the reference is `target`, or what stands in it after GSM8K's "####".
   https://github.com/EleutherAI/lm-evaluation-harness
 
 `tasks.scoring` judges a completion, here as everywhere; a bad one scores 0. A line that cannot be
-scored is an error: rates over the other lines would be rates of something else.
+scored is an error: rates over the other lines would be rates of something else. Only lines whose
+reference is no number, as in MATH, may be left out, and are counted.
 """
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -19,15 +22,15 @@ from typing import Any
 
 from nblib.evaluation.metrics import ScoreCounter
 from nblib.tasks.answer_format import AnswerFormat
-from nblib.tasks.formats import XML
-from nblib.tasks.gsm8k import extract_hash_answer
-from nblib.tasks.scoring import score
+from nblib.tasks.formats import FORMATS, XML
+from nblib.tasks.scoring import Score, UnreadableReference, score
 
 _EXPECTED = (
     'expected an object with "reference" and "completion", or one of a sample log of '
     'lm-evaluation-harness with "doc_id", "target" and "resps"'
 )
 _SHOWN = 60  # characters of a value in an error
+_PERCENT = re.compile(r"\\?%|\b(?:per ?cent|percentage)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +38,16 @@ class _Item:
     id: str | int | None
     reference: str
     completion: str
-    truncated: bool
+    truncated: bool | None  # None: the line does not say
     logged: bool  # by the harness, which writes a document once for each of its filters
 
 
-def score_file(path: str | Path, *, answer_format: AnswerFormat = XML) -> dict[str, Any]:
+def score_file(
+    path: str | Path,
+    *,
+    answer_format: AnswerFormat = XML,
+    skip_unreadable_references: bool = False,
+) -> dict[str, Any]:
     """Score the lines of a file, as `score_lines` does.
 
     Raises:
@@ -47,11 +55,20 @@ def score_file(path: str | Path, *, answer_format: AnswerFormat = XML) -> dict[s
         ValueError: It has no line to score, or a broken one.
     """
     with open(path, "rb") as lines:
-        return score_lines(lines, name=str(path), answer_format=answer_format)
+        return score_lines(
+            lines,
+            name=str(path),
+            answer_format=answer_format,
+            skip_unreadable_references=skip_unreadable_references,
+        )
 
 
 def score_lines(
-    lines: Iterable[bytes], *, name: str, answer_format: AnswerFormat = XML
+    lines: Iterable[bytes],
+    *,
+    name: str,
+    answer_format: AnswerFormat = XML,
+    skip_unreadable_references: bool = False,
 ) -> dict[str, Any]:
     """Score lines as they come; of a line no more is kept than hashes, and none without an id.
 
@@ -59,35 +76,91 @@ def score_lines(
         lines: UTF-8; blank ones are passed over.
         name: What an error calls the file.
         answer_format: How an answer should be written.
+        skip_unreadable_references: Leave out, and count, the lines whose reference is no number.
 
     Returns:
-        What `stage_metrics` gives, "format" (its name) and "failures" (rule -> how many completions
-        broke it first). What does not say that it is truncated counts as not truncated.
+        What `stage_metrics` gives (the truncation is None where a line does not say it), and:
+        "format", its name; "failures", rule -> how many completions broke it first;
+        "right_without_percent_sign", how many are wrong only because "5%" is not read as 5;
+        "skipped_references", how many lines were left out; and, where no answer could be read,
+        "hint", in how many completions each format reads one.
 
     Raises:
         ValueError: No line to score; or, beginning with "NAME:line", one that is no JSON object,
             lacks a key, has one of a wrong type, an unreadable reference or an id seen before.
     """
-    counter, seen = ScoreCounter(), dict[bytes, bytes]()
+    counter, seen, others = ScoreCounter(), dict[bytes, bytes](), Counter[str]()
+    skipped = percent = readable = 0
     for number, line in enumerate(lines, start=1):
         if line.isspace():
             continue
         try:
             item = _item(line)
             # Scored even when it was seen: that a line is broken does not hang on the others.
-            one = score(
-                item.completion,
-                item.reference,
-                answer_format=answer_format,
-                truncated=item.truncated,
-            )
-            if _is_new(item, seen):
-                counter.add(one)
+            one = _score(item, answer_format, skip=skip_unreadable_references)
+            if not _is_new(item, seen):
+                continue
         except ValueError as error:
             raise ValueError(f"{name}:{number}: {error}") from error
+        if one is None:
+            skipped += 1
+            continue
+        counter.add(one)
+        percent += _is_right_without_percent_sign(item, one, answer_format)
+        readable += one.extractable
+        if not readable:  # a file in the right format is read in that one alone
+            others.update(_readable_in(item))
     if not counter.n:
-        raise ValueError(f"{name}: no line to score: {_EXPECTED}, one a line")
-    return {**counter.metrics(), "format": answer_format.name, "failures": counter.failures()}
+        left_out = f"{skipped} have a reference that is no number; " if skipped else ""
+        raise ValueError(f"{name}: no line to score: {left_out}{_EXPECTED}, one a line")
+    return {
+        **counter.metrics(),
+        "format": answer_format.name,
+        "failures": counter.failures(),
+        "right_without_percent_sign": percent,
+        "skipped_references": skipped,
+        **({} if readable else {"hint": _hint(answer_format, others, counter.n)}),
+    }
+
+
+def _score(item: _Item, answer_format: AnswerFormat, *, skip: bool) -> Score | None:
+    """The score of an item; None where its reference is unreadable and such items are skipped."""
+    try:
+        return score(
+            item.completion,
+            item.reference,
+            answer_format=answer_format,
+            truncated=item.truncated,
+        )
+    except UnreadableReference as error:
+        if skip:
+            return None
+        raise ValueError(
+            f"{error}; --skip-unreadable-references counts such lines and scores the others"
+        ) from error
+
+
+def _is_right_without_percent_sign(item: _Item, one: Score, answer_format: AnswerFormat) -> bool:
+    bare = _PERCENT.sub("", item.completion)
+    if one.correct or bare == item.completion:
+        return False
+    return score(bare, item.reference, answer_format=answer_format).correct
+
+
+def _readable_in(item: _Item) -> list[str]:
+    return [
+        name
+        for name, one in FORMATS.items()
+        if score(item.completion, item.reference, answer_format=one).extractable
+    ]
+
+
+def _hint(answer_format: AnswerFormat, others: Counter[str], n: int) -> str:
+    counts = ", ".join(f"{name} in {others[name]}" for name in FORMATS)
+    return (
+        f"no answer can be read in the format {answer_format.name}; of {n} completions, answers "
+        f"can be read as {counts}: choose one with --format"
+    )
 
 
 def _item(line: bytes) -> _Item:
@@ -101,7 +174,7 @@ def _item(line: bytes) -> _Item:
     return _Item(
         id=_id(record, "doc_id" if logged else "id", optional=not logged),
         reference=_target(record) if logged else _text(record, "reference"),
-        completion=_first_response(record) if logged else _text(record, "completion"),
+        completion=_only_response(record) if logged else _text(record, "completion"),
         truncated=_truncated(record),
         logged=logged,
     )
@@ -115,17 +188,23 @@ def _text(record: dict[str, Any], key: str) -> str:
 
 
 def _target(record: dict[str, Any]) -> str:
-    target = _text(record, "target")
-    answer = extract_hash_answer(target)
-    return target if answer is None else answer
+    return _text(record, "target").rpartition("####")[2]
 
 
-def _first_response(record: dict[str, Any]) -> str:
-    match record["resps"]:
-        case [[str(completion), *_], *_]:
+def _only_response(record: dict[str, Any]) -> str:
+    responses = record["resps"]
+    match responses:
+        case [[str(completion)]]:
             return completion
+        case [[str(), *_], *_]:
+            count = sum(len(each) if isinstance(each, list) else 1 for each in responses)
+            raise ValueError(
+                f'"resps" holds {count} responses to one document: expected one, since rates and '
+                "intervals are over documents; log one repeat, or write a line with "
+                '"reference" and "completion" for the response that counts'
+            )
     raise ValueError(
-        f'"resps" is {_shown(record["resps"])}: expected a list of lists of text, '
+        f'"resps" is {_shown(responses)}: expected a list of a list of one text, '
         "as a task of the harness that generates text logs it"
     )
 
@@ -139,9 +218,9 @@ def _id(record: dict[str, Any], key: str, *, optional: bool) -> str | int | None
     return value
 
 
-def _truncated(record: dict[str, Any]) -> bool:
-    value = record.get("truncated", False)
-    if not isinstance(value, bool):
+def _truncated(record: dict[str, Any]) -> bool | None:
+    value = record.get("truncated")
+    if not isinstance(value, bool | None):
         raise ValueError(f'"truncated" is {_shown(value)}: expected true or false')
     return value
 

@@ -10,6 +10,10 @@ from nblib.tasks.formats import XML, AnswerFormat
 from nblib.tasks.numbers import number_text, parse_number
 
 
+class UnreadableReference(ValueError):
+    """The reference is not one readable number: nothing can be scored against it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """What one completion did right, each question on its own.
@@ -51,11 +55,13 @@ def score(
         True
 
     Raises:
-        ValueError: The reference is not one readable number.
+        UnreadableReference: The reference is not one number; a ValueError.
     """
     expected = parse_number(reference)
     if expected is None:
-        raise ValueError(f"unreadable reference {reference!r}: expected one number, such as '18'")
+        raise UnreadableReference(
+            f"unreadable reference {reference!r}: expected one number, such as '18'"
+        )
     parsed = answer_format.parse(completion)
     numbers = {parse_number(answer) for answer in parsed.answers}
     number = numbers.pop() if len(numbers) == 1 else None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nblib.evaluation.metrics import RATES, stage_metrics
 from nblib.evaluation.score_file import score_file, score_lines
-from nblib.tasks.formats import FORMATS, HASH, LAST_NUMBER, XML
+from nblib.tasks.formats import BOXED, FORMATS, HASH, LAST_NUMBER, XML
 from nblib.tasks.scoring import score
 
 
@@ -44,15 +44,15 @@ def encoded(*records: object) -> list[bytes]:
     return [json.dumps(record).encode() + b"\n" for record in records]
 
 
-def scored(*records: object, answer_format=XML) -> dict:
-    return score_lines(encoded(*records), name="a.jsonl", answer_format=answer_format)
+def scored(*records: object, answer_format=XML, **settings) -> dict:
+    return score_lines(encoded(*records), name="a.jsonl", answer_format=answer_format, **settings)
 
 
 FIVE = (
-    line(xml("18"), id="a"),
-    line("Okay. " + xml("$18.00"), id=2),
-    line(xml("19"), "18"),
-    line(xml("18%")),
+    line(xml("18"), id="a", truncated=False),
+    line("Okay. " + xml("$18.00"), id=2, truncated=False),
+    line(xml("19"), "18", truncated=False),
+    line(xml("18%"), truncated=False),
     line("<reasoning>2 * 9", truncated=True),
 )
 
@@ -79,19 +79,24 @@ def test_the_rates_of_five_lines(tmp_path):
         ("unreadable number", 1),
         ("wrong answer", 1),
     ]
+    assert (metrics["right_without_percent_sign"], metrics["skipped_references"]) == (1, 0)
+    assert "hint" not in metrics
     assert json.loads(json.dumps(metrics)) == metrics
 
 
 @given(st.lists(st.sampled_from(FIVE), min_size=1, max_size=40))
 def test_a_file_is_counted_as_a_stage_is(records: list[dict]):
+    percentages = records.count(FIVE[3])
     records = [{**record, "id": index} for index, record in enumerate(records)]
     scores = [
-        score(one["completion"], one["reference"], truncated=one.get("truncated", False))
-        for one in records
+        score(one["completion"], one["reference"], truncated=one["truncated"]) for one in records
     ]
     metrics = scored(*records)
     failures = metrics.pop("failures")
-    assert metrics == {**stage_metrics(scores), "format": "xml"}
+    assert metrics.pop("right_without_percent_sign") == percentages
+    assert ("hint" in metrics) == (metrics["answer_extractable"] == 0)
+    metrics.pop("hint", None)
+    assert metrics == {**stage_metrics(scores), "format": "xml", "skipped_references": 0}
     assert failures == {one: sum(s.failure == one for s in scores) for one in failures}
     assert sum(failures.values()) == sum(not one.joint for one in scores)
     assert list(failures.values()) == sorted(failures.values(), reverse=True)
@@ -121,14 +126,80 @@ def test_a_log_of_the_harness_counts_each_document_once():
     assert scored(*records, answer_format=HASH) == metrics
 
 
-def test_of_a_log_the_first_response_and_the_number_of_the_target_count():
+def test_of_a_log_the_number_of_the_target_counts_read_as_a_completion_is():
     records = [
-        logged(0, "", resps=[["so 18", "so 19"]]),
-        logged(1, "so 1,200", target="steps\n#### 1,200"),
-        logged(2, "so -3", target="-3"),
+        logged(0, "so 1,200", target="steps\n#### 1,200"),
+        logged(1, "so -3", target="-3"),
+        logged(2, "so 40,000", target=r"40,\!000"),
+        logged(3, "so 40,000", target="steps\n#### 40 000"),
+        logged(4, "so 18", target=r"18\text{ units}"),
     ]
     metrics = scored(*records, answer_format=LAST_NUMBER)
-    assert (metrics["n"], metrics["answer_accuracy"]) == (3, 1.0)
+    assert (metrics["n"], metrics["answer_accuracy"]) == (5, 1.0)
+    with pytest.raises(ValueError, match="unreadable reference ' 1,20'"):
+        scored(logged(0, "so 120", target="steps\n#### 1,20"))
+
+
+@pytest.mark.parametrize("resps", [[["so 18", "so 18"]], [["so 18"], ["so 18"]]])
+def test_a_log_of_several_responses_to_one_document_is_refused(resps: list):
+    with pytest.raises(ValueError, match=r"a.jsonl:1: .*holds 2 responses .*: expected one"):
+        scored(logged(0, "", resps=resps))
+
+
+@pytest.mark.parametrize("truncated", [{}, {"truncated": None}])
+def test_truncation_that_a_line_does_not_say_is_unknown(truncated: dict):
+    for records in ([logged(0, "18")], [*FIVE, line(xml("18"), **truncated)]):
+        metrics = scored(*records)
+        assert (metrics["truncation_rate"], metrics["truncation_rate_ci95"]) == (None, None)
+        assert metrics["preamble_rate"] is not None
+
+
+def test_the_percent_rule_says_how_many_it_decides():
+    records = [
+        line(r"steps \boxed{18\%}"),
+        line(r"steps \boxed{18\,\%}."),
+        line(r"steps \boxed{18 percent}"),
+        line(r"100% sure: \boxed{18}"),
+        line(r"steps \boxed{19\%}"),
+        line(r"steps \boxed{-18\%}"),
+    ]
+    metrics = scored(*records, answer_format=BOXED)
+    assert metrics["right_without_percent_sign"] == 3
+    assert metrics["answer_accuracy"] == pytest.approx(1 / 6)
+    assert scored(line("it is 18 %"), answer_format=LAST_NUMBER)["right_without_percent_sign"] == 1
+
+
+MATH = [
+    logged(0, r"so \boxed{18}", target="18"),
+    logged(1, r"so \boxed{18}", target=r"\frac{10}{11}"),
+    logged(2, r"so \boxed{18}", target=r"46^\circ"),
+    logged(3, r"so \boxed{18}", target="6x"),
+    logged(1, r"so \boxed{18}", "flexible-extract", target=r"\frac{10}{11}"),
+]
+
+
+def test_references_that_are_no_numbers_are_an_error_or_counted():
+    message = r"a.jsonl:2: unreadable reference .*; --skip-unreadable-references counts such"
+    with pytest.raises(ValueError, match=message):
+        scored(*MATH, answer_format=BOXED)
+    metrics = scored(*MATH, answer_format=BOXED, skip_unreadable_references=True)
+    assert (metrics["n"], metrics["skipped_references"]) == (2, 2)
+    assert metrics["answer_accuracy"] == 0.5
+    with pytest.raises(ValueError, match="no line to score: 1 have a reference that is no number"):
+        scored(MATH[1], skip_unreadable_references=True)
+    with pytest.raises(ValueError, match='a.jsonl:1: "completion" is 5'):
+        scored(line(5), skip_unreadable_references=True)
+
+
+def test_where_no_answer_can_be_read_the_formats_that_fit_are_named():
+    records = [line("2 * 9 = 18\n#### 18"), line("2 * 9 = 18\n#### 18"), line("so 18")]
+    assert scored(*records)["hint"] == (
+        "no answer can be read in the format xml; of 3 completions, answers can be read as "
+        "xml in 0, hash in 2, boxed in 0, last-number in 3: choose one with --format"
+    )
+    assert "hint" not in scored(*records, line(xml("18")))
+    assert "hint" not in scored(line(xml("19")), *records)
+    assert "hint" not in scored(*records, answer_format=HASH)
 
 
 EXPECTED = 'expected an object with "reference" and "completion", or one of a sample log'
@@ -159,6 +230,7 @@ EXPECTED = 'expected an object with "reference" and "completion", or one of a sa
             "\"truncated\" is 'no': expected true or false",
         ),
         (json.dumps(logged(1, "18", resps=["18"])).encode(), r"\"resps\" is \['18'\]: expected a"),
+        (json.dumps(logged(1, "18", resps=[["18"], 3])).encode(), '"resps" holds 2 responses'),
         (json.dumps(logged(1, "18", resps=[])).encode(), r"\"resps\" is \[\]: expected a list"),
         (
             json.dumps(logged(1, "18", resps=[[[-0.5, True]]])).encode(),
