@@ -44,12 +44,17 @@ _PROJECTIONS: Mapping[str, tuple[str, ...]] = {
 }
 _PREFIX = "base_model.model.model.layers."  # peft's wrapper, then Gemma3ForCausalLM
 _NAME = re.compile(re.escape(_PREFIX) + r"(\d+)\.(\w+\.\w+)\.lora_([AB])\.weight")
-# Whatever of these is set makes another change than scale * B A.
+# Whatever of these is set makes another change than scale * B A, or makes it to other weights than
+# the base's. Not here are the options that say only where adapters are, and how they were trained.
 _NOT_PLAIN = (
-    *("use_dora", "use_rslora", "use_qalora", "lora_bias", "fan_in_fan_out", "rank_pattern"),
-    *("alpha_pattern", "modules_to_save", "trainable_token_indices", "target_parameters"),
-    *("layer_replication", "alora_invocation_tokens"),
+    *("use_dora", "use_rslora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out"),
+    *("rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices"),
+    *("target_parameters", "layer_replication", "alora_invocation_tokens", "arrow_config"),
+    *("kasa_config", "megatron_config", "monteclora_config"),
 )
+# These leave the base's weights as they are; "pissa", "olora", "corda", "loftq", "lora_ga" and what
+# is yet to come take something from them, and `peft` does so again when it loads the adapters.
+_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 
 _Pair = tuple[np.ndarray, np.ndarray]  # A [rank, in], B [out, rank]
 
@@ -208,6 +213,8 @@ def _check_plain(config: Mapping[str, Any], path: Path) -> None:
     odd = [name for name in _NOT_PLAIN if config.get(name)]
     if config.get("bias", "none") != "none":
         odd.append("bias")
+    if config.get("init_lora_weights") not in _PLAIN_STARTS:
+        odd.append(f"init_lora_weights {config['init_lora_weights']!r}")
     if config.get("peft_type") != "LORA" or odd:
         raise ValueError(
             f"{path}: peft_type {config.get('peft_type')!r} with {', '.join(odd) or 'nothing odd'} "

@@ -205,10 +205,28 @@ def test_weights_keep_their_dtype(saved, base, tokenizer):
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"use_dora": True}, "use_dora"),
+        *(
+            ({name: True}, name)
+            for name in ("use_dora", "use_rslora", "use_qalora", "lora_bias", "fan_in_fan_out")
+        ),
+        ({"use_bdlora": {"nblocks": 2}}, "use_bdlora"),
         ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
+        ({"alpha_pattern": {"q_proj": 4}}, "alpha_pattern"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"trainable_token_indices": [5]}, "trainable_token_indices"),
+        ({"target_parameters": ["mlp.experts"]}, "target_parameters"),
+        ({"layer_replication": [[0, 2], [1, 3]]}, "layer_replication"),
+        ({"alora_invocation_tokens": [5]}, "alora_invocation_tokens"),
+        ({"arrow_config": {"top_k": 3}}, "arrow_config"),
+        ({"kasa_config": {"beta": 1e-4}}, "kasa_config"),
+        ({"megatron_config": {"hidden": 8}}, "megatron_config"),
+        ({"monteclora_config": {"num_samples": 2}}, "monteclora_config"),
         ({"bias": "all"}, "bias"),
+        ({"bias": "lora_only"}, "bias"),
+        *(
+            ({"init_lora_weights": start}, f"init_lora_weights '{start}'")
+            for start in ("pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga")
+        ),
         ({"peft_type": "IA3"}, "'IA3'"),
     ],
 )
@@ -216,6 +234,21 @@ def test_other_adapters_than_plain_lora_are_refused(values, named, copy):
     change_config(copy, **values)
     with pytest.raises(ValueError, match=rf"{named}.* is not plain LoRA"):
         read_adapter_info(copy)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"use_rslora": False, "use_dora": False, "lora_bias": False, "fan_in_fan_out": False},
+        {"rank_pattern": {}, "alpha_pattern": {}, "modules_to_save": None, "bias": "none"},
+        *({"init_lora_weights": start} for start in (True, False, "gaussian", "eva", "orthogonal")),
+        {"layers_to_transform": [0], "layers_pattern": "layers", "lora_dropout": 0.1},
+        {"loftq_config": {}, "eva_config": None, "megatron_core": "megatron.core"},
+    ],
+)
+def test_options_that_change_no_weight_are_taken(values, copy):
+    change_config(copy, **values)
+    assert read_adapter_info(copy).rank == RANK
 
 
 @pytest.mark.parametrize(("key", "value"), [("r", None), ("r", 0), ("lora_alpha", "16")])
