@@ -6,6 +6,7 @@ from nblib.sources import gsm8k, hubs
 from nblib.sources.datasets import GSM8K_SOURCES, get_dataset
 from nblib.sources.gsm8k import Gsm8k, SourceError
 from nblib.sources.rows import Row, content_sha256
+from nblib.sources.wordproblems import word_problems
 
 EGGS = {"question": "2 hens, 3 eggs each. Eggs?", "answer": "2*3 = <<2*3=6>>6\n#### 6"}
 PENS = {"question": "5 pens, 1 is lost. Pens?", "answer": "5-1 = <<5-1=4>>4\n#### 4"}
@@ -109,3 +110,12 @@ def test_builtin_counts_levels_and_seed():
     assert data == get_dataset("builtin", num_train=30, num_test=10, levels=(1, 2), seed=3)
     other = get_dataset("builtin", num_train=30, num_test=10, levels=(1, 2), seed=4)
     assert data.sha256["train"] != other.sha256["train"]
+
+
+def test_long_hand_is_for_the_training_rows_alone():
+    told = {"num_train": 30, "num_test": 10, "levels": (3, 4), "seed": 3}
+    data = get_dataset("builtin", long_hand=1.0, **told)
+    common = {"seed": 3, "levels": (3, 4)}
+    assert data.train == word_problems(30, split="train", long_hand=1.0, **common)
+    assert data.test == word_problems(10, split="test", **common)
+    assert data.train != get_dataset("builtin", **told).train

@@ -8,6 +8,7 @@ from nblib.sources.rows import (
     filter_levels,
     level_of,
     sample_rows,
+    split_validation,
 )
 
 
@@ -98,6 +99,24 @@ def test_sample_does_not_depend_on_the_sources_order():
 def test_negative_sample_is_refused():
     with pytest.raises(ValueError, match="count is -2, expected -1"):
         sample_rows(TEN, -2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("count", "held"), [(2, 1), (25, 1), (29, 1), (30, 2), (49, 2), (1990, 100), (2100, 100)]
+)
+def test_the_last_twentieth_is_held_back_rounded_and_at_least_1_and_at_most_100(count, held):
+    rows = tuple(row(index=index) for index in range(count))
+    assert split_validation(rows) == (rows[: count - held], rows[count - held :])
+
+
+def test_the_share_and_the_most_to_hold_back_can_be_given():
+    assert split_validation(TEN, share=0.26) == (TEN[:7], TEN[7:])
+    assert split_validation(TEN, share=0.9, most=2) == (TEN[:8], TEN[8:])
+
+
+def test_one_row_cannot_be_split():
+    with pytest.raises(ValueError, match="1 training rows: expected at least 2"):
+        split_validation(TEN[:1])
 
 
 def test_duplicates_and_overlap_are_counted_without_case_and_white_space():

@@ -49,6 +49,10 @@ def test_lone_angle_brackets_are_no_annotation():
     assert parse_solution("4 < 4.8 <<1+4=5>>and 48>26\n#### 5")[0] == "4 < 4.8 and 48>26"
 
 
+def test_the_last_mark_of_a_solution_counts_and_an_earlier_one_is_a_step():
+    assert parse_solution("9 * 2 = 17\n#### 17\nNo:\n#### 18") == ("9 * 2 = 17\n#### 17\nNo:", "18")
+
+
 @pytest.mark.parametrize(("final", "number"), [("1,080", "1080"), ("-3", "-3"), ("2.50", "2.5")])
 def test_the_number_is_canonical(final: str, number: str):
     assert parse_solution(f"steps\n#### {final}") == ("steps", number)
