@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,12 @@ def test_the_number_is_canonical(final: str, number: str):
 def test_a_broken_answer_names_its_problem(answer: str, problem: str):
     with pytest.raises(ValueError, match=problem):
         parse_solution(answer)
+
+
+def test_of_a_long_answer_the_error_shows_the_end():
+    for answer, shown in (("a" * 80, "a" * 80), ("ab" * 41, "..." + ("ab" * 41)[-77:])):
+        with pytest.raises(ValueError, match=f"no '####' in the answer '{re.escape(shown)}':"):
+            parse_solution(answer)
 
 
 def test_rows_become_examples():

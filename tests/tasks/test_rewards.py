@@ -354,11 +354,11 @@ def test_the_table_of_the_hand_written_completions():
 
 def test_the_table_stays_a_table_whatever_the_model_wrote():
     nasty = "a | b\n\n`code` " + "long " * 100 + "the end"
-    header, _, row = reward_table([nasty], "18", GSM8K, ALL).splitlines()
-    assert row.replace("\\|", "").count("|") == header.count("|")
+    header, ruler, row = reward_table([nasty], "18", GSM8K, ALL).splitlines()
+    assert row.replace("\\|", "").count("|") == ruler.count("|") == header.count("|")
     shown = row[2 : row.rindex("`") + 1]
     assert shown.startswith("`a \\| b 'code' long") and shown.endswith("the end`")
-    assert shown.count("`") == 2 and len(shown) < 90
+    assert shown.count("`") == 2 and len(shown.replace("\\", "")) == 38 + len(" … ") + 38 + 2
 
 
 def test_the_table_uses_the_tasks_own_format_and_weights():
