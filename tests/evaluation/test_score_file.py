@@ -187,7 +187,7 @@ def test_references_that_are_no_numbers_are_an_error_or_counted():
     assert metrics["answer_accuracy"] == 0.5
     with pytest.raises(ValueError, match="no line to score: 1 have a reference that is no number"):
         scored(MATH[1], skip_unreadable_references=True)
-    with pytest.raises(ValueError, match='a.jsonl:1: "completion" is 5'):
+    with pytest.raises(ValueError, match=r'a\.jsonl:1: "completion" is 5'):
         scored(line(5), skip_unreadable_references=True)
 
 

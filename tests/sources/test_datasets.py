@@ -119,3 +119,9 @@ def test_long_hand_is_for_the_training_rows_alone():
     assert data.train == word_problems(30, split="train", long_hand=1.0, **common)
     assert data.test == word_problems(10, split="test", **common)
     assert data.train != get_dataset("builtin", **told).train
+
+
+def test_builtin_problems_are_by_default_of_every_level():
+    data = get_dataset("builtin", num_train=5, num_test=5)
+    for rows in (data.train, data.test):
+        assert [row.level for row in rows] == [1, 2, 3, 4, 5]
