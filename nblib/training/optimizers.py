@@ -27,14 +27,21 @@ _MATRIX_AXES = {
 def learning_rate_schedule(
     peak: float, steps: int, *, warmup_share: float, final_share: float
 ) -> optax.Schedule:
-    """Return warm-up and cosine decay over `steps`; the shares are of the steps and of the peak."""
-    return optax.schedules.warmup_cosine_decay_schedule(
+    """Return warm-up and cosine decay over `steps`; the shares are of the steps and of the peak.
+
+    Every step has a rate above 0. Step i of n, with w = warmup_share * n, rounded, at least 1:
+
+        i <= w    peak * i / w
+        i > w     peak * (f + (1 - f) * (1 + cos(pi * (i - w) / (n + 1 - w))) / 2), f = final_share
+    """
+    rates = optax.schedules.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=peak,
         warmup_steps=max(1, round(warmup_share * steps)),
-        decay_steps=max(2, steps),
+        decay_steps=steps + 1,  # both ends, 0 and the final share, lie one step outside
         end_value=final_share * peak,
     )
+    return lambda count: rates(count + 1)  # optax counts the steps from 0
 
 
 def build_optimizer(

@@ -4,10 +4,32 @@ import optax
 import pytest
 from flax import nnx
 
-from nblib.training.optimizers import NAMES, build_optimizer
+from nblib.training.optimizers import NAMES, build_optimizer, learning_rate_schedule
 
 RATE = 0.01
 MATRICES = ("attn_vec_einsum", "q_einsum", "kv_einsum", "gate_proj", "up_proj", "down_proj")
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        # Two steps of warm-up; then a cosine over six, whose end is the eighth step's.
+        ((0.3, 0.0), [0.5, 1, 0.93301, 0.75, 0.5, 0.25, 0.06699]),
+        ((0.3, 0.2), [0.5, 1, 0.94641, 0.8, 0.6, 0.4, 0.25359]),
+        ((0.0, 1.0), [1] * 7),
+    ],
+)
+def test_every_step_of_the_schedule_has_a_rate_above_zero(shares, expected):
+    warmup, final = shares
+    schedule = learning_rate_schedule(RATE, 7, warmup_share=warmup, final_share=final)
+    np.testing.assert_allclose(
+        [schedule(step) for step in range(7)], RATE * np.array(expected), rtol=1e-4
+    )
+
+
+def test_a_single_step_has_the_peak():
+    schedule = learning_rate_schedule(RATE, 1, warmup_share=0.05, final_share=0.1)
+    assert float(schedule(0)) == pytest.approx(RATE)
 
 
 def test_unknown_name():

@@ -196,9 +196,9 @@ def test_first_losses_are_those_of_the_untrained_model(whole, new_model, mesh):
 def test_learning_rate_is_the_schedules(whole):
     folder, _, _ = whole
     rates = [r["learning_rate"] for r in read_jsonl(folder / "metrics.jsonl") if "loss" in r]
-    # One step of warm-up from 0, then half a cosine over five steps towards a tenth of the peak.
-    cosine = [(1 + math.cos(math.pi * step / 5)) / 2 for step in range(5)]
-    assert rates == pytest.approx([0.0, *(1e-3 + 9e-3 * share for share in cosine)], abs=1e-7)
+    # One step of warm-up, at the peak; a cosine from there to a tenth of it, at a seventh step.
+    cosine = [(1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)]
+    assert rates == pytest.approx([1e-3 + 9e-3 * share for share in cosine], abs=1e-7)
 
 
 def test_two_batches_a_step_are_one_batch_of_both(run, tmp_path):
