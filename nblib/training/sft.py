@@ -6,7 +6,7 @@ or at a deadline, and goes on from the last whole checkpoint of its folder.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import optax
 from flax import nnx
 from tunix.sft import hooks
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig, TrainingInput
+from tunix.sft.sharding_utils import shard_input
 
 from nblib.files import append_jsonl
 from nblib.tokens.tokenizer import PAD_ID
@@ -28,11 +29,12 @@ from nblib.training.checkpoints import (
     unsealed_steps,
 )
 from nblib.training.compilations import CompilationCounter
-from nblib.training.loss import model_inputs, next_token_loss
+from nblib.training.loss import as_one_batch, model_inputs, next_token_loss, weighted_loss
 from nblib.training.optimizers import build_optimizer, learning_rate_schedule
 from nblib.training.session import Session, Trained, forget_metrics_after
 
 _LOG_EVERY_S = 15.0
+_EVALUATION_SHARE = 0.1  # of the training's work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +47,9 @@ class SftConfig:
     final_share: float = 0.1  # of the peak, at the end of the cosine
     weight_decay: float = 0.0
     clip_norm: float = 1.0
-    accumulation: int = 1  # batches a step
+    accumulation: int = 1  # batches a step, which are worth one batch of all their rows
     remat: bool = False  # keep layers' inputs only: a fraction of the memory, a third more work
-    evaluations: int = 8  # of the validation loss, spread over the run
+    evaluations: int = 8  # of the validation loss, at most, between the first step and the last
     save_interval: str = "30 min"
 
     def __post_init__(self) -> None:
@@ -87,10 +89,10 @@ def train(
         folder: the run's checkpoints.
         metrics_path: one record a step: step, loss, learning_rate, grad_norm, tokens (without
             padding), seconds, waiting_seconds (for the batches), tokens_per_second, compilations
-            (programs built); and step, val_loss after each evaluation.
+            (programs built); and step, val_loss for each of the `evaluation_steps`.
         identity: what must agree for a checkpoint to be continued.
         mesh: the devices.
-        val_batches: evaluated before the first step and `evaluations` times on the way.
+        val_batches: their loss is that of all their rows in one batch.
         deadline_s: stop cleanly after this many seconds, but not before one step was made.
 
     Raises TrainingStopped after SIGTERM, with everything saved; ForeignCheckpoint when the folder
@@ -112,20 +114,13 @@ def train(
     forget_metrics_after(metrics_path, resumed_at)
     session = Session(deadline_s)
     watch = _Watch(
-        folder, metrics_path, schedule, planned, config.accumulation, resumed_at, session
+        folder, metrics_path, schedule, planned, config, val_batches, resumed_at, session
     )
     with mesh:
-        trainer = build_trainer(
-            model,
-            config,
-            schedule,
-            eval_every_n_steps=max(1, planned // config.evaluations),
-            checkpoints=steps_folder,
-        )
+        trainer = build_trainer(model, config, schedule, checkpoints=steps_folder)
         trainer.with_training_hooks(watch)
         with session:
-            stream = watch.watched(batches[: planned * config.accumulation])
-            trainer.train(stream, val_batches or None)
+            trainer.train(watch.watched(batches))
     seal_checkpoints(folder)
     session.end(trainer.train_steps, planned, folder)
     return Trained(steps=trainer.train_steps, planned=planned, resumed_at=resumed_at)
@@ -136,7 +131,6 @@ def build_trainer(
     config: SftConfig,
     schedule: optax.Schedule,
     *,
-    eval_every_n_steps: int = 1,
     checkpoints: Path | None = None,
 ) -> PeftTrainer:
     """Return Tunix's trainer with our optimizer and loss; the newest checkpoint is restored.
@@ -153,7 +147,7 @@ def build_trainer(
         model,
         optimizer,
         TrainingConfig(
-            eval_every_n_steps=eval_every_n_steps,
+            eval_every_n_steps=1,  # required, and without effect: `_Watch` evaluates
             # None for 1: MultiSteps around the optimizer keeps a second set of gradients.
             gradient_accumulation_steps=None if config.accumulation == 1 else config.accumulation,
             checkpoint_root_directory=str(checkpoints.resolve()) if checkpoints else None,
@@ -161,13 +155,32 @@ def build_trainer(
             metrics_logging_options=None,  # anything else would call wandb.init
         ),
     )
-    return trainer.with_gen_model_input_fn(
-        lambda batch: {**model_inputs(batch), "remat": config.remat}
-    ).with_loss_fn(next_token_loss)
+    trainer.with_gen_model_input_fn(lambda batch: {**model_inputs(batch), "remat": config.remat})
+    trainer.with_loss_fn(next_token_loss if config.accumulation == 1 else weighted_loss)
+    trainer.eval_loss_fn = weighted_loss
+    return trainer
+
+
+def evaluation_steps(
+    planned: int, evaluations: int, *, train_batches: int, val_batches: int
+) -> set[int]:
+    """Return after which steps the validation loss is measured: 0, all, and evenly between.
+
+    Those between are at most `evaluations`, and together a tenth of the training's work, where a
+    batch that is trained on counts as three that are only read (two more for the way back).
+
+    >>> sorted(evaluation_steps(100, 3, train_batches=100, val_batches=5))
+    [0, 25, 50, 75, 100]
+    >>> sorted(evaluation_steps(7, 8, train_batches=7, val_batches=1))
+    [0, 2, 5, 7]
+    """
+    affordable = int(_EVALUATION_SHARE * 3 * train_batches / max(1, val_batches))
+    parts = 1 + min(evaluations, affordable, planned - 1)
+    return {round(planned * part / parts) for part in range(parts + 1)}
 
 
 class _Watch(hooks.TrainingHooks):
-    """Sees each step: logs it, seals checkpoints, ends the stream when asked to."""
+    """Sees each step: logs it, evaluates, seals checkpoints, ends the stream when asked to."""
 
     def __init__(
         self,
@@ -175,64 +188,72 @@ class _Watch(hooks.TrainingHooks):
         metrics_path: Path,
         schedule: optax.Schedule,
         planned: int,
-        accumulation: int,
+        config: SftConfig,
+        val_batches: Sequence[TrainingInput],
         resumed_at: int,
         session: Session,
     ) -> None:
         self._folder, self._metrics_path, self._session = folder, metrics_path, session
-        self._planned, self._accumulation = planned, accumulation
+        self._planned, self._accumulation = planned, config.accumulation
         # All at once, before the first step: a rate a step would compile in the second one.
         self._rates = np.asarray(jax.vmap(schedule)(np.arange(planned)))
+        self._val_batches = as_one_batch(list(val_batches))
+        self._evaluated_after = evaluation_steps(
+            planned,
+            config.evaluations,
+            train_batches=planned * config.accumulation,
+            val_batches=len(val_batches),
+        )
         self._resumed_at = resumed_at
-        self._tokens: list[int] = []  # of each batch handed out, counted without padding
-        self._waited: list[float] = []  # for each batch handed out, in seconds
+        self._tokens: list[int] = []  # of each step handed out, counted without padding
+        self._waited: list[float] = []  # for the batches of each step handed out, in seconds
         self._programs = CompilationCounter()
         self._programs_before: dict[int, int] = {}  # by batch
-        self._eval_began: float | None = None
         self._evaluating_s = 0.0
         self._last_step_s = self._last_print_s = 0.0
 
-    def watched(self, batches: Iterable[TrainingInput]) -> Iterator[TrainingInput]:
+    def watched(self, batches: Sequence[TrainingInput]) -> Iterator[TrainingInput]:
         """Yield the batches until the session is over; those already used Tunix passes over.
 
         It never ends within a step: the gradients gathered so far would be saved, and gathered
         once more by the run that goes on.
         """
-        used = self._resumed_at * self._accumulation
-        began = time.perf_counter()
-        for index, batch in enumerate(batches):
-            begins = index >= used and index % self._accumulation == 0
-            if begins and not self._session.begin_step():
+        for step in range(self._planned):
+            if step >= self._resumed_at and not self._session.begin_step():
                 return
-            self._waited.append(time.perf_counter() - began)
-            self._tokens.append(int(np.count_nonzero(batch.input_tokens != PAD_ID)))
-            yield batch
             began = time.perf_counter()
+            first = step * self._accumulation
+            parts = [batches[first + part] for part in range(self._accumulation)]
+            if self._accumulation > 1:
+                parts = as_one_batch(parts)
+            self._waited.append(time.perf_counter() - began)
+            tokens = (np.count_nonzero(part.input_tokens != PAD_ID) for part in parts)
+            self._tokens.append(int(sum(tokens)))
+            yield from parts
 
     def on_train_start(self, train_ctx: PeftTrainer) -> None:
         self._last_step_s = self._last_print_s = self._clock()
 
     def on_train_step_start(self, train_ctx: PeftTrainer) -> None:
-        if unsealed_steps(self._folder):  # the step before has saved
-            # Tunix logs one step behind. A run killed after the seal would lack the record.
-            train_ctx._write_train_metrics()
-            seal_checkpoints(self._folder)
+        if train_ctx.iter_steps % self._accumulation == 0:
+            self._between_steps(train_ctx)
         self._programs_before[train_ctx.iter_steps] = self._programs.count
 
     def on_train_step_end(self, train_ctx: PeftTrainer, train_step: int, train_loss: float) -> None:
         now = self._clock()  # the step has ended: its loss is a number here
         seconds = now - self._last_step_s
         first, after = (step * self._accumulation for step in (train_step - 1, train_step))
-        tokens = sum(self._tokens[first:after])
+        tokens = self._tokens[train_step - 1]
         programs = self._programs_before.get(after, self._programs.count)
+        norms = train_ctx.metrics_logger.get_metric_history("", "grad_norm", "train")
         record = {
             "step": train_step,
             "loss": float(train_loss),
             "learning_rate": float(self._rates[train_step - 1]),
-            "grad_norm": _newest(train_ctx, "grad_norm", "train"),
+            "grad_norm": float(norms[-1]),
             "tokens": tokens,
             "seconds": seconds,
-            "waiting_seconds": sum(self._waited[first:after]),
+            "waiting_seconds": self._waited[train_step - 1],
             "tokens_per_second": tokens / seconds,
             "compilations": programs - self._programs_before[first],
         }
@@ -243,27 +264,36 @@ class _Watch(hooks.TrainingHooks):
             self._last_print_s = now
             print(f"step {train_step:>5} of {self._planned}  loss {train_loss:.3f}", flush=True)
 
+    def on_train_end(self, train_ctx: PeftTrainer) -> None:
+        if train_ctx.train_steps == self._planned:  # else the time is needed to save
+            self._between_steps(train_ctx)
+
     def on_eval_step_start(self, train_ctx: PeftTrainer) -> None:
-        if self._eval_began is None:
-            # Steps still under way are training's time.
-            jax.block_until_ready(nnx.state(train_ctx.model, nnx.Param))
-            self._eval_began = time.perf_counter()
+        pass
 
     def on_eval_step_end(self, train_ctx: PeftTrainer, eval_loss: float) -> None:
-        val_loss = _newest(train_ctx, "loss", "eval")
-        record = {"step": train_ctx.train_steps, "val_loss": val_loss}
-        append_jsonl(self._metrics_path, record)
-        print(f"step {train_ctx.train_steps:>5} of {self._planned}  validation loss {val_loss:.3f}")
-        self._evaluating_s += time.perf_counter() - (self._eval_began or 0.0)
-        self._eval_began = None
-
-    def on_train_end(self, train_ctx: PeftTrainer) -> None:
         pass
+
+    def _between_steps(self, trainer: PeftTrainer) -> None:
+        """Seal what the step before has saved; measure the validation loss where it is due."""
+        due = bool(self._val_batches) and trainer.train_steps in self._evaluated_after
+        if due or unsealed_steps(self._folder):
+            # Tunix logs one step behind. A run killed after the seal would lack the record.
+            trainer._write_train_metrics()
+            seal_checkpoints(self._folder)
+        if due:
+            self._evaluate(trainer)
+
+    def _evaluate(self, trainer: PeftTrainer) -> None:
+        began = time.perf_counter()
+        _, loss_of = trainer.jit_train_and_eval_step()
+        axis = trainer.config.data_sharding_axis
+        losses = [loss_of(shard_input(batch, axis))[0] for batch in self._val_batches]
+        val_loss = float(np.mean(losses))
+        append_jsonl(self._metrics_path, {"step": trainer.train_steps, "val_loss": val_loss})
+        print(f"step {trainer.train_steps:>5} of {self._planned}  validation loss {val_loss:.3f}")
+        self._evaluating_s += time.perf_counter() - began
 
     def _clock(self) -> float:
         """Return seconds that stand still while the validation loss is measured."""
         return time.perf_counter() - self._evaluating_s
-
-
-def _newest(trainer: PeftTrainer, name: str, mode: str) -> float:
-    return float(trainer.metrics_logger.get_metric_history("", name, mode)[-1])

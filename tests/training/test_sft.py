@@ -15,11 +15,13 @@ from tunix.sft.peft_trainer import TrainingInput
 from nblib.files import read_jsonl
 from nblib.models.hidden import hidden_states
 from nblib.models.lora import LORA_PARAMETER, get_lora_model
+from nblib.tokens.batches import batch_stream, collate
+from nblib.tokens.packing import pack
 from nblib.training import loss, session, sft
 from nblib.training.checkpoints import ForeignCheckpoint
 from nblib.training.loss import model_inputs, next_token_loss
 from nblib.training.session import Trained, TrainingStopped
-from nblib.training.sft import SftConfig, train
+from nblib.training.sft import SftConfig, evaluation_steps, train
 
 IDENTITY = {"lora_rank": 2, "tokenizer": "aa11", "data": "bb22"}
 # Two batches a step, and one left over: six steps, evaluated at every second, saved at every third.
@@ -101,8 +103,8 @@ def test_overfits_eight_examples_in_full(overfitted):
     losses = [record["loss"] for record in records if "loss" in record]
     assert losses[0] > 4
     assert losses[-1] < 0.05
-    assert [r["step"] for r in records if "val_loss" in r] == [0, 50, 100]
-    assert records[-1].get("val_loss", records[-2].get("val_loss")) < 0.05
+    assert [r["step"] for r in records if "val_loss" in r] == [0, 33, 67, 100]
+    assert records[-1]["val_loss"] < 0.05
 
 
 def test_only_adapters_move_and_all_of_them_do(whole, new_model, mesh):
@@ -129,7 +131,7 @@ def test_one_record_a_step_with_all_keys(whole):
         for first in range(0, 2 * STEPS, 2)
     ]
     assert [record["tokens"] for record in steps] == expected
-    assert steps_of(folder, "val_loss") == [0, 2, 4, 6]
+    assert steps_of(folder, "val_loss") == [0, 2, 3, 4, 6]
 
 
 def test_nothing_is_compiled_after_the_first_step(whole):
@@ -189,8 +191,45 @@ def test_first_losses_are_those_of_the_untrained_model(whole, new_model, mesh):
     losses = [float(loss_of(model, batch)) for batch in (*BATCHES[:2], *VALIDATION)]
     records = read_jsonl(folder / "metrics.jsonl")
     first = next(record for record in records if "loss" in record)
-    assert first["loss"] == pytest.approx((losses[0] + losses[1]) / 2, abs=1e-4)
+    learnt = [batch.input_mask[:, 1:].sum() for batch in BATCHES[:2]]
+    assert first["loss"] == pytest.approx(np.average(losses[:2], weights=learnt), abs=1e-4)
     assert records[0] == {"step": 0, "val_loss": pytest.approx(losses[2], abs=1e-4)}
+
+
+@pytest.mark.parametrize("packing", ["on", "off"])
+@pytest.mark.parametrize("tokens_per_batch", [128, 1024])
+def test_validation_loss_is_a_mean_over_tokens_whatever_the_batches(
+    run, new_model, mesh, eight_examples, tmp_path, tokens_per_batch, packing
+):
+    # The eight are equally long: two of them teach one token only.
+    short = [replace(one, loss_mask=np.eye(1, len(one.tokens), len(one.tokens) - 1)[0].astype("f4"))
+             for one in eight_examples[:2]]  # fmt: skip
+    examples = [*short, *eight_examples[2:]]
+    rows = pack(examples, packing, max_length=128, seed=0)
+    batches = batch_stream(rows, tokens_per_batch=tokens_per_batch, epochs=1, seed=0)
+    assert len(batches) == {("off", 128): 8, ("on", 128): 2}.get((packing, tokens_per_batch), 1)
+    run(tmp_path, BATCHES[:2], val_batches=batches)
+    model = get_lora_model(new_model(num_layers=2), mesh, rank=2, alpha=4.0)
+    together = collate(examples, range(8), 128, 8)
+    expected = nnx.jit(lambda model: next_token_loss(model, **model_inputs(together)))(model)
+    first, *_ = read_jsonl(tmp_path / "metrics.jsonl")
+    assert first == {"step": 0, "val_loss": pytest.approx(float(expected), rel=1e-6)}
+
+
+@pytest.mark.parametrize(
+    ("planned", "evaluations", "val_batches", "expected"),
+    [
+        (7, 8, 1, {0, 2, 5, 7}),  # 7 x 3 x 0.1: two are a tenth of the work
+        (7, 8, 3, {0, 7}),
+        (1, 8, 1, {0, 1}),
+        (90, 8, 3, {0, 10, 20, 30, 40, 50, 60, 70, 80, 90}),
+    ],
+)
+def test_validation_begins_ends_and_is_spread_between_for_a_tenth_of_the_work(
+    planned, evaluations, val_batches, expected
+):
+    sizes = {"train_batches": planned, "val_batches": val_batches}
+    assert evaluation_steps(planned, evaluations, **sizes) == expected
 
 
 def test_learning_rate_is_the_schedules(whole):
@@ -201,37 +240,33 @@ def test_learning_rate_is_the_schedules(whole):
     assert rates == pytest.approx([1e-3 + 9e-3 * share for share in cosine], abs=1e-7)
 
 
-def test_two_batches_a_step_are_one_batch_of_both(run, tmp_path):
-    joined = [
-        TrainingInput(
-            input_tokens=np.concatenate([a.input_tokens, b.input_tokens]),
-            input_mask=np.ones((4, 32), np.float32),
-        )
-        for a, b in zip(BATCHES[0:6:2], BATCHES[1:6:2], strict=True)
-    ]
-    halves = [
-        TrainingInput(input_tokens=batch.input_tokens, input_mask=np.ones((2, 32), np.float32))
-        for batch in BATCHES[:6]
-    ]
-    together, _ = run(
-        tmp_path / "1",
-        joined,
-        SftConfig(learning_rate=1e-2, save_interval="9 min"),
-        val_batches=(),
+def learnt_at_the_end(batch, count):
+    """The batch with a loss mask of 1 on the last `count` tokens of each row."""
+    mask = np.zeros((2, 32), np.float32)
+    mask[:, 32 - count :] = 1
+    return TrainingInput(input_tokens=batch.input_tokens, input_mask=mask)
+
+
+def joined(*batches):
+    return TrainingInput(
+        input_tokens=np.concatenate([batch.input_tokens for batch in batches]),
+        input_mask=np.concatenate([batch.input_mask for batch in batches]),
     )
-    apart, _ = run(
-        tmp_path / "2",
-        halves,
-        SftConfig(learning_rate=1e-2, save_interval="9 min", accumulation=2),
-        val_batches=(),
-    )
+
+
+def test_two_batches_a_step_are_one_batch_of_both_however_much_each_teaches(run, tmp_path):
+    parts = [learnt_at_the_end(batch, (1, 31)[n % 2]) for n, batch in enumerate(BATCHES[:6])]
+    whole = [joined(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+    config = SftConfig(learning_rate=1e-2, save_interval="9 min")
+    together, _ = run(tmp_path / "1", whole, config, val_batches=())
+    apart, _ = run(tmp_path / "2", parts, replace(config, accumulation=2), val_batches=())
     assert steps_of(tmp_path / "1") == steps_of(tmp_path / "2") == [1, 2, 3]
     for one, two in zip(*(read_jsonl(tmp_path / n / "metrics.jsonl") for n in "12"), strict=True):
-        assert one["loss"] == pytest.approx(two["loss"], abs=1e-3)
+        assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
         assert one["tokens"] == two["tokens"]
     adapters = arrays(apart, LORA_PARAMETER)
     for name, adapter in arrays(together, LORA_PARAMETER).items():
-        np.testing.assert_allclose(adapters[name], adapter, atol=2e-3, err_msg=name)
+        np.testing.assert_allclose(adapters[name], adapter, atol=1e-5, err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -243,9 +278,13 @@ def stopped_twice(run, tmp_path_factory):
     def second_passes(index):
         clock.now += 1
 
+    def perf_counter():
+        clock.now += 1e-6
+        return clock.now
+
     with pytest.MonkeyPatch.context() as patch:
         for module in (sft, session):
-            patch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+            patch.setattr(module, "time", SimpleNamespace(perf_counter=perf_counter))
         _, at_deadline = run(folder, Watched(BATCHES, second_passes), deadline_s=5.5)
 
     def terminate(index):
@@ -290,15 +329,13 @@ def test_stopped_run_ends_as_one_never_stopped(stopped_twice, whole):
 def test_stopped_run_has_every_record_once(stopped_twice, whole):
     folder = stopped_twice[0]
     assert steps_of(folder) == [1, 2, 3, 4, 5, 6]
-    assert steps_of(folder, "val_loss") == [0, 2, 3, 4, 5, 6]  # 3 and 5: once more at the start
+    assert steps_of(folder, "val_loss") == [0, 2, 3, 4, 6]
     same = {"loss", "learning_rate", "grad_norm", "tokens", "val_loss"}
-    expected = {
-        (record["step"], "loss" in record): {key: record.get(key) for key in same}
-        for record in read_jsonl(whole[0] / "metrics.jsonl")
-    }
-    for record in read_jsonl(folder / "metrics.jsonl"):
-        wanted = expected.get((record["step"], "loss" in record))
-        assert wanted in (None, {key: record.get(key) for key in same})
+    expected, records = (
+        [{key: record.get(key) for key in same} for record in read_jsonl(path / "metrics.jsonl")]
+        for path in (whole[0], folder)
+    )
+    assert records == expected
 
 
 def damaged(folder, step):
@@ -319,7 +356,7 @@ def test_damaged_newest_goes_on_from_the_one_before(run, stopped_twice, whole, t
     for name, weight in arrays(model).items():
         np.testing.assert_array_equal(weight, expected[name], err_msg=name)
     assert steps_of(folder) == [1, 2, 3, 4, 5, 6]
-    assert steps_of(folder, "val_loss") == [0, 2, 3, 4, 5, 6]
+    assert steps_of(folder, "val_loss") == [0, 2, 3, 4, 6]
 
 
 @pytest.mark.parametrize(
