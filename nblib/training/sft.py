@@ -30,7 +30,7 @@ from nblib.training.checkpoints import (
 )
 from nblib.training.compilations import CompilationCounter
 from nblib.training.loss import as_one_batch, model_inputs, next_token_loss, weighted_loss
-from nblib.training.optimizers import build_optimizer, learning_rate_schedule
+from nblib.training.optimizers import build_optimizer, learning_rate_schedule, log_norm_of_steps
 from nblib.training.session import Session, Trained, forget_metrics_after
 
 _LOG_EVERY_S = 15.0
@@ -158,6 +158,7 @@ def build_trainer(
     trainer.with_gen_model_input_fn(lambda batch: {**model_inputs(batch), "remat": config.remat})
     trainer.with_loss_fn(next_token_loss if config.accumulation == 1 else weighted_loss)
     trainer.eval_loss_fn = weighted_loss
+    log_norm_of_steps(trainer)
     return trainer
 
 

@@ -21,6 +21,7 @@ from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
 from nblib.training import policy_loss
 from nblib.training.checkpoints import ForeignCheckpoint
+from nblib.training.cluster import _mean_over_tokens
 from nblib.training.grpo import train_grpo
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.grpo_watch import prompt_order
@@ -246,9 +247,17 @@ def test_groups_that_teach_nothing_cost_nothing_and_change_nothing(run, tmp_path
     ]
     for one, other in zip(*weights, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    for record in steps_of(tmp_path / "4"):
-        assert record["entropy"] > 0  # of those that were computed
+    for record, expected in zip(*(steps_of(tmp_path / parts) for parts in "41"), strict=True):
         assert 0 < record["flat_groups"] < 1
+        for name in ("loss", "grad_norm"):
+            assert record[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-6), name
+        assert record["entropy"] == pytest.approx(expected["entropy"], rel=0.05)  # of the computed
+
+
+def test_figures_of_a_step_are_means_over_the_tokens_that_were_computed():
+    entropy = [np.array(figure, np.float32) for figure in ([6, 2], [0, 0], [4, 8])]
+    assert _mean_over_tokens(entropy) == 1.0
+    assert np.isnan(_mean_over_tokens(entropy[1:2]))
 
 
 def test_a_step_that_teaches_nothing_has_no_figures(run, tmp_path, capsys):

@@ -49,6 +49,16 @@ def policy(new_model):
     return new_model(seed=3, num_layers=1)
 
 
+def by_tunix(policy, example, temperature):
+    """Log-probability of each completion token as Tunix has it, and the entropy by its logits."""
+    log_probs, logits = compute_per_token_logps(
+        *nnx.split(policy), example.prompt_ids, example.completion_ids, pad_id=0, eos_id=1,
+        return_logits=True, temperature=temperature,
+    )  # fmt: skip
+    log_distribution = jax.nn.log_softmax(logits)
+    return log_probs, -(jnp.exp(log_distribution) * log_distribution).sum(-1)
+
+
 @pytest.mark.parametrize(
     ("config", "given"),
     [
@@ -76,10 +86,14 @@ def test_equals_tunix_own_loss_figures_and_gradient(policy, config, given):
     ((loss, figures), gradients), ((expected, their_figures), their_gradients) = both(policy)
     assert float(loss) == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
     assert set(figures) == set(FIGURES)
-    for name in FIGURES:
-        assert float(figures[name]) == pytest.approx(float(their_figures[name]), rel=1e-4), name
+    means = {name: float(total / tokens) for name, (total, tokens) in figures.items()}
+    for name in ("kl", "pg_clipfrac"):
+        assert means[name] == pytest.approx(float(their_figures[name]), rel=1e-4), name
+    _, entropies = by_tunix(policy, example, config.temperature)
+    by_token = np.average(entropies, weights=example.completion_mask)
+    assert means["entropy"] == pytest.approx(by_token, rel=1e-4)
     if "old" in given:
-        assert 0 < float(figures["pg_clipfrac"]) < 1
+        assert 0 < means["pg_clipfrac"] < 1
     leaves = [jax.tree.leaves(tree) for tree in (gradients, their_gradients)]
     assert max(np.abs(leaf).max() for leaf in leaves[1]) > 1e-3
     for leaf, their_leaf in zip(*leaves, strict=True):
@@ -101,11 +115,42 @@ def test_where_nothing_was_earned_above_anything_else_nothing_is_computed(policy
     (loss, figures), gradient = learnt(policy, flat(example_of(4)))
     assert float(loss) == 0
     assert set(figures) == set(FIGURES)
-    assert all(np.isnan(figure) for figure in figures.values())  # they would be finite if computed
+    assert all(figure.tolist() == [0, 0] for figure in figures.values())  # of no token
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
     (_, figures), gradient = learnt(policy, example_of(4))
-    assert all(np.isfinite(figure) for figure in figures.values())
+    assert all(figure[1] == 2 * 9 + 4 for figure in figures.values())  # one of four is empty
     assert any(leaf.any() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        configured(GRPOConfig(beta=0.3)),
+        configured(DrGRPOConfig(beta=0.3)),
+        configured(GRPOConfig(beta=0.3, loss_algo="gspo-token")),
+    ],
+    ids=("grpo", "dr-grpo", "gspo-token"),
+)
+def test_micro_batches_are_worth_their_rows_in_one_batch(policy, config):
+    example = example_of(8, old=True, reference=True)
+    whole = jax.tree.map(lambda rows: rows[3:7], example)
+    whole = replace(whole, completion_mask=whole.completion_mask.at[0, 2:].set(False))
+    learnt = nnx.jit(
+        lambda model, example: nnx.value_and_grad(partial(grpo_loss, pad_id=0), has_aux=True)(
+            model, example, config
+        )
+    )
+    parts = [
+        learnt(policy, jax.tree.map(lambda rows, part=part: rows[part], whole))
+        for part in (slice(0, 2), slice(2, 4))
+    ]
+    (loss, figures), gradient = learnt(policy, whole)
+    (mean_loss, sums), mean_gradient = jax.tree.map(lambda *both: sum(both) / 2, *parts)
+    assert float(loss) == pytest.approx(float(mean_loss), rel=1e-5)
+    for name in FIGURES:
+        np.testing.assert_allclose(figures[name], 2 * sums[name], rtol=1e-5)
+    for leaf, mean in zip(*map(jax.tree.leaves, (gradient, mean_gradient)), strict=True):
+        np.testing.assert_allclose(leaf, mean, rtol=1e-4, atol=1e-6)
 
 
 def test_a_kl_term_is_trained_without_any_advantage(policy):
@@ -123,13 +168,9 @@ def test_scores_are_those_of_tunix(policy):
     log_probs, entropies = nnx.jit(completion_scores, static_argnames=("pad_id", "temperature"))(
         policy, *arguments, pad_id=0, temperature=0.5
     )
-    expected, logits = compute_per_token_logps(
-        *nnx.split(policy), *arguments, pad_id=0, eos_id=1, return_logits=True, temperature=0.5
-    )
-    np.testing.assert_allclose(log_probs, expected, atol=1e-5)
-    log_distribution = jax.nn.log_softmax(logits)
-    by_hand = -(jnp.exp(log_distribution) * log_distribution).sum(-1)
-    np.testing.assert_allclose(entropies, by_hand, atol=1e-5)
+    expected = by_tunix(policy, example, 0.5)
+    np.testing.assert_allclose(log_probs, expected[0], atol=1e-5)
+    np.testing.assert_allclose(entropies, expected[1], atol=1e-5)
 
 
 def test_log_probs_of_a_bf16_model_are_fp32(policy):

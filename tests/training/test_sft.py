@@ -263,6 +263,7 @@ def test_two_batches_a_step_are_one_batch_of_both_however_much_each_teaches(run,
     assert steps_of(tmp_path / "1") == steps_of(tmp_path / "2") == [1, 2, 3]
     for one, two in zip(*(read_jsonl(tmp_path / n / "metrics.jsonl") for n in "12"), strict=True):
         assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
+        assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-4)
         assert one["tokens"] == two["tokens"]
     adapters = arrays(apart, LORA_PARAMETER)
     for name, adapter in arrays(together, LORA_PARAMETER).items():
