@@ -16,6 +16,7 @@ from nblib.training.policy_loss import completion_log_probs, completion_scores, 
 
 PROMPT, COMPLETION, VOCABULARY = 6, 9, 544
 FIGURES = ("kl", "entropy", "pg_clipfrac")
+SIGNS = np.array([1, -1, 1, 1])  # of the advantages
 
 
 def example_of(rows, *, old=False, reference=False, completion=COMPLETION):
@@ -28,12 +29,13 @@ def example_of(rows, *, old=False, reference=False, completion=COMPLETION):
     completions[2] = 0
     # Near the untrained model's log-probabilities of about -6: some ratios are clipped.
     noise = [rng.normal(-6.3, 1.0, (rows, completion)).astype(np.float32) for _ in range(2)]
+    noise[0][:2] -= SIGNS[:2, None]  # a good row's ratios are above 1, a bad one's below
     return TrainExample(
         prompt_ids=jnp.asarray(prompts),
         prompt_mask=jnp.asarray(prompts != 0),
         completion_ids=jnp.asarray(completions),
         completion_mask=jnp.asarray(completions != 0),
-        advantages=jnp.asarray(rng.normal(size=rows), jnp.float32),
+        advantages=jnp.asarray(np.abs(rng.normal(size=rows)) * SIGNS[np.arange(rows) % 4], "f4"),
         old_per_token_logps=jnp.asarray(noise[0]) if old else None,
         ref_per_token_logps=jnp.asarray(noise[1]) if reference else None,
     )
@@ -89,15 +91,44 @@ def test_equals_tunix_own_loss_figures_and_gradient(policy, config, given):
     means = {name: float(total / tokens) for name, (total, tokens) in figures.items()}
     for name in ("kl", "pg_clipfrac"):
         assert means[name] == pytest.approx(float(their_figures[name]), rel=1e-4), name
-    _, entropies = by_tunix(policy, example, config.temperature)
+    log_probs, entropies = by_tunix(policy, example, config.temperature)
     by_token = np.average(entropies, weights=example.completion_mask)
     assert means["entropy"] == pytest.approx(by_token, rel=1e-4)
     if "old" in given:
         assert 0 < means["pg_clipfrac"] < 1
+        above, below = ratios_outside(log_probs, example, config)
+        assert above[0] and below[1]  # so both clips are at work
     leaves = [jax.tree.leaves(tree) for tree in (gradients, their_gradients)]
     assert max(np.abs(leaf).max() for leaf in leaves[1]) > 1e-3
     for leaf, their_leaf in zip(*leaves, strict=True):
         np.testing.assert_allclose(leaf, their_leaf, rtol=1e-4, atol=1e-6)
+
+
+def ratios_outside(log_probs, example, config):
+    """In how many tokens of each row the policy's ratio is above the clip, and below it."""
+    log_ratio = np.where(example.completion_mask, log_probs - example.old_per_token_logps, 0)
+    if config.loss_algo == "gspo-token":
+        tokens = np.maximum(example.completion_mask.sum(-1), 1)
+        log_ratio = log_ratio.sum(-1, keepdims=True) / tokens[:, None]
+    ratio, epsilon = np.exp(log_ratio), config.epsilon
+    return (ratio > 1 + epsilon).sum(-1), (ratio < 1 - epsilon).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "most"), [("grpo", np.exp(20.0)), ("gspo-token", np.exp(10.0))]
+)
+def test_a_ratio_beyond_all_measure_is_limited_as_in_tunix(policy, algorithm, most):
+    config = configured(GRPOConfig(beta=0.0, loss_algo=algorithm))
+    example = example_of(4)
+    example = replace(
+        example,
+        old_per_token_logps=jnp.full(example.completion_ids.shape, -50.0),
+        advantages=jnp.array([0.0, -1.0, 0.0, 0.0]),
+    )
+    loss, _ = grpo_loss(policy, example, config, pad_id=0)
+    expected, _ = grpo_loss_fn(policy, example, config, pad_id=0, eos_id=1)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert float(loss) == pytest.approx(most / 3, rel=1e-4)  # of the three rows that are not empty
 
 
 def flat(example):
