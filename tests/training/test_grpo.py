@@ -19,9 +19,10 @@ from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
-from nblib.training import policy_loss
+from nblib.training import grpo_watch, policy_loss
 from nblib.training.checkpoints import ForeignCheckpoint
 from nblib.training.cluster import _mean_over_tokens
+from nblib.training.divergence import TrainingDiverged
 from nblib.training.grpo import train_grpo
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.grpo_watch import prompt_order
@@ -346,6 +347,30 @@ def test_checkpoints_of_other_parameters_are_refused(run):
         run(replace(CONFIG, num_generations=2))
     with pytest.raises(ForeignCheckpoint, match="data"):
         run(identity={"data": "other"})
+
+
+def test_a_diverged_training_stops_and_another_goes_on(run, tmp_path, monkeypatch):
+    norms = iter([1.0, 1.0, np.inf])
+    with monkeypatch.context() as patch:
+        patch.setattr(grpo_watch, "weights_norm", lambda model: next(norms))
+        with pytest.raises(TrainingDiverged) as stopped:
+            run(folder=tmp_path / "diverged", resume_from="")
+    source = tmp_path / "diverged" / "checkpoints"
+    first, last = str(stopped.value).splitlines()
+    assert first.startswith("training diverged at step 3: weights norm inf. ")
+    assert f"The last good checkpoint is 1 in {source}." in first
+    assert last == f"  -p RESUME_FROM {source} -p LEARNING_RATE 0.001"
+    assert [path.name for path in (source / "actor").iterdir()] == ["1"]
+    changed = replace(CONFIG, learning_rate=1e-3, beta=0.1)
+    policy = run(changed, folder=tmp_path / "on", resume_from=str(source))
+    assert policy.trained == Trained(steps=3, planned=3, resumed_at=1)
+    assert [record["step"] for record in steps_of(tmp_path / "on")] == [2, 3]
+
+
+def test_a_learning_rate_beyond_all_measure_diverges_and_leaves_nothing(run, tmp_path):
+    with pytest.raises(TrainingDiverged, match="at step 1: weights norm inf"):
+        run(replace(CONFIG, learning_rate=1e30))
+    assert list((tmp_path / "checkpoints" / "actor").iterdir()) == []
 
 
 def assert_same_adapters(ours, expected):

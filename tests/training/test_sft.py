@@ -17,11 +17,12 @@ from nblib.models.hidden import hidden_states
 from nblib.models.lora import LORA_PARAMETER, get_lora_model
 from nblib.tokens.batches import batch_stream, collate
 from nblib.tokens.packing import pack
-from nblib.training import loss, session, sft
+from nblib.training import loss, session, sft_watch
 from nblib.training.checkpoints import ForeignCheckpoint
+from nblib.training.divergence import TrainingDiverged
 from nblib.training.loss import model_inputs, next_token_loss
 from nblib.training.session import Trained, TrainingStopped
-from nblib.training.sft import SftConfig, evaluation_steps, train
+from nblib.training.sft import SftConfig, train
 
 IDENTITY = {"lora_rank": 2, "tokenizer": "aa11", "data": "bb22"}
 # Two batches a step, and one left over: six steps, evaluated at every second, saved at every third.
@@ -151,13 +152,13 @@ def test_the_batches_are_not_waited_for(whole):
 
 def test_the_optimizers_memory_is_reused_by_the_next_step(run, tmp_path, monkeypatch):
     moments = []
-    started = sft._Watch.on_train_step_start
+    started = sft_watch.SftWatch.on_train_step_start
 
     def watched(self, trainer):
         moments.append(jax.tree.leaves(nnx.state(trainer.optimizer, nnx.OptState)))
         started(self, trainer)
 
-    monkeypatch.setattr(sft._Watch, "on_train_step_start", watched)
+    monkeypatch.setattr(sft_watch.SftWatch, "on_train_step_start", watched)
     run(tmp_path, BATCHES[:4], val_batches=())
     *before, _ = moments
     assert len(before) == 3 and all(leaf.is_deleted() for leaves in before for leaf in leaves)
@@ -216,22 +217,6 @@ def test_validation_loss_is_a_mean_over_tokens_whatever_the_batches(
     assert first == {"step": 0, "val_loss": pytest.approx(float(expected), rel=1e-6)}
 
 
-@pytest.mark.parametrize(
-    ("planned", "evaluations", "val_batches", "expected"),
-    [
-        (7, 8, 1, {0, 2, 5, 7}),  # 7 x 3 x 0.1: two are a tenth of the work
-        (7, 8, 3, {0, 7}),
-        (1, 8, 1, {0, 1}),
-        (90, 8, 3, {0, 10, 20, 30, 40, 50, 60, 70, 80, 90}),
-    ],
-)
-def test_validation_begins_ends_and_is_spread_between_for_a_tenth_of_the_work(
-    planned, evaluations, val_batches, expected
-):
-    sizes = {"train_batches": planned, "val_batches": val_batches}
-    assert evaluation_steps(planned, evaluations, **sizes) == expected
-
-
 def test_learning_rate_is_the_schedules(whole):
     folder, _, _ = whole
     rates = [r["learning_rate"] for r in read_jsonl(folder / "metrics.jsonl") if "loss" in r]
@@ -284,7 +269,7 @@ def stopped_twice(run, tmp_path_factory):
         return clock.now
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (sft, session):
+        for module in (sft_watch, session):
             patch.setattr(module, "time", SimpleNamespace(perf_counter=perf_counter))
         _, at_deadline = run(folder, Watched(BATCHES, second_passes), deadline_s=5.5)
 
@@ -376,6 +361,58 @@ def test_checkpoints_of_other_parameters_are_refused(run, whole, options, name):
     with pytest.raises(ForeignCheckpoint, match=rf"\b{name}: checkpoint "):
         run(folder, **options)
     assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def diverged(run, tmp_path_factory):
+    """A run that was saved at each step and had a loss of NaN in step 5: folder, message."""
+    folder = tmp_path_factory.mktemp("diverged")
+    broken = [*BATCHES]
+    broken[8] = learnt_at_the_end(broken[8], 31).replace(
+        input_mask=np.full((2, 32), np.nan, np.float32)
+    )
+    with pytest.raises(TrainingDiverged) as stopped:
+        run(folder, broken, replace(CONFIG, save_interval="1 step"), resume_from="")
+    return folder, str(stopped.value)
+
+
+def test_a_diverged_training_stops_at_once_and_names_the_last_good_checkpoint(diverged):
+    folder, message = diverged
+    assert message.startswith("training diverged at step 5: loss nan, gradient norm nan. ")
+    assert f"The last good checkpoint is 3 in {folder / 'checkpoints'}" in message
+    last = message.splitlines()[-1]
+    assert last == f"  -p RESUME_FROM {folder / 'checkpoints'} -p LEARNING_RATE 0.005"
+    assert steps_of(folder) == [1, 2, 3, 4]
+
+
+def test_it_leaves_no_checkpoint_that_led_there(diverged):
+    steps = diverged[0] / "checkpoints" / "actor"
+    assert [path.name for path in steps.iterdir()] == ["3"]  # of the newest three, 3, 4 and 5
+
+
+def test_another_run_goes_on_from_there_with_other_parameters(run, diverged, tmp_path):
+    source = str(diverged[0] / "checkpoints")
+    slower = replace(CONFIG, learning_rate=5e-3)
+    for _ in range(2):  # the second one finds nothing left to do
+        _, trained = run(tmp_path, config=slower, resume_from=source)
+    assert trained == Trained(steps=STEPS, planned=STEPS, resumed_at=STEPS)
+    assert steps_of(tmp_path) == [4, 5, 6]
+    rates = [r["learning_rate"] for r in read_jsonl(tmp_path / "metrics.jsonl") if "loss" in r]
+    cosine = [(1 + math.cos(math.pi * step / 6)) / 2 for step in (3, 4, 5)]
+    assert rates == pytest.approx([5e-4 + 45e-4 * share for share in cosine], abs=1e-7)
+
+
+def test_a_learning_rate_beyond_all_measure_diverges_and_leaves_nothing(run, tmp_path):
+    with pytest.raises(TrainingDiverged, match=r"There is no checkpoint from before.*\n.*5e\+29"):
+        run(tmp_path, config=replace(CONFIG, learning_rate=1e30))
+    assert list((tmp_path / "checkpoints" / "actor").iterdir()) == []
+
+
+def test_a_last_step_that_breaks_the_weights_is_no_result(run, tmp_path):
+    # The only step's loss is that of the model before it.
+    with pytest.raises(TrainingDiverged, match="training diverged at step 1: weights norm "):
+        run(tmp_path, BATCHES[:2], replace(CONFIG, learning_rate=1e30), val_batches=())
+    assert list((tmp_path / "checkpoints" / "actor").iterdir()) == []
 
 
 def test_nothing_to_train_on(run, tmp_path):
