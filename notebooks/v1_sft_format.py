@@ -97,6 +97,7 @@ from nblib.tokens.batches import (
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.packing import pack
 from nblib.tokens.tokenizer import tokenizer_seal
+from nblib.training.checkpoints import check_resume_from
 from nblib.training.sft import SftConfig, train
 
 started = time.monotonic()
@@ -123,6 +124,7 @@ LEARNING_RATE = 0.0
 LORA_RANK = 0
 LORA_ALPHA = 0.0
 SAVE_INTERVAL = ""  # "10 steps" or "30 min"
+RESUME_FROM = ""  # another run's folder `checkpoints`, to go on from with another LEARNING_RATE
 SESSION_HOURS = 0.0  # 0: what Kaggle gives (TPU 9, else 12), no limit elsewhere
 EXPORT_FLAX = False  # the model once more as Kaggle's Flax checkpoint (Orbax)
 EVAL_AT_END = True
@@ -169,6 +171,7 @@ parameters = {
     **settings,
     "accumulation": GRADIENT_ACCUMULATION,
     "remat": REMAT,
+    "resume_from": check_resume_from(RESUME_FROM),
     "seed": SEED,
 }
 bring_attached_run("v1_sft_format", parameters)
@@ -299,6 +302,7 @@ trained = train(
     identity={**hashes, **parameters},
     mesh=mesh,
     val_batches=batch_stream(val_packed, epochs=1, seed=SEED, shuffle=False, **batching),
+    resume_from=RESUME_FROM,
     deadline_s=deadline_s,
 )
 

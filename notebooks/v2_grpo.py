@@ -95,6 +95,7 @@ from nblib.tasks.rewards import HAND_WRITTEN, RewardWeights, reward_table, task_
 from nblib.tokens.batches import fitting_prompts
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import tokenizer_seal
+from nblib.training.checkpoints import check_resume_from
 from nblib.training.grpo import train_grpo
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.rollouts import RolloutLog
@@ -135,6 +136,7 @@ REWARD_STEPS = 0.0
 REWARD_BREVITY = 0.0
 REWARD_TRUNCATED = 0.0  # taken away
 SAVE_INTERVAL = ""  # "10 steps" or "30 min"
+RESUME_FROM = ""  # another run's folder `checkpoints`, to go on from with another LEARNING_RATE
 SESSION_HOURS = 0.0  # 0: what Kaggle gives (TPU 9, else 12), no limit elsewhere
 EXPORT_FLAX = False  # the model once more as Kaggle's Flax checkpoint (Orbax)
 EVAL_AT_END = True
@@ -221,6 +223,7 @@ parameters = {
     "pass_rate_samples": PASS_RATE_SAMPLES,
     "grpo": config,
     "weights": weights,
+    "resume_from": check_resume_from(RESUME_FROM),
     "seed": SEED,
 }
 bring_attached_run("v2_grpo", parameters)
@@ -285,8 +288,9 @@ display(Markdown(reward_table(HAND_WRITTEN, "18", GSM8K, weights)))
 # GRPO has no critic. It asks the same question several times and compares the answers *with each
 # other*: what a completion earned above its group's mean, in units of the group's spread, is its
 # **advantage**. Every token of a completion with a positive advantage is made likelier, of one with
-# a negative advantage less likely. In a group where all earn the same there is nothing to learn: such
-# groups come last in a step's update, and without a KL term a micro-batch of them is not computed.
+# a negative advantage less likely. In a group where all earn the same there is nothing to learn:
+# such groups come last in a step's update, and without a KL term a micro-batch of them is not
+# computed.
 
 # %%
 judge = task_judge(GSM8K, questions, weights, max_new_tokens=settings["max_new_tokens"])
@@ -365,6 +369,7 @@ tuned_policy = train_grpo(
     identity={**hashes, **parameters},
     mesh=mesh,
     probe=probe,
+    resume_from=RESUME_FROM,
     deadline_s=deadline_s,
 )
 

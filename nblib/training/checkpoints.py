@@ -8,8 +8,9 @@ committed, the size and SHA-256 of each of its files are written beside it.
 
 import hashlib
 import re
+import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,29 @@ from nblib.files import read_json, to_jsonable, write_json
 # The folder of the steps is called what Tunix's RL calls it: below a root it adds "actor" itself.
 _STEPS, _SEALS, _IDENTITY = "actor", "seals", "identity.json"
 KEEP = 3  # Tunix's default
+# What says how steps are made, and not what the saved state is or how far it is in which data.
+MAY_DIFFER = frozenset({
+    *("learning_rate", "warmup_share", "final_share", "weight_decay", "clip_norm"),
+    *("beta", "kl", "epsilon", "temperature", "weights", "remat", "evaluations", "save_interval"),
+    *("eval_samples", "eval_batch", "format_target", "gain_target", "probe_every", "resume_from"),
+    "grpo",  # v2's configuration as a whole: its fields are compared one by one
+})  # fmt: skip
 
 
 class ForeignCheckpoint(ValueError):
     """The folder holds checkpoints of a run with other parameters."""
 
 
-def prepare_checkpoints(folder: Path, identity: Mapping[str, Any]) -> Path:
+def prepare_checkpoints(
+    folder: Path, identity: Mapping[str, Any], *, resume_from: str | None = None
+) -> Path:
     """Return the folder to hand to the trainer: claimed by `identity`, newest checkpoint whole.
 
     `identity` holds whatever must agree for a checkpoint to be continued: data, tokenizer, model,
     adapters, optimizer. Damaged or half-written checkpoints are renamed to `damaged-<step>` with a
-    warning, and the one before is used. Raises ForeignCheckpoint naming what differs.
+    warning, and the one before is used. Where none is left, the newest of the folder `resume_from`
+    is copied, if one is given: its identity may differ in `MAY_DIFFER`.
+    Raises ForeignCheckpoint naming what differs.
     """
     steps = folder / _STEPS
     steps.mkdir(parents=True, exist_ok=True)
@@ -48,7 +60,19 @@ def prepare_checkpoints(folder: Path, identity: Mapping[str, Any]) -> Path:
             stacklevel=2,
         )
     _drop_stale_seals(folder)  # or one would speak for a later checkpoint of the same step
+    if resume_from and not latest_step(folder):
+        _copy_newest(Path(resume_from).expanduser(), folder, identity)
     return steps
+
+
+def check_resume_from(folder: str) -> str:
+    """Return `folder` as it is; ValueError unless it is "" or holds a whole checkpoint."""
+    if folder and not latest_step(Path(folder).expanduser()):
+        raise ValueError(
+            f"RESUME_FROM {folder!r} holds no whole checkpoint: give the folder `checkpoints` of a "
+            "run that has saved one"
+        )
+    return folder
 
 
 def latest_step(folder: Path) -> int:
@@ -67,6 +91,14 @@ def seal_checkpoints(folder: Path) -> None:
     _drop_stale_seals(folder)
     for step in unsealed_steps(folder):
         write_json(_seal(folder, step), _digests(folder / _STEPS / str(step)))
+
+
+def drop_checkpoints_after(folder: Path, step: int) -> None:
+    """Delete the checkpoints of all later steps."""
+    for later in _step_folders(folder):
+        if later > step:
+            shutil.rmtree(folder / _STEPS / str(later))
+    _drop_stale_seals(folder)
 
 
 def checkpointing_options(save_interval: str) -> ocp.CheckpointManagerOptions:
@@ -101,17 +133,41 @@ def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
             raise ForeignCheckpoint(f"{folder} holds checkpoints without {_IDENTITY}: not ours")
         write_json(path, wanted)
         return
-    found = read_json(path)
-    differing = [
-        f"{key}: checkpoint {found.get(key)!r}, this run {wanted.get(key)!r}"
-        for key in sorted({*found, *wanted})
-        if found.get(key) != wanted.get(key)
-    ]
+    differing = _differing(read_json(path), wanted)
     if differing:
         raise ForeignCheckpoint(
-            f"the checkpoints in {folder} belong to other parameters ({'; '.join(differing)}). "
+            f"the checkpoints in {folder} belong to other parameters ({differing}). "
             "Use the same parameters to go on, or another run folder to start anew."
         )
+
+
+def _copy_newest(source: Path, folder: Path, identity: Mapping[str, Any]) -> None:
+    """Copy the newest whole checkpoint of another run, its seal last."""
+    check_resume_from(str(source))
+    step = latest_step(source)
+    differing = _differing(read_json(source / _IDENTITY), to_jsonable(identity), MAY_DIFFER)
+    if differing:
+        raise ForeignCheckpoint(
+            f"the checkpoints in {source} cannot be gone on from with these parameters "
+            f"({differing}). These may differ: {', '.join(sorted(MAY_DIFFER))}."
+        )
+    for name in read_json(_seal(source, step)):
+        file = folder / _STEPS / str(step) / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / _STEPS / str(step) / name, file)
+    write_json(_seal(folder, step), read_json(_seal(source, step)))
+    print(f"going on from step {step} of {source}", flush=True)
+
+
+def _differing(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], besides: Collection[str] = ()
+) -> str:
+    """Return what differs between a checkpoint's identity and this run's, in words."""
+    return "; ".join(
+        f"{key}: checkpoint {found.get(key)!r}, this run {wanted.get(key)!r}"
+        for key in sorted({*found, *wanted} - {*besides})
+        if found.get(key) != wanted.get(key)
+    )
 
 
 def _step_folders(folder: Path) -> set[int]:

@@ -26,7 +26,7 @@ from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
 from nblib.tokens.tokenizer import END_OF_TURN
 from nblib.training.checkpoints import checkpointing_options
 from nblib.training.grpo_config import GrpoConfig
-from nblib.training.optimizers import build_optimizer
+from nblib.training.optimizers import build_optimizer, log_norm_of_steps
 from nblib.training.policy_loss import completion_log_probs, grpo_loss
 from nblib.training.rollouts import PolicyRollout, RolloutClock
 
@@ -143,8 +143,9 @@ def build_learner(
     learner = _LeanLearner(rl_cluster=cluster, reward_fns=[reward], algo_config=_algorithm(config))
     cluster.actor_trainer.with_loss_fn(_loss(config, cluster.rollout.pad_id()), has_aux=True)
     cluster.actor_trainer.with_rl_metrics_to_log(
-        {name: _mean_of_computed for name in ("kl", "entropy", "pg_clipfrac")}
+        {name: _mean_over_tokens for name in ("kl", "entropy", "pg_clipfrac")}
     )
+    log_norm_of_steps(cluster.actor_trainer)
     return learner
 
 
@@ -164,10 +165,10 @@ class _LeanLearner(GRPOLearner):
         return jax.tree.map(lambda rows: rows[order], replace(example, advantages=advantages))
 
 
-def _mean_of_computed(figures: Sequence[Any]) -> float:
-    """Return the mean of the micro-batches that were computed; NaN if none was."""
-    known = [float(figure) for figure in figures if np.isfinite(figure)]
-    return float(np.mean(known)) if known else float("nan")
+def _mean_over_tokens(figures: Sequence[Any]) -> float:
+    """Return a figure's mean over the tokens of all micro-batches; NaN if none was computed."""
+    total, tokens = np.sum(figures, axis=0)
+    return float(total / tokens) if tokens else float("nan")
 
 
 def policy_trainer(policy: nnx.Module, config: GrpoConfig, *, pad_id: int) -> PeftTrainer:
@@ -186,9 +187,12 @@ def policy_trainer(policy: nnx.Module, config: GrpoConfig, *, pad_id: int) -> Pe
             gradient_accumulation_steps=parts if parts > 1 else None,
         ),
     )
-    return trainer.with_gen_model_input_fn(
+    trainer.with_gen_model_input_fn(
         lambda example: {"train_example": example, "algo_config": algorithm}
-    ).with_loss_fn(_loss(config, pad_id), has_aux=True)
+    )
+    trainer.with_loss_fn(_loss(config, pad_id), has_aux=True)
+    log_norm_of_steps(trainer)
+    return trainer
 
 
 def _optimizer(config: GrpoConfig) -> optax.GradientTransformation:

@@ -19,6 +19,7 @@ from nblib.tokens.tokenizer import check_tokenizer
 from nblib.training.alarms import AlarmLimits
 from nblib.training.checkpoints import latest_step, prepare_checkpoints
 from nblib.training.cluster import build_cluster, build_learner
+from nblib.training.divergence import FiniteGuard
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.grpo_watch import GrpoWatch, Judge
 from nblib.training.rollouts import RolloutClock, RolloutLog
@@ -48,6 +49,7 @@ def train_grpo(
     mesh: jax.sharding.Mesh,
     probe: Callable[[nnx.Module], float] | None = None,
     limits: AlarmLimits | None = None,
+    resume_from: str | None = None,
     deadline_s: float = float("inf"),
 ) -> Policy:
     """Train `policy` on its own completions of `prompts`; resume if `folder` holds checkpoints.
@@ -66,25 +68,31 @@ def train_grpo(
         mesh: the devices, all of them for the policy, the rollouts and the reference.
         probe: measures the answers of the policy every `config.probe_every` steps.
         limits: when a signal becomes an alarm.
+        resume_from: see `prepare_checkpoints`; None where the caller has no such parameter.
         deadline_s: stop cleanly after this many seconds, but not before one step was made.
 
-    Raises TrainingStopped after SIGTERM, with everything saved; ForeignCheckpoint when the folder
-    belongs to other parameters; ValueError for prompts that do not fit.
+    Raises TrainingStopped after SIGTERM, with everything saved; TrainingDiverged when loss,
+    gradient or weights are no finite numbers; ForeignCheckpoint when the folder belongs to other
+    parameters; ValueError for prompts that do not fit.
     """
     check_tokenizer(tokenizer, size=policy.num_embed, sha256=None, where="the policy")
     if config.beta > 0 and reference is None:
         raise ValueError(f"beta {config.beta} needs a reference model: give one, or set beta 0")
     _check_prompts(tokenizer, prompts, config)
-    root = prepare_checkpoints(folder, {**identity, **asdict(config)}).parent
+    claim = {**identity, **asdict(config)}
+    root = prepare_checkpoints(folder, claim, resume_from=resume_from).parent
     resumed_at = latest_step(folder)
     forget_metrics_after(metrics_path, resumed_at // config.num_iterations)
     rollouts.forget_after(resumed_at // config.num_iterations)
     clock = RolloutClock(seed=config.seed)
     cluster = build_cluster(policy, reference, tokenizer, config, root, clock, mesh)
+    guard = FiniteGuard(
+        folder=folder, learning_rate=config.learning_rate, resumable=resume_from is not None
+    )
     with Session(deadline_s) as session:
         watch = GrpoWatch(
             cluster.actor_trainer, clock, config, folder, metrics_path, rollouts, list(prompts),
-            judge, probe, limits or AlarmLimits(), session,
+            judge, probe, limits or AlarmLimits(), guard, session,
         )  # fmt: skip
         if resumed_at >= config.steps * config.num_iterations or session.stopped_by:
             cluster.close()

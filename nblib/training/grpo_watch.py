@@ -14,6 +14,7 @@ from nblib.files import append_jsonl, read_jsonl
 from nblib.training.alarms import AlarmLimits, new_alarms
 from nblib.training.checkpoints import seal_checkpoints
 from nblib.training.compilations import CompilationCounter
+from nblib.training.divergence import FiniteGuard, weights_norm
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.rollouts import RolloutClock, RolloutLog
 from nblib.training.session import Session
@@ -60,12 +61,13 @@ class GrpoWatch:
         judge: Judge,
         probe: Callable[[nnx.Module], float] | None,
         limits: AlarmLimits,
+        guard: FiniteGuard,
         session: Session,
     ) -> None:
         self._trainer, self._clock, self._config = trainer, clock, config
         self._folder, self._metrics_path, self._rollouts = folder, metrics_path, rollouts
         self._ids, self._judge, self._probe = ids, judge, probe
-        self._limits, self._session = limits, session
+        self._limits, self._guard, self._session = limits, guard, session
         self._schedule = config.schedule
         self._history: list[Any] = read_jsonl(metrics_path) if metrics_path.is_file() else []
         self._judged: list[Rewarded] = []
@@ -133,6 +135,14 @@ class GrpoWatch:
             # Tunix logs one step behind. A run killed after the seal would lack the record.
             self._trainer._write_train_metrics()
             record = self._record(time.perf_counter() - self._began)
+            self._guard.check(
+                record["step"],
+                # The step's completions were drawn with the weights before it.
+                last_good=(record["step"] - 1) * self._config.num_iterations - 1,
+                loss=record["loss"],
+                gradient_norm=record["grad_norm"],
+                weights_norm=weights_norm(self._trainer.model),
+            )
             self._log(record)
             self._session.end_step(record, self._config.steps)
             self._began = None
@@ -179,16 +189,18 @@ class GrpoWatch:
         """Return the means over the step's updates; None where no group had anything to teach."""
         logger, updates = self._trainer.metrics_logger, self._config.num_iterations
 
-        def newest(name: str) -> float | None:
-            mean = float(np.mean(logger.get_metric_history("actor", name, "train")[-updates:]))
-            return None if np.isnan(mean) else mean
+        def newest(name: str) -> float:
+            return float(np.mean(logger.get_metric_history("actor", name, "train")[-updates:]))
+
+        def known(name: str) -> float | None:
+            return None if np.isnan(newest(name)) else newest(name)
 
         return {
             "loss": newest("loss"),
             "grad_norm": newest("grad_norm"),
-            "kl": newest("kl") if self._config.beta > 0 else None,
-            "entropy": newest("entropy"),
-            "clip_share": newest("pg_clipfrac"),
+            "kl": known("kl") if self._config.beta > 0 else None,
+            "entropy": known("entropy"),
+            "clip_share": known("pg_clipfrac"),
         }
 
     def _log(self, record: dict[str, Any]) -> None:

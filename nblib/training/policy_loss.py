@@ -84,8 +84,9 @@ def grpo_loss(
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Return the loss of "grpo", "dr-grpo" or "gspo-token", and the figures that are logged.
 
-    Where all advantages are 0 and no KL is asked for, loss and gradient are 0 without being
-    computed, and the figures are NaN.
+    A figure is its sum over the completions' tokens and their number, [2]: whatever the loss is a
+    mean of, figures of micro-batches add up to one a token. Where all advantages are 0 and no KL is
+    asked for, loss and gradient are 0 without being computed, and figures are of 0 tokens.
     """
     compute = partial(_computed_loss, pad_id=pad_id, remat=remat, chunk_positions=chunk_positions)
     if train_example.ref_per_token_logps is not None:
@@ -105,15 +106,14 @@ def _unless_nothing(
     compute: Callable[[nnx.State], tuple[Float[Array, ""], dict[str, Array]]],
     trained: nnx.State,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Return what `compute` gives of the weights, or else a loss of 0 and figures of NaN.
+    """Return what `compute` gives of the weights, or else a loss of 0 and figures of 0 tokens.
 
     Differentiated, the gradient is taken within the branch: by itself jax would hand all that a
     backward pass needs from one conditional to another, and the compiler could drop none of it.
     """
 
     def nothing(trained: nnx.State) -> tuple[Float[Array, ""], dict[str, Array]]:
-        _, figures = jax.eval_shape(compute, trained)
-        return jnp.zeros(()), jax.tree.map(lambda one: jnp.full(one.shape, jnp.nan), figures)
+        return jax.tree.map(jnp.zeros_like, jax.eval_shape(compute, trained))
 
     @jax.custom_vjp
     def value(trained: nnx.State) -> tuple[Float[Array, ""], dict[str, Array]]:
@@ -172,13 +172,11 @@ def _computed_loss(
             log_probs, train_example.ref_per_token_logps, algo_config.kl_loss_mode
         )
         loss += algo_config.beta * mean(kl)
-    tokens = jnp.maximum(mask.sum(), 1)
-    figures = {
-        "kl": (kl * mask).sum() / tokens,
-        "entropy": mean(entropies),
-        "pg_clipfrac": ((clipped > free) * mask).sum() / tokens,
+    figures = {"kl": kl, "entropy": entropies, "pg_clipfrac": clipped > free}
+    return loss, {
+        name: jnp.stack([(values * mask).sum(), mask.sum()]).astype(jnp.float32)
+        for name, values in figures.items()
     }
-    return loss, figures
 
 
 def _log_ratio(log_probs: Array, old: Array, mask: Array, algo_config: GRPOConfig) -> Array:

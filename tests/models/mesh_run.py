@@ -50,8 +50,7 @@ def run_on(fsdp, tp, name, folder):
     tokens = np.random.default_rng(0).integers(4, 544, (8, 48)).astype(np.int32)
     train(
         model,
-        # Two, as the first step of a warm-up has a learning rate of zero.
-        [TrainingInput(input_tokens=tokens, input_mask=np.ones((8, 48), np.float32))] * 2,
+        [TrainingInput(input_tokens=tokens, input_mask=np.ones((8, 48), np.float32))],
         SftConfig(learning_rate=1e-2, warmup_share=0),
         folder=folder / "checkpoints",
         metrics_path=folder / "metrics.jsonl",

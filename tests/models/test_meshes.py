@@ -45,7 +45,6 @@ def test_the_weights_are_split_over_the_mesh(mesh, runs):
 @pytest.mark.parametrize("mesh", PARTS)
 def test_a_step_changes_the_model_and_the_export_answers_as_it_does(mesh, runs):
     found = runs[1][mesh]
-    assert found["losses"][1] == pytest.approx(found["losses"][0], abs=1e-4)  # warm-up
     assert found["moved"] > 0.01
     assert found["export"] == 0
     assert found["adapters"] < 1e-4

@@ -253,6 +253,29 @@ def test_a_batch_can_be_asked_for_again_at_its_place(examples):
     np.testing.assert_array_equal(stream[9].input_tokens, list(stream)[9].input_tokens)
 
 
+def test_each_epoch_puts_other_examples_together(examples):
+    batches = rows_of(batch_stream(examples, tokens_per_batch=1024, epochs=2, seed=0))
+    first, second = batches[: len(batches) // 2], batches[len(batches) // 2 :]
+    together = [{frozenset(batch) for batch in epoch} for epoch in (first, second)]
+    assert len(together[0] & together[1]) < len(first) / 4
+
+
+def test_half_filled_batches_come_anywhere_in_an_epoch(examples):
+    epochs = 8
+    batches = rows_of(batch_stream(examples, tokens_per_batch=1024, epochs=epochs, seed=0))
+    each = len(batches) // epochs
+    last = [batches[(epoch + 1) * each - 1] for epoch in range(epochs)]
+    assert 0 < sum(-1 in batch for batch in last) < epochs
+
+
+def test_another_seed_is_another_order(examples):
+    one, other = (
+        rows_of(batch_stream(examples, tokens_per_batch=1024, epochs=1, seed=seed))
+        for seed in (0, 1)
+    )
+    assert one != other
+
+
 def test_unshuffled_batches_keep_the_order(examples):
     first, *_ = rows_of(
         batch_stream(examples, tokens_per_batch=1024, epochs=1, seed=0, shuffle=False)

@@ -25,7 +25,7 @@ from nblib.models.lora import LORA_PARAMETER, get_lora_model
 from nblib.models.mesh import device_mesh
 from nblib.models.published import EMBEDDED_FOLDER
 from nblib.tokens.tokenizer import load_tokenizer
-from nblib.training import grpo, grpo_watch, sft
+from nblib.training import grpo, grpo_watch, sft, sft_watch
 from nblib.training.checkpoints import latest_step
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.rollouts import RolloutLog
@@ -128,7 +128,7 @@ def reinforce(model, folder, mesh):
 def main(method, folder, moment="", step="0"):
     """Train to the end and save the adapters."""
     if moment:
-        die_at({"sft": sft, "grpo": grpo_watch}[method], moment, int(step))
+        die_at({"sft": sft_watch, "grpo": grpo_watch}[method], moment, int(step))
     mesh = device_mesh()
     config = ModelConfig(
         num_layers=1,

@@ -116,6 +116,11 @@ def test_rewards_that_are_always_zero():
     assert found == ["flat groups", "no reward"]
 
 
+def test_rewards_that_are_zero_on_average_only_raise_nothing():
+    penalties = of_rewards(0.0) | {"reward_std": 0.4, "flat_groups": 0.1}
+    assert names(run(**penalties, probe=(0.4, 0.4))) == []
+
+
 def test_rewards_that_are_always_equal_are_flat_and_not_zero():
     always_equal = of_rewards(0.2)
     assert names(run(**always_equal, probe=(0.0, 0.0))) == ["flat groups"]

@@ -6,6 +6,7 @@ import pytest
 from nblib.training.checkpoints import (
     KEEP,
     ForeignCheckpoint,
+    check_resume_from,
     checkpointing_options,
     latest_step,
     prepare_checkpoints,
@@ -144,6 +145,40 @@ def test_seal_does_not_speak_for_a_later_checkpoint_of_its_step(folder):
     seal_checkpoints(folder)
     assert unsealed_steps(folder) == set()
     assert latest_step(folder) == 9
+
+
+def test_another_run_begins_from_the_newest_whole_checkpoint(folder, tmp_path_factory, capsys):
+    one_byte_changed(folder / "actor" / "9")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    other, slower = tmp_path_factory.mktemp("other"), {**IDENTITY, "learning_rate": 0.1}
+    for _ in range(2):
+        steps = prepare_checkpoints(other, slower, resume_from=str(folder))
+        assert latest_step(other) == 6 and step_names(other) == ["6"]
+    assert capsys.readouterr().out == f"going on from step 6 of {folder}\n"
+    assert (steps / "6" / "model_params" / "d" / "data").read_bytes() == b"model_params/d/data at 6"
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    prepare_checkpoints(other, slower)  # its own identity
+    save(steps, 7)
+    seal_checkpoints(other)
+    prepare_checkpoints(other, slower, resume_from=str(folder))
+    assert latest_step(other) == 7  # what it has itself goes first
+
+
+def test_what_the_saved_state_depends_on_must_agree(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    changed = {**IDENTITY, "lora_rank": 8, "learning_rate": 0.1}
+    with pytest.raises(ForeignCheckpoint, match=r"with these parameters \(lora_rank: [^;]*\)"):
+        prepare_checkpoints(other, changed, resume_from=str(folder))
+    assert step_names(other) == []
+
+
+def test_a_folder_to_resume_from_holds_a_whole_checkpoint(folder, tmp_path_factory):
+    assert check_resume_from("") == ""
+    assert check_resume_from(str(folder)) == str(folder)
+    empty = str(tmp_path_factory.mktemp("empty"))
+    for wrong in (empty, f"{empty}/none", str(folder / "actor")):
+        with pytest.raises(ValueError, match=f"RESUME_FROM '{wrong}' holds no whole checkpoint"):
+            check_resume_from(wrong)
 
 
 def test_name_that_the_warning_gives_exists(folder):

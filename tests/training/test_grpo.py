@@ -19,8 +19,10 @@ from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
-from nblib.training import policy_loss
+from nblib.training import grpo_watch, policy_loss
 from nblib.training.checkpoints import ForeignCheckpoint
+from nblib.training.cluster import _mean_over_tokens
+from nblib.training.divergence import TrainingDiverged
 from nblib.training.grpo import train_grpo
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.grpo_watch import prompt_order
@@ -189,7 +191,7 @@ def test_reference_and_policy_score_alike_before_the_first_update(run, tmp_path,
     run(replace(CONFIG, steps=1, num_iterations=2), folder=tmp_path / "old")
     kl = [record["kl"] for record in steps_of(tmp_path / "kl")]
     assert kl[0] == pytest.approx(0, abs=1e-6)
-    assert kl[-1] > 1e-6  # the first step's learning rate is 0
+    assert kl[1] > 1e-6
 
 
 @pytest.mark.parametrize(
@@ -246,9 +248,17 @@ def test_groups_that_teach_nothing_cost_nothing_and_change_nothing(run, tmp_path
     ]
     for one, other in zip(*weights, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    for record in steps_of(tmp_path / "4"):
-        assert record["entropy"] > 0  # of those that were computed
+    for record, expected in zip(*(steps_of(tmp_path / parts) for parts in "41"), strict=True):
         assert 0 < record["flat_groups"] < 1
+        for name in ("loss", "grad_norm"):
+            assert record[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-6), name
+        assert record["entropy"] == pytest.approx(expected["entropy"], rel=0.05)  # of the computed
+
+
+def test_figures_of_a_step_are_means_over_the_tokens_that_were_computed():
+    entropy = [np.array(figure, np.float32) for figure in ([6, 2], [0, 0], [4, 8])]
+    assert _mean_over_tokens(entropy) == 1.0
+    assert np.isnan(_mean_over_tokens(entropy[1:2]))
 
 
 def test_a_step_that_teaches_nothing_has_no_figures(run, tmp_path, capsys):
@@ -337,6 +347,30 @@ def test_checkpoints_of_other_parameters_are_refused(run):
         run(replace(CONFIG, num_generations=2))
     with pytest.raises(ForeignCheckpoint, match="data"):
         run(identity={"data": "other"})
+
+
+def test_a_diverged_training_stops_and_another_goes_on(run, tmp_path, monkeypatch):
+    norms = iter([1.0, 1.0, np.inf])
+    with monkeypatch.context() as patch:
+        patch.setattr(grpo_watch, "weights_norm", lambda model: next(norms))
+        with pytest.raises(TrainingDiverged) as stopped:
+            run(folder=tmp_path / "diverged", resume_from="")
+    source = tmp_path / "diverged" / "checkpoints"
+    first, last = str(stopped.value).splitlines()
+    assert first.startswith("training diverged at step 3: weights norm inf. ")
+    assert f"The last good checkpoint is 1 in {source}." in first
+    assert last == f"  -p RESUME_FROM {source} -p LEARNING_RATE 0.001"
+    assert [path.name for path in (source / "actor").iterdir()] == ["1"]
+    changed = replace(CONFIG, learning_rate=1e-3, beta=0.1)
+    policy = run(changed, folder=tmp_path / "on", resume_from=str(source))
+    assert policy.trained == Trained(steps=3, planned=3, resumed_at=1)
+    assert [record["step"] for record in steps_of(tmp_path / "on")] == [2, 3]
+
+
+def test_a_learning_rate_beyond_all_measure_diverges_and_leaves_nothing(run, tmp_path):
+    with pytest.raises(TrainingDiverged, match="at step 1: weights norm inf"):
+        run(replace(CONFIG, learning_rate=1e30))
+    assert list((tmp_path / "checkpoints" / "actor").iterdir()) == []
 
 
 def assert_same_adapters(ours, expected):

@@ -4,10 +4,32 @@ import optax
 import pytest
 from flax import nnx
 
-from nblib.training.optimizers import NAMES, build_optimizer
+from nblib.training.optimizers import NAMES, build_optimizer, learning_rate_schedule
 
 RATE = 0.01
 MATRICES = ("attn_vec_einsum", "q_einsum", "kv_einsum", "gate_proj", "up_proj", "down_proj")
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        # Two steps of warm-up; then a cosine over six, whose end is the eighth step's.
+        ((0.3, 0.0), [0.5, 1, 0.93301, 0.75, 0.5, 0.25, 0.06699]),
+        ((0.3, 0.2), [0.5, 1, 0.94641, 0.8, 0.6, 0.4, 0.25359]),
+        ((0.0, 1.0), [1] * 7),
+    ],
+)
+def test_every_step_of_the_schedule_has_a_rate_above_zero(shares, expected):
+    warmup, final = shares
+    schedule = learning_rate_schedule(RATE, 7, warmup_share=warmup, final_share=final)
+    np.testing.assert_allclose(
+        [schedule(step) for step in range(7)], RATE * np.array(expected), rtol=1e-4
+    )
+
+
+def test_a_single_step_has_the_peak():
+    schedule = learning_rate_schedule(RATE, 1, warmup_share=0.05, final_share=0.1)
+    assert float(schedule(0)) == pytest.approx(RATE)
 
 
 def test_unknown_name():
@@ -29,7 +51,7 @@ def is_matrix(name):
 @pytest.fixture(scope="module")
 def first_step(new_model):
     """Muon's state and its first updates, by parameter, for random gradients."""
-    params = nnx.state(new_model(num_layers=1), nnx.Param)
+    params = nnx.state(new_model(num_layers=1, num_heads=4, num_kv_heads=2), nnx.Param)
     rng = np.random.default_rng(0)
     gradients = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype("float32"), params)
     optimizer = build_optimizer("muon", lambda step: RATE, weight_decay=0.0, clip_norm=1.0)
@@ -62,14 +84,31 @@ def test_adams_first_update_is_half_the_rate_against_the_gradients_sign(first_st
         )
 
 
-def test_muons_update_turns_all_directions_by_the_same(first_step):
+@pytest.mark.parametrize(
+    ("module", "shape", "order", "matrix"),
+    [  # of the width 16, 4 heads and 2 of keys and values, each of 8, and 32 in the MLP
+        ("q_einsum", (4, 16, 8), (1, 0, 2), (16, 4 * 8)),
+        ("kv_einsum", (2, 2, 16, 8), (0, 1, 2, 3), (2, 2, 16, 8)),  # each head by itself
+        ("attn_vec_einsum", (4, 8, 16), (0, 1, 2), (4 * 8, 16)),
+        ("gate_proj", (16, 32), (0, 1), (16, 32)),
+        ("up_proj", (16, 32), (0, 1), (16, 32)),
+        ("down_proj", (32, 16), (0, 1), (32, 16)),
+    ],
+)
+def test_muons_update_turns_all_directions_of_a_matrix_by_the_same(
+    first_step, module, shape, order, matrix
+):
     _, _, gradients, updates = first_step
-    (name,) = [name for name in updates if "'gate_proj'" in name]
-    before = np.linalg.svd(gradients[name], compute_uv=False)
-    after = np.linalg.svd(updates[name], compute_uv=False)
-    assert before.max() / before.min() > 3
-    assert after.max() / after.min() < 2
-    assert np.sqrt(np.mean(updates[name] ** 2)) < 0.3 * RATE  # about 0.2, as of AdamW
+    (name,) = [name for name in updates if f"'{module}'" in name]
+    assert updates[name].shape == shape
+    before, after = (
+        np.linalg.svd(np.transpose(tree[name], order).reshape(matrix), compute_uv=False)
+        for tree in (gradients, updates)
+    )
+    assert (before.max(-1) / before.min(-1)).min() > 3
+    assert (after.max(-1) / after.min(-1)).max() < 2
+    # About 0.2, as of AdamW.
+    assert 0.15 * RATE < np.sqrt(np.mean(updates[name] ** 2)) < 0.25 * RATE
 
 
 def test_gradients_are_clipped_by_their_global_norm():

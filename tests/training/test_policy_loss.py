@@ -16,6 +16,7 @@ from nblib.training.policy_loss import completion_log_probs, completion_scores, 
 
 PROMPT, COMPLETION, VOCABULARY = 6, 9, 544
 FIGURES = ("kl", "entropy", "pg_clipfrac")
+SIGNS = np.array([1, -1, 1, 1])  # of the advantages
 
 
 def example_of(rows, *, old=False, reference=False, completion=COMPLETION):
@@ -28,12 +29,13 @@ def example_of(rows, *, old=False, reference=False, completion=COMPLETION):
     completions[2] = 0
     # Near the untrained model's log-probabilities of about -6: some ratios are clipped.
     noise = [rng.normal(-6.3, 1.0, (rows, completion)).astype(np.float32) for _ in range(2)]
+    noise[0][:2] -= SIGNS[:2, None]  # a good row's ratios are above 1, a bad one's below
     return TrainExample(
         prompt_ids=jnp.asarray(prompts),
         prompt_mask=jnp.asarray(prompts != 0),
         completion_ids=jnp.asarray(completions),
         completion_mask=jnp.asarray(completions != 0),
-        advantages=jnp.asarray(rng.normal(size=rows), jnp.float32),
+        advantages=jnp.asarray(np.abs(rng.normal(size=rows)) * SIGNS[np.arange(rows) % 4], "f4"),
         old_per_token_logps=jnp.asarray(noise[0]) if old else None,
         ref_per_token_logps=jnp.asarray(noise[1]) if reference else None,
     )
@@ -47,6 +49,16 @@ def configured(config, temperature=1.0):
 @pytest.fixture(scope="module")
 def policy(new_model):
     return new_model(seed=3, num_layers=1)
+
+
+def by_tunix(policy, example, temperature):
+    """Log-probability of each completion token as Tunix has it, and the entropy by its logits."""
+    log_probs, logits = compute_per_token_logps(
+        *nnx.split(policy), example.prompt_ids, example.completion_ids, pad_id=0, eos_id=1,
+        return_logits=True, temperature=temperature,
+    )  # fmt: skip
+    log_distribution = jax.nn.log_softmax(logits)
+    return log_probs, -(jnp.exp(log_distribution) * log_distribution).sum(-1)
 
 
 @pytest.mark.parametrize(
@@ -76,14 +88,47 @@ def test_equals_tunix_own_loss_figures_and_gradient(policy, config, given):
     ((loss, figures), gradients), ((expected, their_figures), their_gradients) = both(policy)
     assert float(loss) == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
     assert set(figures) == set(FIGURES)
-    for name in FIGURES:
-        assert float(figures[name]) == pytest.approx(float(their_figures[name]), rel=1e-4), name
+    means = {name: float(total / tokens) for name, (total, tokens) in figures.items()}
+    for name in ("kl", "pg_clipfrac"):
+        assert means[name] == pytest.approx(float(their_figures[name]), rel=1e-4), name
+    log_probs, entropies = by_tunix(policy, example, config.temperature)
+    by_token = np.average(entropies, weights=example.completion_mask)
+    assert means["entropy"] == pytest.approx(by_token, rel=1e-4)
     if "old" in given:
-        assert 0 < float(figures["pg_clipfrac"]) < 1
+        assert 0 < means["pg_clipfrac"] < 1
+        above, below = ratios_outside(log_probs, example, config)
+        assert above[0] and below[1]  # so both clips are at work
     leaves = [jax.tree.leaves(tree) for tree in (gradients, their_gradients)]
     assert max(np.abs(leaf).max() for leaf in leaves[1]) > 1e-3
     for leaf, their_leaf in zip(*leaves, strict=True):
         np.testing.assert_allclose(leaf, their_leaf, rtol=1e-4, atol=1e-6)
+
+
+def ratios_outside(log_probs, example, config):
+    """In how many tokens of each row the policy's ratio is above the clip, and below it."""
+    log_ratio = np.where(example.completion_mask, log_probs - example.old_per_token_logps, 0)
+    if config.loss_algo == "gspo-token":
+        tokens = np.maximum(example.completion_mask.sum(-1), 1)
+        log_ratio = log_ratio.sum(-1, keepdims=True) / tokens[:, None]
+    ratio, epsilon = np.exp(log_ratio), config.epsilon
+    return (ratio > 1 + epsilon).sum(-1), (ratio < 1 - epsilon).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "most"), [("grpo", np.exp(20.0)), ("gspo-token", np.exp(10.0))]
+)
+def test_a_ratio_beyond_all_measure_is_limited_as_in_tunix(policy, algorithm, most):
+    config = configured(GRPOConfig(beta=0.0, loss_algo=algorithm))
+    example = example_of(4)
+    example = replace(
+        example,
+        old_per_token_logps=jnp.full(example.completion_ids.shape, -50.0),
+        advantages=jnp.array([0.0, -1.0, 0.0, 0.0]),
+    )
+    loss, _ = grpo_loss(policy, example, config, pad_id=0)
+    expected, _ = grpo_loss_fn(policy, example, config, pad_id=0, eos_id=1)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert float(loss) == pytest.approx(most / 3, rel=1e-4)  # of the three rows that are not empty
 
 
 def flat(example):
@@ -101,11 +146,42 @@ def test_where_nothing_was_earned_above_anything_else_nothing_is_computed(policy
     (loss, figures), gradient = learnt(policy, flat(example_of(4)))
     assert float(loss) == 0
     assert set(figures) == set(FIGURES)
-    assert all(np.isnan(figure) for figure in figures.values())  # they would be finite if computed
+    assert all(figure.tolist() == [0, 0] for figure in figures.values())  # of no token
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
     (_, figures), gradient = learnt(policy, example_of(4))
-    assert all(np.isfinite(figure) for figure in figures.values())
+    assert all(figure[1] == 2 * 9 + 4 for figure in figures.values())  # one of four is empty
     assert any(leaf.any() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        configured(GRPOConfig(beta=0.3)),
+        configured(DrGRPOConfig(beta=0.3)),
+        configured(GRPOConfig(beta=0.3, loss_algo="gspo-token")),
+    ],
+    ids=("grpo", "dr-grpo", "gspo-token"),
+)
+def test_micro_batches_are_worth_their_rows_in_one_batch(policy, config):
+    example = example_of(8, old=True, reference=True)
+    whole = jax.tree.map(lambda rows: rows[3:7], example)
+    whole = replace(whole, completion_mask=whole.completion_mask.at[0, 2:].set(False))
+    learnt = nnx.jit(
+        lambda model, example: nnx.value_and_grad(partial(grpo_loss, pad_id=0), has_aux=True)(
+            model, example, config
+        )
+    )
+    parts = [
+        learnt(policy, jax.tree.map(lambda rows, part=part: rows[part], whole))
+        for part in (slice(0, 2), slice(2, 4))
+    ]
+    (loss, figures), gradient = learnt(policy, whole)
+    (mean_loss, sums), mean_gradient = jax.tree.map(lambda *both: sum(both) / 2, *parts)
+    assert float(loss) == pytest.approx(float(mean_loss), rel=1e-5)
+    for name in FIGURES:
+        np.testing.assert_allclose(figures[name], 2 * sums[name], rtol=1e-5)
+    for leaf, mean in zip(*map(jax.tree.leaves, (gradient, mean_gradient)), strict=True):
+        np.testing.assert_allclose(leaf, mean, rtol=1e-4, atol=1e-6)
 
 
 def test_a_kl_term_is_trained_without_any_advantage(policy):
@@ -123,13 +199,9 @@ def test_scores_are_those_of_tunix(policy):
     log_probs, entropies = nnx.jit(completion_scores, static_argnames=("pad_id", "temperature"))(
         policy, *arguments, pad_id=0, temperature=0.5
     )
-    expected, logits = compute_per_token_logps(
-        *nnx.split(policy), *arguments, pad_id=0, eos_id=1, return_logits=True, temperature=0.5
-    )
-    np.testing.assert_allclose(log_probs, expected, atol=1e-5)
-    log_distribution = jax.nn.log_softmax(logits)
-    by_hand = -(jnp.exp(log_distribution) * log_distribution).sum(-1)
-    np.testing.assert_allclose(entropies, by_hand, atol=1e-5)
+    expected = by_tunix(policy, example, 0.5)
+    np.testing.assert_allclose(log_probs, expected[0], atol=1e-5)
+    np.testing.assert_allclose(entropies, expected[1], atol=1e-5)
 
 
 def test_log_probs_of_a_bf16_model_are_fp32(policy):

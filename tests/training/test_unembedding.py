@@ -56,6 +56,23 @@ def test_logits_exist_a_chunk_at_a_time(chunk_positions, size):
     assert other <= {LENGTH % size}  # the last chunk may be shorter
 
 
+def test_no_logits_are_kept_for_the_backward_pass():
+    def kept(loss):
+        _, backward = jax.vjp(loss, HIDDEN, EMBEDDING)
+        return sum(leaf.size for leaf in jax.tree.leaves(backward))
+
+    inputs = HIDDEN.size + EMBEDDING.size + LABELS.size
+    assert kept(lambda *x: at_once(*x)[0]) > ROWS * LENGTH * VOCABULARY
+    assert kept(lambda *x: in_chunks(*x, 6)[0]) < 2 * inputs < ROWS * LENGTH * VOCABULARY
+
+
+def test_a_chunk_waits_for_the_one_before_forwards_and_backwards():
+    # The compiler of a CPU drops what orders them; that of a TPU does as it is told.
+    program = str(jax.make_jaxpr(jax.grad(lambda *x: in_chunks(*x, 6)[0]))(HIDDEN, EMBEDDING))
+    chunks = -(-LENGTH // 2)
+    assert program.count("= optimization_barrier") == 2 * (chunks - 1)
+
+
 @pytest.mark.parametrize(("devices", "size"), [(1, 2), (3, 6), (2, 2)])
 def test_a_chunk_counts_the_rows_of_one_device(devices, size):
     # Three rows are one each for three devices; two devices cannot share them evenly.
