@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nblib.delivery.preflight.targets import (
     PreflightError,
     Target,
+    compiler_of,
     find_target,
     prepare_environment,
     target_mesh,
@@ -86,6 +87,7 @@ def run_preflight(
         tokens_per_step=settings.get("accumulation", 1) * work.tokens_per_batch if work else 0.0,
         suggestion=suggestion,
         checks=_checks(notebook, settings, target, work, mesh, here, measured),
+        compiler=compiler_of(target) if mesh and not measured else "",
         notes=(*notes, *(work.notes if work else ())),
     )
 
