@@ -19,6 +19,7 @@ from tunix.sft import hooks
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig, TrainingInput
 
 from nblib.files import append_jsonl
+from nblib.models.mesh import check_rows_divide
 from nblib.tokens.tokenizer import PAD_ID
 from nblib.training.checkpoints import (
     checkpointing_options,
@@ -101,6 +102,7 @@ def train(
         raise ValueError(
             f"{len(batches)} batches are fewer than one step's accumulation {config.accumulation}"
         )
+    check_rows_divide(len(batches[0].input_tokens), mesh)
     schedule = learning_rate_schedule(
         config.learning_rate,
         planned,

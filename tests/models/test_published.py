@@ -95,8 +95,7 @@ def test_embedded_weights_are_found_among_the_inputs_at_any_depth(apart, place):
 
 
 def test_embedded_weights_in_the_package_come_first(apart):
-    seal, attach = apart
-    attach("nblib-embedded-1")
+    apart[1]("nblib-embedded-1")
     package = published.EMBEDDED_FOLDER
     (package / "model.safetensors").write_bytes(b"the weights")
     assert find_model("embedded") == package

@@ -63,9 +63,13 @@ def run_preflight(
         measured_steps,
     )
     from nblib.delivery.preflight.plan import notebook_settings
+    from nblib.models.abstract import named_config
+    from nblib.models.mesh import check_model_divides
 
     settings = notebook_settings(notebook, target, parameters)
     mesh, notes = _mesh(target, fsdp, tp)
+    if mesh:
+        check_model_divides(named_config(settings["model"]), mesh)
     here = target_mesh(find_target("cpu"))
     work = _work(notebook, settings, mesh or here, notes)
     measured = _measured(notebook, settings, target, work, here, say)

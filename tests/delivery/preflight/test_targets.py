@@ -75,5 +75,5 @@ def test_the_libtpu_that_is_installed_is_taken_and_named(monkeypatch):
 
 def test_the_cpu_is_a_mesh_of_one(mesh):
     assert dict(target_mesh(find_target("cpu")).shape) == {"fsdp": 1, "tp": 1}
-    with pytest.raises(ValueError, match=r"mesh \(fsdp 4, tp 2\) uses 8 of 1 devices"):
+    with pytest.raises(ValueError, match=r"mesh \(fsdp 4, tp 2\) does not fit 1 devices"):
         target_mesh(find_target("cpu"), fsdp=4, tp=2)
