@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -53,6 +54,11 @@ def test_kaggles_install_command_has_the_same_pins():
     del expected["ipykernel"]
     assert pins(packages) == expected
     assert "jax[tpu]==0.10.2" in packages
+
+
+def test_preflight_compiles_by_the_libtpu_that_the_hosts_jax_brings():
+    of_jax = [line for line in metadata.requires("jax") if Requirement(line).name == "libtpu"]
+    assert pins(of_jax) == pins(PROJECT["optional-dependencies"]["preflight"])
 
 
 def test_no_file_names_a_package_registry():

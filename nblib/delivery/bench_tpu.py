@@ -24,7 +24,7 @@ from nblib.delivery.preflight.steps import grpo_batch, lower_train_step, sft_bat
 from nblib.delivery.preflight.targets import (
     PreflightError,
     Target,
-    check_libtpu,
+    compiler_of,
     find_target,
     prepare_environment,
     target_mesh,
@@ -49,7 +49,7 @@ def tpu() -> dict[str, float]:
     In a process of its own: there jax computes on no other device. Without libtpu: no figures.
     """
     try:
-        check_libtpu()
+        print(f"tpu: compiled by {compiler_of(find_target(_TARGET))}", flush=True)
     except PreflightError as error:
         print(f"tpu: left out, {error}")
         return {}

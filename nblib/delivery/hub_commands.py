@@ -5,6 +5,7 @@ As in `nblib.__main__`, what a command needs is imported when it runs.
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 # The names in delivery.publishing and models.licence.
@@ -17,9 +18,6 @@ def add_kernels(kernels: argparse.ArgumentParser) -> None:
     actions = kernels.add_subparsers(required=True, metavar="ACTION")
     build = actions.add_parser("build", help="write build/kernels/NOTEBOOK/, nblib's wheel inside")
     build.add_argument("--owner", default="", help="whose kernels (kernel-metadata.json's owner)")
-    build.add_argument(
-        "--without-model", action="store_true", help="leave the embedded model out: 0.4 MB, not 3.6"
-    )
     push = actions.add_parser("push", help="send what was built to Kaggle, which runs it")
     push.add_argument(
         "--dry-run", action="store_true", help="show what would be sent, send nothing"
@@ -57,7 +55,7 @@ def add_publish(publish: argparse.ArgumentParser) -> None:
 
 def _kernels(options: argparse.Namespace) -> int:
     """Do what was asked with kernels; Kaggle's refusals and wrong files are one line each."""
-    from nblib.delivery.push import PushError
+    from nblib.delivery.kaggle_client import PushError
 
     try:
         options.action(options)
@@ -70,17 +68,19 @@ def _kernels(options: argparse.Namespace) -> int:
 def _build_kernels(options: argparse.Namespace) -> None:
     from nblib.delivery.kernels import build_kernels
 
-    with_model = not options.without_model
-    for folder in build_kernels(options.notebooks, owner=options.owner, with_model=with_model):
+    for folder in build_kernels(options.notebooks, owner=options.owner):
         print(folder)
 
 
 def _push_kernels(options: argparse.Namespace) -> None:
     from nblib.delivery.kernels import built_kernels
-    from nblib.delivery.push import described, push
+    from nblib.delivery.push import described, push_all
 
-    for folder in built_kernels(options.notebooks):
-        print(described(folder) if options.dry_run else f"{folder}: {push(folder)}", flush=True)
+    folders = built_kernels(options.notebooks)
+    if options.dry_run:
+        print(described(folders))
+    else:
+        push_all(folders, say=partial(print, flush=True))
 
 
 def _status_of_kernels(options: argparse.Namespace) -> None:

@@ -2,10 +2,12 @@
 
 `kaggle kernels push` uploads the text of one notebook and nothing beside it. So the wheel travels
 in a cell before the install cell, which is the same everywhere and takes nblib from where that cell
-puts it. Nothing is sent here: see `push`.
+puts it. The embedded model's weights are too large for that and travel as a dataset that the
+kernels attach: see `model_dataset`. Nothing is sent here: see `push`.
 """
 
 import base64
+import json
 import os
 import shutil
 import subprocess
@@ -19,21 +21,22 @@ from typing import Any
 
 import nblib
 from nblib.delivery.kernel_metadata import METADATA_FILE, KernelMetadata, read_metadata, slug_of
+from nblib.delivery.model_dataset import sealed_manifest, write_model_dataset
 from nblib.files import write_json, write_text
+from nblib.models.folders import MANIFEST_FILE
 
 KERNELS_FOLDER = Path("build/kernels")
 WHEEL_TAG = "wheel"  # of the cell that holds it
 # What a kernel has otherwise than V1's, whose kernel-metadata.json lies at the root; "reads" names
-# the notebooks whose output it starts from.
+# the notebooks whose output it starts from. All but v0, which begins with no model, attach the
+# embedded one: PROFILE or MODEL may ask for it on any machine, and it is small.
 KERNELS: Mapping[str, Mapping[str, Any]] = {
-    "v0_foundation": {"machine_shape": "", "model_sources": ()},
+    "v0_foundation": {"machine_shape": "", "model_sources": (), "dataset_sources": ()},
     "v2_grpo": {"reads": ("v1_sft_format",), "model_sources": ()},
     "eval": {"reads": ("v1_sft_format", "v2_grpo")},
 }
-# Kaggle publishes no limit for a kernel's source. With the embedded model, 3 MB that hardly shrink,
-# a notebook has 3.6 MB, without it 0.4 MB; more would be something that does not belong in it.
-MAX_NOTEBOOK_BYTES = 4 * 2**20
-_WEIGHTS = "nblib/models/embedded/model.safetensors"
+# Kaggle: "The kernel source must be less than 1 megabytes in size", of 1,000,000 bytes.
+MAX_NOTEBOOK_BYTES = 950_000
 _EPOCH = "315532800"  # 1980, where zip files begin: the same sources give the same wheel
 _CELL = '''\
 # nblib {version} as a wheel, put here by `python -m nblib kernels build`.
@@ -50,16 +53,14 @@ os.environ["NBLIB_WHEEL"] = str(wheel)
 '''
 
 
-def build_kernels(
-    names: Sequence[str] = (), *, owner: str = "", with_model: bool = True
-) -> list[Path]:
+def build_kernels(names: Sequence[str] = (), *, owner: str = "") -> list[Path]:
     """Write `build/kernels/<notebook>/` for each notebook and return the folders.
+
+    Beside them lies the folder of the dataset that they attach.
 
     Args:
         names: notebooks; none are all of the checkout.
         owner: whose kernels they are at Kaggle; "" is the owner of the root's metadata.
-        with_model: the embedded model travels too; without it a notebook is a tenth as large and
-            MODEL must be another.
 
     Raises:
         ValueError: no checkout here, an unknown notebook, or one that is too large or out of step
@@ -74,11 +75,12 @@ def build_kernels(
             raise ValueError(f"unknown notebook {name!r}: expected {', '.join(known)}")
     template = read_metadata(checkout)
     owner = owner or template.id.partition("/")[0]
-    wheel_cell = _wheel_cell(*_wheel(checkout, with_model=with_model))
+    wheel_cell = _wheel_cell(*_wheel(checkout))
+    dataset = write_model_dataset(KERNELS_FOLDER, owner=owner)
     folders = []
     for name in names or known:
         text = _with_cell(checkout / "notebooks" / f"{name}.ipynb", wheel_cell)
-        metadata = kernel_metadata(name, template, owner=owner)
+        metadata = kernel_metadata(name, template, owner=owner, dataset=dataset)
         folders.append(_write_kernel(KERNELS_FOLDER / name, metadata, text))
     return folders
 
@@ -102,13 +104,16 @@ def _reads(name: str) -> tuple[str, ...]:
     return tuple(KERNELS.get(name, {}).get("reads", ()))
 
 
-def kernel_metadata(name: str, template: KernelMetadata, *, owner: str) -> KernelMetadata:
+def kernel_metadata(
+    name: str, template: KernelMetadata, *, owner: str, dataset: str
+) -> KernelMetadata:
     """Return the metadata of a notebook's kernel: the template's, with what is the notebook's own.
 
     Args:
         name: the notebook.
         template: V1's metadata.
         owner: whose kernels these are, also those whose output this one reads.
+        dataset: the handle of the embedded model's.
     """
 
     def title_of(notebook: str) -> str:
@@ -116,7 +121,9 @@ def kernel_metadata(name: str, template: KernelMetadata, *, owner: str) -> Kerne
             return template.title
         return f"nblib {notebook.replace('_', ' ')}"
 
-    changes = {key: value for key, value in KERNELS.get(name, {}).items() if key != "reads"}
+    attached = {"dataset_sources": (*template.dataset_sources, dataset)}
+    changes = {**attached, **KERNELS.get(name, {})}
+    changes.pop("reads", None)
     sources = [f"{owner}/{slug_of(title_of(read))}" for read in _reads(name)]
     return replace(
         template,
@@ -128,16 +135,21 @@ def kernel_metadata(name: str, template: KernelMetadata, *, owner: str) -> Kerne
     )
 
 
-def _wheel(checkout: Path, *, with_model: bool) -> tuple[str, bytes]:
-    """Return nblib's wheel, name and content: of a copy, where no earlier build left a module."""
+def _wheel(checkout: Path) -> tuple[str, bytes]:
+    """Return nblib's wheel, name and content, with the embedded model's manifest for its weights.
+
+    It is built of a copy, where no earlier build left a module.
+    """
     with tempfile.TemporaryDirectory(prefix="nblib-wheel-") as scratch:
         source = Path(scratch, "source")
         skipped = shutil.ignore_patterns("__pycache__")
         shutil.copytree(checkout / "nblib", source / "nblib", ignore=skipped)
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(checkout / name, source)
-        if not with_model:
-            (source / _WEIGHTS).unlink()
+        embedded = source / "nblib" / "models" / "embedded"
+        for weights in embedded.glob("*.safetensors"):
+            weights.unlink()
+        write_json(embedded / MANIFEST_FILE, sealed_manifest())
         options = ["-q", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
         command = [sys.executable, "-m", "pip", "wheel", *options, "-w", scratch, str(source)]
         environment = {**os.environ, "SOURCE_DATE_EPOCH": _EPOCH}
@@ -168,14 +180,26 @@ def _with_cell(path: Path, cell: Any) -> str:
         raise ValueError(f"{path} is not what its .py says: run `make sync` first")
     if any(c.get("outputs") for c in notebook.cells):
         raise ValueError(f"{path} holds outputs, which may hold anything: run `make sync` first")
+    pulled = notebook.metadata.pop("kaggle", None)
+    if pulled:  # an image in it would be taken in place of the accelerator's
+        print(f"{path}: left out metadata.kaggle, as a pull leaves it: {json.dumps(pulled)}")
     notebook.cells.insert(1, cell)
     nbformat.validate(notebook)
     return nbformat.writes(notebook) + "\n"
 
 
+def check_size(notebook: Path, size_bytes: int) -> None:
+    """Raise ValueError for a notebook that Kaggle would find too large."""
+    if size_bytes > MAX_NOTEBOOK_BYTES:
+        raise ValueError(
+            f"{notebook} has {size_bytes:,} bytes, at most {MAX_NOTEBOOK_BYTES:,} are sent, as "
+            "Kaggle refuses 1,000,000: attach images and data as a dataset, and keep files that "
+            "are no code out of nblib, whose wheel is in it"
+        )
+
+
 def _write_kernel(folder: Path, metadata: KernelMetadata, text: str) -> Path:
-    if len(text) > MAX_NOTEBOOK_BYTES:
-        raise ValueError(f"{folder} has {len(text):,} bytes, at most {MAX_NOTEBOOK_BYTES:,} go")
+    check_size(folder / metadata.code_file, len(text.encode()))
     shutil.rmtree(folder, ignore_errors=True)
     write_text(folder / metadata.code_file, text)
     write_json(folder / METADATA_FILE, asdict(metadata))

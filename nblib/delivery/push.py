@@ -1,63 +1,82 @@
 """Send built kernels to Kaggle by its own client, see how they do, and bring their results home.
 
-The client (`kaggle` 2.2) reads its credentials from the environment or `~/.kaggle`. It answers with
-a printed line and exit code 0 even where the server has refused; here that is a `PushError`. What
-is sent is checked first: the metadata by our schema, the text for credentials.
+What is sent is checked first: the metadata by our schema, the size, the text for credentials.
 """
 
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nblib.delivery.kernel_metadata import read_metadata
-from nblib.delivery.kernels import WHEEL_TAG
-from nblib.delivery.secrets import held_secrets, redacted_notebook, without
+from nblib.delivery.kaggle_client import PushError, kaggle_client, with_cure
+from nblib.delivery.kernel_metadata import KernelMetadata, read_metadata
+from nblib.delivery.kernels import WHEEL_TAG, check_size
+from nblib.delivery.model_dataset import built_datasets, described_dataset, make_ready
+from nblib.delivery.secrets import redacted_notebook
 from nblib.runs import point_latest, runs_root
+from nblib.sources.hubs import http_status
 
 _LOST = ("dataset_sources", "competition_sources", "kernel_sources", "model_sources")
+_AT_WORK = ("queued", "running")
 
 
-class PushError(RuntimeError):
-    """Kaggle, or its client, did not do what was asked; the message says what, and no secret."""
-
-
-def described(folder: Path) -> str:
+def described(folders: Sequence[Path]) -> str:
     """Return what a push would send, for a person to read.
 
     Raises:
-        ValueError: the folder is no kernel by our schema.
+        ValueError: a folder is no kernel by our schema, or its notebook is too large.
     """
-    metadata = read_metadata(folder)
-    size_bytes = (folder / metadata.code_file).stat().st_size
-    lines = [f"{folder / metadata.code_file}: {size_bytes / 1e6:.2f} MB"]
-    for name, value in asdict(metadata).items():
-        lines.append(f"  {name:20} {', '.join(value) if isinstance(value, tuple) else value}")
+    kernels = [(folder, *_read(folder)) for folder in folders]
+    lines = [described_dataset(dataset) for dataset in _datasets(folders)]
+    for folder, metadata, text in kernels:
+        lines.append(f"{folder / metadata.code_file}: {len(text.encode()) / 1e6:.2f} MB")
+        for name, value in asdict(metadata).items():
+            lines.append(f"  {name:20} {', '.join(value) if isinstance(value, tuple) else value}")
     return "\n".join(lines)
+
+
+def push_all(folders: Sequence[Path], *, say: Callable[[str], None]) -> None:
+    """Push kernels, each after the datasets that were built for it, and say what became of each.
+
+    Nothing is sent where one of them is wrong. A kernel that is at work already, with this very
+    notebook, is not sent again.
+
+    Raises:
+        ValueError: a folder is no kernel by our schema, or its notebook is too large.
+        PushError: as `push`; names what went, what did not, and the command for the rest.
+    """
+    for folder in folders:
+        _check_secrets(folder)
+    for dataset in _datasets(folders):
+        make_ready(dataset, say=say)
+    for index, folder in enumerate(folders):
+        try:
+            say(f"{folder}: {push(folder)}")
+        except PushError as error:
+            raise PushError(f"{error}{_left(folders, index)}") from error
 
 
 def push(folder: Path) -> str:
     """Push a kernel's folder, which starts it at Kaggle, and return the address of its page.
 
+    Where Kaggle has this very notebook at work already, nothing is sent, and that is returned.
+
     Raises:
         ValueError: the folder is no kernel by our schema.
-        PushError: the notebook holds a secret, there are no credentials or no way to Kaggle, or it
-            refused the kernel or what that reads.
+        PushError: there are no credentials or no way to Kaggle, or it refused the kernel or what
+            that reads.
     """
-    metadata = read_metadata(folder)
-    text = (folder / metadata.code_file).read_text(encoding="utf-8")
-    with _client() as (client, secrets):
-        found = [f"the value of {name}" for name, value in secrets.items() if value in text]
-        found += _tokens_in(json.loads(text))
-        if found:
-            raise PushError(f"{metadata.code_file} holds {found[0]}: it was not sent")
+    metadata, text = _read(folder)
+    with kaggle_client() as (client, _):
+        state = _state(client, metadata)
+        if state in _AT_WORK and _sources(_pushed(client, metadata)) == _sources(text):
+            return f"{state} already, this very notebook: not sent again (its page can stop it)"
         answer = client.kernels_push(str(folder))
     if answer is None or answer.error:
-        raise PushError(f"{metadata.id}: Kaggle refused it: {answer and answer.error}")
+        raise PushError(with_cure(f"{metadata.id}: Kaggle refused it: {answer and answer.error}"))
     lost = [f"{name} {', '.join(refused)}" for name in _LOST if (refused := _invalid(answer, name))]
     if lost:
         raise PushError(
@@ -73,7 +92,7 @@ def status(folder: Path) -> str:
     Raises ValueError and PushError as `push` does.
     """
     metadata = read_metadata(folder)
-    with _client() as (client, _):
+    with kaggle_client() as (client, _):
         answer = client.kernels_status(metadata.id)
     reason = f": {answer.failure_message}" if answer.failure_message else ""
     return f"{answer.status.name.lower()}{reason}"
@@ -91,7 +110,7 @@ def pull_output(folder: Path) -> list[Path]:
     other = runs_root() / "kaggle" / metadata.slug
     other.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=other, prefix=".pulled-") as scratch:
-        with _client() as (client, _):
+        with kaggle_client() as (client, _):
             client.kernels_output(metadata.id, scratch, page_size=100)
         came = [run for found in _runs_in(Path(scratch)) if (run := _moved(found))]
         shutil.rmtree(Path(scratch, "runs"), ignore_errors=True)
@@ -118,6 +137,66 @@ def _moved(run: Path) -> Path | None:
     return home
 
 
+def _read(folder: Path) -> tuple[KernelMetadata, str]:
+    """Return a kernel's metadata and its notebook's text, checked."""
+    metadata = read_metadata(folder)
+    content = (folder / metadata.code_file).read_bytes()
+    check_size(folder / metadata.code_file, len(content))
+    return metadata, content.decode()
+
+
+def _datasets(folders: Sequence[Path]) -> list[Path]:
+    """Return the datasets that were built beside these kernels, for them."""
+    handles = [handle for folder in folders for handle in read_metadata(folder).dataset_sources]
+    return built_datasets(folders[0].parent, handles)
+
+
+def _check_secrets(folder: Path) -> None:
+    metadata, text = _read(folder)
+    with kaggle_client() as (_, secrets):
+        found = [f"the value of {name}" for name, value in secrets.items() if value in text]
+        found += _tokens_in(json.loads(text))
+    if found:
+        raise PushError(f"{metadata.code_file} holds {found[0]}: nothing was sent")
+
+
+def _state(client: Any, metadata: KernelMetadata) -> str:
+    """Return what a kernel does at Kaggle, "" where there is none of this name."""
+    from requests.exceptions import HTTPError
+
+    try:
+        return str(client.kernels_status(metadata.id).status.name.lower())
+    except ValueError:  # the client's own, where Kaggle refuses to speak of it
+        return ""
+    except HTTPError as error:
+        if http_status(error) == 404:
+            return ""
+        raise
+
+
+def _pushed(client: Any, metadata: KernelMetadata) -> str:
+    """Return the text of the notebook that Kaggle has."""
+    from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
+
+    request = ApiGetKernelRequest()
+    request.user_name, request.kernel_slug = metadata.id.split("/")
+    with client.build_kaggle_client() as kaggle:
+        return str(kaggle.kernels.kernels_api_client.get_kernel(request).blob.source)
+
+
+def _sources(notebook: str) -> list[str]:
+    return ["".join(cell["source"]) for cell in json.loads(notebook)["cells"]]
+
+
+def _left(folders: Sequence[Path], index: int) -> str:
+    """Return which of several kernels went, and the command for those that did not."""
+    if len(folders) == 1:
+        return ""
+    names = [folder.name for folder in folders]
+    went, rest = ", ".join(names[:index]) or "none", " ".join(names[index:])
+    return f"\npushed: {went}\nleft: {rest}; for these: python -m nblib kernels push {rest}"
+
+
 def _tokens_in(notebook: Any) -> list[str]:
     """Return the kinds of tokens in a notebook; in the wheel's base64 they stand by chance."""
     cells = [
@@ -128,28 +207,3 @@ def _tokens_in(notebook: Any) -> list[str]:
 
 def _invalid(answer: Any, name: str) -> list[str]:
     return list(getattr(answer, f"invalid_{name}") or ())
-
-
-@contextmanager
-def _client() -> Iterator[tuple[Any, Mapping[str, str]]]:
-    """Yield Kaggle's client and the secrets it may know; its errors become a PushError."""
-    from kaggle import api
-    from requests.exceptions import RequestException
-
-    secrets = held_secrets()
-    try:
-        _authenticate(api.authenticate)
-        secrets |= held_secrets(api.config_values)
-        yield api, secrets
-    except (RequestException, OSError, ValueError) as error:  # the last: no such kernel, for one
-        raise PushError(without(secrets.values(), f"Kaggle's client: {error}")) from None
-
-
-def _authenticate(authenticate: Callable[[], None]) -> None:
-    try:
-        authenticate()
-    except SystemExit as error:  # the client ends the process; it has said how to log in
-        raise PushError(
-            "no Kaggle credentials: set KAGGLE_USERNAME and KAGGLE_KEY, or KAGGLE_API_TOKEN, or "
-            "put kaggle.json into ~/.kaggle"
-        ) from error

@@ -21,6 +21,7 @@ from tunix.models.gemma3.params import map_from_upstream_checkpoint
 from nblib.files import write_json
 from nblib.models.config_file import CONFIG_FILE, config_values, read_config
 from nblib.models.folders import check_folders_tokenizer, new_model_folder, orbax_trees
+from nblib.models.mesh import check_model_divides
 from nblib.models.weight_files import check_finite
 
 _WINDOW = 512  # of the text-only sizes, 270m and 1b
@@ -53,6 +54,7 @@ def load_flax_model(
         config = read_config(folder, dtype=dtype)
     else:
         config = _config_of(shapes, tree, dtype)
+    check_model_divides(config, mesh)
     check_folders_tokenizer(folder, tokenizer, vocabulary=config.num_embed)
     model = nnx.eval_shape(lambda: Gemma3(config, rngs=nnx.Rngs(0)))
     found = traverse_util.flatten_dict(map_from_upstream_checkpoint(given))

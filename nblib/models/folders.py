@@ -4,6 +4,7 @@ Only our own are replaced. A folder is ours when its manifest carries the tokeni
 every writer here adds. This module imports no jax.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def orbax_trees(folder: Path) -> list[Path]:
     """Return the Orbax trees in a folder, as Kaggle's Flax variations hold one."""
     return sorted(mark.parent for mark in folder.glob("*/_METADATA"))
+
+
+def weights_sha256(folder: Path) -> str:
+    """Return one SHA-256 over the folder's weight files, in the order of their names.
+
+    A folder without safetensors holds an Orbax tree one level below: all of its files count.
+    """
+    digest = hashlib.sha256()
+    files = sorted(folder.glob("*.safetensors")) or sorted(set(folder.rglob("*/*")))
+    for path in filter(Path.is_file, files):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def is_adapter_folder(folder: Path) -> bool:

@@ -29,6 +29,7 @@ from nblib.models.config_file import (
     read_config,
 )
 from nblib.models.folders import check_folders_tokenizer, new_model_folder
+from nblib.models.mesh import check_model_divides
 from nblib.models.weight_files import SHARD_BYTES, check_finite, check_weights, write_weights
 
 # num_layers, embed_dim, hidden_dim, num_heads, head_dim, num_kv_heads, sliding_window, vocabulary
@@ -119,10 +120,13 @@ def load_model(
 
     Raises FileNotFoundError for a missing file, TokenizerMismatch for another tokenizer than the
     folder's, and ValueError for a config.json of another model, for a damaged file, and for
-    tensors that are missing, extra, renamed, of another shape or not finite.
+    tensors that are missing, extra, renamed, of another shape or not finite, or a mesh that does
+    not divide the model.
     """
     folder = Path(folder)
     config = read_config(folder, dtype=dtype)
+    if mesh is not None:
+        check_model_divides(config, mesh)
     check_folders_tokenizer(folder, tokenizer, vocabulary=config.num_embed)
     check_stop_tokens(folder, tokenizer)
     uniform = check_weights(folder, config)

@@ -1,34 +1,74 @@
-"""The device mesh: axes `fsdp` and `tp`, every device used.
+"""The device mesh: axes `fsdp` (batch and weights) and `tp` (each layer), and what they divide.
 
 Tunix reads the mesh from `with mesh:`; under `jax.set_mesh` it sees none and replicates the batch.
 """
 
+import math
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import jax
 import numpy as np
+from tunix.models.gemma3.model import ModelConfig
 
 
 def device_mesh(
     fsdp: int = 0, tp: int = 1, *, devices: Sequence[Any] | None = None
 ) -> jax.sharding.Mesh:
-    """Return a mesh over all devices, jax's own if none are given; `fsdp` 0: all that `tp` leaves.
+    """Return a mesh over the first `fsdp * tp` devices, jax's own if none are given.
 
-    Raises ValueError when the axes do not use every device.
+    `fsdp` 0 takes the largest power of two that `tp` leaves room for, which divides every Gemma 3
+    and the usual batches: of 6 devices 4. `mesh_summary` names devices that are left idle.
+    Raises ValueError when there are fewer devices.
     """
     devices = jax.devices() if devices is None else devices
-    fsdp = fsdp or len(devices) // tp
-    if fsdp * tp != len(devices):
+    if not fsdp and len(devices) >= tp > 0:
+        fsdp = 1 << (len(devices) // tp).bit_length() - 1
+    if min(fsdp, tp) < 1 or fsdp * tp > len(devices):
         raise ValueError(
-            f"mesh (fsdp {fsdp}, tp {tp}) uses {fsdp * tp} of {len(devices)} devices: "
-            "choose axes whose product is the number of devices"
+            f"mesh (fsdp {fsdp}, tp {tp}) does not fit {len(devices)} devices: choose axes above 0 "
+            f"whose product is at most {len(devices)}"
         )
     return jax.sharding.Mesh(
-        np.array(devices).reshape(fsdp, tp),
+        np.array(devices[: fsdp * tp]).reshape(fsdp, tp),
         ("fsdp", "tp"),
         axis_types=(jax.sharding.AxisType.Auto,) * 2,
     )
+
+
+def check_model_divides(config: ModelConfig, mesh: jax.sharding.Mesh) -> None:
+    """Raise ValueError, naming a mesh that does, where the mesh does not divide the weights.
+
+    As Tunix splits them: the width over fsdp; vocabulary, heads and layers' widths over tp.
+    """
+    width, fsdp, tp = config.embed_dim, mesh.shape["fsdp"], mesh.shape["tp"]
+    sizes = [config.num_embed, width, config.hidden_dim, config.num_heads, config.head_dim]
+    if config.num_kv_heads > 1:  # a single one is not split
+        sizes.append(config.num_kv_heads)
+    common = math.gcd(*sizes)
+    if width % fsdp == 0 and common % tp == 0:
+        return
+    axes = product(_divisors(width, mesh.size), _divisors(common, mesh.size))
+    best = max((math.prod(pair), pair) for pair in axes if math.prod(pair) <= mesh.size)[1]
+    raise ValueError(
+        f"mesh (fsdp {fsdp}, tp {tp}) does not divide the model: fsdp has to divide {width}, its "
+        f"width, and tp {common}, which divides its vocabulary, heads and widths: take "
+        f"device_mesh{best}"
+    )
+
+
+def check_rows_divide(rows: int, mesh: jax.sharding.Mesh) -> None:
+    """Raise ValueError, naming a mesh that does, where fsdp does not divide a batch's rows.
+
+    Tunix would give every device the whole batch.
+    """
+    fsdp, tp = mesh.shape["fsdp"], mesh.shape["tp"]
+    if rows % fsdp:
+        raise ValueError(
+            f"a batch of {rows} rows cannot be split over fsdp {fsdp}: give it a multiple of "
+            f"{fsdp}, or take device_mesh({math.gcd(rows, fsdp)}, {tp})"
+        )
 
 
 def mesh_summary(mesh: jax.sharding.Mesh) -> str:
@@ -44,5 +84,9 @@ def mesh_summary(mesh: jax.sharding.Mesh) -> str:
         return f"mesh       {axes}: all {len(devices)} devices"
     return (
         f"mesh       {axes}: WARNING, {len(idle)} of {len(devices)} devices are idle: "
-        f"{', '.join(idle)}. Choose axes whose product is {len(devices)}."
+        f"{', '.join(idle)}. Where the model has such a divisor, device_mesh(fsdp, tp) takes more."
     )
+
+
+def _divisors(size: int, most: int) -> list[int]:
+    return [number for number in range(1, most + 1) if size % number == 0]

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nblib.models.folders import orbax_trees
+from nblib.models.folders import MANIFEST_FILE, orbax_trees, read_manifest, weights_sha256
 from nblib.sources.gsm8k import KAGGLE_INPUT
 from nblib.sources.hubs import http_status, is_network_error, kaggle_errors
 
 EMBEDDED = "embedded"
 OVER = "::"  # "adapters::base": adapters over a base that lies elsewhere than where they say
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+SEAL = "weights_sha256"  # in its manifest, where the weights travel apart from the package
 KAGGLE_PAGE = "https://www.kaggle.com/models/google/gemma-3"
 KAGGLE_VARIABLES = "KAGGLE_USERNAME and KAGGLE_KEY"
 
@@ -62,7 +63,7 @@ def find_model(name: str) -> Path:
     Raises ModelNotFound saying what was tried, ValueError for an unknown source.
     """
     if name == EMBEDDED:
-        return EMBEDDED_FOLDER
+        return _embedded()
     if Path(name).is_dir():
         return Path(name)
     sources, _, model = name.rpartition(":")
@@ -74,6 +75,37 @@ def find_model(name: str) -> Path:
     if unknown:
         raise ValueError(f"{name}: source {unknown[0]!r} is none of {', '.join(SOURCES)}")
     return _first_that_works(model, order)
+
+
+def embedded_dataset(sha256: str) -> str:
+    """Return the name, without its owner, of the Kaggle dataset with these embedded weights."""
+    return f"nblib-embedded-{sha256[:10]}"
+
+
+def _embedded() -> Path:
+    """Find the embedded model in this package, or, in a built kernel, among the attached inputs.
+
+    There it is the folder, at any depth, whose manifest names the same weights, and that has them.
+    """
+    if any(EMBEDDED_FOLDER.glob("*.safetensors")):
+        return EMBEDDED_FOLDER
+    sha256 = read_manifest(EMBEDDED_FOLDER).get(SEAL, "")
+    sealed = (
+        f'"{SEAL}": "{sha256}"'.encode()
+    )  # as both were written; other manifests may be no JSON
+    damaged = ""
+    for path in sorted(KAGGLE_INPUT.rglob(MANIFEST_FILE)):
+        if sealed not in path.read_bytes():
+            continue
+        if weights_sha256(path.parent) == sha256:
+            return path.parent
+        damaged = f" ({path.parent} has other weights than its manifest says)"
+    raise ModelNotFound(
+        f"the weights of {EMBEDDED!r} are neither in this nblib nor under {KAGGLE_INPUT}{damaged}: "
+        f"attach your dataset {embedded_dataset(sha256)}, which `python -m nblib kernels push` "
+        "makes (elsewhere than at Kaggle: NBLIB_KAGGLE_INPUT names a folder that holds it), or set "
+        "MODEL to another, such as gemma3-1b-it"
+    )
 
 
 def is_published(name: str) -> bool:

@@ -4,7 +4,6 @@ Tunix's loader takes what it finds: it leaves out a tensor that it does not know
 of a folder, and takes the first dtype of a file for all. So a folder is checked before it reads.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -67,19 +66,6 @@ def weight_files(folder: Path) -> list[Path]:
         if found - listed:
             raise ValueError(f"{folder} holds {min(found - listed)}, which its index does not name")
     return files
-
-
-def weights_sha256(folder: Path) -> str:
-    """Return one SHA-256 over the folder's weight files, in the order of their names.
-
-    A folder without safetensors holds an Orbax tree one level below: all of its files count.
-    """
-    digest = hashlib.sha256()
-    files = sorted(folder.glob("*.safetensors")) or sorted(set(folder.rglob("*/*")))
-    for path in filter(Path.is_file, files):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def check_weights(folder: Path, config: ModelConfig) -> bool:

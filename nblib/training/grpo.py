@@ -15,6 +15,7 @@ import jax
 import sentencepiece as spm
 from flax import nnx
 
+from nblib.models.mesh import check_rows_divide
 from nblib.tokens.tokenizer import check_tokenizer
 from nblib.training.alarms import AlarmLimits
 from nblib.training.checkpoints import latest_step, prepare_checkpoints
@@ -78,6 +79,8 @@ def train_grpo(
     check_tokenizer(tokenizer, size=policy.num_embed, sha256=None, where="the policy")
     if config.beta > 0 and reference is None:
         raise ValueError(f"beta {config.beta} needs a reference model: give one, or set beta 0")
+    prompts_at_once = config.micro_batch or config.prompts_per_step
+    check_rows_divide(prompts_at_once * config.num_generations, mesh)
     _check_prompts(tokenizer, prompts, config)
     claim = {**identity, **asdict(config)}
     root = prepare_checkpoints(folder, claim, resume_from=resume_from).parent

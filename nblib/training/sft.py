@@ -15,6 +15,7 @@ import optax
 from flax import nnx
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig, TrainingInput
 
+from nblib.models.mesh import check_rows_divide
 from nblib.training.checkpoints import (
     checkpointing_options,
     latest_step,
@@ -97,6 +98,7 @@ def train(
         raise ValueError(
             f"{len(batches)} batches are fewer than one step's accumulation {config.accumulation}"
         )
+    check_rows_divide(len(batches[0].input_tokens), mesh)
     schedule = learning_rate_schedule(
         config.learning_rate,
         planned,

@@ -17,10 +17,10 @@ def test_an_unknown_bench_is_named():
 
 
 def test_without_libtpu_the_tpu_is_left_out(monkeypatch, capsys):
-    def missing():
+    def missing(target):
         raise PreflightError("libtpu is not installed")
 
-    monkeypatch.setattr(bench_tpu, "check_libtpu", missing)
+    monkeypatch.setattr(bench_tpu, "compiler_of", missing)
     assert bench_tpu.tpu() == {}
     assert "left out, libtpu is not installed" in capsys.readouterr().out
 

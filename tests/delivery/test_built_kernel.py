@@ -1,7 +1,8 @@
 """The first cell where nblib is not installed: in a built kernel, from a badge, in a checkout.
 
 All offline. V1's built kernel runs alone in an empty folder, as Kaggle, Colab and a local Jupyter
-run it, and installs from a wheel house, over old versions.
+run it, with the embedded model's dataset attached, and installs from a wheel house, over old
+versions.
 """
 
 import hashlib
@@ -54,6 +55,18 @@ def install_cells(path):
 
 
 @pytest.fixture
+def attach_model(built):
+    """Put the dataset of the embedded model, as it is built, where Kaggle mounts it."""
+    (dataset,) = (built / "build" / "kernels").glob("nblib-embedded-*")
+
+    def attach(inputs):
+        shutil.copytree(dataset, inputs / "datasets" / "me" / dataset.name)
+        return {"NBLIB_KAGGLE_INPUT": str(inputs)}
+
+    return attach
+
+
+@pytest.fixture
 def run_v1(built, compilation_cache):
     """Run V1's built kernel as a host does: its first cell installs; return the run's folder."""
 
@@ -76,14 +89,16 @@ def result_of(run):
     return json.loads((run / "result.json").read_text())
 
 
-def test_on_colab_it_installs_and_runs_to_the_end(run_v1, new_runtime, tmp_path, compilation_cache):
+def test_on_colab_it_installs_and_runs_to_the_end(
+    run_v1, new_runtime, attach_model, tmp_path, compilation_cache
+):
     colab = tmp_path / "startup" / "google" / "colab"  # loaded there before the first cell
     colab.mkdir(parents=True)
     for name in ("__init__.py", "output.py"):  # jax imports the second where it sees the first
         (colab / name).touch()
     (colab / "userdata.py").write_text(_USERDATA)
     (tmp_path / "startup" / "sitecustomize.py").write_text("import google.colab\n")
-    variables = {"PYTHONPATH": str(tmp_path / "startup")}
+    variables = {"PYTHONPATH": str(tmp_path / "startup"), **attach_model(tmp_path / "input")}
     runtime = new_runtime("colab")
     assert result_of(run_v1(runtime, **variables))["profile"] == "smoke"
     cells = install_cells(runtime.folder / "done.ipynb")
@@ -96,11 +111,11 @@ KAGGLE = {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "NBLIB_RUNS_DIR": "runs"}
 
 
 def test_three_kaggle_sessions_that_read_each_others_output_equal_one_local_one(
-    run_v1, new_runtime, tmp_path
+    run_v1, new_runtime, attach_model, tmp_path
 ):
-    whole = run_v1(new_runtime("local"))
+    attached, left = tmp_path / "input", []
+    whole = run_v1(new_runtime("local"), **attach_model(attached))
     assert result_of(whole)["steps_left"] == 0
-    attached, left = tmp_path / "nothing", []
     over = ("-p", "SESSION_HOURS", "0.0001", "-p", "EVAL_AT_END", "False")
     for session, parameters in enumerate((over, over, ())):
         runtime, before = new_runtime(f"session{session}"), hashes(attached)
@@ -109,6 +124,7 @@ def test_three_kaggle_sessions_that_read_each_others_output_equal_one_local_one(
         left.append(result_of(run)["steps_left"])
         assert (weights(run) == weights(whole)) == (left[-1] == 0)
         attached = tmp_path / f"input{session}"
+        attach_model(attached)
         output = attached / MOUNTS[session % 2]
         output.parent.mkdir(parents=True)
         (runtime.folder / "runs").rename(output)

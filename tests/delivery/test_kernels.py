@@ -14,9 +14,12 @@ import pytest
 from nblib.delivery import kernels
 from nblib.delivery.kernel_metadata import read_metadata
 from nblib.delivery.kernels import build_kernels, built_kernels, kernel_metadata
+from nblib.models.folders import weights_sha256
+from nblib.models.published import EMBEDDED_FOLDER, embedded_dataset
 
 ROOT = Path(__file__).parents[2]
 V1, V2 = "nblib-suite/nblib-v1-sft-format", "nblib-suite/nblib-v2-grpo"
+MODEL = f"nblib-suite/{embedded_dataset(weights_sha256(EMBEDDED_FOLDER))}"
 GEMMA = ("google/gemma-3/transformers/gemma-3-1b-it/1",)
 NAMES = ["eval", "v0_foundation", "v1_sft_format", "v2_grpo"]
 
@@ -55,56 +58,71 @@ def test_the_wheel_holds_the_library_as_it_is_here(wheel):
     held = {name: wheel.read(name) for name in wheel.namelist() if name.startswith("nblib/")}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "nblib").rglob("*.py")}
     assert modules <= set(held)
-    for name in (
-        *modules,
-        "nblib/models/embedded/model.safetensors",
-        "nblib/models/embedded/config.json",
-    ):
+    for name in (*modules, "nblib/models/embedded/config.json"):
         assert held[name] == (ROOT / name).read_bytes(), name
     commands = (ROOT / "kaggle_install_commands.txt").read_bytes()
     assert held["nblib/delivery/kaggle_install_commands.txt"] == commands
 
 
+def test_the_weights_travel_as_a_dataset_that_the_wheels_manifest_finds(wheel, built):
+    assert not [name for name in wheel.namelist() if name.endswith(".safetensors")]
+    dataset = built / "build" / "kernels" / MODEL.partition("/")[2]
+    manifest = wheel.read("nblib/models/embedded/manifest.json")
+    assert manifest == (dataset / "manifest.json").read_bytes()
+    assert json.loads(manifest)["weights_sha256"] == weights_sha256(EMBEDDED_FOLDER)
+    metadata = json.loads((dataset / "dataset-metadata.json").read_text())
+    assert (metadata["id"], metadata["licenses"]) == (MODEL, [{"name": "apache-2.0"}])
+    for path in EMBEDDED_FOLDER.iterdir():
+        if path.name != "manifest.json":
+            assert (dataset / path.name).read_bytes() == path.read_bytes()
+
+
 @pytest.mark.parametrize(
-    ("name", "machine", "reads", "models"),
+    ("name", "machine", "reads", "models", "datasets"),
     [
-        ("v0_foundation", "", (), ()),
-        ("v1_sft_format", "TpuV5E8", (), GEMMA),
-        ("v2_grpo", "TpuV5E8", (V1,), ()),
-        ("eval", "TpuV5E8", (V1, V2), GEMMA),
+        ("v0_foundation", "", (), (), ()),
+        ("v1_sft_format", "TpuV5E8", (), GEMMA, (MODEL,)),
+        ("v2_grpo", "TpuV5E8", (V1,), (), (MODEL,)),
+        ("eval", "TpuV5E8", (V1, V2), GEMMA, (MODEL,)),
     ],
 )
-def test_the_metadata_chains_v1_to_v2_to_eval(built, name, machine, reads, models):
+def test_the_metadata_chains_v1_to_v2_to_eval(built, name, machine, reads, models, datasets):
     metadata = read_metadata(built / "build" / "kernels" / name)
     assert metadata.code_file == f"{name}.ipynb"
     assert metadata.id == f"nblib-suite/nblib-{name.replace('_', '-')}"
     assert (metadata.machine_shape, metadata.kernel_sources) == (machine, reads)
-    assert metadata.model_sources == models
+    assert (metadata.model_sources, metadata.dataset_sources) == (models, datasets)
     assert metadata.enable_internet and metadata.is_private
 
 
 def test_another_owner_owns_what_is_read_as_well():
-    metadata = kernel_metadata("eval", read_metadata(ROOT), owner="me")
+    metadata = kernel_metadata("eval", read_metadata(ROOT), owner="me", dataset="me/model")
     assert metadata.id == "me/nblib-eval"
     assert metadata.kernel_sources == ("me/nblib-v1-sft-format", "me/nblib-v2-grpo")
 
 
-def test_without_the_model_it_is_a_fraction_and_the_same_each_time(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", NAMES)
+def test_every_notebook_is_smaller_than_kaggle_allows(built, name):
+    assert (built / "build" / "kernels" / name / f"{name}.ipynb").stat().st_size < 500_000
+
+
+def test_it_is_the_same_each_time(tmp_path, monkeypatch):
     texts = []
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         monkeypatch.chdir(tmp_path / folder)
-        (kernel,) = build_kernels(["v2_grpo"], owner="me", with_model=False)
+        (kernel,) = build_kernels(["v2_grpo"], owner="me")
         texts.append((kernel / "v2_grpo.ipynb").read_text())
         assert json.loads((kernel / "kernel-metadata.json").read_text())["id"] == "me/nblib-v2-grpo"
-    assert texts[0] == texts[1] and len(texts[0]) < 500_000
+    assert texts[0] == texts[1]
 
 
 def test_what_does_not_belong_in_it_makes_it_too_large(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    metadata = kernel_metadata("eval", read_metadata(ROOT), owner="me")
-    with pytest.raises(ValueError, match="eval has 4,194,305 bytes, at most 4,194,304 go"):
-        kernels._write_kernel(tmp_path / "eval", metadata, "x" * (2**22 + 1))
+    metadata = kernel_metadata("eval", read_metadata(ROOT), owner="me", dataset="me/model")
+    reason = "eval.ipynb has 950,001 bytes, at most 950,000 are sent, as Kaggle refuses 1,000,000"
+    with pytest.raises(ValueError, match=reason):
+        kernels._write_kernel(tmp_path / "eval", metadata, "é" * 475_000 + "x")
     assert not (tmp_path / "eval").exists()
 
 
@@ -134,6 +152,18 @@ def test_outputs_do_not_travel(pair):
     nbformat.write(toy, path)
     with pytest.raises(ValueError, match=r"toy.ipynb holds outputs, which may hold anything"):
         kernels._with_cell(path, kernels._wheel_cell("w.whl", b""))
+
+
+def test_what_a_pull_leaves_of_kaggles_image_does_not_travel(pair, capsys):
+    path, toy = pair
+    toy.metadata["kaggle"] = {"accelerator": "none", "dockerImageVersionId": 31193}
+    nbformat.write(toy, path)
+    sent = json.loads(kernels._with_cell(path, kernels._wheel_cell("w.whl", b"")))
+    assert "kaggle" not in sent["metadata"]
+    assert capsys.readouterr().out == (
+        f"{path}: left out metadata.kaggle, as a pull leaves it: "
+        '{"accelerator": "none", "dockerImageVersionId": 31193}\n'
+    )
 
 
 def test_built_kernels_come_after_what_they_read(built, tmp_path, monkeypatch):

@@ -9,9 +9,9 @@ from safetensors.numpy import save_file
 from nblib.delivery import inputs
 from nblib.delivery.inputs import ExportNotFound
 from nblib.delivery.ladder import BaseMismatch, find_candidates
+from nblib.models.folders import weights_sha256
 from nblib.models.names import model_sha256
 from nblib.models.published import EMBEDDED_FOLDER
-from nblib.models.weight_files import weights_sha256
 
 EMBEDDED_SHA256 = weights_sha256(EMBEDDED_FOLDER)
 

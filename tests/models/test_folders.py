@@ -2,7 +2,13 @@ import json
 
 import pytest
 
-from nblib.models.folders import new_folder, orbax_trees, read_manifest, rename_folder
+from nblib.models.folders import (
+    new_folder,
+    orbax_trees,
+    read_manifest,
+    rename_folder,
+    weights_sha256,
+)
 
 OURS = json.dumps({"tokenizer_sha256": "of whoever wrote it"})
 
@@ -50,3 +56,12 @@ def test_orbax_trees_lie_one_level_below(tmp_path):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "_METADATA").write_text("{}")
     assert orbax_trees(tmp_path) == [tmp_path / "gemma3-1b-it"]
+
+
+def test_hash_follows_the_weights_alone(tmp_path):
+    weights = {"one": b"weights", "again": b"weights", "other": b"Weights"}
+    for name, content in weights.items():
+        write(tmp_path / name, manifest=name)
+        (tmp_path / name / "model.safetensors").write_bytes(content)
+    one, again, other = (weights_sha256(tmp_path / name) for name in weights)
+    assert one == again != other

@@ -1,4 +1,4 @@
-"""Eight simulated devices: what a TPU v5e-8 has, in a process of its own."""
+"""Eight simulated devices, what a TPU v5e-8 has, and odd numbers; each in a process of its own."""
 
 import json
 import os
@@ -14,23 +14,32 @@ from nblib.models.gemma3 import save_model
 
 PARTS = {"8x1": (4, 64), "2x4": (16, 16), "1x1": (32, 64)}  # of a kernel [32, 64]
 
+# As in conftest.py: tiny models are compiled for longer than they run.
+COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+SIZES = {"num_layers": 1, "embed_dim": 32, "hidden_dim": 64, "num_heads": 4, "head_dim": 8}
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory, new_model, tokenizer, compilation_cache):
-    """What each mesh found, and the folder with the exports."""
-    folder = tmp_path_factory.mktemp("meshes")
-    sizes = {"num_layers": 1, "embed_dim": 32, "hidden_dim": 64, "num_heads": 4, "head_dim": 8}
-    save_model(new_model(**sizes), tokenizer, folder / "base", manifest={})
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+def on_devices(count, script, *arguments, **variables):
+    """Run a script beside this one with so many simulated devices; return what it prints."""
+    flags = f"{COMPILE_FAST} --xla_force_host_platform_device_count={count}"
     ran = subprocess.run(
-        [sys.executable, Path(__file__).with_name("mesh_run.py"), folder / "base", folder],
-        env={**os.environ, **compilation_cache, "XLA_FLAGS": flags},
+        [sys.executable, Path(__file__).with_name(script), *arguments],
+        env={**os.environ, **variables, "XLA_FLAGS": flags},
         capture_output=True,
         text=True,
         timeout=900,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, new_model, tokenizer, compilation_cache):
+    """What each mesh found, and the folder with the exports."""
+    folder = tmp_path_factory.mktemp("meshes")
+    save_model(new_model(**SIZES), tokenizer, folder / "base", manifest={})
+    on_devices(8, "mesh_run.py", folder / "base", folder, **compilation_cache)
     return folder, {name: json.loads((folder / f"{name}.json").read_text()) for name in PARTS}
 
 
@@ -60,3 +69,25 @@ def test_every_mesh_trains_the_same_model(mesh, runs):
         assert tensors.keys() == expected.keys()
         for name, tensor in tensors.items():
             np.testing.assert_allclose(tensor, expected[name], atol=1e-3, err_msg=name)
+
+
+def test_odd_numbers_of_devices_train_or_name_a_mesh_that_does(
+    tmp_path, new_model, tokenizer, compilation_cache
+):
+    width_40 = {**SIZES, "embed_dim": 40}  # which 5 divides, but neither 3, 6 nor 7; tp at most 4
+    save_model(new_model(**width_40), tokenizer, tmp_path / "model", manifest={})
+    said = on_devices(7, "odd_mesh_run.py", tmp_path / "model", **compilation_cache)
+    found = json.loads(said.splitlines()[-1])
+    for count, used, best in ((3, 2, (2, 1)), (5, 4, (5, 1)), (6, 4, (5, 1)), (7, 4, (5, 1))):
+        one = found[str(count)]
+        assert one["mesh"].startswith(f"mesh       fsdp {used}, tp 1: WARNING, {count - used} of")
+        for name, axes in (("fsdp", (count, 1)), ("tp", (1, count))):
+            if axes != best:
+                mesh = f"mesh (fsdp {axes[0]}, tp {axes[1]}) does not divide the model: "
+                assert one[name].startswith(mesh) and one[name].endswith(f"take device_mesh{best}")
+    for count in ("3", "7"):
+        assert found[count]["losses"] == pytest.approx(found["one"], abs=1e-4)
+    assert found["5"]["fsdp"] == (
+        "a batch of 8 rows cannot be split over fsdp 5: give it a multiple of 5, or take "
+        "device_mesh(1, 1)"
+    )

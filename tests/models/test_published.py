@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from nblib.files import write_json
 from nblib.models import published
+from nblib.models.folders import weights_sha256
 from nblib.models.published import ModelNotFound, find_model, name_of, repository_of
 
 REFUSED = "http://127.0.0.1:9"  # the discard port, on which nothing listens
@@ -58,6 +60,57 @@ def test_attached_input_is_found_by_its_files(layout, tmp_path, monkeypatch):
     assert find_model("gemma3-1b-it") == made["gemma-3-1b-it"]
     assert find_model("gemma3-1b") == made["gemma-3-1b"]
     assert find_model("gemma3-270m-it") == made["gemma-3-270m-it"]
+
+
+@pytest.fixture
+def apart(tmp_path, monkeypatch):
+    """A package whose embedded weights travel apart: their seal, and what attaches a folder."""
+    package, inputs = tmp_path / "package", tmp_path / "input"
+    for folder in (package, inputs):
+        folder.mkdir()
+    monkeypatch.setattr(published, "EMBEDDED_FOLDER", package)
+    monkeypatch.setattr(published, "KAGGLE_INPUT", inputs)
+    (tmp_path / "model.safetensors").write_bytes(b"the weights")
+    seal = {"steps": 3, published.SEAL: weights_sha256(tmp_path)}
+    write_json(package / "manifest.json", seal)
+
+    def attach(place, manifest=seal, weights=b"the weights"):
+        folder = inputs / place
+        folder.mkdir(parents=True)
+        write_json(folder / "manifest.json", manifest)
+        (folder / "model.safetensors").write_bytes(weights)
+        return folder
+
+    return seal, attach
+
+
+@pytest.mark.parametrize("place", ["nblib-embedded-1", "datasets/me/nblib-embedded-1", "a/b/c/d/e"])
+def test_embedded_weights_are_found_among_the_inputs_at_any_depth(apart, place):
+    seal, attach = apart
+    tuned = attach("a-tuned-one", {"base": {"sha256": seal[published.SEAL]}}, b"others")
+    (tuned.parent / "manifest.json").write_text("no JSON")
+    attach("a-broken-copy", weights=b"half of")
+    found = attach(place, seal | {"steps": 4})
+    assert find_model("embedded") == found
+
+
+def test_embedded_weights_in_the_package_come_first(apart):
+    apart[1]("nblib-embedded-1")
+    package = published.EMBEDDED_FOLDER
+    (package / "model.safetensors").write_bytes(b"the weights")
+    assert find_model("embedded") == package
+
+
+def test_without_embedded_weights_the_error_says_what_to_attach(apart):
+    seal, attach = apart
+    name = f"nblib-embedded-{seal[published.SEAL][:10]}"
+    with pytest.raises(ModelNotFound, match=rf"attach your dataset {name}, .* or set MODEL to"):
+        find_model("embedded")
+    folder = attach("nblib-embedded-1", weights=b"other weights")
+    with pytest.raises(
+        ModelNotFound, match=rf"\({folder} has other weights than its manifest says"
+    ):
+        find_model("embedded")
 
 
 @pytest.mark.parametrize("flax", ["gemma3-1b-it", "gemma-3-270m-it"])

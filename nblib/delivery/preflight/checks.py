@@ -51,7 +51,7 @@ def check_mesh(
     """Check that every device is used and every batch can be split among them."""
     fsdp = mesh.shape["fsdp"]
     odd = [shape for shape in shapes if shape[0] % fsdp]
-    said = f"{odd[0][0]} rows among {fsdp}: replicated" if odd else f"rows are multiples of {fsdp}"
+    said = f"{odd[0][0]} rows, a run refuses these" if odd else f"rows are multiples of {fsdp}"
     return [
         Check(name="mesh", passed=mesh.size == devices, said=f"{mesh.size} of {devices} devices"),
         Check(name="batch", passed=not odd, said=said),

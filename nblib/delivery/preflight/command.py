@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nblib.delivery.preflight.targets import (
     PreflightError,
     Target,
+    compiler_of,
     find_target,
     prepare_environment,
     target_mesh,
@@ -62,9 +63,13 @@ def run_preflight(
         measured_steps,
     )
     from nblib.delivery.preflight.plan import notebook_settings
+    from nblib.models.abstract import named_config
+    from nblib.models.mesh import check_model_divides
 
     settings = notebook_settings(notebook, target, parameters)
     mesh, notes = _mesh(target, fsdp, tp)
+    if mesh:
+        check_model_divides(named_config(settings["model"]), mesh)
     here = target_mesh(find_target("cpu"))
     work = _work(notebook, settings, mesh or here, notes)
     measured = _measured(notebook, settings, target, work, here, say)
@@ -86,6 +91,7 @@ def run_preflight(
         tokens_per_step=settings.get("accumulation", 1) * work.tokens_per_batch if work else 0.0,
         suggestion=suggestion,
         checks=_checks(notebook, settings, target, work, mesh, here, measured),
+        compiler=compiler_of(target) if mesh and not measured else "",
         notes=(*notes, *(work.notes if work else ())),
     )
 

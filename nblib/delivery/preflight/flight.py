@@ -13,7 +13,7 @@ from nblib.delivery.preflight.measured import Measured
 from nblib.delivery.preflight.plan import Work, parameter_name
 from nblib.delivery.preflight.programs import Program, programs
 from nblib.delivery.preflight.search import nearest
-from nblib.delivery.preflight.targets import Target
+from nblib.delivery.preflight.targets import INSTALL, PreflightError, Target, compiler_of
 
 _GIB = 2**30
 
@@ -43,6 +43,7 @@ class Flight:
     tokens_per_step: float = 0.0  # without padding
     suggestion: Mapping[str, Any] = field(default_factory=dict)  # by the notebook's parameters
     checks: tuple[Check, ...] = ()
+    compiler: str = ""  # name and version of what compiled the steps; "" where nothing was compiled
     notes: tuple[str, ...] = ()
 
     @property
@@ -64,6 +65,8 @@ class Flight:
         if not any(step.compiled for step in self.steps):
             verdict = "measured on this machine" if self.steps else "not compiled"
         lines = [f"verdict   {verdict}"]
+        if self.compiler:
+            lines.append(f"compiler  {self.compiler}")
         if self.suggestion:
             named = " ".join(f"-p {name} {value}" for name, value in self.suggestion.items())
             lines.append(f"fits with {named}")
@@ -90,7 +93,8 @@ def compile_run(
     """Compile a notebook's programs; return them, and for one that does not fit what would.
 
     `say` is told of each compilation before it begins. After a refusal nothing more is compiled
-    than the search needs.
+    than the search needs. Raises PreflightError where the compiler fails for another reason than
+    memory.
     """
 
     def compile_(program: Program) -> Compiled:
@@ -98,7 +102,14 @@ def compile_run(
             f"{program.name}, {program.rows} rows of {program.length} tokens, for {target.name} ..."
         )
         began = time.perf_counter()
-        found = program.compiled_for(target, mesh)
+        try:
+            found = program.compiled_for(target, mesh)
+        except jax.errors.JaxRuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise PreflightError(
+                f"{compiler_of(target)} cannot compile the {program.name} for {target.name}: "
+                f"{reason}. Take the compiler that was tried: {INSTALL}"
+            ) from error
         verdict = "fits" if found.fits else "does not fit"
         say(f"  {verdict} ({time.perf_counter() - began:.0f} s)")
         return found

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import jax
 
 LIBTPU = "libtpu"
-_INSTALL = "python -m pip install -e '.[preflight]'"
+INSTALL = "python -m pip install -e '.[preflight]'"
 _GIB = 2**30
 
 
@@ -108,52 +108,42 @@ def prepare_environment(target: Target) -> None:
         os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
 
 
-def wanted_libtpu() -> str:
-    """Return the version of libtpu that was tried with the pinned jax, as the extra names it."""
-    for line in metadata.requires("nblib") or ():
-        name, _, rest = line.partition("==")
-        if name == LIBTPU:
-            return rest.partition(";")[0].strip()
-    raise PreflightError(f"nblib's metadata names no {LIBTPU}: install nblib anew, {_INSTALL}")
+def compiler_of(target: Target) -> str:
+    """Return the name and version of what compiles for the target.
 
-
-def check_libtpu() -> None:
-    """Raise PreflightError where libtpu is missing or of another version than was tried."""
-    wanted = wanted_libtpu()
+    Any libtpu that is installed is taken: on a TPU host it is the one that the run will have.
+    Raises PreflightError where a TPU's compiler is missing.
+    """
+    if target.kind != "tpu":
+        return f"jaxlib {metadata.version('jaxlib')}"
     try:
-        found = metadata.version(LIBTPU)
+        return f"{LIBTPU} {metadata.version(LIBTPU)}"
     except metadata.PackageNotFoundError as error:
         raise PreflightError(
-            f"{LIBTPU} is not installed, so nothing can be compiled for a TPU: {_INSTALL} "
-            f"({LIBTPU} {wanted})"
+            f"{LIBTPU} is not installed, so nothing can be compiled for a TPU: {INSTALL}"
         ) from error
-    if found != wanted:
-        raise PreflightError(
-            f"{LIBTPU} is {found}, with this jax {wanted} was tried and others may compile "
-            f"another program, or none: {_INSTALL}"
-        )
 
 
 def target_devices(target: Target) -> Sequence[Any]:
     """Return jax's devices of the target: of a TPU they compile and cannot compute.
 
-    Raises PreflightError for a libtpu that is missing, of another version, or refuses the topology.
+    Raises PreflightError for a libtpu that is missing or that refuses the topology.
     """
     import jax
     from jax.experimental import topologies
 
     if target.kind != "tpu":
         return jax.devices("cpu")[:1]
-    check_libtpu()
+    compiler = compiler_of(target)
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=target.topology)
     except (RuntimeError, NotImplementedError) as error:  # what XLA's clients raise
         raise PreflightError(
-            f"{LIBTPU} cannot describe {target.topology} for {target.name}: {error}"
+            f"{compiler} cannot describe {target.topology} for {target.name}: {error}"
         ) from error
     if len(found.devices) != target.devices:
         raise PreflightError(
-            f"{LIBTPU} gives {len(found.devices)} devices for {target.topology}, "
+            f"{compiler} gives {len(found.devices)} devices for {target.topology}, "
             f"{target.name} has {target.devices}"
         )
     return found.devices

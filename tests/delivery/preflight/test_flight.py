@@ -1,8 +1,13 @@
+from importlib import metadata
+
+import jax
 import pytest
 
 from nblib.delivery.preflight.checks import Check
 from nblib.delivery.preflight.compiled import Compiled
-from nblib.delivery.preflight.flight import Flight, Step, hours_of
+from nblib.delivery.preflight.flight import Flight, Step, compile_run, hours_of
+from nblib.delivery.preflight.programs import Program
+from nblib.delivery.preflight.targets import PreflightError, find_target
 
 GIB = 2**30
 
@@ -31,6 +36,7 @@ def test_a_flight_that_fits_tells_its_bytes_and_hours():
         hours=1.0,
         session_hours=9.0,
         tokens_per_step=1234.0,
+        compiler="libtpu 0.0.42.1",
         checks=(Check(name="disk", passed=True, said="room"),),
     )
     text = str(flight)
@@ -38,6 +44,7 @@ def test_a_flight_that_fits_tells_its_bytes_and_hours():
     assert "v1_sft_format on v5e-8 (fsdp 8, tp 1)" in text
     assert "3.00 GiB  at its peak" in text and "2.00 GiB  activations" in text
     assert "5.00 T operations" in text and "2.000 s at least" in text
+    assert "compiler  libtpu 0.0.42.1" in text
     assert "1,234 a step" in text and "at least 1.00 hours of 9 a session" in text
     assert text.endswith("ok   disk: room")
 
@@ -59,3 +66,15 @@ def test_one_that_does_not_names_what_would():
     assert "verdict   does not fit" in text
     assert "fits with -p REMAT True -p BATCH_TOKENS 512" in text
     assert "hours" not in text
+
+
+def test_a_compiler_that_fails_is_named_with_its_own_words(sft, mesh, monkeypatch):
+    def fail(self, target, mesh):
+        raise jax.errors.JaxRuntimeError("INTERNAL: unknown version 9\nat some place")
+
+    monkeypatch.setattr(Program, "compiled_for", fail)
+    monkeypatch.setattr(metadata, "version", lambda package: "0.0.7")
+    target = find_target("v5e-8")
+    reason = "libtpu 0.0.7 cannot compile the update for v5e-8: INTERNAL: unknown version 9. Take"
+    with pytest.raises(PreflightError, match=reason):
+        compile_run("v1_sft_format", sft, target, mesh, None, search=False, say=lambda line: None)
