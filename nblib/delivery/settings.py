@@ -6,6 +6,7 @@ its kind, a combination by the configuration that will be used (`SftConfig`, `Gr
 what is expected. Whether rows and model fit the settings is known when they are loaded.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Self
@@ -127,7 +128,7 @@ class _Tuned(_Asked):
         super()._check()
         try:
             for part in self.model.split(OVER) if self.model else ():
-                check_name(part)
+                check_name(os.path.expanduser(part))
         except (ModelNotFound, ValueError) as error:
             raise ValueError(f"MODEL {self.model!r}: {error}") from error
 

@@ -154,6 +154,14 @@ def test_samples_that_would_all_be_the_same_are_refused():
         EvalSettings.of(given)
 
 
+def test_a_model_may_be_a_folder_of_ones_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "v1").mkdir()
+    assert GrpoSettings.of({**CPU, "MODEL": "~/v1::embedded"}).model == "~/v1::embedded"
+    with pytest.raises(ValueError, match="MODEL '~/v2'"):
+        GrpoSettings.of({**CPU, "MODEL": "~/v2"})
+
+
 def test_levels_of_gsm8k_go_beyond_those_of_the_built_in_problems():
     given = {**CPU, "DATA": "gsm8k", "DIFFICULTY_FILTER": [6, 7]}
     assert SftSettings.of(given).levels == (6, 7)
