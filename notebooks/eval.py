@@ -62,8 +62,8 @@ from IPython.display import Image, Markdown, display
 
 from nblib.delivery.ladder import find_candidates
 from nblib.delivery.place import where_am_i
-from nblib.delivery.profiles import eval_settings
 from nblib.delivery.secrets import provide_tokens
+from nblib.delivery.settings import EvalSettings
 from nblib.evaluation.candidates import answer_all, settings_of
 from nblib.evaluation.comparable import comparable
 from nblib.evaluation.comparison import (
@@ -74,7 +74,6 @@ from nblib.evaluation.comparison import (
     schema_failures,
 )
 from nblib.evaluation.forgetting import forgetting, forgetting_checks, perplexities
-from nblib.evaluation.generate import Decoding
 from nblib.evaluation.plots import figure_png, plot_levels, plot_stages
 from nblib.evaluation.plots_comparison import plot_failures, plot_gains
 from nblib.evaluation.report import write_report
@@ -115,34 +114,21 @@ SEED = 0
 
 # %% [markdown]
 # ## Set-up
-# A run that was killed is found again by its parameters and asks only what is still missing.
+# All parameters are checked here, before anything is loaded.
 
 # %%
 place = where_am_i(PROFILE)
+settings = EvalSettings.of(globals())
 mesh = device_mesh()
 print(place, mesh_summary(mesh), sep="\n")
 print(f"tokens     {provide_tokens() or 'none'}")
 
+# %% [markdown]
+# A run that was killed is found again by its parameters and asks only what is still missing.
+
 # %%
-settings = eval_settings(
-    PROFILE,
-    data=DATA,
-    levels=DIFFICULTY_FILTER,
-    eval_samples=EVAL_SAMPLES,
-    shots=SHOTS,
-    max_new_tokens=MAX_NEW_TOKENS,
-    samples_per_question=SAMPLES_PER_QUESTION,
-    forgetting_samples=FORGETTING_SAMPLES,
-)
-candidates, notes = find_candidates(STAGES)
-parameters = {
-    **settings,
-    "stages": candidates,
-    "temperature": TEMPERATURE,
-    "top_p": TOP_P,
-    "allow_mismatch": ALLOW_MISMATCH,
-    "seed": SEED,
-}
+candidates, notes = find_candidates(settings.stages)
+parameters = {**settings.parameters, "stages": candidates}
 run = start_run("eval", parameters)
 display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.items())))
 
@@ -153,16 +139,16 @@ display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.
 
 # %%
 data = get_dataset(
-    settings["data"],
-    folder=GSM8K_DIR,
+    settings.data,
+    folder=settings.gsm8k_dir,
     num_train=200,
-    num_test=settings["eval_samples"],
-    levels=settings["levels"] or settings["builtin_levels"],
+    num_test=settings.eval_samples,
+    levels=settings.levels or settings.builtin_levels,
     seed=SEED,
 )
-levelled, _ = filter_levels(data.test, settings["levels"])
-asked = GSM8K.examples(sample_rows(levelled, settings["eval_samples"], seed=SEED))
-shots = GSM8K.examples(sample_rows(data.train, settings["shots"], seed=SEED))
+levelled, _ = filter_levels(data.test, settings.levels)
+asked = GSM8K.examples(sample_rows(levelled, settings.eval_samples, seed=SEED))
+shots = GSM8K.examples(sample_rows(data.train, settings.shots, seed=SEED))
 print(data.origin, *data.notes, *notes, sep="\n")
 print(f"{len(asked)} questions; worked examples: {', '.join(shot.id for shot in shots)}")
 
@@ -173,9 +159,7 @@ print(f"{len(asked)} questions; worked examples: {', '.join(shot.id for shot in 
 # is asked with the format's prompt and no examples. Greedy, so that nothing is left to luck.
 
 # %%
-greedy = Decoding(
-    max_new_tokens=settings["max_new_tokens"], batch_size=settings["eval_batch"], seed=SEED
-)
+greedy = settings.greedy
 answered = answer_all(
     candidates, GSM8K, asked, greedy, shots=shots, mesh=mesh, folder=run.path / "answers"
 )
@@ -183,7 +167,7 @@ stages, mismatches = comparable(
     answered,
     GSM8K,
     from_files=[one.name for one in candidates if one.is_file],
-    allow_mismatch=ALLOW_MISMATCH,
+    allow_mismatch=settings.allow_mismatch,
 )
 metrics = {stage.name: stage.metrics for stage in stages}
 display(Markdown(stage_table(metrics)))
@@ -237,11 +221,13 @@ display(Image(figure_png(figures["What became of the items"])))
 # is less surprised).
 
 # %%
-checks, left_out = forgetting_checks(SVAMP_DIR, count=settings["forgetting_samples"], seed=SEED)
+checks, left_out = forgetting_checks(
+    settings.svamp_dir, count=settings.forgetting_samples, seed=SEED
+)
 print(*left_out, sep="\n")
 models = [one.source for one in candidates if not one.is_file]
 forgot = forgetting(models, checks, GSM8K, greedy, mesh=mesh, folder=run.path / "answers")
-surprise = perplexities(models, asked[: settings["forgetting_samples"]], mesh=mesh)
+surprise = perplexities(models, asked[: settings.forgetting_samples], mesh=mesh)
 
 # %% [markdown]
 # ## Several answers to each question
@@ -253,8 +239,8 @@ votes = vote_all(
     candidates,
     GSM8K,
     asked,
-    greedy.sampled(temperature=TEMPERATURE, top_p=TOP_P),
-    samples=settings["samples_per_question"],
+    settings.sampled,
+    samples=settings.samples_per_question,
     shots=shots,
     mesh=mesh,
     folder=run.path / "answers",
@@ -306,7 +292,7 @@ write_json(
 # %%
 result = {
     "notebook": "eval",
-    "profile": settings["profile"],
+    "profile": settings.profile,
     "seed": SEED,
     "wall_s": time.monotonic() - started,
     "model": candidates[-1].source,

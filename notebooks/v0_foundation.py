@@ -63,8 +63,8 @@ from IPython.display import Image, Markdown, display
 from nblib.delivery.budget import check_room, session_budget
 from nblib.delivery.inputs import bring_attached_run
 from nblib.delivery.place import where_am_i
-from nblib.delivery.profiles import foundation_settings
 from nblib.delivery.secrets import provide_tokens
+from nblib.delivery.settings import FoundationSettings
 from nblib.evaluation.evaluate import evaluate
 from nblib.evaluation.foundation import foundation_manifest, foundation_verdicts
 from nblib.evaluation.generate import Decoding
@@ -85,7 +85,7 @@ from nblib.tokens.batches import batch_stream, drop_too_long, examples_sha256, l
 from nblib.tokens.corpus import corpus_texts, encode_documents, foundation_documents
 from nblib.tokens.packing import pack
 from nblib.tokens.tokenizer import tokenizer_seal, train_tokenizer
-from nblib.training.sft import SftConfig, train
+from nblib.training.sft import train
 
 started = time.monotonic()
 
@@ -113,11 +113,12 @@ SEED = 0
 
 # %% [markdown]
 # ## Configuration
-# Where this runs, and how long it may.
+# Where this runs, and how long it may. All parameters are checked here, before anything is made.
 
 # %%
 place = where_am_i(PROFILE)
-budget = session_budget(place, SESSION_HOURS)
+settings = FoundationSettings.of(globals())
+budget = session_budget(place, settings.session_hours)
 mesh = device_mesh()
 print(place, mesh_summary(mesh), budget, sep="\n")
 print(f"tokens     {provide_tokens() or 'none'}")
@@ -128,20 +129,7 @@ print(f"tokens     {provide_tokens() or 'none'}")
 # goes on.
 
 # %%
-settings = foundation_settings(
-    RECIPE,
-    PROFILE,
-    levels=DIFFICULTY_FILTER,
-    num_samples=NUM_SAMPLES,
-    num_epochs=NUM_EPOCHS,
-    max_length=MAX_LENGTH,
-    packing=PACKING,
-    batch_tokens=BATCH_TOKENS,
-    learning_rate=LEARNING_RATE,
-    eval_samples=EVAL_SAMPLES,
-    save_interval=SAVE_INTERVAL,
-)
-parameters = {**settings, "size": SIZE, "accumulation": GRADIENT_ACCUMULATION, "seed": SEED}
+parameters = settings.parameters
 bring_attached_run("v0_foundation", parameters)
 run = start_run("v0_foundation", parameters)
 display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.items())))
@@ -153,14 +141,14 @@ display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.
 
 # %%
 rows = foundation_rows(
-    settings["levels"],
-    settings["num_samples"],
-    held_out=settings["eval_samples"],
-    gsm8k_epochs=settings["gsm8k_epochs"],
-    gsm8k_folder=GSM8K_DIR,
-    practice=settings["practice_samples"],
-    practice_levels=settings["practice_levels"],
-    long_hand=settings["long_hand"],
+    settings.levels,
+    settings.num_samples,
+    held_out=settings.eval_samples,
+    gsm8k_epochs=settings.gsm8k_epochs,
+    gsm8k_folder=settings.gsm8k_dir,
+    practice=settings.practice_samples,
+    practice_levels=settings.practice_levels,
+    long_hand=settings.long_hand,
     seed=SEED,
 )
 print("\n".join(rows.notes))
@@ -183,10 +171,10 @@ print(tokenizer.encode(documents[0].completion, out_type=str))
 # prompt, some the annotations of GSM8K, and a few only practise the tags.
 
 # %%
-examples, too_long = drop_too_long(encode_documents(tokenizer, documents), settings["max_length"])
-val_examples, _ = drop_too_long(encode_documents(tokenizer, val_documents), settings["max_length"])
+examples, too_long = drop_too_long(encode_documents(tokenizer, documents), settings.max_length)
+val_examples, _ = drop_too_long(encode_documents(tokenizer, val_documents), settings.max_length)
 print(length_summary(examples))
-print(f"{too_long} of {len(documents)} texts were longer than {settings['max_length']}: left out")
+print(f"{too_long} of {len(documents)} texts were longer than {settings.max_length}: left out")
 print(f"\n{documents[1].prompt}{documents[1].completion}")
 
 # %% [markdown]
@@ -195,7 +183,7 @@ print(f"\n{documents[1].prompt}{documents[1].completion}")
 # to everything.
 
 # %%
-config = model_config(SIZE)
+config = model_config(settings.size)
 model = init_model(config, seed=SEED)
 print(f"{parameter_count(model):,} parameters in {config.num_layers} layers")
 
@@ -204,33 +192,26 @@ print(f"{parameter_count(model):,} parameters in {config.num_layers} layers")
 # session. Two CPU cores answer ten problems a second.
 
 # %%
-reserved = {"evaluation_s": 0.1 * settings["eval_samples"], "exported": parameter_count(model)}
+reserved = {"evaluation_s": 0.1 * settings.eval_samples, "exported": parameter_count(model)}
 room = check_room(run.path, trained=parameter_count(model), exported=parameter_count(model))
+print("disk:", room)
 deadline_s = budget.training_s(**reserved)
-print(room)
 
 # %% [markdown]
 # ## Training
 # The same trainer that the fine-tuning uses, here on all weights. Each line is about 15 seconds.
 
 # %%
-batching = {"tokens_per_batch": settings["batch_tokens"], "row_multiple": mesh.shape["fsdp"]}
-packing = {"packing": settings["packing"], "max_length": settings["max_length"], "seed": SEED}
+batching = {"tokens_per_batch": settings.batch_tokens, "row_multiple": mesh.shape["fsdp"]}
+packing = {"packing": settings.packing, "max_length": settings.max_length, "seed": SEED}
 packed, val_packed = pack(examples, **packing), pack(val_examples, **packing)
-batches = batch_stream(packed, epochs=settings["num_epochs"], seed=SEED, **batching)
+batches = batch_stream(packed, epochs=settings.num_epochs, seed=SEED, **batching)
 val_batches = batch_stream(val_packed, epochs=1, seed=SEED, shuffle=False, **batching)
-sft_config = SftConfig(
-    learning_rate=settings["learning_rate"],
-    weight_decay=0.05,
-    accumulation=GRADIENT_ACCUMULATION,
-    optimizer="muon",
-    save_interval=settings["save_interval"],
-)
 hashes = {**tokenizer_seal(tokenizer), "examples": examples_sha256(examples)}
 trained = train(
     model,
     batches,
-    sft_config,
+    settings.training,
     folder=run.checkpoints,
     metrics_path=run.path / "metrics.jsonl",
     identity={**hashes, **parameters},
@@ -256,14 +237,14 @@ display(Image(figure_png(figures["Loss while reading"])))
 if rows.practice and trained.left == 0:
     practice_documents = foundation_documents(rows.practice, seed=SEED + 1)
     practice, _ = drop_too_long(
-        encode_documents(tokenizer, practice_documents), settings["max_length"]
+        encode_documents(tokenizer, practice_documents), settings.max_length
     )
     print(length_summary(practice))
     batching["tokens_per_batch"] //= 2
     trained = train(
         model,
         batch_stream(pack(practice, **packing), epochs=1, seed=SEED + 1, **batching),
-        replace(sft_config, learning_rate=0.25 * settings["learning_rate"]),
+        replace(settings.training, learning_rate=0.25 * settings.learning_rate),
         folder=run.checkpoints / "practice",
         metrics_path=run.path / "metrics_practice.jsonl",
         identity={**hashes, "practice": examples_sha256(practice), **parameters},
@@ -329,7 +310,7 @@ write_report(
     run.path / "report.html",
     title="v0 · Foundation",
     lead="A Gemma-3-architecture model trained from nothing on word problems.",
-    facts={"model": SIZE, "data": rows.origin, "steps": str(manifest["steps"])},
+    facts={"model": settings.size, "data": rows.origin, "steps": str(manifest["steps"])},
     verdicts=verdicts,
     stages={"base": stage.metrics},
     figures=figures,
@@ -339,10 +320,10 @@ write_report(
 )
 result = {
     "notebook": "v0_foundation",
-    "profile": settings["profile"],
+    "profile": settings.profile,
     "seed": SEED,
     "wall_s": time.monotonic() - started,
-    "model": SIZE,
+    "model": settings.size,
     "data": rows.origin,
     "stages": {"base": stage.metrics},
     "levels": {"base": stage.by_level},

@@ -63,10 +63,9 @@ from IPython.display import Image, Markdown, display
 from nblib.delivery.budget import check_room, session_budget
 from nblib.delivery.inputs import bring_attached_run
 from nblib.delivery.place import where_am_i
-from nblib.delivery.profiles import sft_settings
 from nblib.delivery.secrets import provide_tokens
+from nblib.delivery.settings import SftSettings
 from nblib.evaluation.evaluate import evaluate_stages
-from nblib.evaluation.generate import Decoding
 from nblib.evaluation.model_card import write_model_card
 from nblib.evaluation.plots import figure_png, plot_levels, plot_stages, plot_training
 from nblib.evaluation.report import write_report
@@ -97,8 +96,7 @@ from nblib.tokens.batches import (
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.packing import pack
 from nblib.tokens.tokenizer import tokenizer_seal
-from nblib.training.checkpoints import check_resume_from
-from nblib.training.sft import SftConfig, train
+from nblib.training.sft import train
 
 started = time.monotonic()
 
@@ -134,11 +132,12 @@ SEED = 0
 
 # %% [markdown]
 # ## Set-up
-# Where this runs, and how long it may.
+# Where this runs, and how long it may. All parameters are checked here, before anything is loaded.
 
 # %%
 place = where_am_i(PROFILE)
-budget = session_budget(place, SESSION_HOURS)
+settings = SftSettings.of(globals())
+budget = session_budget(place, settings.session_hours)
 mesh = device_mesh()
 print(place, mesh_summary(mesh), budget, sep="\n")
 print(f"tokens     {provide_tokens() or 'none'}")
@@ -149,31 +148,7 @@ print(f"tokens     {provide_tokens() or 'none'}")
 # goes on.
 
 # %%
-settings = sft_settings(
-    PROFILE,
-    model=MODEL,
-    dtype=DTYPE,
-    data=DATA,
-    num_samples=NUM_SAMPLES,
-    num_epochs=NUM_EPOCHS,
-    levels=DIFFICULTY_FILTER,
-    max_length=MAX_LENGTH,
-    packing=PACKING,
-    batch_tokens=BATCH_TOKENS,
-    learning_rate=LEARNING_RATE,
-    lora_rank=LORA_RANK,
-    lora_alpha=LORA_ALPHA,
-    save_interval=SAVE_INTERVAL,
-    eval_samples=EVAL_SAMPLES,
-    max_new_tokens=MAX_NEW_TOKENS,
-)
-parameters = {
-    **settings,
-    "accumulation": GRADIENT_ACCUMULATION,
-    "remat": REMAT,
-    "resume_from": check_resume_from(RESUME_FROM),
-    "seed": SEED,
-}
+parameters = settings.parameters
 bring_attached_run("v1_sft_format", parameters)
 run = start_run("v1_sft_format", parameters)
 display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.items())))
@@ -184,12 +159,12 @@ display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.
 
 # %%
 data = get_dataset(
-    settings["data"],
-    folder=GSM8K_DIR,
-    num_train=settings["num_samples"],
-    num_test=settings["eval_samples"],
-    levels=settings["builtin_levels"],
-    long_hand=settings["long_hand"],
+    settings.data,
+    folder=settings.gsm8k_dir,
+    num_train=settings.num_samples,
+    num_test=settings.eval_samples,
+    levels=settings.builtin_levels,
+    long_hand=settings.long_hand,
     seed=SEED,
 )
 print(data.origin, *data.notes, sep="\n")
@@ -199,10 +174,10 @@ print(f"\n{data.train[0].question}\n{data.train[0].answer}")
 # A slice of train is kept for the validation loss; the test split is read by the evaluation alone.
 
 # %%
-levelled, wrong_level = filter_levels(data.train, settings["levels"])
-chosen = sample_rows(levelled, settings["num_samples"], seed=SEED)
+levelled, wrong_level = filter_levels(data.train, settings.levels)
+chosen = sample_rows(levelled, settings.num_samples, seed=SEED)
 train_rows, val_rows = split_validation(chosen)
-test_rows = sample_rows(data.test, settings["eval_samples"], seed=SEED)
+test_rows = sample_rows(data.test, settings.eval_samples, seed=SEED)
 print(f"{wrong_level} of {len(data.train)} rows dropped by DIFFICULTY_FILTER")
 print(f"{len(train_rows)} to train, {len(val_rows)} to validate, {len(test_rows)} held out")
 
@@ -211,7 +186,7 @@ print(f"{len(train_rows)} to train, {len(val_rows)} to validate, {len(test_rows)
 # Loaded by name, always with the tokenizer of its own folder.
 
 # %%
-base = get_gemma_ref_model(settings["model"], mesh, dtype=settings["dtype"])
+base = get_gemma_ref_model(settings.model, mesh, dtype=settings.dtype)
 print(base)
 
 # %% [markdown]
@@ -222,11 +197,22 @@ print(base)
 # %%
 encoded = encode_task(base.tokenizer, GSM8K, GSM8K.examples(train_rows))
 val_encoded = encode_task(base.tokenizer, GSM8K, GSM8K.examples(val_rows))
-train_examples, too_long = drop_too_long(encoded, settings["max_length"])
-val_examples, _ = drop_too_long(val_encoded, settings["max_length"])
-print(f"{too_long} of {len(encoded)} over {settings['max_length']} tokens: left out, not cut")
+train_examples, too_long = drop_too_long(encoded, settings.max_length)
+val_examples, _ = drop_too_long(val_encoded, settings.max_length)
+print(f"{too_long} of {len(encoded)} over {settings.max_length} tokens: left out, not cut")
 print(f"{length_summary(train_examples)}\n")
 print(show_loss_mask(base.tokenizer, train_examples[0]))
+
+# %% [markdown]
+# ## LoRA
+# Adapters on all six projections of every layer. The base stays as it is. What the training will
+# write must have room on the disk.
+
+# %%
+model = get_lora_model(base.model, mesh, seed=SEED, **settings.lora)
+size, trained_size = parameter_count(base.model), parameter_count(model, LORA_PARAMETER)
+print(f"{trained_size:,} adapter weights are trained")
+print("disk:", check_room(run.path, trained=trained_size, exported=size))
 
 # %% [markdown]
 # ## Base
@@ -235,9 +221,7 @@ print(show_loss_mask(base.tokenizer, train_examples[0]))
 
 # %%
 own_form = for_format(GSM8K, HASH)
-greedy = Decoding(
-    max_new_tokens=settings["max_new_tokens"], batch_size=settings["eval_batch"], seed=SEED
-)
+greedy = settings.greedy
 standard = greedy.sampled(temperature=0.7, top_p=0.95)
 asked = GSM8K.examples(test_rows)
 before = evaluate_stages(
@@ -245,29 +229,17 @@ before = evaluate_stages(
     {"base": (GSM8K, greedy), "base_own_form": (own_form, greedy)},
     asked,
     mesh=mesh,
-    enabled=EVAL_AT_END,
+    enabled=settings.eval_at_end,
 )
 
 # %% [markdown]
-# ## LoRA
-# Adapters on all six projections of every layer. The base stays as it is.
-
-# %%
-lora = {"rank": settings["lora_rank"], "alpha": settings["lora_alpha"]}
-model = get_lora_model(base.model, mesh, seed=SEED, **lora)
-print(f"{parameter_count(model, LORA_PARAMETER):,} adapter weights are trained")
-
-# %% [markdown]
-# ## Room
+# ## Time
 # The evaluation and the export at the end get their time first, the training what is left of the
 # session. It ends early if it must: what it has is saved, exported and measured, and the next
 # session goes on.
 
 # %%
-size = parameter_count(base.model)
-room = check_room(run.path, trained=parameter_count(model, LORA_PARAMETER), exported=size)
 deadline_s = budget.training_s(evaluation_s=sum(stage.seconds for stage in before), exported=size)
-print(room)
 
 # %% [markdown]
 # ## Training
@@ -275,19 +247,13 @@ print(room)
 # share a row, none of them cut or seen by another; the loss is the same, the padding less.
 
 # %%
-packing = {"packing": settings["packing"], "max_length": settings["max_length"], "seed": SEED}
+packing = {"packing": settings.packing, "max_length": settings.max_length, "seed": SEED}
 train_packed = pack(train_examples, **packing)
 val_packed = pack(val_examples, **packing)
 print(f"{len(train_examples)} examples in {len(train_packed)} rows")
 
 # %%
-batching = {"tokens_per_batch": settings["batch_tokens"], "row_multiple": mesh.shape["fsdp"]}
-config = SftConfig(
-    learning_rate=settings["learning_rate"],
-    accumulation=GRADIENT_ACCUMULATION,
-    remat=REMAT,
-    save_interval=settings["save_interval"],
-)
+batching = {"tokens_per_batch": settings.batch_tokens, "row_multiple": mesh.shape["fsdp"]}
 hashes = {
     "model": base.sha256,
     **tokenizer_seal(base.tokenizer),
@@ -295,14 +261,14 @@ hashes = {
 }
 trained = train(
     model,
-    batch_stream(train_packed, epochs=settings["num_epochs"], seed=SEED, **batching),
-    config,
+    batch_stream(train_packed, epochs=settings.num_epochs, seed=SEED, **batching),
+    settings.training,
     folder=run.checkpoints,
     metrics_path=run.path / "metrics.jsonl",
     identity={**hashes, **parameters},
     mesh=mesh,
     val_batches=batch_stream(val_packed, epochs=1, seed=SEED, shuffle=False, **batching),
-    resume_from=RESUME_FROM,
+    resume_from=settings.resume_from,
     deadline_s=deadline_s,
 )
 
@@ -317,7 +283,7 @@ display(Image(figure_png(loss_figure)))
 # again, from nothing, and gets its name only if it answers as the model that was trained does.
 
 # %%
-tuned = base.with_model(merge_lora(model, **lora), name="tuned")
+tuned = base.with_model(merge_lora(model, **settings.lora), name="tuned")
 manifest = {
     "notebook": "v1_sft_format",  # by this v2 finds it among a host's inputs
     "command": "python -m nblib run v1_sft_format",
@@ -338,8 +304,8 @@ print(*proof, sep="\n")
 
 # %%
 adapters, flax = run.path / "adapters", run.path / "flax"
-proof = export_adapters(model, base, adapters, **lora, **told)
-if EXPORT_FLAX:
+proof = export_adapters(model, base, adapters, **settings.lora, **told)
+if settings.export_flax:
     proof += export_model(tuned.model, tuned.tokenizer, flax, trained=model, flax=True, **told)
 print(*proof, sep="\n")
 write_manifest(run, hashes=hashes, devices=place.devices)
@@ -354,7 +320,7 @@ after = evaluate_stages(
     {"tuned": (GSM8K, greedy), "tuned_sampled": (GSM8K, standard)},
     asked,
     mesh=mesh,
-    enabled=EVAL_AT_END,
+    enabled=settings.eval_at_end,
 )
 stages = {stage.name: stage.metrics for stage in (*before, *after)}
 predictions = [record for stage in (*before, *after) for record in stage.records]
@@ -385,7 +351,7 @@ if by_level:
 # ## Verdict
 
 # %%
-verdicts = sft_verdicts(stages, target=settings["format_target"])
+verdicts = sft_verdicts(stages, target=settings.format_target)
 print(verdict_table(verdicts))
 
 # %% [markdown]
@@ -413,7 +379,7 @@ write_model_card(flax, stages, title="v1 · SFT: teach the format, for Flax")
 # %%
 result = {
     "notebook": "v1_sft_format",
-    "profile": settings["profile"],
+    "profile": settings.profile,
     "seed": SEED,
     "wall_s": time.monotonic() - started,
     "model": base.name,

@@ -63,10 +63,9 @@ from IPython.display import Image, Markdown, display
 from nblib.delivery.budget import check_room, session_budget
 from nblib.delivery.inputs import bring_attached_run, find_start
 from nblib.delivery.place import where_am_i
-from nblib.delivery.profiles import grpo_settings
 from nblib.delivery.secrets import provide_tokens
+from nblib.delivery.settings import GrpoSettings
 from nblib.evaluation.evaluate import evaluate_stages
-from nblib.evaluation.generate import Decoding
 from nblib.evaluation.groups import sample_group
 from nblib.evaluation.grpo import grpo_lead, grpo_verdicts, rollout_samples
 from nblib.evaluation.model_card import write_model_card
@@ -91,13 +90,11 @@ from nblib.runs import finish_run, start_run, write_manifest
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import filter_levels, sample_rows, split_validation
 from nblib.tasks.gsm8k import GSM8K
-from nblib.tasks.rewards import HAND_WRITTEN, RewardWeights, reward_table, task_judge
+from nblib.tasks.rewards import HAND_WRITTEN, reward_table, task_judge
 from nblib.tokens.batches import fitting_prompts
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import tokenizer_seal
-from nblib.training.checkpoints import check_resume_from
 from nblib.training.grpo import train_grpo
-from nblib.training.grpo_config import GrpoConfig
 from nblib.training.rollouts import RolloutLog
 
 started = time.monotonic()
@@ -145,62 +142,15 @@ SEED = 0
 
 # %% [markdown]
 # ## Set-up
-# Where this runs, and how long it may.
+# Where this runs, and how long it may. All parameters are checked here, before anything is loaded.
 
 # %%
 place = where_am_i(PROFILE)
-budget = session_budget(place, SESSION_HOURS)
+settings = GrpoSettings.of(globals())
+budget = session_budget(place, settings.session_hours)
 mesh = device_mesh()
 print(place, mesh_summary(mesh), budget, sep="\n")
 print(f"tokens     {provide_tokens() or 'none'}")
-
-# %%
-settings = grpo_settings(
-    PROFILE,
-    dtype=DTYPE,
-    data=DATA,
-    levels=DIFFICULTY_FILTER,
-    num_samples=NUM_SAMPLES,
-    num_steps=NUM_STEPS,
-    prompts_per_step=PROMPTS_PER_STEP,
-    micro_batch=MICRO_BATCH,
-    num_generations=NUM_GENERATIONS,
-    max_prompt_length=MAX_PROMPT_LENGTH,
-    max_new_tokens=MAX_NEW_TOKENS,
-    temperature=TEMPERATURE,
-    learning_rate=LEARNING_RATE,
-    lora_rank=LORA_RANK,
-    lora_alpha=LORA_ALPHA,
-    save_interval=SAVE_INTERVAL,
-    eval_samples=EVAL_SAMPLES,
-)
-
-# %%
-weights = RewardWeights(
-    correct=REWARD_CORRECT,
-    format=REWARD_FORMAT,
-    steps=REWARD_STEPS,
-    brevity=REWARD_BREVITY,
-    truncated=REWARD_TRUNCATED,
-)
-config = GrpoConfig(
-    learning_rate=settings["learning_rate"],
-    steps=settings["num_steps"],
-    prompts_per_step=settings["prompts_per_step"],
-    micro_batch=settings["micro_batch"],
-    remat=REMAT,
-    num_generations=settings["num_generations"],
-    num_iterations=NUM_ITERATIONS,
-    max_prompt_length=settings["max_prompt_length"],
-    max_new_tokens=settings["max_new_tokens"],
-    loss=LOSS,
-    beta=BETA,
-    kl=KL,
-    temperature=settings["temperature"],
-    probe_every=settings["probe_every"],
-    save_interval=settings["save_interval"],
-    seed=SEED,
-)
 
 # %% [markdown]
 # ## v1
@@ -208,8 +158,8 @@ config = GrpoConfig(
 # reference.
 
 # %%
-start = find_start("v1_sft_format", MODEL)
-v1 = get_gemma_ref_model(start, mesh, dtype=settings["dtype"])
+start = find_start("v1_sft_format", settings.model)
+v1 = get_gemma_ref_model(start, mesh, dtype=settings.dtype)
 print(v1)
 
 # %% [markdown]
@@ -217,18 +167,28 @@ print(v1)
 # attached output, and goes on. v1 counts among them by its weights, wherever it lies.
 
 # %%
-parameters = {
-    **settings,
-    "model_sha256": v1.sha256,
-    "pass_rate_samples": PASS_RATE_SAMPLES,
-    "grpo": config,
-    "weights": weights,
-    "resume_from": check_resume_from(RESUME_FROM),
-    "seed": SEED,
-}
+parameters = {**settings.parameters, "model_sha256": v1.sha256}
 bring_attached_run("v2_grpo", parameters)
 run = start_run("v2_grpo", parameters)
 display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.items())))
+
+# %% [markdown]
+# ## Policy and reference
+# The policy begins as v1: adapters over it, or, for a small model, a copy of all its weights. The
+# reference is v1 itself; under adapters it costs no memory, because they share its weights.
+#
+# **The KL term** (`BETA` above 0) holds the policy near the reference. It is needed where a reward
+# can be cheated. This one is a checked answer, so the default is 0, as in DAPO (Yu et al. 2025,
+# 2503.14476) and Dr. GRPO (Liu et al. 2025, 2503.20783). With `BETA` the estimator is `low_var_kl`
+# (Schulman's k3): never negative, and of low variance.
+#
+# What the training will write must have room on the disk.
+
+# %%
+policy = get_trainable_model(v1.model, mesh, seed=SEED, **settings.lora)
+size, trained_size = parameter_count(v1.model), trainable_count(policy)
+print(f"{trained_size:,} weights are trained")
+print("disk:", check_room(run.path, trained=trained_size, exported=size))
 
 # %% [markdown]
 # ## Questions
@@ -237,37 +197,31 @@ display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.
 
 # %%
 data = get_dataset(
-    settings["data"],
-    folder=GSM8K_DIR,
-    num_train=settings["num_samples"],
-    num_test=settings["eval_samples"],
-    levels=settings["levels"] or (1, 2, 3, 4, 5),
+    settings.data,
+    folder=settings.gsm8k_dir,
+    num_train=settings.num_samples,
+    num_test=settings.eval_samples,
+    levels=settings.levels or (1, 2, 3, 4, 5),
     seed=SEED + 1000,  # built-in problems that v1 was not trained on
 )
-levelled, wrong_level = filter_levels(data.train, settings["levels"])
-chosen = sample_rows(levelled, settings["num_samples"], seed=SEED)
-train_rows, probe_rows = split_validation(chosen, most=settings["probe_samples"])
-test_levelled, _ = filter_levels(data.test, settings["levels"])
-test_rows = sample_rows(test_levelled, settings["eval_samples"], seed=SEED)
+levelled, wrong_level = filter_levels(data.train, settings.levels)
+chosen = sample_rows(levelled, settings.num_samples, seed=SEED)
+train_rows, probe_rows = split_validation(chosen, most=settings.probe_samples)
+test_levelled, _ = filter_levels(data.test, settings.levels)
+test_rows = sample_rows(test_levelled, settings.eval_samples, seed=SEED)
 print(data.origin, *data.notes, sep="\n")
 print(f"{wrong_level} of {len(data.train)} rows dropped by DIFFICULTY_FILTER")
 
 # %%
 candidates, too_long = fitting_prompts(
-    v1.tokenizer, GSM8K, GSM8K.examples(train_rows), settings["max_prompt_length"]
+    v1.tokenizer, GSM8K, GSM8K.examples(train_rows), settings.max_prompt_length
 )
-print(f"{too_long} questions over {settings['max_prompt_length']} tokens: left out, not cut")
-sampled = Decoding(
-    temperature=settings["temperature"],
-    max_new_tokens=settings["max_new_tokens"],
-    batch_size=settings["eval_batch"],
-    seed=SEED,
-)
+print(f"{too_long} questions over {settings.max_prompt_length} tokens: left out, not cut")
 questions = candidates
-if PASS_RATE_SAMPLES > 1:
+if settings.pass_rate_samples > 1:
     rates = pass_rates(
-        v1, GSM8K, candidates, sampled,
-        samples=PASS_RATE_SAMPLES, mesh=mesh,
+        v1, GSM8K, candidates, settings.sampled,
+        samples=settings.pass_rate_samples, mesh=mesh,
         cache=run.path.parent / "pass_rates.jsonl",  # measured once, for later runs as well
     )  # fmt: skip
     questions, always, never = keep_informative(candidates, rates)
@@ -281,7 +235,7 @@ print(f"{len(questions)} to train, {len(probe_rows)} in the probe, {len(test_row
 # would allow it are refused. Here are completions written by hand, for the answer 18.
 
 # %%
-display(Markdown(reward_table(HAND_WRITTEN, "18", GSM8K, weights)))
+display(Markdown(reward_table(HAND_WRITTEN, "18", GSM8K, settings.weights)))
 
 # %% [markdown]
 # ## A group
@@ -293,9 +247,9 @@ display(Markdown(reward_table(HAND_WRITTEN, "18", GSM8K, weights)))
 # computed.
 
 # %%
-judge = task_judge(GSM8K, questions, weights, max_new_tokens=settings["max_new_tokens"])
+judge = task_judge(GSM8K, questions, settings.weights, max_new_tokens=settings.max_new_tokens)
 group = sample_group(
-    v1, GSM8K, questions, judge, sampled, size=settings["num_generations"], mesh=mesh
+    v1, GSM8K, questions, judge, settings.sampled, size=settings.num_generations, mesh=mesh
 )
 print(f"{group.example.question}\n  wanted {group.example.answer}\n")
 print(f"[best: advantage {group.advantages[0]:+.2f}]\n{group.completions[0]}\n")
@@ -310,38 +264,20 @@ display(Image(figure_png(group_figure)))
 # Before anything is trained, greedily.
 
 # %%
-greedy = Decoding(
-    max_new_tokens=settings["max_new_tokens"], batch_size=settings["eval_batch"], seed=SEED
-)
+greedy = settings.greedy
 asked = GSM8K.examples(test_rows)
-before = evaluate_stages(v1, {"base": (GSM8K, greedy)}, asked, mesh=mesh, enabled=EVAL_AT_END)
+before = evaluate_stages(
+    v1, {"base": (GSM8K, greedy)}, asked, mesh=mesh, enabled=settings.eval_at_end
+)
 
 # %% [markdown]
-# ## Policy and reference
-# The policy begins as v1: adapters over it, or, for a small model, a copy of all its weights. The
-# reference is v1 itself; under adapters it costs no memory, because they share its weights.
-#
-# **The KL term** (`BETA` above 0) holds the policy near the reference. It is needed where a reward
-# can be cheated. This one is a checked answer, so the default is 0, as in DAPO (Yu et al. 2025,
-# 2503.14476) and Dr. GRPO (Liu et al. 2025, 2503.20783). With `BETA` the estimator is `low_var_kl`
-# (Schulman's k3): never negative, and of low variance.
-
-# %%
-lora = {"rank": settings["lora_rank"], "alpha": settings["lora_alpha"]}
-policy = get_trainable_model(v1.model, mesh, seed=SEED, **lora)
-print(f"{trainable_count(policy):,} weights are trained")
-
-# %% [markdown]
-# ## Room
+# ## Time
 # The evaluation and the export at the end get their time first, the training what is left of the
 # session. It ends early if it must: what it has is saved, exported and measured, and the next
 # session goes on.
 
 # %%
-size = parameter_count(v1.model)
-room = check_room(run.path, trained=trainable_count(policy), exported=size)
 deadline_s = budget.training_s(evaluation_s=sum(stage.seconds for stage in before), exported=size)
-print(room)
 
 # %% [markdown]
 # ## Training
@@ -354,7 +290,7 @@ hashes = {"model": v1.sha256, **tokenizer_seal(v1.tokenizer), "data": data.sha25
 rollouts = RolloutLog(folder=run.path)
 probe = Probe(
     v1.tokenizer, GSM8K, GSM8K.examples(probe_rows),
-    max_new_tokens=settings["max_new_tokens"], mesh=mesh,
+    max_new_tokens=settings.max_new_tokens, mesh=mesh,
 )  # fmt: skip
 tuned_policy = train_grpo(
     policy,
@@ -362,14 +298,14 @@ tuned_policy = train_grpo(
     v1.tokenizer,
     dict(zip([one.id for one in questions], task_prompts(GSM8K, questions), strict=True)),
     judge,
-    config,
+    settings.grpo,
     folder=run.checkpoints,
     metrics_path=run.path / "metrics.jsonl",
     rollouts=rollouts,
     identity={**hashes, **parameters},
     mesh=mesh,
     probe=probe,
-    resume_from=RESUME_FROM,
+    resume_from=settings.resume_from,
     deadline_s=deadline_s,
 )
 
@@ -399,7 +335,7 @@ display(Image(figure_png(figures["Rewards at the beginning and at the end"])))
 # its name only if it answers as the model that was trained does.
 
 # %%
-tuned = v1.with_model(merge_trained(tuned_policy.model, **lora), name="tuned")
+tuned = v1.with_model(merge_trained(tuned_policy.model, **settings.lora), name="tuned")
 manifest = {
     "notebook": "v2_grpo",
     "command": "python -m nblib run v2_grpo",
@@ -420,10 +356,10 @@ print(*proof, sep="\n")
 
 # %%
 adapters, flax = run.path / "adapters", run.path / "flax"
-if settings["lora_rank"] > 0:
-    about = {"manifest": manifest, **lora, **asked_again}
+if settings.lora_rank > 0:
+    about = {"manifest": manifest, **settings.lora, **asked_again}
     print(*export_adapters(tuned_policy.model, v1, adapters, **about), sep="\n")
-if EXPORT_FLAX:
+if settings.export_flax:
     print(*export_model(tuned.model, tuned.tokenizer, flax, flax=True, **told), sep="\n")
 write_manifest(run, hashes=hashes, devices=place.devices)
 
@@ -432,7 +368,9 @@ write_manifest(run, hashes=hashes, devices=place.devices)
 # The same questions, greedily, in the same format.
 
 # %%
-after = evaluate_stages(tuned, {"tuned": (GSM8K, greedy)}, asked, mesh=mesh, enabled=EVAL_AT_END)
+after = evaluate_stages(
+    tuned, {"tuned": (GSM8K, greedy)}, asked, mesh=mesh, enabled=settings.eval_at_end
+)
 stages = {stage.name: stage.metrics for stage in (*before, *after)}
 predictions = [record for stage in (*before, *after) for record in stage.records]
 write_jsonl(run.path / "predictions.jsonl", predictions)
@@ -444,7 +382,7 @@ display(Markdown(stage_table(stages)))
 
 # %%
 paired = None
-if EVAL_AT_END:
+if settings.eval_at_end:
     paired = paired_comparison(before[0].records, after[0].records, seed=SEED)
     levels = paired_by_level(before[0].records, after[0].records, seed=SEED)
     named = {f"level {level}": one for level, one in levels.items()}
@@ -466,7 +404,7 @@ if by_level:
 # ## Verdict
 
 # %%
-verdicts = grpo_verdicts(stages, paired, gain_target=settings["gain_target"]) if paired else ()
+verdicts = grpo_verdicts(stages, paired, gain_target=settings.gain_target) if paired else ()
 print(verdict_table(verdicts))
 
 # %% [markdown]
@@ -494,7 +432,7 @@ write_model_card(flax, stages, title="v2 · GRPO: better answers, for Flax")
 alarms = [f"step {one['step']}: {name}" for one in history for name in one.get("alarms", ())]
 result = {
     "notebook": "v2_grpo",
-    "profile": settings["profile"],
+    "profile": settings.profile,
     "seed": SEED,
     "wall_s": time.monotonic() - started,
     "model": v1.name,

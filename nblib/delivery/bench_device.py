@@ -15,9 +15,9 @@ from flax import nnx
 from tunix.models.gemma3.model import Gemma3, ModelConfig
 from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
-from nblib.delivery.preflight.plan import notebook_settings, sft_config, sft_work
+from nblib.delivery.preflight.plan import sft_work
 from nblib.delivery.preflight.programs import largest_batch
-from nblib.delivery.preflight.targets import Target
+from nblib.delivery.settings import SftSettings
 from nblib.delivery.stock import stock_sft_trainer
 from nblib.models.abstract import named_config
 from nblib.models.lora import get_trainable_model
@@ -41,14 +41,12 @@ def device() -> dict[str, float]:
         print("device: left out, jax sees no accelerator here")
         return {}
     mesh = device_mesh()
-    given = {"MAX_LENGTH": str(_LENGTH)}
-    given |= {} if os.environ.get(FOLDER_VARIABLE) else {"DATA": "builtin"}
-    settings = notebook_settings("v1_sft_format", Target(name=kind, kind=kind), given)
+    data = "gsm8k" if os.environ.get(FOLDER_VARIABLE) else "builtin"
+    settings = SftSettings.of({"PROFILE": kind, "MAX_LENGTH": _LENGTH, "DATA": data})
     work = sft_work(settings, row_multiple=mesh.shape["fsdp"])
     rows, length = largest_batch(settings, mesh)
-    config = named_config(settings["model"], dtype=settings["dtype"])
-    lora = {"rank": settings["lora_rank"], "alpha": settings["lora_alpha"]}
-    sft = sft_config(settings)
+    config = named_config(settings.model, dtype=settings.dtype)
+    sft = settings.training
 
     def ours(model: nnx.Module) -> PeftTrainer:
         return build_trainer(model, sft, optax.constant_schedule(sft.learning_rate))
@@ -56,7 +54,7 @@ def device() -> dict[str, float]:
     measured: list[tuple[float, float]] = []
     for trainer in (ours, stock_sft_trainer):  # a peak is never taken back: the lower one first
         with mesh:
-            model = get_trainable_model(_random_model(config, mesh), mesh, **lora)
+            model = get_trainable_model(_random_model(config, mesh), mesh, **settings.lora)
             seconds = _step_seconds(trainer(model), rows, length)
         del model
         measured.append((seconds, max(map(_peak_bytes, jax.local_devices()))))

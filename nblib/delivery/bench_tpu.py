@@ -18,7 +18,7 @@ from tunix.models.gemma3.model import Gemma3
 from tunix.sft.peft_trainer import PeftTrainer
 
 from nblib.delivery.preflight.compiled import Compiled, compile_cached, least_seconds
-from nblib.delivery.preflight.plan import notebook_settings, sft_work
+from nblib.delivery.preflight.plan import sft_work
 from nblib.delivery.preflight.programs import programs
 from nblib.delivery.preflight.steps import grpo_batch, lower_train_step, sft_batch
 from nblib.delivery.preflight.targets import (
@@ -29,6 +29,7 @@ from nblib.delivery.preflight.targets import (
     prepare_environment,
     target_mesh,
 )
+from nblib.delivery.settings import GrpoSettings, SftSettings
 from nblib.delivery.stock import stock_grpo_trainer, stock_sft_trainer
 from nblib.models.abstract import named_config, trainable_model
 from nblib.sources.gsm8k import FOLDER_VARIABLE
@@ -36,6 +37,7 @@ from nblib.sources.gsm8k import FOLDER_VARIABLE
 _GIB = 2**30
 _MARK = "figure"  # of the lines that are meant for the other process
 _TARGET = "v5e-8"
+_MODEL = "gemma3-1b-it"
 _LENGTH = 512
 # Sequences a step. Ours: the fastest, with all activations kept; and the most, with remat.
 _OUR_ROWS, _OUR_MOST_ROWS, _STOCK_ROWS = 144, 896, (88, 96, 104, 112)
@@ -77,13 +79,12 @@ def print_figures() -> None:
 
 
 def _sft(target: Target, mesh: jax.sharding.Mesh) -> dict[str, float]:
-    given = {"MAX_LENGTH": str(_LENGTH)}
-    given |= {} if os.environ.get(FOLDER_VARIABLE) else {"DATA": "builtin"}
+    data = "gsm8k" if os.environ.get(FOLDER_VARIABLE) else "builtin"
+    given = {"PROFILE": target.kind, "DATA": data, "MAX_LENGTH": _LENGTH}
 
-    def ours(rows: int, *, remat: bool) -> tuple[dict[str, Any], Compiled]:
-        sizes = {"BATCH_TOKENS": str(rows * _LENGTH), "REMAT": str(remat)}
-        settings = notebook_settings("v1_sft_format", target, given | sizes)
-        return settings, programs("v1_sft_format", settings, mesh)[0].compiled_for(target, mesh)
+    def ours(rows: int, *, remat: bool) -> tuple[SftSettings, Compiled]:
+        settings = SftSettings.of({**given, "BATCH_TOKENS": rows * _LENGTH, "REMAT": remat})
+        return settings, programs(settings, mesh)[0].compiled_for(target, mesh)
 
     settings, fast = ours(_OUR_ROWS, remat=False)
     _, most = ours(_OUR_MOST_ROWS, remat=True)
@@ -101,21 +102,23 @@ def _sft(target: Target, mesh: jax.sharding.Mesh) -> dict[str, float]:
         "tpu_fast_peak_gib": fast.peak_bytes / _GIB,
         "tpu_useful_share": work.tokens_per_batch / (_OUR_ROWS * _LENGTH),
         "tpu_stock_useful_share": mean / _LENGTH,
-        "tpu_on_gsm8k": float(settings["data"] == "gsm8k"),
+        "tpu_on_gsm8k": float(data == "gsm8k"),
     }
 
 
 def _grpo(target: Target, mesh: jax.sharding.Mesh) -> dict[str, float]:
     given = {
-        "MAX_PROMPT_LENGTH": str(_READ),
-        "MAX_NEW_TOKENS": str(_WRITTEN),
-        "NUM_GENERATIONS": str(_GROUP),
+        "PROFILE": target.kind,
+        "MODEL": _MODEL,
+        "MAX_PROMPT_LENGTH": _READ,
+        "MAX_NEW_TOKENS": _WRITTEN,
+        "NUM_GENERATIONS": _GROUP,
     }
 
     def ours(prompts: int, *, remat: bool) -> Compiled:
-        sizes = {"PROMPTS_PER_STEP": str(prompts), "MICRO_BATCH": str(prompts)}
-        settings = notebook_settings("v2_grpo", target, {**given, **sizes, "REMAT": str(remat)})
-        return programs("v2_grpo", settings, mesh)[0].compiled_for(target, mesh)
+        sizes = {"PROMPTS_PER_STEP": prompts, "MICRO_BATCH": prompts}
+        settings = GrpoSettings.of({**given, **sizes, "REMAT": remat})
+        return programs(settings, mesh)[0].compiled_for(target, mesh)
 
     def batch(prompts: int) -> Any:
         rows = prompts * _GROUP
@@ -140,7 +143,7 @@ def _stock(
     mesh: jax.sharding.Mesh,
 ) -> dict[int, Compiled]:
     """Return those of the sizes, smallest first, at which Tunix's own step fits."""
-    config = named_config("gemma3-1b-it", dtype=jnp.bfloat16)
+    config = named_config(_MODEL, dtype=jnp.bfloat16)
 
     def build() -> PeftTrainer:
         return trainer(trainable_model(config, rank=64, alpha=64.0))

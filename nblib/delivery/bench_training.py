@@ -26,8 +26,7 @@ from tunix.rl.rollout.vanilla_rollout import VanillaRollout
 from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
 from nblib.delivery.kernel_process import kernel_variables
-from nblib.delivery.preflight.plan import grpo_config
-from nblib.delivery.profiles import grpo_settings, sft_settings
+from nblib.delivery.settings import GrpoSettings, SftSettings
 from nblib.delivery.stock import stock_grpo_trainer, stock_sft_trainer
 from nblib.models.lora import get_trainable_model
 from nblib.models.mesh import device_mesh
@@ -49,8 +48,9 @@ from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID, load_tokenizer
 from nblib.training.cluster import policy_trainer
 from nblib.training.rollouts import PolicyRollout, RolloutClock
-from nblib.training.sft import SftConfig, build_trainer
+from nblib.training.sft import build_trainer
 
+_CPU = {"PROFILE": "cpu"}
 _TURNS = 5
 _STOCK_TOKENS = 2048  # a batch, as ours has
 
@@ -63,13 +63,13 @@ def sft() -> dict[str, float]:
     Stock: rows all padded to the longest that is allowed. Without GSM8K, built-in problems.
     """
     data = "gsm8k" if os.environ.get(FOLDER_VARIABLE) else "builtin"
-    settings = sft_settings("cpu", data=data)
+    settings = SftSettings.of({**_CPU, "DATA": data})
     rows = get_dataset(
-        data, num_train=settings["num_samples"], num_test=1, levels=settings["builtin_levels"]
+        data, num_train=settings.num_samples, num_test=1, levels=settings.builtin_levels
     ).train
     examples = GSM8K.examples(split_validation(rows)[0])
     encoded = encode_task(load_tokenizer(find_model(EMBEDDED)), GSM8K, examples)
-    kept, _ = drop_too_long(encoded, settings["max_length"])
+    kept, _ = drop_too_long(encoded, settings.max_length)
     ours, stock = _our_shapes(kept, settings), _stock_shapes(kept, settings)
     times = _turns({"sft": tuple(ours), "stock-sft": tuple(stock)})
     useful = sum(len(example.tokens) for example in kept)
@@ -87,14 +87,14 @@ def sft() -> dict[str, float]:
 
 def grpo() -> dict[str, float]:
     """Do one step of v2: draw all completions, and update on them; stock without micro-batches."""
-    settings = grpo_settings("cpu")
-    group, prompts = settings["num_generations"], settings["prompts_per_step"]
-    lengths = settings["max_prompt_length"], settings["max_new_tokens"]
-    micro = (settings["micro_batch"] * group, *lengths)
+    settings = GrpoSettings.of(_CPU)
+    group, prompts = settings.num_generations, settings.prompts_per_step
+    lengths = settings.max_prompt_length, settings.max_new_tokens
+    micro = (settings.micro_batch * group, *lengths)
     whole = (prompts * group, *lengths)
     ways = {"grpo": micro, "stock-grpo": whole, "rollout": whole, "stock-rollout": whole}
     times = _turns({way: (shape,) for way, shape in ways.items()})
-    update_s = prompts // settings["micro_batch"] * times["grpo"][micro]
+    update_s = prompts // settings.micro_batch * times["grpo"][micro]
     stock_update_s = times["stock-grpo"][whole]
     rollout_s, stock_rollout_s = times["rollout"][whole], times["stock-rollout"][whole]
     return {
@@ -107,19 +107,17 @@ def grpo() -> dict[str, float]:
     }
 
 
-def _our_shapes(
-    examples: Sequence[TokenizedExample], settings: Mapping[str, Any]
-) -> Mapping[Shape, int]:
+def _our_shapes(examples: Sequence[TokenizedExample], settings: SftSettings) -> Mapping[Shape, int]:
     stream = batch_stream(
-        examples, tokens_per_batch=settings["batch_tokens"], epochs=1, seed=0, shuffle=True
+        examples, tokens_per_batch=settings.batch_tokens, epochs=1, seed=0, shuffle=True
     )
     return Counter(batch.input_tokens.shape for batch in stream)
 
 
 def _stock_shapes(
-    examples: Sequence[TokenizedExample], settings: Mapping[str, Any]
+    examples: Sequence[TokenizedExample], settings: SftSettings
 ) -> Mapping[Shape, int]:
-    length = bucket_of(settings["max_length"])
+    length = bucket_of(settings.max_length)
     rows = _STOCK_TOKENS // length
     return {(rows, length): math.ceil(len(examples) / rows)}
 
@@ -177,12 +175,11 @@ def _worker(way: str) -> Iterator[Callable[[Shape], tuple[float, float]]]:
 
 def _work(way: str) -> None:
     """Do a step for each shape that stdin asks for, and print its seconds and the peak so far."""
-    settings = sft_settings("cpu") if way.endswith("sft") else grpo_settings("cpu")
     mesh = device_mesh()
     ref = get_gemma_ref_model(EMBEDDED, mesh)
-    step = _rollout_step if way.endswith("rollout") else _training_step
     with mesh:
-        work = step(way, ref, settings, mesh)
+        step = _rollout_step if way.endswith("rollout") else _training_step
+        work = step(way, ref, mesh)
         for line in sys.stdin:
             shape = tuple(map(int, line.split()))
             began = perf_counter()
@@ -192,31 +189,26 @@ def _work(way: str) -> None:
             print(seconds, 1024 * peak, flush=True)
 
 
-def _training_step(
-    way: str, ref: RefModel, settings: Mapping[str, Any], mesh: jax.sharding.Mesh
-) -> Callable[[Shape], Any]:
-    lora = {"rank": settings["lora_rank"], "alpha": settings["lora_alpha"]}
-    model = get_trainable_model(ref.model, mesh, **lora)
-    step, _ = _trainer(way, model, settings).jit_train_and_eval_step()
+def _training_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[[Shape], Any]:
+    settings = SftSettings.of(_CPU) if way.endswith("sft") else GrpoSettings.of(_CPU)
+    model = get_trainable_model(ref.model, mesh, **settings.lora)
+    step, _ = _trainer(way, model).jit_train_and_eval_step()
     return lambda shape: float(step(_batch(way, shape))[0])
 
 
-def _rollout_step(
-    way: str, ref: RefModel, settings: Mapping[str, Any], mesh: jax.sharding.Mesh
-) -> Callable[[Shape], Any]:
+def _rollout_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[[Shape], Any]:
     """Return what draws a group of completions for each of a step's prompts."""
-    read, written = settings["max_prompt_length"], settings["max_new_tokens"]
-    rows = word_problems(
-        settings["prompts_per_step"], seed=0, split="train", levels=settings["levels"]
-    )
+    settings = GrpoSettings.of(_CPU)
+    read, written = settings.max_prompt_length, settings.max_new_tokens
+    rows = word_problems(settings.prompts_per_step, seed=0, split="train", levels=settings.levels)
     prompts = task_prompts(GSM8K, GSM8K.examples(rows), style="question")
-    prompts = [prompt for prompt in prompts for _ in range(settings["num_generations"])]
+    prompts = [prompt for prompt in prompts for _ in range(settings.num_generations)]
     end_token = ref.tokenizer.piece_to_id(END_OF_TURN)
     config = RolloutConfig(
         max_tokens_to_generate=written,
         max_prompt_length=read,
         kv_cache_size=read + written,
-        temperature=settings["temperature"],
+        temperature=settings.temperature,
         top_p=1.0,
         eos_tokens=[end_token],
     )
@@ -228,18 +220,19 @@ def _rollout_step(
     return lambda shape: VanillaRollout.generate(rollout, prompts, config)
 
 
-def _trainer(way: str, model: Gemma3, settings: Mapping[str, Any]) -> PeftTrainer:
+def _trainer(way: str, model: Gemma3) -> PeftTrainer:
     """Return the trainer whose step is measured."""
     match way:
         case "sft":
-            config = SftConfig(learning_rate=settings["learning_rate"])
+            config = SftSettings.of(_CPU).training
             return build_trainer(model, config, optax.constant_schedule(config.learning_rate))
         case "grpo":
-            return policy_trainer(model, grpo_config(settings), pad_id=PAD_ID)
+            return policy_trainer(model, GrpoSettings.of(_CPU).grpo, pad_id=PAD_ID)
         case "stock-sft":
             return stock_sft_trainer(model)
         case _:
-            return stock_grpo_trainer(model, num_generations=settings["num_generations"])
+            group = GrpoSettings.of(_CPU).num_generations
+            return stock_grpo_trainer(model, num_generations=group)
 
 
 def _batch(way: str, shape: Shape) -> Any:

@@ -99,7 +99,7 @@ def check_room(run: Path, *, trained: int, exported: int) -> str:
     """Return a line on the room that a training needs in its run's folder, and what there is.
 
     Args:
-        run: the run's folder; the checkpoints in it are not needed once more.
+        run: the run's folder, or what there is above it; checkpoints in it are not needed again.
         trained: weights that are trained, each with the optimizer's state in every checkpoint.
         exported: weights of the whole model.
 
@@ -113,7 +113,7 @@ def check_room(run: Path, *, trained: int, exported: int) -> str:
     needed = missing + exports + _LOG_BYTES
     free = free_bytes(run)
     line = (
-        f"disk: {_gigabytes(needed)} are needed ({KEEP + 1} checkpoints of "
+        f"{_gigabytes(needed)} are needed ({KEEP + 1} checkpoints of "
         f"{_gigabytes(trained * _STATE_BYTES)}, export and adapters {_gigabytes(exports)}, logs), "
         f"{_gigabytes(free)} are free"
     )

@@ -33,11 +33,19 @@ def find_candidates(given: Sequence[str]) -> tuple[tuple[Candidate, ...], tuple[
     """
     if not given:
         return _ladder()
-    candidates = tuple(_resolved(parse_candidate(text)) for text in given)
+    return tuple(map(_resolved, named_candidates(given))), ()
+
+
+def named_candidates(given: Sequence[str]) -> tuple[Candidate, ...]:
+    """Return the stages that are named, none or at least two; nothing is looked for.
+
+    Raises ValueError as `find_candidates` does.
+    """
+    candidates = tuple(parse_candidate(text) for text in given)
     names = [candidate.name for candidate in candidates]
-    if len(names) < 2 or len(set(names)) < len(names):
+    if len(names) == 1 or len(set(names)) < len(names):
         raise ValueError(f"stages are {names}, expected at least two, each with its own name")
-    return candidates, ()
+    return candidates
 
 
 def _ladder() -> tuple[tuple[Candidate, ...], tuple[str, ...]]:

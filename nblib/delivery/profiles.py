@@ -1,7 +1,7 @@
 """Profiles and recipes: what fills the parameters that a notebook leaves at 0, "" or [].
 
 One table a notebook. A profile is a kind of machine and the patience that goes with it; every
-value a user sets wins over it.
+value a user sets wins over it. `settings` makes one value of both.
 """
 
 from collections.abc import Mapping
@@ -85,7 +85,7 @@ _ACCELERATOR_SFT = {
     "save_interval": "30 min",
 }
 # GSM8K's rows are longer than the built-in ones, and a tiny model needs them all.
-_GSM8K_ON_CPU = {
+GSM8K_ON_CPU = {
     "num_samples": -1,
     "num_epochs": 1,
     "learning_rate": 2e-3,
@@ -205,73 +205,9 @@ def resolve_profile(profile: str) -> str:
 
 
 def fill(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `given` with every 0, "" and [] replaced by the table's value.
+    """Return `given` with every 0, "" and [] replaced by the table's value, where it has one.
 
     >>> fill({"epochs": 3, "data": "gsm8k"}, {"epochs": 0, "data": "builtin"})
     {'epochs': 3, 'data': 'builtin'}
     """
-    return dict(table) | {name: value for name, value in given.items() if value}
-
-
-def foundation_settings(recipe: str, profile: str, **given: Any) -> dict[str, Any]:
-    """Return the settings of v0: the recipe's, with what the user set; `smoke` beats the recipe.
-
-    Raises ValueError for an unknown recipe or profile.
-    """
-    profile = resolve_profile(profile)
-    recipe = "smoke" if profile == "smoke" else recipe
-    if recipe not in FOUNDATION_RECIPES:
-        names = ", ".join(FOUNDATION_RECIPES)
-        raise ValueError(f"RECIPE {recipe!r} is unknown: expected one of {names}")
-    return {"profile": profile, "recipe": recipe, **fill(FOUNDATION_RECIPES[recipe], given)}
-
-
-def sft_settings(profile: str, **given: Any) -> dict[str, Any]:
-    """Return the settings of v1: the profile's, with what the user set.
-
-    A count of -1 means all rows. Built-in problems have no end: -1 then makes as many as GSM8K
-    has. Raises ValueError for an unknown profile or dtype.
-    """
-    profile = resolve_profile(profile)
-    table = SFT_PROFILES[profile]
-    if profile == "cpu" and given.get("data") == "gsm8k":
-        table = {**table, **_GSM8K_ON_CPU}
-    return _counted({"profile": profile, **_fill_trainable(table, given)})
-
-
-def grpo_settings(profile: str, **given: Any) -> dict[str, Any]:
-    """Return the settings of v2: the profile's, with what the user set; counts as in v1.
-
-    Raises ValueError for an unknown profile or dtype.
-    """
-    profile = resolve_profile(profile)
-    return _counted({"profile": profile, **_fill_trainable(GRPO_PROFILES[profile], given)})
-
-
-def eval_settings(profile: str, **given: Any) -> dict[str, Any]:
-    """Return the settings of the evaluation: the profile's, with what the user set.
-
-    Raises ValueError for an unknown profile.
-    """
-    profile = resolve_profile(profile)
-    return _counted({"profile": profile, **fill(EVAL_PROFILES[profile], given)})
-
-
-def _fill_trainable(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill, with weights in fp32 where all of them are trained and nothing else was asked for."""
-    filled = fill(table, given)
-    if filled["lora_rank"] < 0 and not given.get("dtype"):
-        filled["dtype"] = "float32"
-    if filled["dtype"] not in DTYPES:
-        known = ", ".join(DTYPES)
-        raise ValueError(f"DTYPE {filled['dtype']!r} is unknown: expected one of {known}")
-    return filled
-
-
-def _counted(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings with "all rows" as a number where the built-in problems have no end."""
-    if settings["data"] == "builtin":
-        for name, all_rows in (("num_samples", 7473), ("eval_samples", 1319)):
-            if settings.get(name, 0) < 0:
-                settings[name] = all_rows
-    return settings
+    return {**given, **table, **{name: value for name, value in given.items() if value}}

@@ -92,13 +92,18 @@ def get_trainable_model(
     Raises ValueError as `get_lora_model` does, and for rank -1 over weights that are not fp32.
     """
     if rank == ALL_WEIGHTS:
-        if base.config.param_dtype != jnp.float32:
-            raise ValueError(
-                f"weights in {jnp.dtype(base.config.param_dtype).name} cannot all be trained, as "
-                "small updates would be lost: set DTYPE float32, or a LORA_RANK above 0"
-            )
+        check_dtype(base.config.param_dtype)
         return nnx.clone(base)
     return get_lora_model(base, mesh, rank=rank, alpha=alpha, seed=seed)
+
+
+def check_dtype(dtype: type | str) -> None:
+    """Refuse, by a ValueError, a dtype in which not all weights can be trained."""
+    if jnp.dtype(dtype) != jnp.float32:
+        raise ValueError(
+            f"weights in {jnp.dtype(dtype).name} cannot all be trained, as small updates would be "
+            "lost: set DTYPE float32, or a LORA_RANK above 0"
+        )
 
 
 def trainable_count(model: Gemma3) -> int:

@@ -62,19 +62,30 @@ def find_model(name: str) -> Path:
     which are asked, and in which order: "huggingface:gemma3-1b-it", "kaggle-flax,kaggle:gemma3-1b".
     Raises ModelNotFound saying what was tried, ValueError for an unknown source.
     """
+    check_name(name)
     if name == EMBEDDED:
         return _embedded()
     if Path(name).is_dir():
         return Path(name)
     sources, _, model = name.rpartition(":")
+    return _first_that_works(model, tuple(sources.split(",")) if sources else tuple(SOURCES))
+
+
+def check_name(name: str) -> None:
+    """Refuse what `find_model` would refuse without looking for it; nothing is downloaded.
+
+    Raises ModelNotFound for a text that is no folder and no published name, ValueError for an
+    unknown source.
+    """
+    if name == EMBEDDED or Path(name).is_dir():
+        return
+    sources, _, model = name.rpartition(":")
     if model not in GEMMA:
         known = ", ".join((EMBEDDED, *GEMMA))
         raise ModelNotFound(f"model {name!r} is no folder and no known name ({known})")
-    order = tuple(sources.split(",")) if sources else tuple(SOURCES)
-    unknown = [source for source in order if source not in SOURCES]
+    unknown = [source for source in sources.split(",") if sources and source not in SOURCES]
     if unknown:
         raise ValueError(f"{name}: source {unknown[0]!r} is none of {', '.join(SOURCES)}")
-    return _first_that_works(model, order)
 
 
 def embedded_dataset(sha256: str) -> str:

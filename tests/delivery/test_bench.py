@@ -9,6 +9,7 @@ from nblib.delivery.bench_training import _our_shapes, _stock_shapes, _total, _t
 from nblib.delivery.preflight.compiled import Compiled
 from nblib.delivery.preflight.steps import sft_batch
 from nblib.delivery.preflight.targets import PreflightError
+from nblib.delivery.settings import SftSettings
 
 
 def test_an_unknown_bench_is_named():
@@ -48,7 +49,7 @@ def test_on_a_cpu_the_device_is_left_out(capsys):
 
 def test_stock_pads_all_to_the_longest_allowed(eight_examples):
     long = replace(eight_examples[0], tokens=np.full(200, 5), loss_mask=np.ones(200))
-    settings = {"max_length": 256, "batch_tokens": 2048}
+    settings = SftSettings.of({"PROFILE": "cpu", "MAX_LENGTH": 256, "BATCH_TOKENS": 2048})
     examples = [*eight_examples, long]
     assert _stock_shapes(examples, settings) == {(8, 256): 2}
     assert _our_shapes(examples, settings) == {(16, 128): 1, (8, 256): 1}

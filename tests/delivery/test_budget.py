@@ -77,7 +77,7 @@ def test_room_for_one_more_checkpoint_than_are_kept(disk, tmp_path):
     disk.free = 6_700_000_001
     line = check_room(tmp_path, trained=50_000_000, exported=1_000_000_000)
     assert line == (
-        "disk: 6.7 GB are needed (4 checkpoints of 0.6 GB, export and adapters 4.2 GB, logs), "
+        "6.7 GB are needed (4 checkpoints of 0.6 GB, export and adapters 4.2 GB, logs), "
         "6.7 GB are free"
     )
     disk.free = 6_600_000_000
@@ -90,7 +90,7 @@ def test_checkpoints_that_are_there_are_not_needed_again(disk, tmp_path):
     with (tmp_path / "checkpoints" / "actor" / "3" / "d").open("wb") as file:
         file.truncate(200_000_000)
     line = check_room(tmp_path, trained=50_000_000, exported=1_000_000)
-    assert line.startswith("disk: 2.5 GB are needed")  # 2.4 - 0.2 + 0.204 + 0.1
+    assert line.startswith("2.5 GB are needed")  # 2.4 - 0.2 + 0.204 + 0.1
 
 
 def test_on_kaggle_only_twenty_gigabytes_are_kept(disk, tmp_path, monkeypatch):

@@ -4,30 +4,26 @@ A check that cannot be done here is neither passed nor failed; it says what it l
 """
 
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
+from nblib.delivery.budget import NotEnoughRoom, check_room
 from nblib.delivery.inputs import ExportNotFound, find_export
 from nblib.delivery.preflight.plan import Work
-from nblib.evaluation.generate import Decoding
+from nblib.delivery.settings import GrpoSettings
 from nblib.evaluation.groups import sample_group
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED, GEMMA, KAGGLE_PAGE
 from nblib.runs import runs_root
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
-from nblib.tasks.rewards import RewardWeights, task_judge
+from nblib.tasks.rewards import task_judge
 from nblib.tokens.batches import TokenizedExample
 from nblib.tokens.tokenizer import END_OF_TURN
-from nblib.training.checkpoints import KEEP
 
-_GIB = 2**30
 _CREDENTIALS = ("KAGGLE_KEY", "KAGGLE_API_TOKEN", "HF_TOKEN")
 
 
@@ -88,33 +84,31 @@ def check_adapters(count: int, moved: float | None) -> list[Check]:
     ]
 
 
-def check_rewards(settings: Mapping[str, Any], mesh: jax.sharding.Mesh) -> Check:
+def check_rewards(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> Check:
     """Check on a few completions of v1's export that the rewards of a group differ."""
     name = "rewards differ"
     try:
         ref = get_gemma_ref_model(str(find_export("v1_sft_format")), mesh)
     except ExportNotFound:
         return Check(name=name, passed=None, said="no export of v1 here: run v1_sft_format first")
-    rows = word_problems(8, seed=1, split="train", levels=settings["levels"] or (4, 5))
-    examples = GSM8K.examples(rows)
-    limit = settings["max_new_tokens"]
-    decoding = Decoding(temperature=settings["temperature"], max_new_tokens=limit)
-    judge = task_judge(GSM8K, examples, RewardWeights(), max_new_tokens=limit)
-    size = settings["num_generations"]
-    group = sample_group(ref, GSM8K, examples, judge, decoding, size=size, mesh=mesh)
+    rows = word_problems(8, seed=1, split="train", levels=settings.levels or (4, 5))
+    examples, size = GSM8K.examples(rows), settings.num_generations
+    judge = task_judge(GSM8K, examples, settings.weights, max_new_tokens=settings.max_new_tokens)
+    group = sample_group(ref, GSM8K, examples, judge, settings.sampled, size=size, mesh=mesh)
     low, high = min(group.rewards), max(group.rewards)
     return Check(name=name, passed=high > low, said=f"{low:.2f} to {high:.2f} in a group of {size}")
 
 
-def check_disk(parameters: int, trained: int, folder: Path | None = None) -> Check:
-    """Check the room for checkpoints (weights, two moments of Adam each), adapters, export."""
-    needed = 4 * (KEEP * 3 * trained + trained + parameters)
-    place = folder or runs_root()
+def check_disk(parameters: int, trained: int) -> Check:
+    """Check the room for checkpoints and exports, as the notebooks do before they begin."""
+    place = runs_root().absolute()
     while not place.exists():
-        place = place.absolute().parent
-    free = shutil.disk_usage(place).free
-    said = f"{free / _GIB:.1f} GiB free, {needed / _GIB:.2f} needed under {place}"
-    return Check(name="disk", passed=free >= needed, said=said)
+        place = place.parent
+    try:
+        said = check_room(place, trained=trained, exported=parameters)
+    except NotEnoughRoom as error:
+        return Check(name="disk", passed=False, said=str(error))
+    return Check(name="disk", passed=True, said=said)
 
 
 def check_licence(model: str) -> Check:

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from nblib.delivery.preflight.flight import Flight
     from nblib.delivery.preflight.measured import Measured
     from nblib.delivery.preflight.plan import Work
-
-_SFT = "v1_sft_format"
+    from nblib.delivery.settings import GrpoSettings, SftSettings
 
 
 def run_preflight(
@@ -63,24 +62,23 @@ def run_preflight(
         measured_steps,
     )
     from nblib.delivery.preflight.plan import notebook_settings
+    from nblib.delivery.settings import SftSettings
     from nblib.models.abstract import named_config
     from nblib.models.mesh import check_model_divides
 
     settings = notebook_settings(notebook, target, parameters)
     mesh, notes = _mesh(target, fsdp, tp)
     if mesh:
-        check_model_divides(named_config(settings["model"]), mesh)
+        check_model_divides(named_config(settings.model), mesh)
     here = target_mesh(find_target("cpu"))
-    work = _work(notebook, settings, mesh or here, notes)
-    measured = _measured(notebook, settings, target, work, here, say)
+    work = _work(settings, mesh or here, notes)
+    measured = _measured(settings, target, work, here, say)
     steps: tuple[Step, ...] = ()
     suggestion: Mapping[str, Any] = {}
     if measured and work:
         steps = measured_steps(measured, work)
     elif mesh:
-        steps, suggestion = compile_run(
-            notebook, settings, target, mesh, work, search=search, say=say
-        )
+        steps, suggestion = compile_run(settings, target, mesh, work, search=search, say=say)
     return Flight(
         notebook=notebook,
         target=target.name,
@@ -88,9 +86,13 @@ def run_preflight(
         steps=steps,
         hours=hours_of(steps) + (measured.compile_seconds / 3600 if measured else 0.0),
         session_hours=target.session_hours,
-        tokens_per_step=settings.get("accumulation", 1) * work.tokens_per_batch if work else 0.0,
+        tokens_per_step=(
+            settings.accumulation * work.tokens_per_batch
+            if work and isinstance(settings, SftSettings)
+            else 0.0
+        ),
         suggestion=suggestion,
-        checks=_checks(notebook, settings, target, work, mesh, here, measured),
+        checks=_checks(settings, target, work, mesh, here, measured),
         compiler=compiler_of(target) if mesh and not measured else "",
         notes=(*notes, *(work.notes if work else ())),
     )
@@ -110,12 +112,13 @@ def _mesh(target: Target, fsdp: int, tp: int) -> "tuple[jax.sharding.Mesh | None
 
 
 def _work(
-    notebook: str, settings: Mapping[str, Any], mesh: "jax.sharding.Mesh", notes: list[str]
+    settings: "SftSettings | GrpoSettings", mesh: "jax.sharding.Mesh", notes: list[str]
 ) -> "Work | None":
     """Return v1's batches; None, with a note, where the data is not here, and for v2."""
     from nblib.delivery.preflight.plan import sft_work
+    from nblib.delivery.settings import SftSettings
 
-    if notebook != _SFT:
+    if not isinstance(settings, SftSettings):
         return None
     try:
         return sft_work(settings, row_multiple=mesh.shape["fsdp"])
@@ -125,24 +128,25 @@ def _work(
 
 
 def _measured(
-    notebook: str,
-    settings: Mapping[str, Any],
+    settings: "SftSettings | GrpoSettings",
     target: Target,
     work: "Work | None",
     here: "jax.sharding.Mesh",
     say: Callable[[str], None],
 ) -> "Measured | None":
     from nblib.delivery.preflight.measured import measure_steps
+    from nblib.delivery.settings import SftSettings
 
-    if notebook != _SFT or target.kind != "cpu" or work is None or work.tokenizer is None:
+    if not isinstance(settings, SftSettings) or target.kind != "cpu":
+        return None
+    if work is None or work.tokenizer is None:
         return None
     say(f"training on a few batches of {len(work.shapes)} shapes ...")
     return measure_steps(settings, work, here)
 
 
 def _checks(
-    notebook: str,
-    settings: Mapping[str, Any],
+    settings: "SftSettings | GrpoSettings",
     target: Target,
     work: "Work | None",
     mesh: "jax.sharding.Mesh | None",
@@ -151,13 +155,14 @@ def _checks(
 ) -> "tuple[Check, ...]":
     from nblib.delivery.preflight import checks
     from nblib.delivery.preflight.programs import programs, weight_counts
+    from nblib.delivery.settings import GrpoSettings
 
     parameters, trained = weight_counts(settings, here)
-    shapes = [(one.rows, one.length) for one in programs(notebook, settings, mesh or here, work)]
+    shapes = [(one.rows, one.length) for one in programs(settings, mesh or here, work)]
     found = checks.check_mesh(mesh, target.devices, shapes) if mesh else []
     found += checks.check_examples(work) if work else []
     found += checks.check_adapters(trained, measured.moved if measured else None)
-    if notebook != _SFT:
+    if isinstance(settings, GrpoSettings):
         found.append(checks.check_rewards(settings, here))
-    found += [checks.check_disk(parameters, trained), checks.check_licence(settings["model"])]
+    found += [checks.check_disk(parameters, trained), checks.check_licence(settings.model)]
     return tuple(found)

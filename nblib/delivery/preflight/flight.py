@@ -7,13 +7,15 @@ from typing import Any
 
 import jax
 
+from nblib.delivery.fields import parameter_name
 from nblib.delivery.preflight.checks import Check
 from nblib.delivery.preflight.compiled import Compiled, least_seconds
 from nblib.delivery.preflight.measured import Measured
-from nblib.delivery.preflight.plan import Work, parameter_name
+from nblib.delivery.preflight.plan import Work
 from nblib.delivery.preflight.programs import Program, programs
 from nblib.delivery.preflight.search import nearest
 from nblib.delivery.preflight.targets import INSTALL, PreflightError, Target, compiler_of
+from nblib.delivery.settings import GrpoSettings, SftSettings
 
 _GIB = 2**30
 
@@ -81,8 +83,7 @@ class Flight:
 
 
 def compile_run(
-    notebook: str,
-    settings: Mapping[str, Any],
+    settings: SftSettings | GrpoSettings,
     target: Target,
     mesh: jax.sharding.Mesh,
     work: Work | None,
@@ -115,11 +116,11 @@ def compile_run(
         return found
 
     found: list[Step] = []
-    for program in programs(notebook, settings, mesh, work):
+    for program in programs(settings, mesh, work):
         compiled = compile_(program)
         found.append(_step(program, compiled, least_seconds(compiled, target)))
         if not compiled.fits:
-            change = nearest(notebook, settings, mesh, compiled, compile_) if search else {}
+            change = nearest(settings, mesh, compiled, compile_) if search else {}
             return tuple(found), {parameter_name(name): value for name, value in change.items()}
     return tuple(found), {}
 

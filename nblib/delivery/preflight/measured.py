@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 from flax import nnx
 from tunix.sft.peft_trainer import TrainingInput
 
-from nblib.delivery.preflight.plan import Work, sft_config
+from nblib.delivery.preflight.plan import Work
+from nblib.delivery.settings import SftSettings
 from nblib.files import read_jsonl
 from nblib.models.lora import LORA_PARAMETER, get_trainable_model
 from nblib.models.names import get_gemma_ref_model
@@ -35,15 +36,14 @@ class Measured:
     moved: float  # the largest change of a trained weight
 
 
-def measure_steps(settings: Mapping[str, Any], work: Work, mesh: jax.sharding.Mesh) -> Measured:
+def measure_steps(settings: SftSettings, work: Work, mesh: jax.sharding.Mesh) -> Measured:
     """Train a copy of the model on a few batches of each shape and see what a step takes.
 
     Nothing is kept. The seconds of a shape are the median of its steps that compiled nothing.
     """
-    base = get_gemma_ref_model(settings["model"], mesh, dtype=settings["dtype"])
-    lora = {"rank": settings["lora_rank"], "alpha": settings["lora_alpha"]}
-    model = get_trainable_model(base.model, mesh, **lora)
-    kind = LORA_PARAMETER if settings["lora_rank"] > 0 else nnx.Param
+    base = get_gemma_ref_model(settings.model, mesh, dtype=settings.dtype)
+    model = get_trainable_model(base.model, mesh, **settings.lora)
+    kind = LORA_PARAMETER if settings.lora_rank > 0 else nnx.Param
     before = jax.tree.map(np.array, nnx.state(model, kind))
     chosen = _few_of_each(work)
     # What a training says is no part of a preflight's answer.
@@ -52,7 +52,7 @@ def measure_steps(settings: Mapping[str, Any], work: Work, mesh: jax.sharding.Me
         train(
             model,
             chosen,
-            sft_config({**settings, "accumulation": 1, "save_interval": "60 min"}),
+            replace(settings.training, accumulation=1, save_interval="60 min"),
             folder=folder / "checkpoints",
             metrics_path=folder / "metrics.jsonl",
             identity={},

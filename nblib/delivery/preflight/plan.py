@@ -8,8 +8,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, replace
 
 import jupytext
 import numpy as np
@@ -19,7 +18,8 @@ from tunix.sft.peft_trainer import TrainingInput
 from nblib.delivery.notebooks import notebooks_folder
 from nblib.delivery.parameters import declared_parameters, parse_values
 from nblib.delivery.preflight.targets import PreflightError, Target
-from nblib.delivery.profiles import SFT_PROFILES, grpo_settings, sft_settings
+from nblib.delivery.profiles import SFT_PROFILES
+from nblib.delivery.settings import GrpoSettings, SftSettings
 from nblib.models.published import GEMMA, find_model
 from nblib.sources.datasets import get_dataset
 from nblib.sources.gsm8k import SourceError
@@ -30,12 +30,8 @@ from nblib.tokens.batches import TokenizedExample, batch_stream, drop_too_long, 
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.packing import pack
 from nblib.tokens.tokenizer import BOS_ID, load_tokenizer
-from nblib.training.grpo_config import GrpoConfig
-from nblib.training.sft import SftConfig
 
 NOTEBOOKS = ("v1_sft_format", "v2_grpo")
-# Where a setting is called otherwise than its parameter.
-_RENAMED = {"difficulty_filter": "levels", "gradient_accumulation": "accumulation"}
 _PIECE = re.compile(r"\d|[^\W\d_]+|[^\w\s]|_|\n+")  # digits one by one, as Gemma has them
 
 
@@ -65,7 +61,7 @@ class Work:
 
 def notebook_settings(
     notebook: str, target: Target, parameters: Mapping[str, str]
-) -> dict[str, Any]:
+) -> SftSettings | GrpoSettings:
     """Return the settings that a notebook would run with on the target.
 
     Args:
@@ -75,6 +71,7 @@ def notebook_settings(
 
     Raises:
         PreflightError: another notebook. ParameterError: an unknown parameter, or a wrong type.
+        ValueError: a value that the notebook would refuse.
     """
     if notebook not in NOTEBOOKS:
         known = ", ".join(NOTEBOOKS)
@@ -83,57 +80,36 @@ def notebook_settings(
     declared = declared_parameters(source.cells)
     given = {name: ast.literal_eval(one.default) for name, one in declared.items()}
     given |= parse_values(declared, parameters)
-    lower = {_RENAMED.get(name.lower(), name.lower()): value for name, value in given.items()}
-    profile = lower.pop("profile")
-    profile = target.kind if profile == "auto" else profile
+    given |= {"PROFILE": target.kind} if given["PROFILE"] == "auto" else {}
     if notebook == "v1_sft_format":
-        return {"accumulation": 1, "remat": False, **sft_settings(profile, **lower)}
-    lower["model"] = lower["model"] or SFT_PROFILES[profile]["model"]  # v1's export has its shapes
-    return {"beta": 0.0, "remat": False, **grpo_settings(profile, **lower)}
+        return SftSettings.of(given)
+    settings = GrpoSettings.of(given)  # v1's export has the shapes of what v1 began with
+    return replace(settings, model=settings.model or SFT_PROFILES[settings.profile]["model"])
 
 
-def parameter_name(setting: str) -> str:
-    """Return what the notebooks call a setting."""
-    names = {renamed: name for name, renamed in _RENAMED.items()}
-    return names.get(setting, setting).upper()
-
-
-def sft_config(settings: Mapping[str, Any]) -> SftConfig:
-    """Return v1's configuration, as the notebook makes it."""
-    names = ("learning_rate", "accumulation", "remat", "save_interval")
-    return SftConfig(**{name: settings[name] for name in names})
-
-
-def grpo_config(settings: Mapping[str, Any]) -> GrpoConfig:
-    """Return v2's configuration, as the notebook makes it."""
-    names = {field.name for field in fields(GrpoConfig)}
-    given = {name: value for name, value in settings.items() if name in names}
-    return GrpoConfig(steps=settings["num_steps"], **given)
-
-
-def sft_work(settings: Mapping[str, Any], *, row_multiple: int) -> Work:
+def sft_work(settings: SftSettings, *, row_multiple: int) -> Work:
     """Return the batches that v1 would train on, made as the notebook makes them.
 
     Raises PreflightError where the data is not at hand.
     """
-    seed, length = settings.get("seed", 0), settings["max_length"]
-    tokenizer = _tokenizer(settings["model"])
-    encoded = _encoded(tokenizer, _train_examples(settings, seed))
+    seed, length = settings.seed, settings.max_length
+    tokenizer = _tokenizer(settings.model)
+    encoded = _encoded(tokenizer, _train_examples(settings))
     kept, too_long = drop_too_long(encoded, length)
-    rows = pack(kept, settings["packing"], max_length=length, seed=seed)
+    rows = pack(kept, settings.packing, max_length=length, seed=seed)
     batches = batch_stream(
         rows,
-        tokens_per_batch=settings["batch_tokens"],
-        epochs=settings["num_epochs"],
+        tokens_per_batch=settings.batch_tokens,
+        epochs=settings.num_epochs,
         seed=seed,
         row_multiple=row_multiple,
     )
     left_out = f"{too_long} of {len(encoded)} examples over {length} tokens: left out"
-    stand_in = f"{settings['model']} is not here: its tokens are estimated from the texts"
+    stand_in = f"{settings.model} is not here: its tokens are estimated from the texts"
     return Work(
         batches=list(batches),
         examples=kept,
-        epochs=settings["num_epochs"],
+        epochs=settings.num_epochs,
         tokenizer=tokenizer,
         notes=(*[left_out] * (too_long > 0), *[stand_in] * (tokenizer is None)),
     )
@@ -148,21 +124,21 @@ def estimated_tokens(text: str) -> int:
     return len(_PIECE.findall(text))
 
 
-def _train_examples(settings: Mapping[str, Any], seed: int) -> tuple[Example, ...]:
+def _train_examples(settings: SftSettings) -> tuple[Example, ...]:
     try:
         data = get_dataset(
-            settings["data"],
-            folder=settings.get("gsm8k_dir", ""),
-            num_train=settings["num_samples"],
+            settings.data,
+            folder=settings.gsm8k_dir,
+            num_train=settings.num_samples,
             num_test=1,
-            levels=settings["builtin_levels"],
-            long_hand=settings["long_hand"],
-            seed=seed,
+            levels=settings.builtin_levels,
+            long_hand=settings.long_hand,
+            seed=settings.seed,
         )
     except SourceError as error:
         raise PreflightError(f"how long the run is depends on its data: {error}") from error
-    levelled, _ = filter_levels(data.train, settings["levels"])
-    train, _ = split_validation(sample_rows(levelled, settings["num_samples"], seed=seed))
+    levelled, _ = filter_levels(data.train, settings.levels)
+    train, _ = split_validation(sample_rows(levelled, settings.num_samples, seed=settings.seed))
     return GSM8K.examples(train)
 
 

@@ -12,8 +12,9 @@ import jax
 
 from nblib.delivery.preflight import steps
 from nblib.delivery.preflight.compiled import Compiled, compile_cached
-from nblib.delivery.preflight.plan import Work, grpo_config, sft_config
+from nblib.delivery.preflight.plan import Work
 from nblib.delivery.preflight.targets import Target
+from nblib.delivery.settings import GrpoSettings, SftSettings
 from nblib.models.abstract import abstractly, named_config, trainable_model
 from nblib.models.decode_batch import BLOCK, GROUPS
 from nblib.models.gemma3 import parameter_count
@@ -43,37 +44,35 @@ class Program:
 
 
 def programs(
-    notebook: str, settings: Mapping[str, Any], mesh: jax.sharding.Mesh, work: Work | None = None
+    settings: SftSettings | GrpoSettings, mesh: jax.sharding.Mesh, work: Work | None = None
 ) -> tuple[Program, ...]:
     """Return a notebook's programs; first the update of the batch that needs most memory."""
-    if notebook == "v1_sft_format":
+    if isinstance(settings, SftSettings):
         return _sft_programs(settings, mesh, work)
     return _grpo_programs(settings, mesh)
 
 
-def largest_batch(settings: Mapping[str, Any], mesh: jax.sharding.Mesh) -> tuple[int, int]:
+def largest_batch(settings: SftSettings, mesh: jax.sharding.Mesh) -> tuple[int, int]:
     """Return rows and length of v1's longest batch."""
-    length, multiple = bucket_of(settings["max_length"]), mesh.shape["fsdp"]
-    return max(1, settings["batch_tokens"] // length // multiple) * multiple, length
+    length, multiple = bucket_of(settings.max_length), mesh.shape["fsdp"]
+    return max(1, settings.batch_tokens // length // multiple) * multiple, length
 
 
-def weight_counts(settings: Mapping[str, Any], mesh: jax.sharding.Mesh) -> tuple[int, int]:
+def weight_counts(settings: SftSettings | GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[int, int]:
     """Return how many weights the model has without adapters, and how many are trained."""
-    config = named_config(settings["model"], dtype=settings["dtype"])
-    lora = {"rank": settings["lora_rank"], "alpha": settings["lora_alpha"]}
-    (model,) = abstractly(lambda: (trainable_model(config, **lora),), mesh)
+    config = named_config(settings.model, dtype=settings.dtype)
+    (model,) = abstractly(lambda: (trainable_model(config, **settings.lora),), mesh)
     adapters = parameter_count(model, LORA_PARAMETER)
     whole = parameter_count(model) - adapters
     return whole, adapters or whole
 
 
 def _sft_programs(
-    settings: Mapping[str, Any], mesh: jax.sharding.Mesh, work: Work | None
+    settings: SftSettings, mesh: jax.sharding.Mesh, work: Work | None
 ) -> tuple[Program, ...]:
     times = {largest_batch(settings, mesh): 0, **(work.shapes if work else {})}
-    config = sft_config(settings)
-    model = named_config(settings["model"], dtype=settings["dtype"])
-    lora = {"rank": settings["lora_rank"], "alpha": settings["lora_alpha"]}
+    config = settings.training
+    model = named_config(settings.model, dtype=settings.dtype)
 
     def program(rows: int, length: int) -> Program:
         return Program(
@@ -81,9 +80,9 @@ def _sft_programs(
             rows=rows,
             length=length,
             times=times[rows, length],
-            key={"notebook": "v1", "model": repr(model), **lora, **asdict(config)},
+            key={"notebook": "v1", "model": repr(model), **settings.lora, **asdict(config)},
             lower=lambda: steps.lower_sft_step(
-                model, config, rows=rows, length=length, mesh=mesh, **lora
+                model, config, rows=rows, length=length, mesh=mesh, **settings.lora
             ),
         )
 
@@ -92,11 +91,10 @@ def _sft_programs(
     return tuple(program(*shape) for shape in order)
 
 
-def _grpo_programs(settings: Mapping[str, Any], mesh: jax.sharding.Mesh) -> tuple[Program, ...]:
-    config = grpo_config(settings)
-    model = named_config(settings["model"], dtype=settings["dtype"])
-    lora = {"rank": settings["lora_rank"], "alpha": settings["lora_alpha"]}
-    key = {"notebook": "v2", "model": repr(model), **lora, **asdict(config)}
+def _grpo_programs(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[Program, ...]:
+    config = settings.grpo
+    model = named_config(settings.model, dtype=settings.dtype)
+    key = {"notebook": "v2", "model": repr(model), **settings.lora, **asdict(config)}
     micro = config.micro_batch or config.prompts_per_step
     group, read = config.num_generations, config.max_prompt_length
     length = read + config.max_new_tokens
@@ -110,7 +108,7 @@ def _grpo_programs(settings: Mapping[str, Any], mesh: jax.sharding.Mesh) -> tupl
             times=times * config.steps,
             key=key,
             lower=lambda: steps.lower_sampler(
-                model, rows=rows, tokens=tokens, cache_length=cached, mesh=mesh, **lora
+                model, rows=rows, tokens=tokens, cache_length=cached, mesh=mesh, **settings.lora
             ),
         )
 
@@ -120,7 +118,7 @@ def _grpo_programs(settings: Mapping[str, Any], mesh: jax.sharding.Mesh) -> tupl
         length=length,
         times=config.steps * config.num_iterations * (config.prompts_per_step // micro),
         key=key,
-        lower=lambda: steps.lower_grpo_step(model, config, mesh=mesh, **lora),
+        lower=lambda: steps.lower_grpo_step(model, config, mesh=mesh, **settings.lora),
     )
     return (
         update,

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -45,44 +46,40 @@ def tiny_folder(tmp_path_factory, new_model, tokenizer):
 @pytest.fixture
 def sft(config_folder):
     """Settings of v1 for the tiny model: 8 rows of 128 tokens."""
-    return {
-        "model": str(config_folder),
-        "dtype": "float32",
-        "data": "builtin",
-        "builtin_levels": (1,),
-        "long_hand": 0.0,
-        "levels": (),
-        "num_samples": 40,
-        "num_epochs": 2,
-        "max_length": 128,
-        "packing": "off",
-        "batch_tokens": 1024,
-        "learning_rate": 1e-2,
-        "lora_rank": 2,
-        "lora_alpha": 2.0,
-        "accumulation": 1,
-        "remat": False,
-        "save_interval": "30 min",
+    from nblib.delivery.settings import SftSettings
+
+    given = {
+        "PROFILE": "cpu",
+        "MODEL": str(config_folder),
+        "NUM_SAMPLES": 40,
+        "NUM_EPOCHS": 2,
+        "MAX_LENGTH": 128,
+        "BATCH_TOKENS": 1024,
+        "LEARNING_RATE": 1e-2,
+        "LORA_RANK": 2,
+        "LORA_ALPHA": 2.0,
     }
+    return replace(SftSettings.of(given), builtin_levels=(1,), long_hand=0.0)
 
 
 @pytest.fixture
-def grpo(sft):
+def grpo(config_folder):
     """Settings of v2 for the tiny model: 4 prompts in groups of 2."""
-    return {
-        "model": sft["model"],
-        "dtype": sft["dtype"],
-        "learning_rate": 1e-3,
-        "num_steps": 3,
-        "prompts_per_step": 4,
-        "micro_batch": 4,
-        "num_generations": 2,
-        "num_iterations": 1,
-        "max_prompt_length": 16,
-        "max_new_tokens": 8,
-        "temperature": 1.0,
-        "lora_rank": 2,
-        "lora_alpha": 2.0,
-        "remat": False,
-        "levels": (),
-    }
+    from nblib.delivery.settings import GrpoSettings
+
+    return GrpoSettings.of(
+        {
+            "PROFILE": "cpu",
+            "MODEL": str(config_folder),
+            "LEARNING_RATE": 1e-3,
+            "NUM_STEPS": 3,
+            "PROMPTS_PER_STEP": 4,
+            "MICRO_BATCH": 4,
+            "NUM_GENERATIONS": 2,
+            "MAX_PROMPT_LENGTH": 16,
+            "MAX_NEW_TOKENS": 8,
+            "TEMPERATURE": 1.0,
+            "LORA_RANK": 2,
+            "LORA_ALPHA": 2.0,
+        }
+    )

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 from nblib.delivery.preflight.measured import measure_steps
 from nblib.delivery.preflight.plan import sft_work
 
 
 def test_every_shape_is_trained_on_and_the_adapters_move(sft, tiny_folder, mesh):
-    settings = {**sft, "model": str(tiny_folder), "builtin_levels": (1, 4), "max_length": 384}
+    settings = replace(sft, model=str(tiny_folder), builtin_levels=(1, 4), max_length=384)
     work = sft_work(settings, row_multiple=1)
     assert len(work.shapes) > 1
     measured = measure_steps(settings, work, mesh)

@@ -1,53 +1,45 @@
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
-from nblib.delivery.parameters import ParameterError
 from nblib.delivery.preflight import plan
-from nblib.delivery.preflight.plan import (
-    estimated_tokens,
-    grpo_config,
-    notebook_settings,
-    sft_config,
-    sft_work,
-)
+from nblib.delivery.preflight.plan import estimated_tokens, notebook_settings, sft_work
 from nblib.delivery.preflight.targets import PreflightError, find_target
-from nblib.delivery.profiles import grpo_settings, sft_settings
+from nblib.delivery.settings import GrpoSettings, SftSettings
 from nblib.sources.datasets import get_dataset
 
 CPU, V5E = find_target("cpu"), find_target("v5e-8")
 
 
 def test_a_target_gives_its_profile():
-    settings = notebook_settings("v1_sft_format", V5E, {})
-    table = sft_settings("tpu")
-    assert {name: settings[name] for name in table} == table
-    assert (settings["accumulation"], settings["remat"]) == (1, False)
+    assert notebook_settings("v1_sft_format", V5E, {}) == SftSettings.of({"PROFILE": "tpu"})
 
 
 def test_parameters_are_those_of_the_notebook():
     given = {"REMAT": "True", "GRADIENT_ACCUMULATION": "4", "DIFFICULTY_FILTER": "[2, 3]"}
     settings = notebook_settings("v1_sft_format", V5E, {**given, "PROFILE": "cpu"})
-    assert settings["profile"] == "cpu" and settings["levels"] == [2, 3]
-    config = sft_config(settings)
-    assert config.remat and config.accumulation == 4
+    assert settings.profile == "cpu" and settings.levels == (2, 3)
+    assert settings.training.remat and settings.training.accumulation == 4
 
 
 def test_v2_is_planned_with_the_model_that_v1_tunes():
     settings = notebook_settings("v2_grpo", V5E, {"BETA": "0.04", "REMAT": "True"})
-    config, table = grpo_config(settings), grpo_settings("tpu")
-    assert settings["model"] == "gemma3-1b-it"
-    assert (config.steps, config.micro_batch) == (table["num_steps"], table["micro_batch"])
-    assert config.beta == 0.04 and config.remat
+    given = {"PROFILE": "tpu", "MODEL": "gemma3-1b-it", "BETA": 0.04, "REMAT": True}
+    assert settings == GrpoSettings.of(given)
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
-    [({"REMATT": "True"}, "did you mean REMAT"), ({"REMAT": "3.5"}, "takes bool")],
+    [
+        ({"REMATT": "True"}, "did you mean REMAT"),
+        ({"REMAT": "3.5"}, "takes bool"),
+        ({"NUM_SAMPLES": "-5"}, "NUM_SAMPLES -5: expected a whole number"),
+    ],
 )
 def test_a_wrong_parameter_is_an_error(parameters, message):
-    with pytest.raises(ParameterError, match=message):
+    with pytest.raises(ValueError, match=message):
         notebook_settings("v1_sft_format", CPU, parameters)
 
 
@@ -64,7 +56,7 @@ def test_the_batches_are_those_of_the_run():
     assert learnt == sum(len(example.tokens) for example in work.examples)
     assert work.tokens_per_batch == pytest.approx(learnt / len(work.batches))
     assert work.shapes == Counter(batch.input_tokens.shape for batch in work.batches)
-    twice = sft_work({**settings, "num_epochs": 2}, row_multiple=1)
+    twice = sft_work(replace(settings, num_epochs=2), row_multiple=1)
     assert len(twice.batches) == 2 * len(work.batches)
     assert twice.tokens_per_batch == pytest.approx(work.tokens_per_batch)
 
