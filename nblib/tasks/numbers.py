@@ -87,8 +87,8 @@ def _plain(tex: re.Match[str]) -> str:
             return " "
         case "degrees":
             return "°"
-        case "words":
-            return f" {tex['words']}"  # "18\text{m}" has a unit, "18m" has none
+        case "words" if tex["words"][:1].isalpha():  # "18\text{m}" has a unit, "18m" has none
+            return f" {tex['words']}"
     return tex[tex.lastindex or 0]
 
 

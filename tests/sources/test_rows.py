@@ -1,6 +1,10 @@
+from dataclasses import FrozenInstanceError
+
 import pytest
 
+from nblib.sources.gsm8k import Gsm8k
 from nblib.sources.rows import (
+    Dataset,
     Row,
     check_rows,
     content_sha256,
@@ -49,6 +53,26 @@ def test_a_broken_row_is_named_by_file_line_and_id(broken, reason):
     with pytest.raises(ValueError, match=r"^train.jsonl line 2 \(gsm8k/train/0\): ") as raised:
         check_rows([row(), broken], where=line)
     assert reason in str(raised.value)
+
+
+def test_of_a_long_answer_the_error_shows_the_last_60_characters():
+    with pytest.raises(ValueError, match=f"got '{'b' * 60}'; correct or remove"):
+        check_rows([row(answer="a" + "b" * 60)], where=line)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        row(),
+        Dataset(name="gsm8k", origin="here", train=(), test=(), sha256={}),
+        Gsm8k(origin="here", train=(), test=()),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_a_source_hands_on_cannot_be_changed(value):
+    (name, *_) = vars(value)
+    with pytest.raises(FrozenInstanceError):
+        setattr(value, name, None)
 
 
 def test_the_last_mark_counts():

@@ -243,3 +243,20 @@ def test_long_hand_is_a_share_of_the_solutions_and_by_default_none():
     assert [row.level for row in word_problems(6, long_hand=0.5, **told)] == [3, 4] * 3
     with pytest.raises(ValueError, match=r"long_hand 1.5 must be a share"):
         word_problems(1, long_hand=1.5, **told)
+
+
+@pytest.mark.parametrize(
+    ("kind", "a", "b", "parts"),
+    [
+        ("add", 47, 138, ["47 + 100 + 30 + 8", "147 + 30 + 8", "177 + 8"]),
+        ("sub", 85, 38, ["85 - 30 - 8", "55 - 8"]),
+        ("mul", 508, 4, ["500 * 4 + 8 * 4", "2000 + 32"]),
+        ("add", 47, 8, []),
+        ("sub", 47, 30, []),
+        ("mul", 7, 4, []),
+        ("mul", 30, 4, []),
+        ("div", 84, 12, []),
+    ],
+)
+def test_a_sum_of_one_place_is_done_in_one_go(kind, a, b, parts):
+    assert wordproblems._by_place_value(kind, a, b) == parts
