@@ -10,7 +10,6 @@ Two kinds of object are read:
 scored is an error: rates over the other lines would be rates of something else.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nblib.evaluation.metrics import ScoreCounter
+from nblib.files import parse_json, read_lines
 from nblib.tasks.answer_format import AnswerFormat
 from nblib.tasks.formats import XML
 from nblib.tasks.gsm8k import extract_hash_answer
@@ -40,14 +40,13 @@ class _Item:
 
 
 def score_file(path: str | Path, *, answer_format: AnswerFormat = XML) -> dict[str, Any]:
-    """Score the lines of a file, as `score_lines` does.
+    """Score the lines of a file, packed where its name ends in `.gz`, as `score_lines` does.
 
     Raises:
         OSError: The file cannot be read.
         ValueError: It has no line to score, or a broken one.
     """
-    with open(path, "rb") as lines:
-        return score_lines(lines, name=str(path), answer_format=answer_format)
+    return score_lines(read_lines(Path(path)), name=str(path), answer_format=answer_format)
 
 
 def score_lines(
@@ -92,8 +91,8 @@ def score_lines(
 
 def _item(line: bytes) -> _Item:
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:  # also: bytes that are no text, endless brackets
+        record = parse_json(line)
+    except ValueError as error:
         raise ValueError(f"no JSON ({error}): {_EXPECTED}") from error
     if not isinstance(record, dict):
         raise ValueError(f"{_shown(record)}: {_EXPECTED}")

@@ -65,7 +65,8 @@ def test_the_hub_is_asked_when_it_is_named(monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[", r"SVAMP.json: expected a JSON list of problems"),
+        ("[", r"SVAMP.json: expected JSON, "),
+        ("{}", r"SVAMP.json holds {}, expected a JSON list of problems"),
         ("[]", r"holds no problems"),
         ('[{"ID": 1}]', r"row 0: lacks Body, Question, Equation, Answer"),
         ("[3]", r"row 0: lacks ID"),
