@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from nblib.files import read_json, to_jsonable, write_json, write_text
+from nblib.files import read_json, read_object, to_jsonable, write_json, write_text
 
 # The figures of a stage in result.json: fractions of 1, each with "<name>_ci95": [low, high].
 RATES = (
@@ -138,7 +138,7 @@ def is_unfinished(path: Path, config: Any) -> bool:
         if read_json(path / "config.json") != config:
             return False
         result = path / "result.json"
-        return not result.is_file() or read_json(result).get("steps_left", 0) > 0
+        return not result.is_file() or read_object(result).get("steps_left", 0) > 0
     except (FileNotFoundError, NotADirectoryError):  # no run, or one that hardly began
         return False
     except ValueError:  # what it was run with cannot be known, so it cannot go on

@@ -164,9 +164,7 @@ def test_score_reads_standard_input(completions):
     assert b"nblib: <stdin>:2: no JSON" in answer.stderr
 
 
-@pytest.mark.parametrize(
-    ("command", "unbuffered"), [("score", ""), ("score", "1"), ("--help", "")]
-)
+@pytest.mark.parametrize(("command", "unbuffered"), [("score", ""), ("score", "1"), ("--help", "")])
 def test_an_output_that_nobody_reads_is_no_traceback(command, unbuffered, completions):
     arguments = (command, completions["xml"]) if command == "score" else (command,)
     reader, writer = os.pipe()

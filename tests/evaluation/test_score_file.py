@@ -143,7 +143,10 @@ EXPECTED = 'expected an object with "reference" and "completion", or one of a sa
         (b"[" * 100_000, f"no JSON .*: {EXPECTED}"),
         (b"9" * 5000, f"no JSON .*: {EXPECTED}"),
         (b'["18", "18"]', rf"\['18', '18'\]: {EXPECTED}"),
-        (b'{"reference": "1", "completion": "1", "completion": "2"}', "no JSON .*'completion' is giv"),
+        (
+            b'{"reference": "1", "completion": "1", "completion": "2"}',
+            "no JSON .*'completion' is giv",
+        ),
         (b"null", f"None: {EXPECTED}"),
         (b"{}", rf'no "reference" among \[\]: {EXPECTED}'),
         (b'{"completion": "18"}', r"""no "reference" among \['completion'\]"""),
