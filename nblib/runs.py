@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -87,11 +88,19 @@ def start_run(notebook: str, parameters: Mapping[str, Any], *, root: Path | None
         notebook: the notebook's name, the folder under the root.
         parameters: every parameter of the notebook; what `to_jsonable` takes.
         root: the folder of all runs; `runs_root()` when None.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full; no part of a run is left.
     """
     folder = (root or runs_root()).resolve() / notebook
-    folder.mkdir(parents=True, exist_ok=True)
     config = to_jsonable(parameters)
-    run = _continued_run(notebook, folder, config) or _new_run(notebook, folder, config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        run = _continued_run(notebook, folder, config) or _new_run(notebook, folder, config)
+    except OSError as error:
+        raise type(error)(
+            f"{error.strerror}: '{folder}': set {RUNS_VARIABLE} to a folder that can be written"
+        ) from error
     pointer = os.environ.get(POINTER_VARIABLE)
     if pointer:
         write_text(Path(pointer), str(run.path))
@@ -108,9 +117,7 @@ def finish_run(run: Run, result: Mapping[str, Any]) -> None:
     _check_result(content, notebook=run.notebook)
     write_json(run.path / "result.json", content)
     point_latest(run.path)
-    lock = _held_locks.pop(run.path, None)
-    if lock is not None:
-        lock.close()
+    _unlock(run.path)
 
 
 def write_manifest(run: Run, *, hashes: Mapping[str, str | int], devices: Sequence[str]) -> None:
@@ -165,8 +172,13 @@ def _new_run(notebook: str, folder: Path, config: Any) -> Run:
     canonical = json.dumps(config, sort_keys=True, ensure_ascii=False)
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
     path = _new_folder(folder, f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{digest}")
-    _lock(path)  # before config.json: without it nobody continues this folder
-    write_json(path / "config.json", config)
+    try:
+        _lock(path)  # before config.json: without it nobody continues this folder
+        write_json(path / "config.json", config)
+    except OSError:
+        _unlock(path)
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     return Run(notebook=notebook, path=path, resumed=False)
 
 
@@ -196,6 +208,12 @@ def _lock(path: Path) -> bool:
     # A forked data worker must not keep the run locked after its parent was killed.
     os.register_at_fork(after_in_child=file.close)
     return True
+
+
+def _unlock(path: Path) -> None:
+    lock = _held_locks.pop(path, None)
+    if lock is not None:
+        lock.close()
 
 
 def point_latest(path: Path) -> None:

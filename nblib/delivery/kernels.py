@@ -19,6 +19,7 @@ from typing import Any
 
 import nblib
 from nblib.delivery.kernel_metadata import METADATA_FILE, KernelMetadata, read_metadata, slug_of
+from nblib.delivery.notebooks import check_pair
 from nblib.files import write_json, write_text
 
 KERNELS_FOLDER = Path("build/kernels")
@@ -159,13 +160,10 @@ def _wheel_cell(name: str, content: bytes) -> Any:
 
 def _with_cell(path: Path, cell: Any) -> str:
     """Return the notebook's text with a cell put before the install cell, right after the title."""
-    import jupytext
     import nbformat
 
+    check_pair(path)
     notebook = nbformat.read(path, as_version=4)
-    source = jupytext.read(path.with_suffix(".py"))
-    if [c.source for c in notebook.cells] != [c.source for c in source.cells]:
-        raise ValueError(f"{path} is not what its .py says: run `make sync` first")
     if any(c.get("outputs") for c in notebook.cells):
         raise ValueError(f"{path} holds outputs, which may hold anything: run `make sync` first")
     notebook.cells.insert(1, cell)
