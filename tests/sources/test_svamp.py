@@ -70,6 +70,7 @@ def test_the_hub_is_asked_when_it_is_named(monkeypatch):
         ("[]", r"holds no problems"),
         ('[{"ID": 1}]', r"row 0: lacks Body, Question, Equation, Answer"),
         ("[3]", r"row 0: lacks ID"),
+        (json.dumps([PENS | {"Body": "<eos>"}]), r"row 0 .*'<eos>' is no text but controls"),
         (json.dumps([PENS | {"Answer": "five"}]), r"row 0.*unreadable number 'five'"),
     ],
 )
