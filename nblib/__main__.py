@@ -90,7 +90,7 @@ def _add_score(score: argparse.ArgumentParser) -> None:
         "file",
         metavar="FILE",
         help='JSON lines {"reference", "completion"}, or samples_*.jsonl of lm-evaluation-harness;'
-        " - is standard input",
+        " packed as .gz too; - is standard input",
     )
     score.add_argument(
         "--format", choices=_FORMATS, default="xml", help="how an answer is written (xml)"
