@@ -1,11 +1,15 @@
 """The command line, `python -m nblib`: `run`, `compare`, `score`, `preflight`, and more (`--help`).
 
-Exit codes: 0 done, 1 the run or its input is wrong, 2 the command is; 130 and 143 after a signal.
+Exit codes: 0 done, 1 the run or its input is wrong, 2 the command is; 130 and 143 after a signal,
+141 where the reader of the output has gone.
 A command is a function and a parser in `_parser`; what it needs is imported when it runs, so that
 `--help` answers at once.
 """
 
 import argparse
+import contextlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +21,26 @@ _FORMATS = ("xml", "hash", "boxed", "last-number")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    return int(options.command(options))
+    """Run one command and return its exit code; a system's error is one line, no traceback."""
+    try:
+        try:
+            options = _parser().parse_args(arguments)
+            return int(options.command(options))
+        finally:
+            sys.stdout.flush()  # here, not at the interpreter's exit, where nothing can be answered
+    except BrokenPipeError:  # as after `| head -1`
+        _drop_output()
+        return 128 + signal.SIGPIPE
+    except OSError as error:  # a full disk behind the output, for one
+        _drop_output()
+        print(f"nblib: {error}", file=sys.stderr)
+        return 1
+
+
+def _drop_output() -> None:
+    """Let what is still to be printed go nowhere: the interpreter flushes once more at its exit."""
+    with contextlib.suppress(OSError):  # the output is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,7 +91,7 @@ def _add_score(score: argparse.ArgumentParser) -> None:
         "file",
         metavar="FILE",
         help='JSON lines {"reference", "completion"}, or samples_*.jsonl of lm-evaluation-harness;'
-        " - is standard input",
+        " packed as .gz too; - is standard input",
     )
     score.add_argument(
         "--format", choices=_FORMATS, default="xml", help="how an answer is written (xml)"

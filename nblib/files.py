@@ -2,15 +2,71 @@
 
 A file is written under a temporary name and renamed, so that a reader sees the old content or the
 new, never half of it. A line added to a log is one write, for the same reason.
+JSON is read strictly: a key given twice is an error, and `field` checks what a program relies on.
 """
 
+import contextlib
 import dataclasses
+import gzip
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What a field of a JSON object may hold: in words, and as a test."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+TEXT = Kind("text", lambda value: isinstance(value, str))
+OBJECT = Kind("an object", lambda value: isinstance(value, dict))
+COUNT = Kind("a whole number of at least 1", lambda value: type(value) is int and value >= 1)
+POSITIVE = Kind(  # neither true nor infinite, nor an integer that no float can hold
+    "a number above 0", lambda value: type(value) in (int, float) and 0 < value < 1e300
+)
+
+
+def field(
+    values: Mapping[str, Any],
+    name: str,
+    kind: Kind,
+    path: Path,
+    *,
+    default: Any = dataclasses.MISSING,
+) -> Any:
+    """Return a field of a JSON object, checked.
+
+    Args:
+        values: the object.
+        name: the field; what stands before a dot is for the message ("rope_scaling.factor").
+        kind: what it may hold.
+        path: the file that the object came from.
+        default: what is returned where the field is absent or null; without one it is needed.
+
+    Raises:
+        ValueError: file and field, with what came and what was expected.
+    """
+    key = name.rpartition(".")[2]
+    if values.get(key) is None and default is not dataclasses.MISSING:
+        return default
+    if key not in values:
+        raise ValueError(f"{path} lacks {name!r}: expected {kind.words}")
+    if not kind.holds(values[key]):
+        raise ValueError(f"{path}: {name} is {shown(values[key])}, expected {kind.words}")
+    return values[key]
+
+
+def shown(value: object) -> str:
+    """Return a value for a message, cut to 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def to_jsonable(value: Any) -> Any:
@@ -42,17 +98,31 @@ def to_jsonable(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all: a temporary name in its folder, then a rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a text file whole or not at all: a temporary name in its folder, then a rename.
+
+    Raises OSError naming the file, where the folder is read-only or the disk full.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _naming(path):
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):  # the first error says more
+                temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file in an OSError: the error of a full disk does not say where it was met."""
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -60,12 +130,37 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(to_jsonable(value), indent=2, ensure_ascii=False) + "\n")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text; ValueError where it is none or an object has a key twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("brackets are nested too deeply") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {shown(twice)} is given twice")
+    return content
+
+
 def read_json(path: Path) -> Any:
     """Return a JSON file's content; a ValueError names the file that is no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        return parse_json(path.read_bytes())
+    except ValueError as error:
         raise ValueError(f"{path}: expected JSON, {error}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object that a file holds; a ValueError names the file with anything else."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds {shown(content)}, expected a JSON object")
+    return content
 
 
 def write_jsonl(path: Path, records: Iterable[Any]) -> None:
@@ -74,25 +169,47 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> None:
 
 
 def append_jsonl(path: Path, record: Any) -> None:
-    """Add one JSON line to a log, in one write: a killed run leaves whole lines."""
+    """Add one JSON line to a log, in one write: a killed run leaves whole lines.
+
+    Raises OSError naming the file; the log is then as it was.
+    """
+    line = _json_line(record).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab", buffering=0) as file:
-        file.write(_json_line(record).encode())
+    with _naming(path), path.open("ab", buffering=0) as file:
+        before, written = file.tell(), 0
+        try:
+            while written < len(line):  # a full disk takes a part, and refuses the rest
+                written += file.write(line[written:])
+        except OSError:
+            file.truncate(before)
+            raise
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file, of a name in `.gz` those that it holds packed.
+
+    Raises:
+        ValueError: a packed file that is damaged.
+    """
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+        try:
+            yield from lines
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path} is no whole gzip file: {error}; copy it again") from error
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """Return the records of a `.jsonl` file.
+    """Return the records of a `.jsonl` or `.jsonl.gz` file.
 
     Raises:
         ValueError: a line that is no JSON, by file and number.
     """
     records = []
-    with path.open(encoding="utf-8") as lines:  # str.splitlines would also split at U+2028
-        for number, line in enumerate(lines, start=1):
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}:{number}: expected one JSON value, {error}") from error
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            records.append(parse_json(line))
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: expected one JSON value, {error}") from error
     return records
 
 

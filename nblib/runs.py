@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from nblib.files import read_json, to_jsonable, write_json, write_text
+from nblib.files import read_json, read_object, to_jsonable, write_json, write_text
 
 # The figures of a stage in result.json: fractions of 1, each with "<name>_ci95": [low, high]. Both
 # are null for the truncation of answers in a file that does not say which ones were cut.
@@ -88,11 +89,19 @@ def start_run(notebook: str, parameters: Mapping[str, Any], *, root: Path | None
         notebook: the notebook's name, the folder under the root.
         parameters: every parameter of the notebook; what `to_jsonable` takes.
         root: the folder of all runs; `runs_root()` when None.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full; no part of a run is left.
     """
     folder = (root or runs_root()).resolve() / notebook
-    folder.mkdir(parents=True, exist_ok=True)
     config = to_jsonable(parameters)
-    run = _continued_run(notebook, folder, config) or _new_run(notebook, folder, config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        run = _continued_run(notebook, folder, config) or _new_run(notebook, folder, config)
+    except OSError as error:
+        raise type(error)(
+            f"{error.strerror}: '{folder}': set {RUNS_VARIABLE} to a folder that can be written"
+        ) from error
     pointer = os.environ.get(POINTER_VARIABLE)
     if pointer:
         write_text(Path(pointer), str(run.path))
@@ -109,9 +118,7 @@ def finish_run(run: Run, result: Mapping[str, Any]) -> None:
     _check_result(content, notebook=run.notebook)
     write_json(run.path / "result.json", content)
     point_latest(run.path)
-    lock = _held_locks.pop(run.path, None)
-    if lock is not None:
-        lock.close()
+    _unlock(run.path)
 
 
 def write_manifest(run: Run, *, hashes: Mapping[str, str | int], devices: Sequence[str]) -> None:
@@ -139,7 +146,7 @@ def is_unfinished(path: Path, config: Any) -> bool:
         if read_json(path / "config.json") != config:
             return False
         result = path / "result.json"
-        return not result.is_file() or read_json(result).get("steps_left", 0) > 0
+        return not result.is_file() or read_object(result).get("steps_left", 0) > 0
     except (FileNotFoundError, NotADirectoryError):  # no run, or one that hardly began
         return False
     except ValueError:  # what it was run with cannot be known, so it cannot go on
@@ -166,8 +173,13 @@ def _new_run(notebook: str, folder: Path, config: Any) -> Run:
     canonical = json.dumps(config, sort_keys=True, ensure_ascii=False)
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
     path = _new_folder(folder, f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{digest}")
-    _lock(path)  # before config.json: without it nobody continues this folder
-    write_json(path / "config.json", config)
+    try:
+        _lock(path)  # before config.json: without it nobody continues this folder
+        write_json(path / "config.json", config)
+    except OSError:
+        _unlock(path)
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     return Run(notebook=notebook, path=path, resumed=False)
 
 
@@ -197,6 +209,12 @@ def _lock(path: Path) -> bool:
     # A forked data worker must not keep the run locked after its parent was killed.
     os.register_at_fork(after_in_child=file.close)
     return True
+
+
+def _unlock(path: Path) -> None:
+    lock = _held_locks.pop(path, None)
+    if lock is not None:
+        lock.close()
 
 
 def point_latest(path: Path) -> None:

@@ -1,7 +1,9 @@
 import json
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -160,17 +162,37 @@ def test_score_skips_references_that_are_no_numbers_where_it_is_told_to(completi
 
 def nblib(*arguments, **options):
     command = [sys.executable, "-m", "nblib", *arguments]
-    return subprocess.run(command, capture_output=True, check=False, **options)
+    return subprocess.run(command, check=False, **options)
 
 
 def test_score_reads_standard_input(completions):
     lines = completions["xml"].read_bytes()
-    answer = nblib("score", "-", input=lines)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    answer = nblib("score", "-", input=lines, **options)
     assert (answer.returncode, answer.stderr) == (0, b"")
     assert json.loads(answer.stdout)["joint_accuracy"] == 1.0
-    answer = nblib("score", "-", input=lines + b"{")
+    answer = nblib("score", "-", input=lines + b"{", **options)
     assert (answer.returncode, answer.stdout) == (1, b"")
     assert b"nblib: <stdin>:2: no JSON" in answer.stderr
+
+
+@pytest.mark.parametrize(("command", "unbuffered"), [("score", ""), ("score", "1"), ("--help", "")])
+def test_an_output_that_nobody_reads_is_no_traceback(command, unbuffered, completions):
+    arguments = (command, completions["xml"]) if command == "score" else (command,)
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    answer = nblib(*arguments, stdout=writer, stderr=subprocess.PIPE, env=environment)
+    os.close(writer)
+    assert (answer.returncode, answer.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_an_output_that_is_full_is_one_line(completions):
+    with open("/dev/full", "wb") as full:
+        answer = nblib("score", completions["xml"], stdout=full, stderr=subprocess.PIPE)
+    assert answer.returncode == 1
+    assert answer.stderr == b"nblib: [Errno 28] No space left on device\n"
 
 
 def test_a_file_that_cannot_be_scored_exits_with_1_and_names_the_line(tmp_path, capsys):

@@ -3,6 +3,7 @@ import json
 import math
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,27 @@ def test_a_live_process_keeps_its_folder_and_a_killed_one_gives_it_up():
     newest_first = sorted(held.parent.iterdir(), reverse=True)
     files.write_json(newest_first[0] / "result.json", {})  # out of the way: now only `held` is left
     assert start_run("toy", {"a": 1}).path == held
+
+
+def test_a_run_that_cannot_begin_leaves_nothing_and_says_where_and_what_to_do(tmp_path):
+    start_run("toy", {"a": 1})
+    before = sorted((tmp_path / "runs" / "toy").iterdir())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, limits[1]))  # as a disk that is full
+    try:
+        with pytest.raises(OSError, match=r"too large: '.*/runs/toy': set NBLIB_RUNS_DIR to a f"):
+            start_run("toy", {"a": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted((tmp_path / "runs" / "toy").iterdir()) == before
+    assert not start_run("toy", {"a": 2}).resumed
+
+
+def test_a_file_in_place_of_the_runs_folder_is_named(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(NotADirectoryError, match=r"'.*/runs/toy': set NBLIB_RUNS_DIR to a folder"):
+        start_run("toy", {"a": 1})
+    assert (tmp_path / "runs").read_text() == ""
 
 
 def test_the_pointer_names_the_run(monkeypatch, tmp_path):

@@ -6,7 +6,6 @@ found by what lies in them, never by a fixed path: mount points differ between h
 Nothing is loaded here.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nblib.delivery.place import this_host
-from nblib.files import read_json, to_jsonable
+from nblib.files import parse_json, read_object, to_jsonable
 from nblib.models.folders import is_adapter_folder, orbax_trees
 from nblib.models.published import OVER, is_published
 from nblib.runs import has_checkpoints, is_unfinished, runs_root
@@ -160,7 +159,7 @@ def _local(notebook: str, looked: list[str]) -> Path | None:
     if missing:
         looked.append(f"{export.absolute()}: lacks {missing}")
         return None
-    left = read_json(run / "result.json").get("steps_left", 0)
+    left = read_object(run / "result.json").get("steps_left", 0)
     if left:
         print(f"{export}: its training has {left:,} steps left; run {notebook} again to go on")
     return export.resolve()
@@ -225,7 +224,7 @@ def _made_by(folder: Path) -> Any:
     if not path.is_file() or path.stat().st_size > _MAX_MANIFEST_BYTES:
         return None
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except ValueError:  # some other tool's manifest
         return None
     return content.get("notebook") if isinstance(content, dict) else None

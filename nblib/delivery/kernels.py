@@ -22,6 +22,7 @@ from typing import Any
 import nblib
 from nblib.delivery.kernel_metadata import METADATA_FILE, KernelMetadata, read_metadata, slug_of
 from nblib.delivery.model_dataset import sealed_manifest, write_model_dataset
+from nblib.delivery.notebooks import check_pair
 from nblib.files import write_json, write_text
 from nblib.models.folders import MANIFEST_FILE
 
@@ -171,13 +172,10 @@ def _wheel_cell(name: str, content: bytes) -> Any:
 
 def _with_cell(path: Path, cell: Any) -> str:
     """Return the notebook's text with a cell put before the install cell, right after the title."""
-    import jupytext
     import nbformat
 
+    check_pair(path)
     notebook = nbformat.read(path, as_version=4)
-    source = jupytext.read(path.with_suffix(".py"))
-    if [c.source for c in notebook.cells] != [c.source for c in source.cells]:
-        raise ValueError(f"{path} is not what its .py says: run `make sync` first")
     if any(c.get("outputs") for c in notebook.cells):
         raise ValueError(f"{path} holds outputs, which may hold anything: run `make sync` first")
     pulled = notebook.metadata.pop("kaggle", None)

@@ -4,13 +4,13 @@ The ladder is followed downwards: v2's export says which v1 it came from, v1's s
 its stages belong together, whatever else lies in the runs' folder.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from nblib.delivery.inputs import ExportNotFound, find_export, find_start
 from nblib.evaluation.candidates import Candidate, parse_candidate
+from nblib.models.folders import MANIFEST_FILE, read_manifest
 from nblib.models.names import model_sha256
 from nblib.models.published import OVER, is_published
 
@@ -90,14 +90,13 @@ def _checked_base(sft: Path) -> str:
 
 
 def _base_of(export: Path) -> dict[str, str]:
-    manifest = export / "manifest.json"
     try:
-        base = json.loads(manifest.read_text(encoding="utf-8"))["base"]
-        return {"name": str(base["name"]), "sha256": str(base["sha256"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        base = read_manifest(export)["base"]
+        return {"name": base["name"], "sha256": base["sha256"]}
+    except (OSError, ValueError, KeyError) as error:
         raise ExportNotFound(
-            f"{manifest} does not name the base that it was trained from ({error!r}): "
-            "name the stages, STAGES = ['base=embedded@question', 'sft=folder']"
+            f"{export / MANIFEST_FILE} does not name the base that it was trained from "
+            f"({error!r}): name the stages, STAGES = ['base=embedded@question', 'sft=folder']"
         ) from error
 
 

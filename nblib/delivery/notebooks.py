@@ -16,13 +16,24 @@ from typing import TYPE_CHECKING, Any
 
 from nblib.delivery.parameters import ParameterError, declared_parameters, parse_values
 from nblib.delivery.secrets import redacted, redacted_notebook
-from nblib.files import write_text
+from nblib.files import COUNT, OBJECT, Kind, field, parse_json, read_object, write_text
 from nblib.runs import POINTER_VARIABLE, runs_root
 
 if TYPE_CHECKING:
     from nblib.delivery.kernel_process import KernelProcess
 
+_CELLS = Kind(
+    "a list of cells, each with cell_type, metadata and source",
+    lambda value: isinstance(value, list) and all(map(_is_cell, value)),
+)
 RESUME_HINT = "run the same command again: it resumes"
+
+
+def _is_cell(value: object) -> bool:
+    match value:
+        case {"cell_type": str(), "metadata": dict(), "source": str() | list() as source}:
+            return all(isinstance(line, str) for line in source)
+    return False
 
 
 class NotebookError(Exception):
@@ -58,21 +69,43 @@ def run_notebook(name_or_path: str, parameters: Mapping[str, str]) -> Path:
     it comes.
 
     Args:
-        name_or_path: a name in `notebooks/`, or a path to a `.py` (percent format) or `.ipynb`.
+        name_or_path: a name in `notebooks/`, where `.py` and `.ipynb` must agree, or a path to a
+            `.py` (percent format) or `.ipynb`, which is then run as it is.
         parameters: name -> text as typed; its type is the notebook's.
 
     Raises:
         NotebookError: unknown notebook or parameter, wrong type, no parameters cell, a cell that
-            failed, a kernel that died. `Interrupted` after SIGINT or SIGTERM.
+            failed, a kernel that died, a folder that cannot be written. `Interrupted` after SIGINT
+            or SIGTERM.
     """
-    source = _find(name_or_path)
-    notebook = _read(source)
+    try:
+        source = _find(name_or_path)
+        notebook = read_notebook(source)
+    except ValueError as error:
+        raise NotebookError(str(error)) from error
     try:
         values = parse_values(declared_parameters(notebook.cells), parameters)
     except ParameterError as error:
         raise NotebookError(f"{source}: {error}") from error
-    with tempfile.TemporaryDirectory(prefix="nblib-") as scratch:
-        return _execute(source.stem, notebook, values, Path(scratch))
+    try:
+        with tempfile.TemporaryDirectory(prefix="nblib-") as scratch:
+            return _execute(source.stem, notebook, values, Path(scratch))
+    except OSError as error:  # of the scratch folder: a cell's own is the cell's failure
+        raise NotebookError(f"{source.stem}: {error}") from error
+
+
+def check_pair(notebook: Path) -> None:
+    """Raise ValueError where an `.ipynb` and the `.py` beside it hold other cells.
+
+    Either may be the one that was edited: neither is taken silently.
+    """
+    both = (read_notebook(notebook), read_notebook(notebook.with_suffix(".py")))
+    edited, source = ([cell.source for cell in one.cells] for one in both)
+    if edited != source:
+        raise ValueError(
+            f"{notebook} is not what its .py says: run `make sync` first, which takes the .py's "
+            f"cells; `python -m jupytext --to py:percent {notebook}` takes those of the .ipynb"
+        )
 
 
 def _find(name_or_path: str) -> Path:
@@ -82,20 +115,31 @@ def _find(name_or_path: str) -> Path:
     for suffix in (".py", ".ipynb"):  # the .py is the source, the .ipynb its pair
         candidate = notebooks_folder() / (path.name + suffix)
         if candidate.is_file() and path.name == name_or_path:
+            pair = candidate.with_suffix(".ipynb")
+            if suffix == ".py" and pair.is_file():
+                check_pair(pair)
             return candidate
     there = ", ".join(list_notebooks()) or "none"
     raise NotebookError(f"unknown notebook {name_or_path!r}; in {notebooks_folder()}: {there}")
 
 
-def _read(source: Path) -> Any:
-    """Return the notebook; its kernel's name is only a name here, see `KernelProcess`."""
+def read_notebook(source: Path) -> Any:
+    """Return a notebook; its kernel's name is only a name here, see `KernelProcess`.
+
+    Raises ValueError naming a file that is none.
+    """
     import jupytext
-    from nbformat.reader import NotJSONError
+    import nbformat
 
     try:
+        if source.suffix == ".ipynb":  # jupytext and nbformat take any JSON for one
+            content = read_object(source)
+            for name, kind in (("nbformat", COUNT), ("metadata", OBJECT), ("cells", _CELLS)):
+                field(content, name, kind, source)
         notebook = jupytext.read(source)
-    except NotJSONError as error:
-        raise NotebookError(f"{source} is no notebook: {error}") from error
+    except (ValueError, nbformat.ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{source} is no notebook: {reason}") from error
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.metadata["kernelspec"] = kernel
     return notebook
@@ -114,12 +158,11 @@ def _execute(name: str, notebook: Any, values: Mapping[str, Any], scratch: Path)
     with forwarded_signals(kernel) as received:
         failure = _failure_of(scratch / "source.ipynb", output, values, kernel)
     kept = runs_root() / name / "failed.ipynb"
-    if received:
-        _keep(output, kept)
-        raise Interrupted(f"{name} was stopped; {RESUME_HINT}", signum=received[0])
-    if failure:
-        _keep(output, kept)
-        raise NotebookError(f"{name}: {failure}\nthe executed notebook: {kept}")
+    if received or failure:
+        where = _kept(output, kept)
+        if received:
+            raise Interrupted(f"{name} was stopped; {RESUME_HINT}", signum=received[0])
+        raise NotebookError(f"{name}: {failure}\nthe executed notebook: {where}")
     run = Path(pointer.read_text(encoding="utf-8")) if pointer.exists() else kept.parent
     _keep(output, run / "notebook.ipynb")
     kept.unlink(missing_ok=True)  # of an earlier try: what it shows is no longer so
@@ -183,6 +226,15 @@ def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def _kept(executed: Path, destination: Path) -> str:
+    """Keep a failed notebook, and say where; where that fails too, the first error is not lost."""
+    try:
+        _keep(executed, destination)
+    except OSError as error:
+        return f"could not be kept: {error}"
+    return str(destination)
+
+
 def _keep(executed: Path, destination: Path) -> None:
     """Copy the executed notebook out of the scratch folder; a run that never began has none.
 
@@ -191,7 +243,7 @@ def _keep(executed: Path, destination: Path) -> None:
     if not executed.exists():
         return
     text = executed.read_text(encoding="utf-8")
-    content, found = redacted_notebook(json.loads(text))
+    content, found = redacted_notebook(parse_json(text))
     if found:
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         kinds = ", ".join(f"{kind} ({count})" for kind, count in sorted(found.items()))

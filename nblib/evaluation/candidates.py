@@ -7,6 +7,7 @@ kept at once, so that a run which was killed asks only what is still missing.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from nblib.tasks.task import Example, Task
 from nblib.tokens.chat import STYLES, task_prompts
 
 _FORM = "expected name=model, name=model@style or name=predictions.jsonl:stage"
+_FILES = (".jsonl", ".jsonl.gz")
 _NEEDED = {"id": str, "completion": str, "reference": str}
 
 
@@ -32,7 +34,7 @@ class Candidate:
     Attributes:
         name: What the stage is called.
         source: What `get_gemma_ref_model` loads, a name, a folder or "adapters::base"; or a file
-            ending in `.jsonl`.
+            ending in `.jsonl` or `.jsonl.gz`.
         style: One of `tokens.chat.STYLES`; unused for a file.
         stage: Of a file that holds several.
     """
@@ -46,6 +48,11 @@ class Candidate:
         """Refuse what could not be asked."""
         if not self.name or not self.source:
             raise ValueError(f"stage {self.name!r} with source {self.source!r}: {_FORM}")
+        if not self.name.isprintable() or {*"/\\"} & {*self.name}:
+            raise ValueError(
+                f"stage {self.name!r}: its answers are kept under this name, expected one without "
+                "slashes, such as base or v1"
+            )
         if self.style not in STYLES:
             raise ValueError(
                 f"stage {self.name}: style {self.style!r}, expected one of {', '.join(STYLES)}"
@@ -54,11 +61,13 @@ class Candidate:
     @property
     def is_file(self) -> bool:
         """Whether the answers are there already."""
-        return self.source.endswith(".jsonl")
+        return self.source.endswith(_FILES)
 
 
 def parse_candidate(text: str) -> Candidate:
     """Read `name=source`, a style after "@", a file's stage after ".jsonl:".
+
+    An "@" inside a path begins no style: what follows it holds a slash, or the path is a folder.
 
     >>> parse_candidate("few=embedded@few-shot").style
     'few-shot'
@@ -69,15 +78,14 @@ def parse_candidate(text: str) -> Candidate:
     name, equals, source = text.partition("=")
     if not equals:
         raise ValueError(f"stage {text!r}: {_FORM}")
-    path, colon, stage = source.rpartition(".jsonl:")
-    if colon:
-        return Candidate(name=name, source=f"{path}.jsonl", stage=stage)
+    of_file = re.fullmatch(r"(.+\.jsonl(?:\.gz)?):(.*)", source)
+    if of_file:
+        return Candidate(name=name, source=of_file[1], stage=of_file[2])
     model, at, style = source.rpartition("@")
-    return (
-        Candidate(name=name, source=model, style=style)
-        if at
-        else Candidate(name=name, source=source)
-    )
+    whole = source.endswith(_FILES) or "/" in style or Path(source).is_dir()
+    if not at or (whole and style not in STYLES):
+        return Candidate(name=name, source=source)
+    return Candidate(name=name, source=model, style=style)
 
 
 def answer_all(

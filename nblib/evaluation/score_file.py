@@ -11,7 +11,6 @@ scored is an error: rates over the other lines would be rates of something else.
 reference is no number, as in MATH, may be left out, and are counted.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nblib.evaluation.metrics import ScoreCounter
+from nblib.files import parse_json, read_lines
 from nblib.tasks.answer_format import AnswerFormat
 from nblib.tasks.formats import FORMATS, XML
 from nblib.tasks.scoring import Score, UnreadableReference, score
@@ -48,19 +48,18 @@ def score_file(
     answer_format: AnswerFormat = XML,
     skip_unreadable_references: bool = False,
 ) -> dict[str, Any]:
-    """Score the lines of a file, as `score_lines` does.
+    """Score the lines of a file, packed where its name ends in `.gz`, as `score_lines` does.
 
     Raises:
         OSError: The file cannot be read.
         ValueError: It has no line to score, or a broken one.
     """
-    with open(path, "rb") as lines:
-        return score_lines(
-            lines,
-            name=str(path),
-            answer_format=answer_format,
-            skip_unreadable_references=skip_unreadable_references,
-        )
+    return score_lines(
+        read_lines(Path(path)),
+        name=str(path),
+        answer_format=answer_format,
+        skip_unreadable_references=skip_unreadable_references,
+    )
 
 
 def score_lines(
@@ -165,8 +164,8 @@ def _hint(answer_format: AnswerFormat, others: Counter[str], n: int) -> str:
 
 def _item(line: bytes) -> _Item:
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:  # also: bytes that are no text, endless brackets
+        record = parse_json(line)
+    except ValueError as error:
         raise ValueError(f"no JSON ({error}): {_EXPECTED}") from error
     if not isinstance(record, dict):
         raise ValueError(f"{_shown(record)}: {_EXPECTED}")

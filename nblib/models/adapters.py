@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from tunix.models.gemma3.model import Gemma3
 
-from nblib.files import read_json, write_json
+from nblib.files import COUNT, POSITIVE, TEXT, field, read_object, write_json
 from nblib.models.folders import (
     ADAPTER_CONFIG_FILE,
     MANIFEST_FILE,
@@ -65,7 +65,7 @@ class AdapterMismatch(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterInfo:
-    """What an adapter folder says of itself; None where its maker recorded nothing."""
+    """What an adapter folder says of itself; None or "" where its maker recorded nothing."""
 
     rank: int
     alpha: float
@@ -106,23 +106,34 @@ def read_adapter_info(folder: Path) -> AdapterInfo:
     """Read whose adapters a folder holds, without their weights.
 
     The manifest's name for the base wins over `base_model_name_or_path`; a published repository
-    becomes the name that `get_gemma_ref_model` takes.
+    becomes the name that `get_gemma_ref_model` takes. "" where neither names one.
     Raises FileNotFoundError when it is no adapter folder, ValueError when they are no plain LoRA.
     """
     path = folder / ADAPTER_CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {folder} is not an adapter folder")
-    config, manifest = read_json(path), read_manifest(folder)
+    config, manifest = read_object(path), read_manifest(folder)
     _check_plain(config, path)
     base = manifest.get("base", {})
-    named = name_of(config.get("base_model_name_or_path") or "")
+    named = name_of(field(config, "base_model_name_or_path", TEXT, path, default=""))
     return AdapterInfo(
-        rank=config["r"],
-        alpha=config["lora_alpha"],
+        rank=field(config, "r", COUNT, path),
+        alpha=field(config, "lora_alpha", POSITIVE, path),
         base_name=base.get("name") or named,
         base_sha256=base.get("sha256"),
         tokenizer_sha256=manifest.get("tokenizer_sha256"),
     )
+
+
+def check_adapters(folder: Path) -> None:
+    """Raise ValueError where a folder's adapters change nothing: the model would be its base."""
+    path = folder / WEIGHTS_FILE
+    pairs = _read_pairs(path, read_adapter_info(folder).rank)
+    if not any(a.any() and b.any() for a, b in pairs.values()):
+        raise ValueError(
+            f"{path}: every product B A is zero, so the model would be its base: these adapters "
+            "were never trained; save them after the training, or load the base itself"
+        )
 
 
 def load_adapters(
@@ -207,9 +218,6 @@ def _peft_config(
 
 
 def _check_plain(config: Mapping[str, Any], path: Path) -> None:
-    for key in ("r", "lora_alpha"):
-        if not isinstance(config.get(key), int | float) or config[key] <= 0:
-            raise ValueError(f"{path}: {key} is {config.get(key)!r}, expected a number above 0")
     odd = [name for name in _NOT_PLAIN if config.get(name)]
     if config.get("bias", "none") != "none":
         odd.append("bias")
@@ -224,10 +232,14 @@ def _check_plain(config: Mapping[str, Any], path: Path) -> None:
 
 def _read_pairs(path: Path, rank: int) -> dict[tuple[int, str], _Pair]:
     """Return A and B in fp32 for each layer and projection."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing or a folder, expected a file: save the adapters again")
     try:
         tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}; save the adapters anew") from error
+    if not tensors:
+        raise ValueError(f"{path} holds no tensor: save the adapters again, or copy the file again")
     found: dict[tuple[int, str], dict[str, np.ndarray]] = {}
     for name, tensor in tensors.items():
         match = _NAME.fullmatch(name)

@@ -15,15 +15,38 @@ import numpy as np
 import sentencepiece as spm
 from tunix.models.gemma3.model import ModelConfig
 
-from nblib.files import read_json
+from nblib.files import COUNT, OBJECT, POSITIVE, TEXT, Kind, field, read_object, shown
 from nblib.tokens.tokenizer import stop_tokens
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 _LOCAL_PER_GLOBAL = 6  # one layer in six attends globally (Gemma 3 report, arXiv:2503.19786)
-_SIZES = (
-    *("num_hidden_layers", "vocab_size", "hidden_size", "intermediate_size"),
-    *("num_attention_heads", "head_dim", "num_key_value_heads", "sliding_window"),
+
+
+def _whole(most: int) -> Kind:
+    return Kind(
+        f"a whole number from 1 to {most:,}", lambda value: COUNT.holds(value) and value <= most
+    )
+
+
+_SIZES: Mapping[str, Kind] = {
+    "num_hidden_layers": _whole(1000),
+    **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size"), _whole(2**20)),
+    **dict.fromkeys(("num_attention_heads", "head_dim", "num_key_value_heads"), _whole(2**20)),
+    "sliding_window": _whole(2**20),
+}
+_THETA = Kind(  # Tunix takes an int32
+    "a whole number from 1 to 2**31 - 1",
+    lambda value: type(value) in (int, float) and 1 <= value < 2**31 and value == int(value),
+)
+_FACTOR = Kind(
+    "a number from 1 to 1000", lambda value: POSITIVE.holds(value) and 1 <= value <= 1000
+)
+_ENDS = Kind(
+    "a token's number, or a list of them",
+    lambda value: all(
+        type(one) is int and one >= 0 for one in (value if isinstance(value, list) else [value])
+    ),
 )
 # What Tunix's Gemma 3 has built in, and the value of transformers where the key is absent.
 _BUILT_IN: Mapping[str, Any] = {
@@ -40,32 +63,32 @@ _BUILT_IN: Mapping[str, Any] = {
 def read_config(folder: Path, *, dtype: np.dtype | type = jnp.float32) -> ModelConfig:
     """Return Tunix's configuration for the `config.json` of a folder.
 
-    Raises FileNotFoundError when there is none, ValueError naming the key when it is not a Gemma 3
-    text model, lacks a key, or asks for what Tunix does not compute.
+    Raises FileNotFoundError when there is none, ValueError naming file and key when it is not a
+    Gemma 3 text model, lacks a key, has a value that is none, or asks for what Tunix does not
+    compute.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {folder} is not a model folder")
-    values = read_json(path)
+    values = read_object(path)
     if values.get("model_type") != "gemma3_text":
         raise ValueError(
-            f"{path}: model_type is {values.get('model_type')!r}, expected 'gemma3_text' "
+            f"{path}: model_type is {shown(values.get('model_type'))}, expected 'gemma3_text' "
             "(a text-only Gemma 3: 270m or 1b)"
         )
-    missing = [key for key in _SIZES if key not in values]
-    if missing:
-        raise ValueError(f"{path} lacks {missing[0]!r}: expected a Gemma 3 text config")
-    _check_built_in(values, path)
+    sizes: dict[str, int] = {n: field(values, n, kind, path) for n, kind in _SIZES.items()}
+    _check_sizes(sizes, path)
+    _check_built_in(values, sizes, path)
     local, everywhere, factor = _rope(values, path)
     return ModelConfig(
-        num_layers=values["num_hidden_layers"],
-        num_embed=values["vocab_size"],
-        embed_dim=values["hidden_size"],
-        hidden_dim=values["intermediate_size"],
-        num_heads=values["num_attention_heads"],
-        head_dim=values["head_dim"],
-        num_kv_heads=values["num_key_value_heads"],
-        sliding_window_size=values["sliding_window"],
+        num_layers=sizes["num_hidden_layers"],
+        num_embed=sizes["vocab_size"],
+        embed_dim=sizes["hidden_size"],
+        hidden_dim=sizes["intermediate_size"],
+        num_heads=sizes["num_attention_heads"],
+        head_dim=sizes["head_dim"],
+        num_kv_heads=sizes["num_key_value_heads"],
+        sliding_window_size=sizes["sliding_window"],
         local_base_frequency=local,
         global_base_frequency=everywhere,
         global_scale_factor=factor,
@@ -120,7 +143,8 @@ def check_stop_tokens(folder: Path, tokenizer: spm.SentencePieceProcessor) -> No
     path = folder / GENERATION_FILE
     if not path.is_file():
         return
-    ends, known = read_json(path).get("eos_token_id") or [], stop_tokens(tokenizer)
+    ends = field(read_object(path), "eos_token_id", _ENDS, path, default=[])
+    known = stop_tokens(tokenizer)
     unknown = set([ends] if isinstance(ends, int) else ends) - set(known)
     if unknown:
         raise ValueError(
@@ -129,46 +153,60 @@ def check_stop_tokens(folder: Path, tokenizer: spm.SentencePieceProcessor) -> No
         )
 
 
-def _check_built_in(values: Mapping[str, Any], path: Path) -> None:
-    for key in _SIZES:
-        if not isinstance(values[key], int) or values[key] < 1:
-            raise ValueError(f"{path}: {key} is {values[key]!r}, expected a number of at least 1")
+def _check_sizes(sizes: Mapping[str, int], path: Path) -> None:
+    heads, shared = sizes["num_attention_heads"], sizes["num_key_value_heads"]
+    if heads % shared:
+        raise ValueError(
+            f"{path}: num_attention_heads {heads}, num_key_value_heads {shared}: "
+            "expected a multiple of them"
+        )
+    if sizes["head_dim"] % 2:
+        raise ValueError(f"{path}: head_dim is {sizes['head_dim']}, expected an even number")
+
+
+def _check_built_in(values: Mapping[str, Any], sizes: Mapping[str, int], path: Path) -> None:
     pattern = ["sliding_attention"] * (_LOCAL_PER_GLOBAL - 1) + ["full_attention"]
-    kinds = list(islice(cycle(pattern), values["num_hidden_layers"]))
+    kinds = list(islice(cycle(pattern), sizes["num_hidden_layers"]))
     expected = {
         **_BUILT_IN,
-        "query_pre_attn_scalar": values["head_dim"],
+        "query_pre_attn_scalar": sizes["head_dim"],
         "layer_types": kinds,
         "sliding_window_pattern": _LOCAL_PER_GLOBAL,
     }
     for key, wanted in expected.items():
         found = values.get(key, 256 if key == "query_pre_attn_scalar" else wanted)
-        # Falsy values are one: null for false, null for "as the model's own".
-        if found != wanted and (found or wanted is True):
+        # null is false, or "as the model's own".
+        if found != wanted and (found is not None or wanted is True):
             raise ValueError(
-                f"{path}: {key} is {found!r}, expected {wanted!r}: Tunix computes no other Gemma 3"
+                f"{path}: {key} is {shown(found)}, expected {shown(wanted)}: Tunix computes no "
+                "other Gemma 3"
             )
 
 
 def _rope(values: Mapping[str, Any], path: Path) -> tuple[int, int, float]:
     """Return the local and the global base frequency and the global scale, of either dialect."""
-    new = values.get("rope_parameters")
+    new = field(values, "rope_parameters", OBJECT, path, default=None)
     if new is None:  # transformers 4, and Google's own files
-        new = {
-            "sliding_attention": {"rope_theta": values.get("rope_local_base_freq")},
-            "full_attention": {
-                "rope_theta": values.get("rope_theta"),
-                **(values.get("rope_scaling") or {}),
-            },
-        }
-    local, everywhere = new.get("sliding_attention") or {}, new.get("full_attention") or {}
-    if not local.get("rope_theta") or not everywhere.get("rope_theta"):
-        raise ValueError(
-            f"{path} lacks 'rope_theta' or 'rope_local_base_freq' (or 'rope_parameters'): expected "
-            "a Gemma 3 text config"
-        )
-    kinds = (local.get("rope_type", "default"), everywhere.get("rope_type", "default"))
+        everywhere = field(values, "rope_scaling", OBJECT, path, default={})
+        thetas = [field(values, n, _THETA, path) for n in ("rope_local_base_freq", "rope_theta")]
+        kinds = ["default", _rope_type(everywhere, "rope_scaling", path)]
+        scaled = "rope_scaling.factor"
+    else:
+        names = [f"rope_parameters.{name}" for name in ("sliding_attention", "full_attention")]
+        parts = [field(new, name, OBJECT, path) for name in names]
+        thetas = [
+            field(part, f"{name}.rope_theta", _THETA, path)
+            for part, name in zip(parts, names, strict=True)
+        ]
+        kinds = [_rope_type(part, name, path) for part, name in zip(parts, names, strict=True)]
+        everywhere, scaled = parts[1], f"{names[1]}.factor"
     if kinds[0] != "default" or kinds[1] not in ("default", "linear"):
         raise ValueError(f"{path}: rope_type is {kinds!r}: Tunix scales the global layers linearly")
-    factor = float(everywhere.get("factor", 1.0)) if kinds[1] == "linear" else 1.0
-    return int(local["rope_theta"]), int(everywhere["rope_theta"]), factor
+    factor = field(everywhere, scaled, _FACTOR, path) if kinds[1] == "linear" else 1.0
+    return int(thetas[0]), int(thetas[1]), float(factor)
+
+
+def _rope_type(part: Mapping[str, Any], name: str, path: Path) -> str:
+    """Return how a part is scaled; early files call the key "type"."""
+    early = field(part, f"{name}.type", TEXT, path, default="default")
+    return str(field(part, f"{name}.rope_type", TEXT, path, default=early))

@@ -5,7 +5,6 @@ every writer here adds. This module imports no jax.
 """
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,17 +13,29 @@ from typing import Any
 
 import sentencepiece as spm
 
-from nblib.files import write_json
+from nblib.files import OBJECT, TEXT, field, read_object, write_json
 from nblib.tokens.tokenizer import TOKENIZER_FILE, check_tokenizer, tokenizer_seal
 
 MANIFEST_FILE = "manifest.json"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
+_SEAL = "tokenizer_sha256"  # of `tokenizer_seal`
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return a model folder's manifest, empty when its maker wrote none (as in a download)."""
+    """Return a model folder's manifest, empty when its maker wrote none (as in a download).
+
+    Raises ValueError naming file and field where it is none: what it says of the base and of the
+    tokenizer is relied upon.
+    """
     path = folder / MANIFEST_FILE
-    return json.loads(path.read_text()) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    manifest = read_object(path)
+    base = field(manifest, "base", OBJECT, path) if "base" in manifest else {}
+    for values, name in ((base, "name"), (base, "sha256"), (base, "root"), (manifest, _SEAL)):
+        if name in values:
+            field(values, name if values is manifest else f"base.{name}", TEXT, path)
+    return manifest
 
 
 def orbax_trees(folder: Path) -> list[Path]:
@@ -74,7 +85,7 @@ def check_folders_tokenizer(
     folder: Path, tokenizer: spm.SentencePieceProcessor, *, vocabulary: int
 ) -> None:
     """Raise TokenizerMismatch for another tokenizer than the one that a folder was made with."""
-    sha256 = read_manifest(folder).get("tokenizer_sha256")
+    sha256 = read_manifest(folder).get(_SEAL)
     check_tokenizer(tokenizer, size=vocabulary, sha256=sha256, where=str(folder))
 
 
@@ -110,5 +121,12 @@ def rename_folder(source: Path, folder: Path) -> None:
 
 def check_replaceable(folder: Path) -> None:
     """Raise FileExistsError when `folder` holds something that was not made here."""
-    if folder.exists() and "tokenizer_sha256" not in read_manifest(folder):
+    if folder.exists() and not _is_own(folder):
         raise FileExistsError(f"{folder} holds something else: choose a new folder for the model")
+
+
+def _is_own(folder: Path) -> bool:
+    try:
+        return _SEAL in read_manifest(folder)
+    except ValueError:  # another program's manifest
+        return False

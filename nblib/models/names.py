@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import sentencepiece as spm
 from tunix.models.gemma3.model import Gemma3
 
-from nblib.models.adapters import load_adapters, read_adapter_info
+from nblib.models.adapters import check_adapters, load_adapters, read_adapter_info
 from nblib.models.flax_folder import load_flax_model
 from nblib.models.folders import (
+    ADAPTER_CONFIG_FILE,
     is_adapter_folder,
     orbax_trees,
     read_manifest,
@@ -99,13 +100,14 @@ def model_sha256(name: str) -> str:
     folder = find_model(path)
     if not is_adapter_folder(folder):
         return weights_sha256(folder)
-    return _sha256_over(folder, model_sha256(base or read_adapter_info(folder).base_name))
+    return _sha256_over(folder, model_sha256(_base_of(folder, base)))
 
 
 def _over_its_base(
     folder: Path, mesh: jax.sharding.Mesh, *, dtype: type | str, name: str, base: str
 ) -> RefModel:
-    wanted = base or read_adapter_info(folder).base_name
+    wanted = _base_of(folder, base)
+    check_adapters(folder)
     try:
         below = get_gemma_ref_model(wanted, mesh, dtype=dtype)
     except ModelNotFound as error:
@@ -118,6 +120,16 @@ def _over_its_base(
     )
     sha256 = _sha256_over(folder, below.sha256)
     return replace(below, name=name, folder=folder, model=model, sha256=sha256)
+
+
+def _base_of(adapters: Path, given: str) -> str:
+    name = given or read_adapter_info(adapters).base_name
+    if not name:
+        raise ValueError(
+            f"{adapters / ADAPTER_CONFIG_FILE}: base_model_name_or_path is empty, and no manifest "
+            f"names the base: give it, {adapters}{OVER}BASE"
+        )
+    return name
 
 
 def _sha256_over(adapters: Path, base_sha256: str) -> str:

@@ -16,12 +16,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tunix.models.gemma3.model import Gemma3, ModelConfig
 
-from nblib.files import read_json, write_json
+from nblib.files import Kind, field, read_object, write_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000  # transformers' own limit until version 5
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_PLACES = Kind(
+    "an object of tensors' names and their files",
+    lambda value: isinstance(value, dict) and all(isinstance(f, str) for f in value.values()),
+)
 _DTYPES = ("F32", "BF16", "F16")
 
 
@@ -47,7 +51,7 @@ def weight_files(folder: Path) -> list[Path]:
     """Return the weight files of a model folder, in the order of their names.
 
     Raises FileNotFoundError when there are none or the index names one that is missing, ValueError
-    for a file beside those that the index names.
+    for a file beside those that the index names, a broken index, or a folder in place of a file.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files and any(folder.glob("*.zip")):
@@ -58,8 +62,12 @@ def weight_files(folder: Path) -> list[Path]:
         )
     if not files:
         raise FileNotFoundError(f"{folder} holds no *.safetensors: the weights are missing")
-    if (folder / INDEX_FILE).is_file():
-        listed = set(read_json(folder / INDEX_FILE).get("weight_map", {}).values())
+    for path in files:
+        if not path.is_file():
+            raise ValueError(f"{path} is a folder, expected a safetensors file: get it again")
+    index = folder / INDEX_FILE
+    if index.is_file():
+        listed = set(field(read_object(index), "weight_map", _PLACES, index).values())
         found = {path.name for path in files}
         if listed - found:
             raise FileNotFoundError(f"{folder} lacks {min(listed - found)}, which its index names")

@@ -9,12 +9,13 @@ Data: https://github.com/openai/grade-school-math (Cobbe et al. 2021, arXiv 2110
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
 
+from nblib.files import parse_json
 from nblib.sources.rows import Row, check_rows, content_sha256
 
 FOLDER_VARIABLE = "NBLIB_GSM8K_DIR"
@@ -188,9 +189,9 @@ def _jsonl_records(text: str, path: Path) -> Iterable[Record]:
     for number, line in enumerate(lines, start=1):
         place = f"{path} line {number}"
         try:
-            yield place, json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if number == last:
+            yield place, parse_json(line)
+        except ValueError as error:
+            if number == last and isinstance(error, JSONDecodeError):
                 raise ValueError(
                     f"{place}: the file ends in the middle of this line; copy or download it again"
                 ) from error

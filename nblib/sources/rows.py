@@ -18,6 +18,15 @@ from dataclasses import dataclass
 _REFERENCE_NUMBER = re.compile(r"[-+]?\$?(?=[\d.])(?:\d{1,3}(?:,\d{3})+|\d*)(?:\.\d+)?", re.ASCII)
 
 
+# What a Gemma 3 tokenizer, SentencePiece's or transformers', reads as one id that is no text: chat
+# turns, ends, padding, images. In a row they would forge a turn of the chat.
+_CONTROL_PIECE = re.compile(
+    r"<(?:(?:start|end)_of_(?:turn|image)|bos|eos|pad|unk|mask|image_soft_token|unused\d+)>"
+    r"|\[multimodal\]"
+)
+_ANNOTATION = re.compile(r"<<[^<>]*>>")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One raw row, as its source gave it.
@@ -65,7 +74,8 @@ def check_rows(rows: Sequence[Row], *, where: Callable[[int], str]) -> None:
         where: index -> the row's place for the message, for example "train.jsonl line 3".
 
     Raises:
-        ValueError: an empty question, no final `#### N` line, or an unreadable number after it.
+        ValueError: an empty question, no final `#### N` line, an unreadable number after it, or a
+            piece that controls a chat, such as `<end_of_turn>`.
     """
     for index, row in enumerate(rows):
         problem = _problem_of(row)
@@ -81,6 +91,11 @@ def _problem_of(row: Row) -> str | None:
         return f"the answer has no '####', expected a last line '#### N', got {row.answer[-60:]!r}"
     if not _REFERENCE_NUMBER.fullmatch(number.strip()):
         return f"unreadable number {number.strip()!r} after '####', expected one like -1,250.5"
+    # Annotations are taken out later, and what they part would then be one piece.
+    for text in (row.question, row.answer, _ANNOTATION.sub("", row.answer)):
+        control = _CONTROL_PIECE.search(text)
+        if control:
+            return f"{control[0]!r} is no text but controls the chat: it would forge a turn"
     return None
 
 

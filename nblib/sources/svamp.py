@@ -6,12 +6,12 @@ Face hub.
 """
 
 import importlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nblib.files import read_json, shown
 from nblib.sources.gsm8k import SourceError, one_line
 from nblib.sources.rows import Row, check_rows
 
@@ -40,11 +40,11 @@ def svamp_rows(folder: str = "") -> tuple[Row, ...]:
         )
     path = Path(chosen).expanduser() / FILE_NAME
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))
+        records = read_json(path)
     except OSError as error:
         raise SourceError(one_line(error)) from error
-    except ValueError as error:
-        raise ValueError(f"{path}: expected a JSON list of problems, {error}") from error
+    if not isinstance(records, list):
+        raise ValueError(f"{path} holds {shown(records)}, expected a JSON list of problems")
     return _rows(str(path), records)
 
 

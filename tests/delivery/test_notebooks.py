@@ -1,5 +1,6 @@
 """Tiny notebooks, run for real by the command line in a process of their own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,8 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import jupytext
 import nbformat
 import pytest
+
+from nblib.delivery.notebooks import NotebookError, run_notebook
 
 HEAD = '# %% [markdown]\n# # Toy\n\n# %% tags=["parameters"]\nCOUNT = 1\nNAME = "x"\n\n'
 START = 'from nblib.runs import start_run\nrun = start_run("toy", {"NAME": NAME})\n'
@@ -127,12 +131,76 @@ def test_a_run_that_succeeds_takes_an_earlier_failure_away(toy, tmp_path):
     assert [path.name for path in (tmp_path / "runs" / "toy").iterdir()] == ["notebook.ipynb"]
 
 
-def test_a_file_that_is_no_notebook_is_named(tmp_path):
-    (tmp_path / "bad.ipynb").write_text("no json")
-    failed = run(tmp_path, "bad.ipynb")
+def v4(*cells, **changes):
+    return {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [*cells]} | changes
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("bad.ipynb", b"no json"),
+        ("bad.ipynb", b"\x00\xff\xfe\x80"),
+        ("bad.py", b"\x00\xff\xfe\x80"),
+        *(
+            ("bad.ipynb", json.dumps(content).encode())
+            for content in (
+                [],
+                {},
+                v4(cells=3),
+                v4(1),
+                v4({"cell_type": "code"}),
+                v4(nbformat="x"),
+                v4(nbformat=99),
+                v4(metadata=[]),
+                v4({"cell_type": "x", "source": [1], "metadata": {}}),
+            )
+        ),
+    ],
+)
+def test_a_file_that_is_no_notebook_is_named_in_one_line(name, content, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(NotebookError) as error:
+        run_notebook(str(path), {})
+    assert str(error.value).startswith(f"{path} is no notebook: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_whose_pair_was_edited_is_refused_and_its_path_is_run(toy, tmp_path):
+    toy(START + "print('of the .py')")
+    edited = jupytext.read(tmp_path / "notebooks" / "toy.py")
+    jupytext.write(edited, tmp_path / "notebooks" / "toy.ipynb")
+    assert run(tmp_path, "toy").returncode == 0
+    edited.cells[-1].source = START + "print('of the .ipynb')"
+    jupytext.write(edited, tmp_path / "notebooks" / "toy.ipynb")
+    refused = run(tmp_path, "toy")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(
+        "nblib: notebooks/toy.ipynb is not what its .py says: run `make sync` first"
+    )
+    assert "of the .ipynb" in run(tmp_path, "notebooks/toy.ipynb").stdout
+
+
+def test_a_runs_folder_that_cannot_be_written_is_the_error_and_hides_none(toy, tmp_path):
+    (tmp_path / "runs").write_text("a file in place of the folder")
+    toy(START)
+    failed = run(tmp_path, "toy")
     assert failed.returncode == 1
-    assert failed.stderr.startswith("nblib: bad.ipynb is no notebook: ")
-    assert len(failed.stderr.splitlines()) == 1
+    said = failed.stderr.splitlines()
+    assert said[0].startswith("nblib: toy: cell In [2] failed: NotADirectoryError: ")
+    assert f"'{tmp_path}/runs/toy': set NBLIB_RUNS_DIR to a folder" in said[0]
+    assert said[2].startswith("the executed notebook: could not be kept: [Errno ")
+    assert len(said) == 3
+    toy("raise ValueError('the first error')")
+    assert "ValueError: the first error" in run(tmp_path, "toy").stderr
+
+
+def test_a_run_whose_notebook_cannot_be_kept_says_so(toy, tmp_path):
+    toy("print('computed')")
+    (tmp_path / "runs").write_text("a file in place of the folder")
+    failed = run(tmp_path, "toy")
+    assert (failed.returncode, failed.stdout) == (1, "computed\n")
+    assert failed.stderr.startswith("nblib: toy: [Errno ") and failed.stderr.count("\n") == 1
 
 
 def test_a_dead_kernel_is_named_by_its_cell(toy, tmp_path):

@@ -77,10 +77,31 @@ def asking(monkeypatch):
         ("few=a/b@few-shot", Candidate(name="few", source="a/b", style="few-shot")),
         ("old=a/p.jsonl:tuned", Candidate(name="old", source="a/p.jsonl", stage="tuned")),
         ("old=p.jsonl", Candidate(name="old", source="p.jsonl")),
+        ("old=p.jsonl.gz", Candidate(name="old", source="p.jsonl.gz")),
+        ("old=a/p.jsonl.gz:v1", Candidate(name="old", source="a/p.jsonl.gz", stage="v1")),
+        ("old=p.jsonl:a:b", Candidate(name="old", source="p.jsonl", stage="a:b")),
+        ("x=runs@corp/model", Candidate(name="x", source="runs@corp/model")),
+        ("x=me@corp/p.jsonl", Candidate(name="x", source="me@corp/p.jsonl")),
+        ("x=me@corp.jsonl", Candidate(name="x", source="me@corp.jsonl")),
+        ("x=a@b/c@question", Candidate(name="x", source="a@b/c", style="question")),
+        ("x=a@b/lora::c@d/e", Candidate(name="x", source="a@b/lora::c@d/e")),
     ],
 )
 def test_a_candidate_is_written_as_one_text(text, expected):
     assert parse_candidate(text) == expected
+
+
+def test_a_folder_whose_name_ends_like_a_style_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "me@corp").mkdir()
+    assert parse_candidate("x=me@corp") == Candidate(name="x", source="me@corp")
+    assert parse_candidate("x=me@corp@question").style == "question"
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "a\\b", "a\0b", "two\nlines"])
+def test_a_name_that_leads_to_another_folder_is_refused(name):
+    with pytest.raises(ValueError, match="kept under this name, expected one without slashes"):
+        parse_candidate(f"{name}=embedded")
 
 
 @pytest.mark.parametrize(
@@ -182,6 +203,7 @@ def line(**fields):
         (line(stage="one") + line(stage="two"), "", "holds the stages one, two: name one"),
         (line() + "{", "", r"p.jsonl:2: expected one JSON value"),
         (line() + line(completion=None), "", r"p.jsonl:2: completion is None, expected text"),
+        (line() + '{"id": "b", "id": "c"}\n', "", r"p.jsonl:2: .* the key 'id' is given twice"),
         (line() + "[1]\n", "", r"p.jsonl:2: id is None, expected text"),
         ("", "", "has no answers"),
     ],

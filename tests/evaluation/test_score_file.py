@@ -1,5 +1,6 @@
 """A file of completions: its rates by hand, the harness' logs, each way to break, its memory."""
 
+import gzip
 import json
 import time
 import tracemalloc
@@ -213,6 +214,10 @@ EXPECTED = 'expected an object with "reference" and "completion", or one of a sa
         (b"[" * 100_000, f"no JSON .*: {EXPECTED}"),
         (b"9" * 5000, f"no JSON .*: {EXPECTED}"),
         (b'["18", "18"]', rf"\['18', '18'\]: {EXPECTED}"),
+        (
+            b'{"reference": "1", "completion": "1", "completion": "2"}',
+            "no JSON .*'completion' is giv",
+        ),
         (b"null", f"None: {EXPECTED}"),
         (b"{}", rf'no "reference" among \[\]: {EXPECTED}'),
         (b'{"completion": "18"}', r"""no "reference" among \['completion'\]"""),
@@ -280,6 +285,16 @@ def test_what_other_programs_write_is_read(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
     assert score_file(path)["n"] == 2
     assert scored(line("\ud800", id="\ud800"), logged(1, "\ud800"))["n"] == 2
+
+
+def test_a_packed_file_is_scored_as_it_is_unpacked(tmp_path):
+    paths = [tmp_path / "five.jsonl", tmp_path / "five.jsonl.gz"]
+    paths[0].write_bytes(b"".join(encoded(*FIVE)))
+    paths[1].write_bytes(gzip.compress(paths[0].read_bytes()))
+    assert score_file(paths[0]) == score_file(paths[1])
+    paths[1].write_bytes(paths[0].read_bytes())
+    with pytest.raises(ValueError, match=r"five\.jsonl\.gz is no whole gzip file"):
+        score_file(paths[1])
 
 
 def peak_bytes(count: int, record: Callable[[int], dict]) -> int:

@@ -1,4 +1,6 @@
 import json
+import re
+import shutil
 
 import jax
 import numpy as np
@@ -251,10 +253,18 @@ def test_options_that_change_no_weight_are_taken(values, copy):
     assert read_adapter_info(copy).rank == RANK
 
 
-@pytest.mark.parametrize(("key", "value"), [("r", None), ("r", 0), ("lora_alpha", "16")])
-def test_config_without_its_numbers(key, value, copy):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("r", None), ("r", 0), ("r", 2.5), ("r", True), ("r", "2")),
+        *(("lora_alpha", "16"), ("lora_alpha", float("nan")), ("lora_alpha", True)),
+        ("base_model_name_or_path", ["gemma3-1b-it"]),
+    ],
+)
+def test_config_with_other_types_than_its_fields_have(key, value, copy):
     change_config(copy, **{key: value})
-    with pytest.raises(ValueError, match=rf"{key} is {value!r}, expected a number above 0"):
+    message = rf"adapter_config\.json: {key} is {re.escape(repr(value))}, expected "
+    with pytest.raises(ValueError, match=message):
         read_adapter_info(copy)
 
 
@@ -265,6 +275,15 @@ def test_truncated_file(copy, base, tokenizer):
         load(copy, base, tokenizer)
 
 
+def test_no_file_of_adapters(copy, base, tokenizer):
+    path = copy / "adapter_model.safetensors"
+    path.unlink()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"adapter_model\.safetensors is missing or a folder"):
+            load(copy, base, tokenizer)
+        path.mkdir(exist_ok=True)
+
+
 QUERY = f"{LAYER}self_attn.q_proj.lora_"
 
 
@@ -272,6 +291,7 @@ QUERY = f"{LAYER}self_attn.q_proj.lora_"
     ("change", "message"),
     [
         (lambda t: t.update({"lm_head.lora_A.weight": np.zeros(1)}), "lm_head.* no LoRA tensor"),
+        (lambda t: t.clear(), r"adapter_model\.safetensors holds no tensor: save the adapters"),
         (lambda t: t.pop(f"{QUERY}B.weight"), r"layer 0, self_attn\.q_proj: got {'A'"),
         (lambda t: t[f"{QUERY}A.weight"].fill(np.nan), r"q_proj\.lora_A\.weight holds NaN"),
         (
@@ -361,6 +381,36 @@ def test_the_base_may_lie_elsewhere(named, mesh, tmp_path):
         get_gemma_ref_model(str(moved), mesh)
     ref = get_gemma_ref_model(f"{moved}::{below}", mesh)
     assert ref.sha256 == get_gemma_ref_model(str(adapters), mesh).sha256
+
+
+@pytest.mark.parametrize("half", "AB")
+def test_adapters_that_change_nothing_are_refused(half, named, mesh, tmp_path):
+    below, adapters = named
+    shutil.copytree(adapters, tmp_path / "zero")
+
+    def zeroed(tensors):
+        for name, tensor in tensors.items():
+            tensor[...] *= f"lora_{half}" not in name
+
+    change_tensors(tmp_path / "zero", zeroed)
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors: every product B A is z"):
+        get_gemma_ref_model(f"{tmp_path}/zero::{below}", mesh)
+
+
+@pytest.mark.parametrize("said", ["", None])
+def test_adapters_that_name_no_base_ask_for_it(said, named, mesh, tmp_path, monkeypatch):
+    below, adapters = named
+    moved = tmp_path / "moved"
+    shutil.copytree(adapters, moved)
+    (moved / "manifest.json").unlink()
+    change_config(moved, base_model_name_or_path=said)
+    monkeypatch.chdir(below)  # where "" would be this very model
+    message = r"_config\.json: base_model_name_or_path is empty, .* give it, .*/moved::BASE"
+    with pytest.raises(ValueError, match=message):
+        get_gemma_ref_model(str(moved), mesh)
+    with pytest.raises(ValueError, match=message):
+        model_sha256(str(moved))
+    assert model_sha256(f"{moved}::{below}") == model_sha256(str(adapters))
 
 
 def test_a_base_for_a_whole_model_is_refused(named, mesh):

@@ -1,6 +1,9 @@
 import json
+import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tunix.models.gemma3.model import ModelConfig
 
 from nblib.models.config_file import (
@@ -80,7 +83,12 @@ def test_dialect_of_transformers_5(tmp_path):
 LINEAR = {"rope_type": "linear", "factor": 8.0}
 
 
-@pytest.mark.parametrize("changes", [{"rope_scaling": LINEAR}, rope(everywhere=LINEAR)])
+EARLY = {"type": "linear", "factor": 8}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"rope_scaling": LINEAR}, {"rope_scaling": EARLY}, rope(everywhere=LINEAR)]
+)
 def test_linear_scaling_of_the_global_layers(changes, tmp_path, tokenizer):
     read = read_config(write(tmp_path, **changes))
     assert (read.local_scale_factor, read.global_scale_factor) == (1.0, 8.0)
@@ -101,9 +109,25 @@ def test_what_is_written_is_read_again(tiny_config, tokenizer, tmp_path):
     [
         ({"model_type": "gemma3"}, r"model_type is 'gemma3', expected 'gemma3_text'"),
         ({"head_dim": "absent"}, r"config\.json lacks 'head_dim'"),
-        ({"rope_theta": "absent"}, r"config\.json lacks 'rope_theta' or 'rope_local_base_freq'"),
-        ({"hidden_size": "1152"}, r"hidden_size is '1152', expected a number of at least 1"),
-        ({"num_hidden_layers": 0}, r"num_hidden_layers is 0, expected a number of at least 1"),
+        ({"rope_theta": "absent"}, r"config\.json lacks 'rope_theta': expected a whole number fr"),
+        ({"hidden_size": "1152"}, r"hidden_size is '1152', expected a whole number from 1 to 1"),
+        ({"num_hidden_layers": 0}, r"num_hidden_layers is 0, expected a whole number from 1 to"),
+        ({"num_hidden_layers": 10**9}, r"num_hidden_layers is 1000000000, expected a whole num"),
+        ({"sliding_window": True}, r"json: sliding_window is True, expected a whole number"),
+        ({"num_key_value_heads": 3}, r"num_attention_heads 4, num_key_value_heads 3: expected"),
+        ({"head_dim": 5}, r"json: head_dim is 5, expected an even number"),
+        ({"rope_theta": "abc"}, r"json: rope_theta is 'abc', expected a whole number from 1"),
+        ({"rope_theta": -5}, r"json: rope_theta is -5, expected a whole number from 1"),
+        ({"rope_theta": 10**12}, r"json: rope_theta is 1000000000000, expected a whole number"),
+        ({"rope_local_base_freq": 10000.5}, r"rope_local_base_freq is 10000\.5, expected a whole"),
+        ({"rope_scaling": "linear"}, r"json: rope_scaling is 'linear', expected an object"),
+        ({"rope_scaling": {**LINEAR, "factor": 0}}, r"rope_scaling\.factor is 0, expected a num"),
+        ({"rope_scaling": {"type": "linear"}}, r"json lacks 'rope_scaling\.factor': expected a n"),
+        (rope(everywhere={**LINEAR, "factor": True}), r"full_attention\.factor is True, expected"),
+        (rope(local={"rope_theta": "1"}), r"rope_parameters\.sliding_attention\.rope_theta is '1'"),
+        ({"rope_parameters": []}, r"json: rope_parameters is \[\], expected an object"),
+        ({"rms_norm_eps": 0}, r"rms_norm_eps is 0, expected 1e-06"),
+        ({"query_pre_attn_scalar": 0}, r"query_pre_attn_scalar is 0, expected 256"),
         ({"query_pre_attn_scalar": 168}, r"query_pre_attn_scalar is 168, expected 256"),
         ({"query_pre_attn_scalar": "absent", "head_dim": 128}, r"scalar is 256, expected 128"),
         ({"hidden_activation": "silu"}, r"hidden_activation is 'silu', expected 'gelu_pytorch"),
@@ -113,8 +137,8 @@ def test_what_is_written_is_read_again(tiny_config, tokenizer, tmp_path):
         ({"rms_norm_eps": 1e-5}, r"rms_norm_eps is 1e-05, expected 1e-06: Tunix computes no other"),
         ({"sliding_window_pattern": 4}, r"sliding_window_pattern is 4, expected 6"),
         ({"layer_types": ["full_attention"] * 26}, r"layer_types is \['full_attention', "),
-        ({"rope_scaling": {"rope_type": "yarn"}}, r"rope_type is \('default', 'yarn'\)"),
-        (rope(local=LINEAR), r"rope_type is \('linear', 'default'\)"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, r"rope_type is \['default', 'yarn'\]"),
+        (rope(local=LINEAR), r"rope_type is \['linear', 'default'\]"),
     ],
 )
 def test_config_of_what_tunix_does_not_compute(changes, message, tmp_path):
@@ -127,10 +151,46 @@ def test_no_config(tmp_path):
         read_config(tmp_path)
 
 
-def test_config_that_is_no_json(tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json: expected JSON"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", r"config\.json: expected JSON"),
+        (b'{"model_type": "caf\xe9"}', r"config\.json: expected JSON, 'utf-8' codec can't"),
+        (b"[]", r"config\.json holds \[\], expected a JSON object"),
+    ],
+)
+def test_config_that_is_no_json_object(content, message, tmp_path):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
         read_config(tmp_path)
+
+
+PARTS = st.sampled_from(
+    ["rope_theta", "rope_type", "type", "factor", "full_attention", "sliding_attention"]
+)
+TEXTS = st.sampled_from(["", "abc", "linear", "10000"])
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(PARTS, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+FIELDS = st.sampled_from([*GOOGLE, "rope_parameters", "layer_types"])
+
+
+@given(st.dictionaries(FIELDS, ANYTHING, max_size=3))
+def test_whatever_a_field_holds_it_is_read_or_told_with_its_file(tmp_path_factory, changes):
+    folder = write(tmp_path_factory.getbasetemp(), **changes)
+    try:
+        read = read_config(folder)
+    except ValueError as error:
+        assert str(error).startswith(f"{folder / 'config.json'}")
+    else:  # only what does not matter has changed, or a size for another
+        whole = (read.num_layers, read.num_embed, read.head_dim, read.sliding_window_size)
+        whole += (read.local_base_frequency, read.global_base_frequency)
+        assert all(type(number) is int and number >= 1 for number in whole)
+        assert 1 <= read.global_scale_factor < math.inf
 
 
 @pytest.mark.parametrize("ends", [1, [1], [1, 5], None])
@@ -139,6 +199,21 @@ def test_ends_of_text_that_are_known(ends, tmp_path, tokenizer):
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
     check_stop_tokens(tmp_path, tokenizer)
     assert generation_values(tokenizer)["eos_token_id"] == [1, 5]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", r"generation_config\.json holds \[\], expected a JSON object"),
+        ('{"eos_token_id": true}', r"json: eos_token_id is True, expected a token's number"),
+        ('{"eos_token_id": [1, "a"]}', r"json: eos_token_id is \[1, 'a'\], expected a token's"),
+        ('{"eos_token_id": {"a": 1}}', r"json: eos_token_id is {'a': 1}, expected a token's"),
+    ],
+)
+def test_ends_of_text_that_are_none(content, message, tmp_path, tokenizer):
+    (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        check_stop_tokens(tmp_path, tokenizer)
 
 
 @pytest.mark.parametrize("ends", [106, [1, 106]])

@@ -50,6 +50,25 @@ def test_manifest_of_a_download_is_empty(tmp_path):
     assert read_manifest(write(tmp_path / "ours", manifest=OURS)) == json.loads(OURS)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", r"manifest\.json holds \[\], expected a JSON object"),
+        ("{", r"manifest\.json: expected JSON, "),
+        ('{"base": "x"}', r"manifest\.json: base is 'x', expected an object"),
+        ('{"base": null}', r"manifest\.json: base is None, expected an object"),
+        ('{"base": {"sha256": 1}}', r"manifest\.json: base\.sha256 is 1, expected text"),
+        ('{"tokenizer_sha256": []}', r"manifest\.json: tokenizer_sha256 is \[\], expected text"),
+    ],
+)
+def test_a_broken_manifest_is_named_and_its_folder_left_alone(content, message, tmp_path):
+    folder = write(tmp_path / "broken", manifest=content)
+    with pytest.raises(ValueError, match=message):
+        read_manifest(folder)
+    with pytest.raises(FileExistsError, match="broken holds something else"), new_folder(folder):
+        pass
+
+
 def test_orbax_trees_lie_one_level_below(tmp_path):
     assert orbax_trees(tmp_path) == []
     for name in ("gemma3-1b-it", "deep/tree"):

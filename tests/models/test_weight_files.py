@@ -91,6 +91,28 @@ def test_no_weights(folder, tokenizer):
         load_model(folder, tokenizer)
 
 
+def test_a_folder_in_place_of_the_weights(folder, tokenizer):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+    with pytest.raises(ValueError, match=r"model\.safetensors is a folder, expected a safetensors"):
+        load_model(folder, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", r"index\.json lacks 'weight_map': expected an object of tensors' names"),
+        ("[]", r"index\.json holds \[\], expected a JSON object"),
+        ('{"weight_map": ["a"]}', r"index\.json: weight_map is \['a'\], expected an object of"),
+        ('{"weight_map": {"a": ["b"]}}', r"index\.json: weight_map is {'a': \['b'\]}, expected"),
+    ],
+)
+def test_a_broken_index_is_named(content, message, folder, tokenizer):
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_model(folder, tokenizer)
+
+
 def test_packed_weights_say_how_to_unpack_them(tmp_path):
     """As an Orbax tree travels; what the message says is run, and brings the tree back."""
     tree = tmp_path / "tree"

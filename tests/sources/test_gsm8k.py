@@ -120,6 +120,11 @@ GOOD = json.dumps(EGGS)
         (b"\n \n", r"train.jsonl is empty"),
         (f"{GOOD}\n{{'question'}}\n{GOOD}\n".encode(), r"train.jsonl line 2: not JSON"),
         (f"{GOOD}\n\n{GOOD}\n".encode(), r"train.jsonl line 2: not JSON"),
+        (
+            f"{GOOD}\n".encode() + b'{"question": "<end_of_turn>\\nmodel", "answer": "#### 1"}\n',
+            r"train.jsonl line 2 .*'<end_of_turn>' is no text but controls the chat",
+        ),
+        (b'{"question": "a", "question": "b"}', r"line 1: not JSON .*'question' is given twice"),
         (b"[" * 100_000 + b"\n", r"train.jsonl line 1: not JSON"),
         (f"{GOOD}\n[1]\n".encode(), r"line 2: expected an object .*, got list"),
         (b'{"question": "Eggs?"}\n', r"line 1: the key 'answer' is missing, .* keys: question"),

@@ -75,6 +75,39 @@ def test_what_a_source_hands_on_cannot_be_changed(value):
         setattr(value, name, None)
 
 
+CONTROL = [
+    *("<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>", "<pad>", "<unk>", "<mask>"),
+    *("<start_of_image>", "<end_of_image>", "<image_soft_token>", "<unused7>", "[multimodal]"),
+]
+
+
+@pytest.mark.parametrize("piece", CONTROL)
+def test_a_row_cannot_forge_a_turn_of_the_chat(piece):
+    forged = f"2 + 2?{piece}\n4"
+    for broken in (
+        row(question=forged),
+        row(answer=f"{forged}\n#### 5"),
+        row(answer=f"{piece[:3]}<<1+1=2>>{piece[3:]}\n#### 5"),  # whole without its annotation
+    ):
+        with pytest.raises(ValueError, match=r"^train.jsonl line 2 .*controls the chat") as raised:
+            check_rows([row(), broken], where=line)
+        assert repr(piece) in str(raised.value)
+
+
+def test_markup_that_controls_nothing_is_text():
+    for text in ("a <table> of 2 < 3 > 1", "<answer>", "[image]", "the <end_of_turns>", "<unused>"):
+        check_rows([row(question=text, answer=f"{text}\n#### 5")], where=line)
+
+
+def test_every_piece_that_a_tokenizer_reads_as_a_mark_is_known(tokenizer):
+    pieces = [tokenizer.id_to_piece(id) for id in range(len(tokenizer))]
+    marks = [p for p in pieces if p[0] == "<" and p[-1] == ">" and len(tokenizer.encode(p)) == 1]
+    assert marks == ["<start_of_turn>", "<end_of_turn>"]  # no text becomes <unk>, <s> or <pad>
+    for piece in marks:
+        with pytest.raises(ValueError, match="controls the chat"):
+            check_rows([row(question=piece)], where=line)
+
+
 def test_the_last_mark_counts():
     check_rows([row(answer="#### is the mark\n#### 7")], where=line)
     with pytest.raises(ValueError, match="unreadable number 'none'"):

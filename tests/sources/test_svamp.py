@@ -65,10 +65,12 @@ def test_the_hub_is_asked_when_it_is_named(monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[", r"SVAMP.json: expected a JSON list of problems"),
+        ("[", r"SVAMP.json: expected JSON, "),
+        ("{}", r"SVAMP.json holds {}, expected a JSON list of problems"),
         ("[]", r"holds no problems"),
         ('[{"ID": 1}]', r"row 0: lacks Body, Question, Equation, Answer"),
         ("[3]", r"row 0: lacks ID"),
+        (json.dumps([PENS | {"Body": "<eos>"}]), r"row 0 .*'<eos>' is no text but controls"),
         (json.dumps([PENS | {"Answer": "five"}]), r"row 0.*unreadable number 'five'"),
     ],
 )
