@@ -14,12 +14,7 @@ from tunix.models.gemma3.model import Gemma3
 
 from nblib.models.adapters import load_adapters, read_adapter_info
 from nblib.models.flax_folder import load_flax_model
-from nblib.models.folders import (
-    is_adapter_folder,
-    orbax_trees,
-    read_manifest,
-    weights_sha256,
-)
+from nblib.models.folders import is_adapter_folder, orbax_trees, read_manifest, weights_sha256
 from nblib.models.gemma3 import load_model, parameter_count
 from nblib.models.published import OVER, ModelNotFound, find_model, is_published
 from nblib.tokens.tokenizer import load_tokenizer, stop_tokens
