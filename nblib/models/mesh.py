@@ -84,7 +84,7 @@ def mesh_summary(mesh: jax.sharding.Mesh) -> str:
         return f"mesh       {axes}: all {len(devices)} devices"
     return (
         f"mesh       {axes}: WARNING, {len(idle)} of {len(devices)} devices are idle: "
-        f"{', '.join(idle)}. Where the model has such a divisor, device_mesh(fsdp, tp) takes more."
+        f"{', '.join(idle)}. device_mesh(fsdp, tp) takes more, where its axes divide the model."
     )
 
 

@@ -101,9 +101,7 @@ def _embedded() -> Path:
     if any(EMBEDDED_FOLDER.glob("*.safetensors")):
         return EMBEDDED_FOLDER
     sha256 = read_manifest(EMBEDDED_FOLDER).get(SEAL, "")
-    sealed = (
-        f'"{SEAL}": "{sha256}"'.encode()
-    )  # as both were written; other manifests may be no JSON
+    sealed = f'"{SEAL}": "{sha256}"'.encode()  # anybody's manifest.json may be no JSON
     damaged = ""
     for path in sorted(KAGGLE_INPUT.rglob(MANIFEST_FILE)):
         if sealed not in path.read_bytes():

@@ -15,6 +15,7 @@ from tunix.rl.rl_cluster import RLCluster
 from nblib.files import read_jsonl
 from nblib.models.hidden import hidden_states
 from nblib.models.lora import LORA_PARAMETER, get_lora_model
+from nblib.models.mesh import device_mesh
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED
 from nblib.sources.wordproblems import word_problems
@@ -412,3 +413,21 @@ def test_a_wanted_length_is_learnt_in_a_few_steps(compilation_cache, mesh, tmp_p
     lengths = [record["completion_tokens"] for record in steps_of(tmp_path)]
     first, last = np.mean(lengths[:3]), np.mean(lengths[-3:])
     assert sign * (last - first) > 4, json.dumps(lengths)
+
+
+def test_a_batch_that_the_mesh_does_not_divide_is_refused(tokenizer, tmp_path):
+    policy = SimpleNamespace(num_embed=tokenizer.vocab_size())
+    with pytest.raises(ValueError, match="a batch of 8 rows cannot be split over fsdp 3"):
+        train_grpo(
+            policy,
+            None,
+            tokenizer,
+            QUESTIONS,
+            long_is_good,
+            CONFIG,
+            folder=tmp_path,
+            metrics_path=tmp_path / "metrics.jsonl",
+            rollouts=None,
+            identity={},
+            mesh=device_mesh(3, 1, devices=range(3)),
+        )

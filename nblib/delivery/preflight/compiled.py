@@ -21,7 +21,9 @@ from nblib.runs import runs_root
 # Whatever of ours shapes a step; and of others.
 _ROOMS = ("tokens", "models", "training")
 _PACKAGES = ("jax", "jaxlib", "flax", "google-tunix", "qwix", "optax", "libtpu")
-_REFUSAL = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
+# "Used 22.60G of 15.75G hbm", or "temporaries (20.89G) exceeds available HBM (15.75G)".
+_SIZE = r"\(?([\d.]+)([KMGT])\)?"
+_REFUSAL = re.compile(rf"{_SIZE} (?:of|exceeds available HBM) {_SIZE}")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 

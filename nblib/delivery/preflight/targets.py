@@ -135,8 +135,10 @@ def target_devices(target: Target) -> Sequence[Any]:
     if target.kind != "tpu":
         return jax.devices("cpu")[:1]
     compiler = compiler_of(target)
+    # By itself libtpu takes a host to have four chips, of which one cannot be a part.
+    host = {"chips_per_host_bounds": [1, 1, 1]} if target.devices == 1 else {}
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=target.topology)
+        found = topologies.get_topology_desc(platform="tpu", topology_name=target.topology, **host)
     except (RuntimeError, NotImplementedError) as error:  # what XLA's clients raise
         raise PreflightError(
             f"{compiler} cannot describe {target.topology} for {target.name}: {error}"

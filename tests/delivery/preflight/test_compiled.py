@@ -11,10 +11,15 @@ from nblib.delivery.preflight.compiled import (
 )
 from nblib.delivery.preflight.targets import find_target
 
-# As libtpu 0.0.51 says it.
+# As libtpu says it (0.0.51), or where temporaries alone are too many (0.0.42.1).
 REFUSAL = (
     "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
     "Used 22.60G of 15.75G hbm. Exceeded hbm capacity by 6.85G.\n\nTotal hbm usage >= 22.85G:"
+)
+
+TEMPORARIES = (
+    "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries "
+    "(22.60G) exceeds available HBM (15.75G)."
 )
 
 
@@ -49,8 +54,9 @@ def test_more_than_the_memory_does_not_fit(compilation_cache):
     assert refused.needed_bytes > refused.limit_bytes == 3 * 64 * 64 * 4 - 1
 
 
-def test_a_refusal_says_what_it_needs_and_what_there_is():
-    found = _refused(REFUSAL, 1.0)
+@pytest.mark.parametrize("message", [REFUSAL, TEMPORARIES])
+def test_a_refusal_says_what_it_needs_and_what_there_is(message):
+    found = _refused(message, 1.0)
     assert not found.fits
     assert found.needed_bytes == round(22.60 * 2**30)
     assert found.limit_bytes == round(15.75 * 2**30)

@@ -10,6 +10,7 @@ from nblib.delivery.preflight.targets import (
     compiler_of,
     find_target,
     prepare_environment,
+    target_devices,
     target_mesh,
 )
 
@@ -71,6 +72,24 @@ def test_the_libtpu_that_is_installed_is_taken_and_named(monkeypatch):
     versions(monkeypatch, "0.0.42.1")
     assert compiler_of(find_target("v5e-8")) == "libtpu 0.0.42.1"
     assert compiler_of(find_target("gpu-24")) == "jaxlib 0.0.42.1"
+
+
+@pytest.mark.parametrize(
+    ("name", "host"), [("v5e-1", {"chips_per_host_bounds": [1, 1, 1]}), ("v5e-8", {})]
+)
+def test_a_target_of_one_chip_is_a_host_of_one_chip(monkeypatch, name, host):
+    from jax.experimental import topologies
+
+    target, asked = find_target(name), []
+
+    def describe(**options):
+        asked.append(options)
+        return topologies.TopologyDescription(list(range(target.devices)))
+
+    versions(monkeypatch, "0.0.42.1")
+    monkeypatch.setattr(topologies, "get_topology_desc", describe)
+    assert len(target_devices(target)) == target.devices
+    assert asked == [{"platform": "tpu", "topology_name": target.topology, **host}]
 
 
 def test_the_cpu_is_a_mesh_of_one(mesh):
