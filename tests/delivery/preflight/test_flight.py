@@ -77,4 +77,4 @@ def test_a_compiler_that_fails_is_named_with_its_own_words(sft, mesh, monkeypatc
     target = find_target("v5e-8")
     reason = "libtpu 0.0.7 cannot compile the update for v5e-8: INTERNAL: unknown version 9. Take"
     with pytest.raises(PreflightError, match=reason):
-        compile_run("v1_sft_format", sft, target, mesh, None, search=False, say=lambda line: None)
+        compile_run(sft, target, mesh, None, search=False, say=lambda line: None)
