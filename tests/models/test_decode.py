@@ -9,8 +9,9 @@ import pytest
 from flax import nnx
 from tunix.sft.utils import build_positions_from_mask, make_causal_attn_mask
 
+from nblib.models import decode as decode_module
 from nblib.models import decode_batch as module
-from nblib.models.decode import Noise, decode
+from nblib.models.decode import Noise, decode, rows_for
 from nblib.models.lora import get_lora_model
 from nblib.training.compilations import CompilationCounter
 
@@ -110,6 +111,34 @@ def test_a_sampled_completion_depends_on_its_place_alone(new_model, mesh, small_
 def test_what_was_compiled_serves_other_weights_and_lengths(new_model, mesh):
     first = written(new_model(0, num_layers=1), mesh, max_prompt_length=12)
     counter = CompilationCounter()
-    second = written(new_model(1, num_layers=1), mesh, prompts=PROMPTS[:2], max_prompt_length=12)
+    second = written(new_model(1, num_layers=1), mesh, prompts=PROMPTS[:3], max_prompt_length=12)
     assert counter.count == 0
-    assert first[:2] != second
+    assert first[:3] != second
+
+
+@pytest.mark.parametrize("noise", [GREEDY, SAMPLED])
+def test_few_prompts_take_few_rows_and_are_continued_alike(
+    new_model, mesh, small_steps, monkeypatch, noise
+):
+    model, rows = new_model(num_layers=1), set()
+
+    def no_rows(model, batch, *others):
+        rows.add(batch)
+        return module.no_rows(model, batch, *others)
+
+    monkeypatch.setattr(decode_module, "no_rows", no_rows)
+    few, many = (
+        written(model, mesh, noise=noise, prompts=prompts, batch_size=32)
+        for prompts in (PROMPTS[:3], PROMPTS)
+    )
+    assert rows == {4, 16}
+    assert few == many[:3]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "most", "parts", "rows"),
+    [(16, 32, 1, 16), (17, 64, 1, 32), (1, 32, 1, 1), (90, 64, 1, 64), (20, 24, 1, 24),
+     (3, 64, 8, 8), (20, 64, 8, 32), (17, 96, 6, 24)],
+)  # fmt: skip
+def test_rows_are_a_power_of_two_in_each_part_and_never_too_many(prompts, most, parts, rows):
+    assert rows_for(prompts, most, parts) == rows
