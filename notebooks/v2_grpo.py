@@ -383,8 +383,8 @@ display(Markdown(stage_table(stages)))
 # %%
 paired = None
 if settings.eval_at_end:
-    paired = paired_comparison(before[0].records, after[0].records, seed=SEED)
-    levels = paired_by_level(before[0].records, after[0].records, seed=SEED)
+    paired = paired_comparison(before[0].records, after[0].records)
+    levels = paired_by_level(before[0].records, after[0].records)
     named = {f"level {level}": one for level, one in levels.items()}
     display(Markdown(paired_table({"all": paired, **named})))
 

@@ -45,7 +45,7 @@ from nblib.tokens.batches import (
     encode_task,
 )
 from nblib.tokens.chat import task_prompts
-from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID, load_tokenizer
+from nblib.tokens.tokenizer import PAD_ID, load_tokenizer, stop_tokens
 from nblib.training.cluster import policy_trainer
 from nblib.training.rollouts import PolicyRollout, RolloutClock
 from nblib.training.sft import build_trainer
@@ -203,17 +203,17 @@ def _rollout_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[
     rows = word_problems(settings.prompts_per_step, seed=0, split="train", levels=settings.levels)
     prompts = task_prompts(GSM8K, GSM8K.examples(rows), style="question")
     prompts = [prompt for prompt in prompts for _ in range(settings.num_generations)]
-    end_token = ref.tokenizer.piece_to_id(END_OF_TURN)
+    stop = stop_tokens(ref.tokenizer)
     config = RolloutConfig(
         max_tokens_to_generate=written,
         max_prompt_length=read,
         kv_cache_size=read + written,
         temperature=settings.temperature,
         top_p=1.0,
-        eos_tokens=[end_token],
+        eos_tokens=list(stop),
     )
     rollout = PolicyRollout(
-        ref.model, ref.tokenizer, mesh, config, clock=RolloutClock(seed=0), end_token=end_token
+        ref.model, ref.tokenizer, mesh, config, clock=RolloutClock(seed=0), stop=stop
     )
     if way == "rollout":
         return lambda shape: rollout.generate(prompts, config)

@@ -62,7 +62,7 @@ class Comparison:
     regressions: tuple[tuple[str, str], ...]
 
 
-def compare_stages(stages: Sequence[Stage], *, seed: int = 0) -> Comparison:
+def compare_stages(stages: Sequence[Stage]) -> Comparison:
     """Compare the last stage with every earlier one, on the same items.
 
     Raises:
@@ -72,7 +72,7 @@ def compare_stages(stages: Sequence[Stage], *, seed: int = 0) -> Comparison:
     if len(stages) < 2 or len(set(names)) < len(names):
         raise ValueError(f"stages are {names}, expected at least two, each with its own name")
     *earlier, last = stages
-    gains = [gain for field in _FIELDS for gain in _gains(earlier, last, field, seed=seed)]
+    gains = [gain for field in _FIELDS for gain in _gains(earlier, last, field)]
     first = sorted(stages[0].records, key=_words)  # so that the shortest questions come first
     whole = next(one.paired for one in gains if one.paired.rate == f"{LENIENT}_accuracy")
     discordant = max(1, whole.only_first + whole.only_second)
@@ -80,8 +80,8 @@ def compare_stages(stages: Sequence[Stage], *, seed: int = 0) -> Comparison:
         base=names[0],
         tuned=last.name,
         gains=tuple(gains),
-        by_level=paired_by_level(first, last.records, field=LENIENT, seed=seed),
-        by_length=paired_by(first, last.records, _length_bucket(first), field=LENIENT, seed=seed),
+        by_level=paired_by_level(first, last.records, field=LENIENT),
+        by_length=paired_by(first, last.records, _length_bucket(first), field=LENIENT),
         given_format=_given_format(stages),
         smallest=smallest_detectable(whole.n, discordant / whole.n),
         regressions=_regressions(earlier, last),
@@ -173,10 +173,8 @@ def schema_failures(stages: Sequence[Stage]) -> list[dict[str, Any]]:
     ]
 
 
-def _gains(earlier: Sequence[Stage], last: Stage, field: str, *, seed: int) -> list[Gain]:
-    tests = [
-        paired_comparison(stage.records, last.records, field=field, seed=seed) for stage in earlier
-    ]
+def _gains(earlier: Sequence[Stage], last: Stage, field: str) -> list[Gain]:
+    tests = [paired_comparison(stage.records, last.records, field=field) for stage in earlier]
     corrected = holm([test.p_value for test in tests])
     return [
         Gain(over=stage.name, paired=test, p_holm=p)

@@ -85,16 +85,20 @@ def stage_metrics(scores: Iterable[Score]) -> dict[str, int | float | list[float
     return counter.metrics()
 
 
-def rate_metrics(rate: str, hits: Sequence[bool]) -> dict[str, float | list[float]]:
-    """Return one rate over at least one item, and its 95 % interval, as in `stage_metrics`."""
+def rate_metrics(rate: str, hits: Sequence[float]) -> dict[str, float | list[float]]:
+    """Return one rate over at least one item, and its 95 % interval, as in `stage_metrics`.
+
+    Hits are true and false, or chances in 0..1: these vary less, so the interval is on the safe
+    side.
+    """
     return _rate_and_interval(rate, sum(hits), len(hits))
 
 
-def _rate_and_interval(rate: str, hits: int, n: int) -> dict[str, float | list[float]]:
+def _rate_and_interval(rate: str, hits: float, n: int) -> dict[str, float | list[float]]:
     return {rate: hits / n, f"{rate}_ci95": _wilson_interval(hits, n)}
 
 
-def _wilson_interval(hits: int, n: int) -> list[float]:
+def _wilson_interval(hits: float, n: int) -> list[float]:
     """Where a true rate can lie: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927), p. 209."""
     rate, share = hits / n, _Z**2 / n
     centre = rate + share / 2

@@ -31,8 +31,7 @@ def plot_gains(comparison: Comparison, *, seed: int) -> Figure:
     figure = new_figure(
         9.0,
         1.3 + 0.3 * len(rows),
-        f"paired bootstrap 95 % intervals, seed {seed}; levels and lengths over "
-        f"{in_words(comparison.base)}",
+        f"paired 95 % intervals, seed {seed}; levels and lengths over {in_words(comparison.base)}",
     )
     axes = figure.subplots()
     for place, (_, paired) in enumerate(rows):

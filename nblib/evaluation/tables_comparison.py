@@ -67,7 +67,7 @@ def gain_table(comparison: Comparison) -> Table:
         columns=("over", "rate", "n", "gain, points", "p", "p, Holm", *_COUNTS),
         rows=tuple(rows),
         note=f"{in_words(comparison.tuned)} against each earlier stage on the same items: exact "
-        "McNemar test, paired bootstrap interval",
+        "McNemar test, and the 95 % interval that agrees with it (Fay and Lumbard 2021)",
     )
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from nblib.evaluation.candidates import Candidate, answer_all
 from nblib.evaluation.generate import Decoding
@@ -20,16 +19,13 @@ from nblib.evaluation.metrics import rate_metrics
 from nblib.evaluation.pass_rates import pass_at_k
 from nblib.tasks.task import Example, Task
 
-_RESAMPLES = 2000
 
-
-def vote_metrics(records: Sequence[Mapping[str, Any]], *, seed: int = 0) -> dict[str, Any]:
+def vote_metrics(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return pass@1, 2, 4 ... and maj@k of records that hold k scored answers to each question.
 
     Args:
         records: Scored records (`id`, `answer`, `correct`), the answers to one question in the
             order in which they were drawn.
-        seed: Of the bootstrap over questions that gives pass@k its interval.
 
     Returns:
         `{"n": questions, "k": answers to each, "pass@1": .., "pass@1_ci95": [..], "maj@4": ..}`.
@@ -47,9 +43,7 @@ def vote_metrics(records: Sequence[Mapping[str, Any]], *, seed: int = 0) -> dict
     solved = [sum(one["correct"] for one in group) for group in groups.values()]
     metrics: dict[str, Any] = {"n": len(groups), "k": k}
     for drawn in _powers_of_two(k):
-        chances = np.array([pass_at_k(k, count, drawn) for count in solved])
-        metrics[f"pass@{drawn}"] = float(chances.mean())
-        metrics[f"pass@{drawn}_ci95"] = _bootstrap_interval(chances, seed=seed)
+        metrics |= rate_metrics(f"pass@{drawn}", [pass_at_k(k, count, drawn) for count in solved])
     elected = [majority(group) for group in groups.values()]
     return metrics | rate_metrics(f"maj@{k}", [one["correct"] for one in elected])
 
@@ -80,10 +74,7 @@ def vote_all(
     stages = answer_all(
         asked, task, [*examples] * samples, decoding, shots=shots, mesh=mesh, folder=folder
     )
-    return {
-        stage.name.removesuffix("_sampled"): vote_metrics(stage.records, seed=decoding.seed)
-        for stage in stages
-    }
+    return {stage.name.removesuffix("_sampled"): vote_metrics(stage.records) for stage in stages}
 
 
 def majority(group: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -101,9 +92,3 @@ def majority(group: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 def _powers_of_two(k: int) -> list[int]:
     return sorted({*(2**power for power in range(k.bit_length())), k})
-
-
-def _bootstrap_interval(values: np.ndarray, *, seed: int) -> list[float]:
-    picks = np.random.default_rng(seed).integers(0, len(values), (_RESAMPLES, len(values)))
-    low, high = np.quantile(values[picks].mean(axis=1), [0.025, 0.975])
-    return [float(low), float(high)]

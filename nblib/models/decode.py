@@ -63,13 +63,14 @@ def decode(
         noise: How tokens are drawn; with a prompt's place in `prompts` it fixes the completion.
         stop: Ids that end a completion.
         max_new_tokens: Of one completion.
-        batch_size: Rows that are continued together, at most.
+        batch_size: Rows that are continued together, at most; few prompts take fewer.
         mesh: Where the model is; the rows are split over its "fsdp" axis if it divides them.
         max_prompt_length: Prompts of any lengths up to this one share what is compiled.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu" and mesh.size == 1
-    size = min(batch_size, _CPU_ROWS) if on_cpu else batch_size
-    lanes = min(_CPU_LANES if on_cpu else 1, -(-len(prompts) // size))
+    most = min(batch_size, _CPU_ROWS) if on_cpu else batch_size
+    lanes = min(_CPU_LANES if on_cpu else 1, -(-len(prompts) // most))
+    size = rows_for(-(-len(prompts) // lanes), most, mesh.shape["fsdp"])
     order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
     padded = in_blocks(max(max_prompt_length, len(prompts[order[0]])))
     graphdef, state = nnx.split(model)
@@ -102,6 +103,19 @@ def decode(
             for place, tokens in zip(places, written, strict=True):
                 completions[place] = tokens
     return completions
+
+
+def rows_for(prompts: int, most: int, parts: int) -> int:
+    """Return how many rows of a batch so many prompts need, `most` at most.
+
+    One a prompt, rounded up to a power of two for each of the `parts` that the rows are split into:
+    then few batches of different sizes are compiled.
+
+    >>> rows_for(5, 64, 1), rows_for(5, 64, 8), rows_for(90, 64, 8)
+    (8, 8, 64)
+    """
+    of_part = -(-prompts // parts)
+    return min(most, parts * 2 ** (of_part - 1).bit_length())
 
 
 def side_by_side(prompts: Sequence[Sequence[int]], length: int) -> Int[np.ndarray, "N T"]:

@@ -22,6 +22,7 @@ from tunix.models.gemma3.model import ModelConfig
 from tunix.sft.utils import build_positions_from_mask
 
 from nblib.models.attention import InPlaceAttention, attention_of
+from nblib.models.next_token import Choice, next_token
 from nblib.tokens.tokenizer import PAD_ID
 
 BLOCK = 32  # prompt tokens that are read together, in each row; lengths are multiples of it
@@ -78,7 +79,7 @@ class Writer:
     structure: Structure
     state: nnx.State
     rule: Rule
-    choice: str  # "greedy"; "any" of the tokens; "top-p", of the likeliest
+    choice: Choice
 
     def read(self, rows: Rows, here: int, entering: Entering | None = None) -> Rows:
         """Return the rows with prompts in the cache, all but the last token of each."""
@@ -261,7 +262,7 @@ def _decode_chunk(
     enough: int,
     rule: Rule,
     *,
-    choice: str,
+    choice: Choice,
 ) -> tuple[Rows, Int[Array, ""], Int[Array, "B steps"]]:
     """Write tokens until `enough` rows have ended or the cache is full.
 
@@ -286,7 +287,14 @@ def _decode_chunk(
             place,
             seen[:, None],
         )
-        token = _chosen(logits[:, -1], rule, rows.place, rows.written, choice)
+        token = next_token(
+            logits[:, -1],
+            _noise_keys(rule, rows),
+            choice=choice,
+            temperature=rule.temperature,
+            top_p=rule.top_p,
+            done=rows.done,
+        )
         token = jnp.where(rows.done, PAD_ID, token).astype(jnp.int32)
         written = rows.written + ~rows.done
         done = rows.done | jnp.isin(token, rule.stop) | (written >= rule.max_new_tokens)
@@ -299,27 +307,10 @@ def _decode_chunk(
     return rows, place, new
 
 
-def _chosen(
-    logits: Float[Array, "B V"],
-    rule: Rule,
-    place: Int[Array, " B"],
-    written: Int[Array, " B"],
-    choice: str,
-) -> Int[Array, " B"]:
-    """Return the likeliest token of each row, or one drawn with the noise of its place.
+def _noise_keys(rule: Rule, rows: Rows) -> Array:
+    """Return a key for each row: its prompt's place and the length of its text alone decide."""
 
-    "top-p" draws from the smallest set whose probability reaches it, for which all are sorted.
-    """
-    if choice == "greedy":
-        return jnp.argmax(logits, axis=-1)
-    keys = jax.vmap(lambda row, step: jax.random.fold_in(jax.random.fold_in(rule.key, row), step))(
-        place, written
-    )
-    draw = jax.vmap(jax.random.categorical)
-    scaled = logits.astype(jnp.float32) / rule.temperature
-    if choice == "any":
-        return draw(keys, scaled)
-    ordered, ids = jax.lax.top_k(scaled, scaled.shape[-1])
-    shares = jax.nn.softmax(ordered, axis=-1)
-    ordered = jnp.where(jnp.cumsum(shares, axis=-1) - shares > rule.top_p, -jnp.inf, ordered)
-    return jnp.take_along_axis(ids, draw(keys, ordered)[:, None], axis=-1)[:, 0]
+    def key(place: Array, written: Array) -> Array:
+        return jax.random.fold_in(jax.random.fold_in(rule.key, place), written)
+
+    return jax.vmap(key)(rows.place, rows.written)

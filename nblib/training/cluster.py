@@ -23,7 +23,7 @@ from tunix.rl.rollout.base_rollout import RolloutConfig
 from tunix.sft import sharding_utils
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
 
-from nblib.tokens.tokenizer import END_OF_TURN
+from nblib.tokens.tokenizer import stop_tokens
 from nblib.training.checkpoints import checkpointing_options
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.optimizers import build_optimizer, log_norm_of_steps
@@ -54,14 +54,13 @@ def build_cluster(
         checkpointing_options=checkpointing_options(config.save_interval),
         metrics_logging_options=None,  # anything else would call wandb.init
     )
-    end_token = tokenizer.piece_to_id(END_OF_TURN)
     cluster = _LeanCluster(
         actor=policy,
         reference=reference if config.beta > 0 else None,
         tokenizer=tokenizer,
         cluster_config=ClusterConfig(
             role_to_mesh={role: mesh for role in (Role.ACTOR, Role.REFERENCE, Role.ROLLOUT)},
-            rollout_engine=partial(PolicyRollout, clock=clock, end_token=end_token),
+            rollout_engine=partial(PolicyRollout, clock=clock, stop=stop_tokens(tokenizer)),
             training_config=training,
             rollout_config=RolloutConfig(
                 max_tokens_to_generate=config.max_new_tokens,

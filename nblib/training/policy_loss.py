@@ -39,6 +39,8 @@ def completion_scores(
 
     Prompts are padded on the left, completions on the right. The entropy carries no gradient: it
     is watched, not trained. `remat`: see `hidden_states`; `chunk_positions`: `score_positions`.
+    As in Tunix, padding keeps its probability p although it is never drawn: a token was drawn with
+    a log-probability higher by -log(1 - p), about 1e-6 for a trained model.
     """
     tokens, positions, attention_mask, _ = common.process_ids(
         prompt_ids, completion_ids, pad_id, eos_id=0

@@ -1,13 +1,13 @@
 """Rollouts: what the policy writes while it is trained with GRPO, and the log of it.
 
-Tunix's own rollout worker leaves the end token out of what is trained, draws the same noise each
+Tunix's own rollout worker leaves the stop token out of what is trained, draws the same noise each
 step, and keeps every row until the slowest has ended. `PolicyRollout` mends all three: a completion
-that stopped carries its end token, so that stopping is rewarded with the answer, and every step has
-noise of its own, the same one when a killed run does that step again.
+that stopped carries its stop token, so that stopping is rewarded with the answer, and every step
+has noise of its own, the same one when a killed run does that step again.
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class RolloutClock:
     step: int = 0
     draws: int = 0  # batches drawn in this step
     seconds: float = 0.0  # spent drawing them
-    tokens: list[int] = field(default_factory=list)  # of each completion, end token included
+    tokens: list[int] = field(default_factory=list)  # of each completion, stop token included
     truncated: list[bool] = field(default_factory=list)
 
     def start_step(self, step: int) -> None:
@@ -54,9 +54,9 @@ class RolloutClock:
 
 
 class PolicyRollout(VanillaRollout):
-    """Tunix's rollouts, drawn by `nblib.models.decode`: faster, the end token kept, fresh noise.
+    """Tunix's rollouts, drawn by `nblib.models.decode`: faster, the stop token kept, fresh noise.
 
-    One end token, `<end_of_turn>`: with more than one, nobody could say which of them was drawn.
+    Completions end where they do in evaluation: `stop` is `stop_tokens(tokenizer)`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class PolicyRollout(VanillaRollout):
         rollout_config: base_rollout.RolloutConfig,
         *,
         clock: RolloutClock,
-        end_token: int,
+        stop: Sequence[int],
     ) -> None:
         config = rollout_actor.config
         unused = base_rollout.CacheConfig(
@@ -78,12 +78,12 @@ class PolicyRollout(VanillaRollout):
         )
         super().__init__(rollout_actor, tokenizer, unused)
         self._tokenizer, self._mesh, self._clock = tokenizer, mesh, clock
-        self._end_token = end_token
+        self._stop = tuple(stop)
 
     def generate(
         self, prompts: list[str], rollout_config: base_rollout.RolloutConfig, **kwargs: Any
     ) -> base_rollout.RolloutOutput:
-        """Return one completion a prompt; `text` is without, `tokens` with the end token."""
+        """Return one completion a prompt; `text` is without, `tokens` with the stop token."""
         began = time.perf_counter()
         encoded = [[self._tokenizer.bos_id(), *self._tokenizer.encode(text)] for text in prompts]
         noise = Noise(
@@ -95,7 +95,7 @@ class PolicyRollout(VanillaRollout):
             self.model(),
             encoded,
             noise,
-            stop=[self._end_token],
+            stop=self._stop,
             max_new_tokens=rollout_config.max_tokens_to_generate,
             batch_size=len(prompts),
             mesh=self._mesh,
@@ -103,10 +103,10 @@ class PolicyRollout(VanillaRollout):
         )
         self._clock.seconds += time.perf_counter() - began
         self._clock.tokens += [len(tokens) for tokens in completions]
-        self._clock.truncated += [tokens[-1] != self._end_token for tokens in completions]
+        self._clock.truncated += [tokens[-1] not in self._stop for tokens in completions]
         return base_rollout.RolloutOutput(
             text=[
-                self._tokenizer.decode([token for token in tokens if token != self._end_token])
+                self._tokenizer.decode([token for token in tokens if token not in self._stop])
                 for tokens in completions
             ],
             logits=None,

@@ -19,8 +19,6 @@ PAIRED = Paired(
     difference=0.10,
     ci95=(0.065, 0.1375),
     p_value=0.00015,
-    resamples=10_000,
-    seed=0,
 )
 
 

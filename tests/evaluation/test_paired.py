@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, binomtest, multinomial
 
 from nblib.evaluation.paired import (
     Paired,
@@ -58,28 +58,72 @@ def test_published_examples(table, p_value):
     assert paired_comparison(*two_stages(*table)).p_value == pytest.approx(p_value, abs=5e-5)
 
 
-def test_without_a_discordant_item_nothing_is_shown():
-    paired = paired_comparison(*two_stages(4, 0, 0, 2))
-    assert (paired.difference, paired.ci95, paired.p_value) == (0.0, (0.0, 0.0), 1.0)
+def compared(gained, lost, n):
+    return paired_comparison(*two_stages(n - gained - lost, lost, gained, 0))
 
 
-def test_interval_is_that_of_resampled_items_and_follows_its_seed():
-    first, second = two_stages(90, 15, 35, 60)
-    paired = paired_comparison(first, second, seed=3)
-    assert (paired.seed, paired.resamples) == (3, 10_000)
-    assert paired_comparison(first, second, seed=3) == paired
-    assert paired_comparison(first, second, seed=4) != paired
-    effects = np.array(
-        [b["correct"] - a["correct"] for a, b in zip(first, second, strict=True)], int
+def test_without_a_discordant_item_nothing_is_shown_and_little_is_known():
+    paired = compared(0, 0, 4)
+    assert (paired.difference, paired.p_value) == (0.0, 1.0)
+    limit = 1 - 0.025 ** (1 / 4)  # of the share of discordant items: (1 - share)^4 = 0.025
+    assert paired.ci95 == pytest.approx((-limit, limit))
+
+
+def test_interval_of_one_item():
+    """Gained: the chance that it is gained if discordant is above 0.025, and 2 * 0.025 - 1."""
+    assert compared(1, 0, 1).ci95 == pytest.approx((-0.95, 1.0))
+    assert compared(0, 1, 1).ci95 == pytest.approx((-1.0, 0.95))
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(9, 1), (6, 6), (40, 17)])
+def test_interval_where_all_items_are_discordant_is_that_of_clopper_and_pearson(gained, lost):
+    exact = binomtest(gained, gained + lost).proportion_ci(0.95)
+    low, high = compared(gained, lost, gained + lost).ci95
+    assert (low > 0, high < 1) == (exact.low > 0.5, True)
+    if low < 0:  # above 0 the share itself is uncertain, and its lower limit below 1
+        assert low == pytest.approx(2 * exact.low - 1, abs=1e-6)
+    assert high == pytest.approx(2 * exact.high - 1, abs=1e-6)
+
+
+def test_interval_of_many_items_is_the_melded_one_and_near_the_normal_one():
+    rng = np.random.default_rng(0)
+    share, gained = (
+        rng.beta([50, 51], [151, 150], (400_000, 2)),
+        rng.beta([35, 36], [16, 15], (400_000, 2)),
     )
-    picks = np.random.default_rng(0).integers(0, 200, (20_000, 200))
-    expected = np.quantile(effects[picks].mean(axis=1), [0.025, 0.975])
-    assert paired.ci95 == pytest.approx(tuple(expected), abs=0.006)
+    drawn = share * (2 * gained - 1)
+    melded = (np.quantile(drawn[:, 0], 0.025), np.quantile(drawn[:, 1], 0.975))
+    paired = compared(35, 15, 200)
+    assert paired.ci95 == pytest.approx(melded, abs=3e-4)
     # 0.1 -+ 1.96 sqrt((50 - 20^2 / 200) / 200^2)
-    assert paired.ci95 == pytest.approx((0.0321, 0.1679), abs=0.008)
+    assert paired.ci95 == pytest.approx((0.0321, 0.1679), abs=0.007)
 
 
-@settings(max_examples=60, deadline=None)
+def test_interval_leaves_zero_out_exactly_where_the_test_finds_a_difference():
+    """For every number of discordant items, the last table that shows nothing and the first."""
+    for discordant in range(1, 40):
+        p_values = [binomtest(lost, discordant).pvalue for lost in range(discordant // 2 + 1)]
+        shown = sum(p < 0.05 for p in p_values)
+        for lost in {max(0, shown - 1), min(shown, discordant // 2)}:
+            for n in (discordant, 3 * discordant):
+                paired = compared(discordant - lost, lost, n)
+                assert (paired.ci95[0] > 0) == (paired.p_value < 0.05), (discordant, lost, n)
+                assert paired.ci95[0] < paired.difference <= paired.ci95[1]
+
+
+def test_interval_covers_the_true_difference_at_least_as_often_as_it_says():
+    n = 10
+    tables = [(g, lost) for g in range(n + 1) for lost in range(n + 1 - g)]
+    low, high = np.array([compared(g, lost, n).ci95 for g, lost in tables]).T
+    for share in (0.02, 0.1, 0.3, 0.6, 0.95, 1.0):
+        for gained in (0.0, 0.1, 0.5, 0.7, 1.0):
+            chances = (share * gained, share * (1 - gained), 1 - share)
+            seen = multinomial.pmf([(g, lost, n - g - lost) for g, lost in tables], n, chances)
+            true = chances[0] - chances[1]
+            assert seen[(low <= true + 1e-9) & (true - 1e-9 <= high)].sum() > 0.95, chances
+
+
+@settings(max_examples=30, deadline=None)
 @given(st.tuples(*[st.integers(0, 40)] * 4).filter(any), st.randoms(use_true_random=False))
 def test_swapped_stages_and_another_order_of_the_items(table, random):
     first, second = two_stages(*table)

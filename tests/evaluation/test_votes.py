@@ -24,6 +24,14 @@ def test_pass_at_k_and_majority_by_hand():
     assert "answer_accuracy" not in metrics
 
 
+def test_few_questions_leave_a_rate_uncertain_however_they_went():
+    """Wilson's interval of two questions: 2 of 2 right is 0.342 to 1, 1 of 2 is 0.095 to 0.905."""
+    both = vote_metrics([*answers("a", "4", "4"), *answers("b", "4", "4")])
+    assert both["pass@1_ci95"] == both["pass@2_ci95"] == pytest.approx([0.342, 1], abs=5e-4)
+    halves = vote_metrics([*answers("a", "4", "5"), *answers("b", "5", "4")])
+    assert halves["pass@1_ci95"] == pytest.approx([0.095, 0.905], abs=5e-4)
+
+
 def test_k_itself_is_among_the_ks():
     names = [name for name in vote_metrics(answers("a", "4", "4", "4")) if name[-1].isdigit()]
     assert [name for name in names if "ci" not in name] == ["pass@1", "pass@2", "pass@3", "maj@3"]

@@ -9,8 +9,9 @@ import pytest
 from flax import nnx
 from tunix.sft.utils import build_positions_from_mask, make_causal_attn_mask
 
+from nblib.models import decode as decode_module
 from nblib.models import decode_batch as module
-from nblib.models.decode import Noise, decode
+from nblib.models.decode import Noise, decode, rows_for
 from nblib.models.lora import get_lora_model
 from nblib.training.compilations import CompilationCounter
 
@@ -67,7 +68,7 @@ def likeliest(model, prompt):
     tokens = np.zeros((1, 40), np.int32)
     tokens[0, : len(prompt)] = prompt
     for end in range(len(prompt), len(prompt) + NEW):
-        tokens[0, end] = np.argmax(scores(model, tokens, end)[0, end - 1])
+        tokens[0, end] = 1 + np.argmax(scores(model, tokens, end)[0, end - 1, 1:])  # never padding
         if tokens[0, end] in STOP:
             break
     return tokens[0, len(prompt) : end + 1].tolist()
@@ -110,23 +111,34 @@ def test_a_sampled_completion_depends_on_its_place_alone(new_model, mesh, small_
 def test_what_was_compiled_serves_other_weights_and_lengths(new_model, mesh):
     first = written(new_model(0, num_layers=1), mesh, max_prompt_length=12)
     counter = CompilationCounter()
-    second = written(new_model(1, num_layers=1), mesh, prompts=PROMPTS[:2], max_prompt_length=12)
+    second = written(new_model(1, num_layers=1), mesh, prompts=PROMPTS[:3], max_prompt_length=12)
     assert counter.count == 0
-    assert first[:2] != second
+    assert first[:3] != second
 
 
-def test_top_p_keeps_the_likeliest_tokens_that_reach_it():
-    shares = jnp.log(jnp.array([[0.05, 0.5, 0.25, 0.2]]))
+@pytest.mark.parametrize("noise", [GREEDY, SAMPLED])
+def test_few_prompts_take_few_rows_and_are_continued_alike(
+    new_model, mesh, small_steps, monkeypatch, noise
+):
+    model, rows = new_model(num_layers=1), set()
 
-    def rule(top_p):
-        return module.Rule(jax.random.key(0), 1.0, top_p, jnp.array([0]), NEW)
+    def no_rows(model, batch, *others):
+        rows.add(batch)
+        return module.no_rows(model, batch, *others)
 
-    def drawn(top_p, choice="top-p"):
-        many, places = jnp.repeat(shares, 100, axis=0), np.arange(100)
-        found = module._chosen(many, rule(top_p), jnp.array(places), jnp.zeros(100, int), choice)
-        return set(np.asarray(found).tolist())
+    monkeypatch.setattr(decode_module, "no_rows", no_rows)
+    few, many = (
+        written(model, mesh, noise=noise, prompts=prompts, batch_size=32)
+        for prompts in (PROMPTS[:3], PROMPTS)
+    )
+    assert rows == {4, 16}
+    assert few == many[:3]
 
-    # Before the second token 0.5 is reached, before the third 0.75, before the fourth 0.95.
-    assert [drawn(top_p) for top_p in (0.4, 0.7, 0.9)] == [{1}, {1, 2}, {1, 2, 3}]
-    assert drawn(1.0, "any") == {0, 1, 2, 3}
-    assert drawn(1.0, "greedy") == {1}
+
+@pytest.mark.parametrize(
+    ("prompts", "most", "parts", "rows"),
+    [(16, 32, 1, 16), (17, 64, 1, 32), (1, 32, 1, 1), (90, 64, 1, 64), (20, 24, 1, 24),
+     (3, 64, 8, 8), (20, 64, 8, 32), (17, 96, 6, 24)],
+)  # fmt: skip
+def test_rows_are_a_power_of_two_in_each_part_and_never_too_many(prompts, most, parts, rows):
+    assert rows_for(prompts, most, parts) == rows

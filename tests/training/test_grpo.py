@@ -20,6 +20,7 @@ from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
+from nblib.tokens.tokenizer import PAD_ID, stop_tokens
 from nblib.training import grpo_watch, policy_loss
 from nblib.training.checkpoints import ForeignCheckpoint
 from nblib.training.cluster import _mean_over_tokens
@@ -62,8 +63,10 @@ def long_is_good(index, completion, tokens, truncated):
 def run(new_model, tokenizer, mesh, tmp_path):
     """Train a tiny policy: `run(config, judge=..., folder=..., **arguments)`."""
 
-    def start(config=CONFIG, *, judge=long_is_good, folder=tmp_path, lora=True, **arguments):
-        model = new_model(num_layers=1)
+    def start(
+        config=CONFIG, *, judge=long_is_good, folder=tmp_path, lora=True, model=None, **arguments
+    ):
+        model = model or new_model(num_layers=1)
         policy = get_lora_model(model, mesh, rank=2, alpha=4.0) if lora else model
         given = {
             "reference": model if config.beta else None,
@@ -260,6 +263,36 @@ def test_figures_of_a_step_are_means_over_the_tokens_that_were_computed():
     entropy = [np.array(figure, np.float32) for figure in ([6, 2], [0, 0], [4, 8])]
     assert _mean_over_tokens(entropy) == 1.0
     assert np.isnan(_mean_over_tokens(entropy[1:2]))
+
+
+def test_the_stop_token_is_trained_whichever_was_drawn(
+    run, new_model, tokenizer, tmp_path, monkeypatch
+):
+    model = new_model(num_layers=1)
+    stops = stop_tokens(tokenizer)
+    embedding = model.embedder.input_embedding
+    likely = jax.numpy.zeros(embedding.shape[1]).at[0].set(8)
+    embedding.set_value(embedding.get_value().at[np.array(stops)].set(likely))
+    trained = []
+    update = RLCluster.update_actor
+
+    def watched(cluster, examples, *others):
+        trained.extend(jax.device_get(examples))
+        update(cluster, examples, *others)
+
+    monkeypatch.setattr(RLCluster, "update_actor", watched)
+    run(replace(CONFIG, steps=1, prompts_per_step=5, num_generations=8), model=model)
+    ends = set()
+    for example in trained:
+        masks = example.completion_mask.astype(bool)
+        for tokens, mask in zip(example.completion_ids, masks, strict=True):
+            *text, last = tokens[mask]
+            assert not set(text) & {*stops, PAD_ID}
+            assert (tokens[~mask] == PAD_ID).all()
+            ends.add(int(last))
+    assert ends >= {*stops}
+    cut = [record["truncated"] for record in RolloutLog(folder=tmp_path).read()]
+    assert len(cut) == 40 and np.mean(cut) < 0.5
 
 
 def test_a_step_that_teaches_nothing_has_no_figures(run, tmp_path, capsys):

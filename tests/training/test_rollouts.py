@@ -2,12 +2,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from flax import nnx
 from tunix.rl.rollout.base_rollout import RolloutConfig
 
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED
 from nblib.tokens.chat import render_prompt
-from nblib.tokens.tokenizer import END_OF_TURN
+from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID, stop_tokens
+from nblib.training.policy_loss import completion_log_probs
 from nblib.training.rollouts import PolicyRollout, RolloutClock, RolloutLog
 
 PROMPTS = [
@@ -35,14 +37,12 @@ def config():
 
 @pytest.fixture(scope="module")
 def rollout(ref, mesh, config):
-    return PolicyRollout(
-        ref.model,
-        ref.tokenizer,
-        mesh,
-        config,
-        clock=RolloutClock(seed=0),
-        end_token=ref.tokenizer.piece_to_id(END_OF_TURN),
-    )
+    return rollout_of(ref.model, ref.tokenizer, mesh, config)
+
+
+def rollout_of(model, tokenizer, mesh, config):
+    clock, stop = RolloutClock(seed=0), stop_tokens(tokenizer)
+    return PolicyRollout(model, tokenizer, mesh, config, clock=clock, stop=stop)
 
 
 def at_step(rollout, step, config, prompts=PROMPTS):
@@ -50,21 +50,45 @@ def at_step(rollout, step, config, prompts=PROMPTS):
     return rollout.generate(prompts, config)
 
 
-def test_tokens_are_drawn_with_the_probabilities_that_the_trainer_gives_them(rollout, config):
+def test_tokens_are_drawn_with_the_probabilities_that_the_trainer_gives_them(ref, rollout, config):
     rows = 600
     output = at_step(rollout, 1, replace(config, max_tokens_to_generate=1), PROMPTS[1:] * rows)
     tokens, counts = np.unique(np.concatenate(output.tokens), return_counts=True)
-    prompt = output.left_padded_prompt_tokens[:1]
-    logps = rollout.get_per_token_logps(
-        np.repeat(prompt, len(tokens), axis=0), tokens[:, None].astype(np.int32)
-    )
-    expected = np.exp(logps[:, 0])
+    labels = np.array([PAD_ID, *tokens], np.int32)[:, None]
+    prompts = np.repeat(output.left_padded_prompt_tokens[:1], len(labels), axis=0)
+    log_probs = completion_log_probs(ref.model, prompts, labels, pad_id=PAD_ID, temperature=1.0)
+    padding, *expected = np.exp(log_probs[:, 0])
+    assert padding < 1e-5  # never drawn; that the others share it makes no difference
+    expected = np.array(expected)
     assert expected.sum() > 0.9 and expected.max() < 0.9
     off_by = np.abs(counts / rows - expected) / np.sqrt(expected * (1 - expected) / rows)
     assert off_by[expected > 0.02].max() < 4
 
 
-def test_a_completion_that_stopped_carries_its_end_token(ref, rollout, config):
+def test_no_padding_is_drawn_so_that_the_trainer_sees_every_token(new_model, ref, mesh, config):
+    """An untrained model finds padding as likely as anything: 1 of 544 tokens, of 3,000 here."""
+    untrained = rollout_of(new_model(num_layers=1), ref.tokenizer, mesh, config)
+    output = at_step(untrained, 1, config, PROMPTS * 32)
+    assert sum(len(tokens) for tokens in output.tokens) > 2500
+    assert not any((tokens == PAD_ID).any() for tokens in output.tokens)
+
+
+def test_a_policy_that_ends_by_eos_is_not_truncated_and_carries_it(ref, mesh, config):
+    eos, end_of_turn = stop_tokens(ref.tokenizer)
+    policy = nnx.clone(ref.model)
+    embedding = policy.embedder.input_embedding
+    rows = embedding.get_value()
+    embedding.set_value(rows.at[eos].set(2 * rows[end_of_turn]))  # likelier where that was likely
+    rollout = rollout_of(policy, ref.tokenizer, mesh, config)
+    output = at_step(rollout, 1, config, PROMPTS[:1] * 4)
+    lengths, truncated = rollout._clock.take()
+    assert not truncated.any()
+    for tokens, text, length in zip(output.tokens, output.text, lengths, strict=True):
+        assert (tokens == eos).tolist() == [False] * (length - 1) + [True]
+        assert text == ref.tokenizer.decode(tokens[:-1].tolist())
+
+
+def test_a_completion_that_stopped_carries_its_stop_token(ref, rollout, config):
     output = at_step(rollout, 1, config)
     end = ref.tokenizer.piece_to_id(END_OF_TURN)
     lengths, truncated = rollout._clock.take()
@@ -77,15 +101,14 @@ def test_a_completion_that_stopped_carries_its_end_token(ref, rollout, config):
     assert rollout._clock.take()[0].size == 0  # taken once
 
 
-def test_a_cut_completion_has_no_end_token(ref, mesh, config):
+def test_a_cut_completion_has_no_stop_token(ref, mesh, config):
     short = RolloutConfig(
         max_tokens_to_generate=4, max_prompt_length=96, kv_cache_size=100, temperature=1.0
     )
     end = ref.tokenizer.piece_to_id(END_OF_TURN)
-    clock = RolloutClock(seed=0)
-    cut = PolicyRollout(ref.model, ref.tokenizer, mesh, short, clock=clock, end_token=end)
+    cut = rollout_of(ref.model, ref.tokenizer, mesh, short)
     output = at_step(cut, 1, short)
-    lengths, truncated = clock.take()
+    lengths, truncated = cut._clock.take()
     assert truncated.all() and lengths.tolist() == [4, 4]
     assert not any((tokens == end).any() for tokens in output.tokens)
 
