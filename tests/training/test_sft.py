@@ -209,7 +209,7 @@ def test_validation_loss_is_a_mean_over_tokens_whatever_the_batches(
     rows = pack(examples, packing, max_length=128, seed=0)
     batches = batch_stream(rows, tokens_per_batch=tokens_per_batch, epochs=1, seed=0)
     assert len(batches) == {("off", 128): 8, ("on", 128): 2}.get((packing, tokens_per_batch), 1)
-    run(tmp_path, BATCHES[:2], val_batches=batches)
+    run(tmp_path, BATCHES[:1], replace(CONFIG, accumulation=1), val_batches=batches)
     model = get_lora_model(new_model(num_layers=2), mesh, rank=2, alpha=4.0)
     together = collate(examples, range(8), 128, 8)
     expected = nnx.jit(lambda model: next_token_loss(model, **model_inputs(together)))(model)
