@@ -429,7 +429,7 @@ def test_a_wanted_length_is_learnt_in_a_few_steps(compilation_cache, mesh, tmp_p
         plain,
         lambda index, completion, tokens, truncated: earned(sign * tokens / 96),
         GrpoConfig(
-            learning_rate=5e-3,
+            learning_rate=3e-3,
             steps=10,
             prompts_per_step=3,
             num_generations=8,
