@@ -174,7 +174,7 @@ def _new_run(notebook: str, folder: Path, config: Any) -> Run:
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
     path = _new_folder(folder, f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{digest}")
     try:
-        _lock(path)  # before config.json: without it nobody continues this folder
+        _lock(path)  # before config.json: without it no process continues this folder
         write_json(path / "config.json", config)
     except OSError:
         _unlock(path)

@@ -131,7 +131,7 @@ class _Tuned(_Asked):
 
     @property
     def lora(self) -> dict[str, Any]:
-        """The adapters' size, for whatever makes or merges them."""
+        """The adapters' rank and alpha, as `get_lora_model` and `merge_lora` take them."""
         return {"rank": self.lora_rank, "alpha": self.lora_alpha}
 
     def _check(self) -> None:

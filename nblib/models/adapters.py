@@ -44,8 +44,9 @@ _PROJECTIONS: Mapping[str, tuple[str, ...]] = {
 }
 _PREFIX = "base_model.model.model.layers."  # peft's wrapper, then Gemma3ForCausalLM
 _NAME = re.compile(re.escape(_PREFIX) + r"(\d+)\.(\w+\.\w+)\.lora_([AB])\.weight")
-# Whatever of these is set makes another change than scale * B A, or makes it to other weights than
-# the base's. Not here are the options that say only where adapters are, and how they were trained.
+# Each of these, if it is set, changes the weights otherwise than by scale * B A, or changes other
+# weights than the base's. Not here are the options that say only where adapters are, and how they
+# were trained.
 _NOT_PLAIN = (
     *("use_dora", "use_rslora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out"),
     *("rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices"),

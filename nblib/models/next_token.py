@@ -1,6 +1,6 @@
 """The next token of each row of a batch: the likeliest, or one drawn from the model's distribution.
 
-Padding is never chosen: whoever trains on the text or scores it would take it for no token.
+Padding is never chosen: training and scoring mask it as no token.
 Top-p: A. Holtzman et al., https://arxiv.org/abs/1904.09751.
 """
 

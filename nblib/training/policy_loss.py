@@ -86,9 +86,10 @@ def grpo_loss(
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Return the loss of "grpo", "dr-grpo" or "gspo-token", and the figures that are logged.
 
-    A figure is its sum over the completions' tokens and their number, [2]: whatever the loss is a
-    mean of, figures of micro-batches add up to one a token. Where all advantages are 0 and no KL is
-    asked for, loss and gradient are 0 without being computed, and figures are of 0 tokens.
+    A figure is [sum over the completions' tokens, number of these tokens], so that the figures of
+    micro-batches add up to a mean per token, in each of the three losses. Where all
+    advantages are 0 and no KL is asked for, loss and gradient are 0 without being computed, and
+    figures are of 0 tokens.
     """
     compute = partial(_computed_loss, pad_id=pad_id, remat=remat, chunk_positions=chunk_positions)
     if train_example.ref_per_token_logps is not None:
