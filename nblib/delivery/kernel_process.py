@@ -60,7 +60,8 @@ class KernelProcess(AsyncKernelManager):
         """What to start; ipykernel ends by itself when this process, its parent, is gone."""
         command = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher"]
         return KernelSpec(
-            argv=[*command, "-f", "{connection_file}"],
+            # A kernel is interrupted before it is shut down, and may log that as an error.
+            argv=[*command, "-f", "{connection_file}", "--log-level=CRITICAL"],
             env=dict(self.variables),
             display_name="Python 3",
             language="python",
