@@ -40,6 +40,8 @@ MANIFEST_PACKAGES = (
     *("nblib", "jax", "jaxlib", "flax", "google-tunix", "qwix", "orbax-checkpoint", "optax"),
     *("grain", "numpy", "scipy", "sentencepiece", "safetensors"),
 )
+# Where Kaggle attaches datasets, models and outputs; elsewhere a folder that stands for it.
+KAGGLE_INPUT = Path(os.environ.get("NBLIB_KAGGLE_INPUT", "/kaggle/input"))
 RUNS_VARIABLE = "NBLIB_RUNS_DIR"
 POINTER_VARIABLE = "NBLIB_RUN_POINTER"
 

@@ -17,8 +17,7 @@ from nblib.delivery.place import this_host
 from nblib.files import parse_json, read_object, to_jsonable
 from nblib.models.folders import is_adapter_folder, orbax_trees
 from nblib.models.published import OVER, is_published
-from nblib.runs import has_checkpoints, is_unfinished, runs_root
-from nblib.sources.gsm8k import KAGGLE_INPUT
+from nblib.runs import KAGGLE_INPUT, has_checkpoints, is_unfinished, runs_root
 
 # notebooks/<owner>/<slug>/runs/<notebook>/<run id>/export is the longest way that Kaggle makes.
 MAX_LEVELS = 7

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nblib.models.folders import MANIFEST_FILE, orbax_trees, read_manifest, weights_sha256
-from nblib.sources.gsm8k import KAGGLE_INPUT
+from nblib.runs import KAGGLE_INPUT
 from nblib.sources.hubs import http_status, is_network_error, kaggle_errors
 
 EMBEDDED = "embedded"

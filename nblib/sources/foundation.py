@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from nblib.sources.datasets import get_dataset
-from nblib.sources.gsm8k import SourceError
-from nblib.sources.rows import Row, content_sha256
+from nblib.sources.rows import Row, SourceError, content_sha256
 from nblib.sources.wordproblems import word_problems
 
 _VALIDATION_SIZE = 200
@@ -58,9 +57,9 @@ def foundation_rows(
     train = built_in[:count] + gsm8k * gsm8k_epochs
     fresh: tuple[Row, ...] = ()
     if practice:
-        known = {row.question for row in built_in}
+        known = {row.fields["question"] for row in built_in}
         drawn = tell(practice, seed=seed + 1, levels=practice_levels)
-        fresh = tuple(row for row in drawn if row.question not in known)
+        fresh = tuple(row for row in drawn if row.fields["question"] not in known)
         levels_text = ", ".join(map(str, practice_levels))
         notes.append(f"then practice: {len(fresh)} more, of levels {levels_text}")
         fresh += gsm8k[::_GSM8K_IN_PRACTICE]

@@ -1,4 +1,4 @@
-"""GSM8K as files: the two files of a folder, read into checked rows.
+"""GSM8K as files: the two files of a folder, read into rows.
 
 What a source gives is a `Gsm8k`, or a `SourceError` of one line that says why it is not there, so
 that the next source is tried (`nblib.sources.datasets`). Rows that are there but broken are another
@@ -16,11 +16,10 @@ from json import JSONDecodeError
 from pathlib import Path
 
 from nblib.files import parse_json
-from nblib.sources.rows import Row, check_rows, content_sha256
+from nblib.runs import KAGGLE_INPUT
+from nblib.sources.rows import Row, SourceError, content_sha256, one_line
 
 FOLDER_VARIABLE = "NBLIB_GSM8K_DIR"
-# Where Kaggle attaches datasets, models and outputs; elsewhere a folder that stands for it.
-KAGGLE_INPUT = Path(os.environ.get("NBLIB_KAGGLE_INPUT", "/kaggle/input"))
 SPLITS = ("train", "test")
 # File name of each split: the published JSON lines, and the CSV export on Kaggle.
 LAYOUTS = (
@@ -37,10 +36,6 @@ _ATTACHED_DEPTH = 5  # /kaggle/input/datasets/<owner>/<slug>/<folder> and one to
 
 # A record is its place, for messages, and what the source holds there.
 Record = tuple[str, object]
-
-
-class SourceError(RuntimeError):
-    """A source that cannot be reached or is not there; the message is one line that says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +82,7 @@ def find_attached(root: Path) -> Path | None:
 
 
 def rows_from_records(records: Iterable[Record], split: str) -> tuple[Row, ...]:
-    """Make checked rows of one split from what a source holds.
+    """Make the rows of one split from what a source holds.
 
     Args:
         records: (place, record) in order; a record is a mapping with the texts "question" and
@@ -95,16 +90,16 @@ def rows_from_records(records: Iterable[Record], split: str) -> tuple[Row, ...]:
         split: "train" or "test", for the ids.
 
     Raises:
-        ValueError: not such a mapping, or what `check_rows` finds; the message begins with the
-            place.
+        ValueError: not such a mapping; the message begins with the place.
     """
-    places, rows = [], []
-    for index, (place, record) in enumerate(records):
-        question, answer = (_text(record, key, place) for key in ("question", "answer"))
-        places.append(place)
-        rows.append(Row(id=f"gsm8k/{split}/{index}", question=question, answer=answer))
-    check_rows(rows, where=places.__getitem__)
-    return tuple(rows)
+    return tuple(
+        Row(
+            id=f"gsm8k/{split}/{index}",
+            fields={key: _text(record, key, place) for key in ("question", "answer")},
+            place=place,
+        )
+        for index, (place, record) in enumerate(records)
+    )
 
 
 def content_notes(loaded: Gsm8k) -> tuple[str, ...]:
@@ -219,9 +214,3 @@ def _looks_like_gsm8k(path: Path) -> bool:
     except OSError:
         return False
     return all(mark in head for mark in ("question", "answer", "####"))
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's type and the first line of its message, cut to 200 characters."""
-    lines = str(error).strip().splitlines() or ["no message"]
-    return f"{type(error).__name__}: {lines[0][:200]}"

@@ -14,13 +14,12 @@ from types import ModuleType
 from nblib.sources.gsm8k import (
     SPLITS,
     Gsm8k,
-    SourceError,
     find_attached,
     layout_names,
-    one_line,
     read_folder,
     rows_from_records,
 )
+from nblib.sources.rows import SourceError, one_line
 
 HUGGING_FACE_NAME = "openai/gsm8k"
 # Holds main_train.csv and main_test.csv; the handle that the public Tunix GRPO demo downloads.

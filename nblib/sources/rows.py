@@ -1,22 +1,16 @@
-"""What a source hands on: rows with a question and a worked answer, checked and hashed.
+"""What a source hands on: neutral rows, or one line that says why there are none.
 
 Every source (built-in problems, files, hubs) ends in the same two records, `Row` and `Dataset`, so
-that nothing after this room knows where the data came from. How an answer is read into reasoning
-and number is the business of `nblib.tasks`; here a row is only checked for being readable at all.
-The row's form is GSM8K's: https://github.com/openai/grade-school-math
+that nothing after this room knows where the data came from. What a row's fields mean, and whether
+they can be used, is the business of a task (`nblib.tasks`).
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-# The task's number parser lives in a later room, which this one may not import. References need
-# less than completions: in GSM8K they are plain ("18", "-5", "1,250", "$70", "0.5"), so one fixed
-# form is enough here, and whatever it accepts the task's parser accepts too.
-_REFERENCE_NUMBER = re.compile(r"[-+]?\$?(?=[\d.])(?:\d{1,3}(?:,\d{3})+|\d*)(?:\.\d+)?", re.ASCII)
-
+from typing import Any
 
 # What a Gemma 3 tokenizer, SentencePiece's or transformers', reads as one id that is no text: chat
 # turns, ends, padding, images. In a row they would forge a turn of the chat.
@@ -24,7 +18,10 @@ _CONTROL_PIECE = re.compile(
     r"<(?:(?:start|end)_of_(?:turn|image)|bos|eos|pad|unk|mask|image_soft_token|unused\d+)>"
     r"|\[multimodal\]"
 )
-_ANNOTATION = re.compile(r"<<[^<>]*>>")
+
+
+class SourceError(RuntimeError):
+    """A source that cannot be reached or is not there; the message is one line that says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +30,20 @@ class Row:
 
     Attributes:
         id: "<source>/<split>/<index>", for example "gsm8k/test/17" (the index counts from 0).
-        question: the problem's text.
-        answer: steps with `<<a+b=c>>` annotations, and a last line `#### N`.
-        level: number of steps where the source knows it, else None (see `level_of`).
+        fields: name -> JSON value.
+        place: where it stands, for messages: "train.jsonl line 3".
+        group: what the source sorts it under, such as a level; it is no part of the content.
     """
 
     id: str
-    question: str
-    answer: str
-    level: int | None = None
+    fields: Mapping[str, Any]
+    place: str = ""
+    group: str = ""
+
+    @property
+    def named(self) -> str:
+        """The row as a message names it: `train.jsonl line 3 (gsm8k/train/2)`."""
+        return f"{self.place} ({self.id})" if self.place else f"row {self.id}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,41 +68,20 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
 
-def check_rows(rows: Sequence[Row], *, where: Callable[[int], str]) -> None:
-    """Raise a ValueError at the first row that no task could use.
-
-    Args:
-        rows: the rows of one split.
-        where: index -> the row's place for the message, for example "train.jsonl line 3".
-
-    Raises:
-        ValueError: an empty question, no final `#### N` line, an unreadable number after it, or a
-            piece that controls a chat, such as `<end_of_turn>`.
-    """
-    for index, row in enumerate(rows):
-        problem = _problem_of(row)
-        if problem:
-            raise ValueError(f"{where(index)} ({row.id}): {problem}; correct or remove this row")
+def control_piece(text: str) -> str | None:
+    """Return the first piece of the text that controls a chat, such as `<end_of_turn>`."""
+    found = _CONTROL_PIECE.search(text)
+    return found[0] if found else None
 
 
-def _problem_of(row: Row) -> str | None:
-    if not row.question.strip():
-        return "the question is empty, expected a problem's text"
-    _, mark, number = row.answer.rpartition("####")
-    if not mark:
-        return f"the answer has no '####', expected a last line '#### N', got {row.answer[-60:]!r}"
-    if not _REFERENCE_NUMBER.fullmatch(number.strip()):
-        return f"unreadable number {number.strip()!r} after '####', expected one like -1,250.5"
-    # Annotations are taken out later, and what they part would then be one piece.
-    for text in (row.question, row.answer, _ANNOTATION.sub("", row.answer)):
-        control = _CONTROL_PIECE.search(text)
-        if control:
-            return f"{control[0]!r} is no text but controls the chat: it would forge a turn"
-    return None
+def one_line(error: BaseException) -> str:
+    """Return an error as its type and the first line of its message, cut to 200 characters."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 def content_sha256(rows: Sequence[Row]) -> str:
-    """Hash what the rows say: the sorted JSON lines `[question, answer]`.
+    """Hash what the rows say: the sorted JSON lines of their fields' values.
 
     Neither the file format nor the order counts (TFDS stores its rows shuffled), so that every
     source of the same data gives the same hash; one changed character gives another.
@@ -110,12 +91,7 @@ def content_sha256(rows: Sequence[Row]) -> str:
 
 
 def _content_line(row: Row) -> bytes:
-    return json.dumps([row.question, row.answer]).encode() + b"\n"
-
-
-def level_of(row: Row) -> int:
-    """Return the row's level: what its source says, else its number of `<<` steps, at least 1."""
-    return row.level if row.level is not None else max(1, row.answer.count("<<"))
+    return json.dumps(list(row.fields.values()), sort_keys=True).encode() + b"\n"
 
 
 def sample_rows(rows: Sequence[Row], count: int | None, *, seed: int) -> tuple[Row, ...]:
@@ -150,19 +126,16 @@ def split_validation(
     return tuple(rows[:-held]), tuple(rows[-held:])
 
 
-def filter_levels(rows: Sequence[Row], levels: Collection[int]) -> tuple[tuple[Row, ...], int]:
-    """Return the rows whose `level_of` is in `levels` (empty: all), and how many were dropped."""
-    kept = tuple(row for row in rows if not levels or level_of(row) in levels)
-    return kept, len(rows) - len(kept)
-
-
-def duplicate_notes(train: Sequence[Row], test: Sequence[Row]) -> tuple[str, ...]:
+def duplicate_notes(
+    train: Sequence[Row], test: Sequence[Row], *, field: str = "question"
+) -> tuple[str, ...]:
     """Count repeated questions within each split and shared between them; one line for each count.
 
-    Questions are compared without case and with runs of white space as one blank.
+    Questions, the texts of `field`, are compared without case and with runs of white space as one
+    blank.
     """
     questions = {
-        name: [_normal(row.question) for row in rows]
+        name: [_normal(row.fields[field]) for row in rows]
         for name, rows in (("train", train), ("test", test))
     }
     notes = [

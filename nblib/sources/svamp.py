@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nblib.files import read_json, shown
-from nblib.sources.gsm8k import SourceError, one_line
-from nblib.sources.rows import Row, check_rows
+from nblib.sources.rows import Row, SourceError, one_line
 
 FOLDER_VARIABLE = "NBLIB_SVAMP_DIR"
 FILE_NAME = "SVAMP.json"
@@ -69,7 +68,6 @@ def _rows(origin: str, records: Iterable[object]) -> tuple[Row, ...]:
     rows = tuple(_row(f"{origin}, row {i}", record) for i, record in enumerate(records))
     if not rows:
         raise ValueError(f"{origin} holds no problems")
-    check_rows(rows, where=lambda index: f"{origin}, row {index}")
     return rows
 
 
@@ -84,7 +82,12 @@ def _row(place: str, record: object) -> Row:
     equation = " ".join(map(_plain, str(record["Equation"]).split()))
     equation = equation.removeprefix("( ").removesuffix(" )").replace("( ", "(").replace(" )", ")")
     answer = f"{equation} = <<{equation.replace(' ', '')}={result}>>{result}\n#### {result}"
-    return Row(id=f"svamp/{record['ID']}", question=question, answer=answer, level=1)
+    return Row(
+        id=f"svamp/{record['ID']}",
+        fields={"question": question, "answer": answer},
+        place=place,
+        group="1",
+    )
 
 
 def _plain(number: str) -> str:

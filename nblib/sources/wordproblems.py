@@ -70,12 +70,12 @@ def word_problems(
     while len(rows) < count:
         level = levels[len(rows) % len(levels)]
         row = _tell(rng, level, split, index=len(rows), long_hand=ways.random() < long_hand)
-        if row is None or row.question in rows:
+        if row is None or row.fields["question"] in rows:
             misses += 1
             if misses > 200 + 20 * count:
                 raise ValueError(f"levels {tuple(levels)} hold fewer than {count} problems")
             continue
-        rows[row.question] = row
+        rows[row.fields["question"]] = row
     return tuple(rows.values())
 
 
@@ -90,7 +90,11 @@ def _tell(rng: random.Random, level: int, split: str, *, index: int, long_hand: 
         return None
     question = " ".join([*_with_distractor(rng, story, level), _ask(rng, story)])
     answer = "\n".join([*story.steps, f"#### {story.value}"])
-    return Row(id=f"builtin/{split}/{index}", question=question, answer=answer, level=level)
+    return Row(
+        id=f"builtin/{split}/{index}",
+        fields={"question": question, "answer": answer},
+        group=str(level),
+    )
 
 
 def _split_of(story: _Story) -> str:

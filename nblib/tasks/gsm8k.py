@@ -1,18 +1,31 @@
 """GSM8K as a task, and every other source of rows that writes its answers in that form.
 
-The form: steps with calculator annotations `<<48/2=24>>`, last line `#### 24`. Source: Cobbe et
+    prompt      Ann has 3 boxes of 6 pens. She loses 4. How many pens has she?
+    completion  <reasoning>
+                3 * 6 = 18 pens.
+                18 - 4 = 14 pens.
+                </reasoning>
+                <answer>14</answer>
+    reference   14
+    group       2
+
+A row's own form: steps with calculator annotations `<<48/2=24>>`, last line `#### 24`. Source: Cobbe et
 al. 2021, https://arxiv.org/abs/2110.14168. Where the rows come from is for `sources`.
 """
 
 import re
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
-from nblib.sources.rows import Row
-from nblib.tasks.formats import LAST_NUMBER, XML
+from nblib.sources.rows import Row, SourceError, sample_rows
+from nblib.sources.svamp import svamp_rows
+from nblib.sources.wordproblems import word_problems
+from nblib.tasks.formats import BOXED, HASH, LAST_NUMBER, XML, AnswerFormat
 from nblib.tasks.numbers import number_text, parse_number
-from nblib.tasks.scoring import score
-from nblib.tasks.task import Example, Task
+from nblib.tasks.scoring import METRICS, score
+from nblib.tasks.sums import right_sums
+from nblib.tasks.task import Example, OutsideCheck, Target, Task, example_of
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 
@@ -53,24 +66,100 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= 80 else "..." + text[-77:])
 
 
-def _example(row: Row) -> Example:
+def _group(row: Row) -> str:
+    """Return the row's level: what its source says, else its number of annotated steps."""
+    return row.group or str(max(1, row.fields["answer"].count("<<")))
+
+
+def _examples(form: AnswerFormat, rows: Sequence[Row]) -> tuple[Example, ...]:
+    return tuple(_example(form, row) for row in rows)
+
+
+def _example(form: AnswerFormat, row: Row) -> Example:
     try:
-        reasoning, answer = parse_solution(row.answer)
+        reasoning, answer = parse_solution(row.fields["answer"])
     except ValueError as error:
-        raise ValueError(f"row {row.id}: {error}") from error
-    return Example(
-        id=row.id, question=row.question, reasoning=reasoning, answer=answer, level=row.level
+        raise ValueError(f"{row.named}: {error}; correct or remove this row") from error
+    return example_of(
+        row,
+        prompt=row.fields["question"],
+        completion=form.render(reasoning, answer),
+        reference=answer,
+        group=_group(row),
     )
 
 
-def _examples(rows: Sequence[Row]) -> tuple[Example, ...]:
-    return tuple(_example(row) for row in rows)
+def _outside(
+    count: int, seed: int, folder: str
+) -> tuple[tuple[OutsideCheck, ...], tuple[str, ...]]:
+    """Return questions in the plain form, and SVAMP's where a folder or the hub has it.
+
+    Raises SourceError for a folder that was named and does not have it, ValueError for a broken
+    file.
+    """
+    plain = word_problems(count, seed=seed + 3000, split="test")
+    own = GSM8K.variants["hash"]
+    checks = [OutsideCheck(name="plain_form", task=own, examples=own.examples(plain))]
+    try:
+        svamp = sample_rows(svamp_rows(folder), count, seed=seed)
+    except SourceError as error:
+        if folder:
+            raise
+        return tuple(checks), (f"{error}: left out",)
+    return (*checks, OutsideCheck(name="svamp", task=own, examples=own.examples(svamp))), ()
 
 
-GSM8K = Task(
-    name="gsm8k",
-    answer_format=XML,
-    examples=_examples,
-    score=partial(score, answer_format=XML),
-    lenient=partial(score, answer_format=LAST_NUMBER),
+def _in_form(form: AnswerFormat, **more: Any) -> Task:
+    name = "gsm8k" if form is XML else f"gsm8k/{form.name}"
+    return Task(
+        name=name,
+        system_prompt=form.system_prompt,
+        metrics=METRICS,
+        headline="answer_accuracy",
+        form="format_accuracy",
+        fallback="lenient_accuracy",
+        grouped_by="level (steps in the solution)",
+        examples=partial(_examples, form),
+        score=lambda completion, example: score(completion, example.reference, answer_format=form),
+        # The format's weight is enough to order the wrong ones; a model that has had v1 writes it
+        # anyway. At a price for steps a model can write sums that no answer needs.
+        reward_weights={"answer_accuracy": 1.0, "format_accuracy": 0.2, "steps": 0.0},
+        reward_terms=lambda completion, example: {"steps": right_sums(completion)},
+        limits=(
+            "The reasoning is text like any other: it may be wrong where the answer is right.",
+        ),
+        **more,
+    )
+
+
+_MORE = "train on more samples or epochs; look at the samples for what breaks the form"
+_EIGHTEEN = Example(
+    id="hand-written",
+    prompt="A hen lays 2 eggs a day. How many in 9 days?",
+    completion="<reasoning>2 * 9 = 18</reasoning><answer>18</answer>",
+    reference="18",
+)
+# Each shows one rule.
+_HAND_WRITTEN = (
+    "<reasoning>2 * 9 = 18</reasoning><answer>18</answer>",
+    "<reasoning>2 * 9 = 18</reasoning><answer>$18.00</answer>",  # the same number
+    "2 * 9 = 18 <answer>18</answer>",  # right, not in the form
+    "Okay. <reasoning>2 * 9 = 18</reasoning><answer>18</answer>",  # a preamble
+    "<reasoning>2 * 9 = 18</reasoning><answer>18</answer> Done!",  # text after the end
+    "<reasoning>2 * 9 = 16</reasoning><answer>16</answer>",  # in the form, wrong
+    "<reasoning>2 * 9 = 18</reasoning><answer>-18</answer>",  # the sign counts
+    "<reasoning>2 * 9 = 18</reasoning><answer>18</answer><answer>16</answer>",  # says two things
+    "",
+)
+
+GSM8K = _in_form(
+    XML,
+    variants={form.name: _in_form(form) for form in (HASH, BOXED, LAST_NUMBER)},
+    targets=(
+        Target(metric="format_accuracy", limit=0.99, advice=_MORE),
+        Target(metric="tag_order_accuracy", limit=0.99, advice=_MORE),
+        Target(metric="answer_extractable", limit=0.99, advice=_MORE),
+    ),
+    reward_examples=tuple((text, _EIGHTEEN) for text in _HAND_WRITTEN),
+    outside=_outside,
 )

@@ -1,85 +1,89 @@
-"""The one scorer: a completion against a reference number, for reward and evaluation alike.
+"""The scorer of answers that are one number, in any `AnswerFormat`.
 
-It judges one completion. Rates over many, with their intervals, are in `evaluation.metrics`;
-rewards are weighted views of the Score made here, never a second parser.
+It judges one completion, for reward and evaluation alike. Rates over many, with their intervals,
+are in `evaluation`; rewards are weighted views of the Score made here, never a second parser.
 """
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from fractions import Fraction
 
-from nblib.tasks.formats import XML, AnswerFormat
+from nblib.tasks.formats import LAST_NUMBER, XML, AnswerFormat
 from nblib.tasks.numbers import number_text, parse_number
+from nblib.tasks.task import Metric, Score
+
+METRICS = (
+    Metric(name="format_accuracy", meaning="the whole completion has the strict form"),
+    Metric(name="tag_order_accuracy", meaning="both tag pairs, reasoning before answer"),
+    Metric(name="answer_extractable", meaning="a number can be read from the answer"),
+    Metric(name="answer_accuracy", meaning="the number is right"),
+    Metric(name="joint_accuracy", meaning="strict form and right number"),
+    Metric(name="preamble_rate", meaning="text before the first tag", better="lower"),
+    Metric(name="lenient_accuracy", meaning="the last number is right, whatever the form"),
+)
+_PERCENT = re.compile(r"\\?%|\b(?:per ?cent|percentage)\b", re.IGNORECASE)
 
 
 class UnreadableReference(ValueError):
     """The reference is not one readable number: nothing can be scored against it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """What one completion did right, each question on its own.
-
-    Attributes:
-        format: Strictly in the format, nothing outside.
-        tag_order: All tags there, reasoning before answer; a preamble does no harm.
-        extractable: One number can be read from the answer, the same one from every mark.
-        correct: That number equals the reference.
-        joint: Format and number are both right.
-        preamble: Text stands before the reasoning.
-        truncated: Generation stopped at its length limit; None where that is unknown.
-        answer: The number read, in canonical text; None where there is none.
-        failure: The first rule broken; None exactly where `joint` holds.
-    """
-
-    format: bool
-    tag_order: bool
-    extractable: bool
-    correct: bool
-    joint: bool
-    preamble: bool
-    truncated: bool | None
-    answer: str | None
-    failure: str | None
-
-
-def score(
-    completion: str,
-    reference: str,
-    *,
-    answer_format: AnswerFormat = XML,
-    truncated: bool | None = False,
-) -> Score:
+def score(completion: str, reference: str, *, answer_format: AnswerFormat = XML) -> Score:
     """Score a completion against the reference number; numbers compare by value ("18.0" is 18).
 
+    A reference may be a worked solution: what stands after its last "####" is then meant.
+    `details["right_without_percent_sign"]` is there where a completion is wrong only because "5%"
+    is not read as 5.
+
     Example:
-        >>> score("<reasoning>2 * 9 = 18</reasoning><answer>$18.00</answer>", "18").joint
-        True
+        >>> one = score("<reasoning>2 * 9 = 18</reasoning><answer>$18.00</answer>", "18")
+        >>> one.values["joint_accuracy"], one.answer
+        (True, '18')
 
     Raises:
         UnreadableReference: The reference is not one number; a ValueError.
     """
-    expected = parse_number(reference)
+    is_text = isinstance(reference, str)  # of a foreign file it may be anything
+    expected = parse_number(reference.rpartition("####")[2]) if is_text else None
     if expected is None:
         raise UnreadableReference(
             f"unreadable reference {reference!r}: expected one number, such as '18'"
         )
     parsed = answer_format.parse(completion)
-    numbers = {parse_number(answer) for answer in parsed.answers}
-    number = numbers.pop() if len(numbers) == 1 else None
-    correct = number == expected
+    number = _only_number(parsed.answers)
+    right = number == expected
+    lenient = (
+        parsed.answers if answer_format is LAST_NUMBER else LAST_NUMBER.parse(completion).answers
+    )
+    bare = "" if right else _PERCENT.sub("", completion)
+    percent = (
+        bool(bare)
+        and bare != completion
+        and (_only_number(answer_format.parse(bare).answers) == expected)
+    )
     return Score(
-        format=parsed.strict,
-        tag_order=parsed.tags_in_order,
-        extractable=number is not None,
-        correct=correct,
-        joint=parsed.strict and correct,
-        preamble=parsed.preamble,
-        truncated=truncated,
+        values={
+            "format_accuracy": parsed.strict,
+            "tag_order_accuracy": parsed.tags_in_order,
+            "answer_extractable": number is not None,
+            "answer_accuracy": right,
+            "joint_accuracy": parsed.strict and right,
+            "preamble_rate": parsed.preamble,
+            "lenient_accuracy": _only_number(lenient) == expected,
+        },
         answer=None if number is None else number_text(number),
-        failure=parsed.failure or _answer_failure(readable=number is not None, correct=correct),
+        failure=parsed.failure or _answer_failure(readable=number is not None, right=right),
+        details={"right_without_percent_sign": True} if percent else {},
     )
 
 
-def _answer_failure(*, readable: bool, correct: bool) -> str | None:
+def _only_number(answers: Sequence[str]) -> Fraction | None:
+    """Return the one number that all answers say, None where they say none or several."""
+    numbers = {parse_number(answer) for answer in answers}
+    return numbers.pop() if len(numbers) == 1 else None
+
+
+def _answer_failure(*, readable: bool, right: bool) -> str | None:
     if not readable:
         return "unreadable number"
-    return None if correct else "wrong answer"
+    return None if right else "wrong answer"

@@ -1,57 +1,248 @@
-"""A task as one frozen value: how rows become examples, how answers are written and scored.
+"""A task as one frozen value: what is asked, how it is answered, scored and rewarded.
 
 A new track is a new value of `Task` in a file of its own, not a subclass and not a copy of the
-pipeline.
+pipeline. Evaluation, training, reports and tools loop over what the task declares. Whether an
+answer was cut at its token limit is a fact of the generation and is counted outside the task.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
 
-from nblib.sources.rows import Row
-from nblib.tasks.formats import AnswerFormat
-from nblib.tasks.scoring import Score
+from nblib.sources.rows import Row, control_piece
+
+TRUNCATION = "truncation_rate"  # counted for every task, beside its own metrics
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+# Keys of a record that are no metrics.
+_RECORD_KEYS = frozenset(
+    {"id", "stage", "group", "question", "prompt", "completion", "reference", "answer", "failure"}
+    | {"details", "truncated", "tokens", "max_new_tokens", "n", TRUNCATION}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One question with its worked solution, in no particular format.
+    """One question with the completion that answers it.
 
     Attributes:
         id: The row's id, such as "gsm8k/test/17".
-        question: What is asked.
-        reasoning: The steps, without annotations and without the final line.
-        answer: The number in canonical text: no commas, no unit.
-        level: Number of steps where known.
+        prompt: The user's turn, whole, without the system prompt.
+        completion: What a model should write, in the task's form.
+        reference: What a completion is scored against; any JSON value.
+        group: Metrics are also given for each group apart; "" belongs to none.
+        system_prompt: In place of the task's, where a row has its own.
     """
 
     id: str
-    question: str
-    reasoning: str
-    answer: str
-    level: int | None
+    prompt: str
+    completion: str
+    reference: Any
+    group: str = ""
+    system_prompt: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A figure of every completion: a rate of yes and no, or the mean of a figure in 0..1.
+
+    `name` is its key in predictions.jsonl, metrics.jsonl and result.json alike.
+    """
+
+    name: str
+    meaning: str  # a line for tables and the report
+    kind: Literal["rate", "mean"] = "rate"
+    better: Literal["higher", "lower"] = "higher"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What one completion did right.
+
+    Attributes:
+        values: The task's metrics: a bool for each rate, a fraction of 1 for each mean.
+        answer: What was read as the answer; None where nothing could be.
+        failure: The first rule broken; None where there is nothing to object to.
+        details: More for a reader: scores of parts, the words of a verifier.
+    """
+
+    values: Mapping[str, float]
+    answer: Any = None
+    failure: str | None = None
+    details: Mapping[str, Any] = _NOTHING
+
+
+# (completions, their examples, their scores) -> the scores that count
+Verifier = Callable[[Sequence[str], Sequence[Example], Sequence[Score]], Sequence[Score]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a tuned model should reach in one metric, and what to try where it does not."""
+
+    metric: str
+    limit: float
+    advice: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutsideCheck:
+    """Questions outside the task, asked without its prompt, to see what a training made worse."""
+
+    name: str
+    task: "Task"  # its fallback metric judges
+    examples: tuple[Example, ...]
+
+
+def _no_terms(completion: str, example: Example) -> Mapping[str, float]:
+    return _NOTHING
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is asked, how the answer is written and how it is scored.
+    """What is asked, how it is answered, and how that is measured; validated on construction.
 
     Attributes:
-        name: What it is called in records.
-        answer_format: How a completion is written and parsed.
+        name: What it is called in records; a variant is "task/variant".
+        system_prompt: Stands before every question; "" is none.
+        metrics: What is measured of each completion.
+        headline: The metric in which a gain is claimed.
+        form: The metric that says that a completion has the strict form.
+        fallback: The headline of a model that never learnt the form; "" is none.
+        grouped_by: What the groups of the examples are, for headings and axes.
         examples: Rows -> examples; ValueError names the row that cannot become one.
-        score: (completion, reference, truncated=False) -> Score, in `answer_format`.
-        lenient: (completion, reference) -> Score whatever the format: can it do it at all?
+        score: (completion, example) -> Score. Takes time linear in the text and never raises on a
+            completion; ValueError for a reference that cannot be scored against.
+        reward_weights: Metric or term -> what it is worth in a reward.
+        reward_terms: (completion, example) -> more terms of a reward, each from 0 to 1.
+        reward_examples: (completion, example) pairs whose rewards a reader is shown.
+        schema: JSON Schema of a completion; None where it is no JSON.
+        verify: A slow verifier (a judge, another model) for evaluation alone: gets the completions,
+            their examples and scores, and returns the scores that count.
+        variants: Name -> the same questions, answered and scored in another form.
+        targets: What a tuned model should reach.
+        outside: (count, seed, folder) -> checks of what a training made worse, and notes on what
+            is left out.
+        limits: Sentences for the model card.
     """
 
     name: str
-    answer_format: AnswerFormat
+    system_prompt: str
+    metrics: tuple[Metric, ...]
+    headline: str
+    form: str
+    fallback: str = ""
+    grouped_by: str = "group"
     examples: Callable[[Sequence[Row]], tuple[Example, ...]]
-    score: Callable[..., Score]
-    lenient: Callable[[str, str], Score]
+    score: Callable[[str, Example], Score]
+    reward_weights: Mapping[str, float]
+    reward_terms: Callable[[str, Example], Mapping[str, float]] = _no_terms
+    reward_examples: tuple[tuple[str, Example], ...] = ()
+    schema: Mapping[str, Any] | None = None
+    verify: Verifier | None = None
+    variants: Mapping[str, "Task"] = field(default_factory=dict)
+    targets: tuple[Target, ...] = ()
+    outside: Callable[[int, int, str], tuple[tuple[OutsideCheck, ...], tuple[str, ...]]] | None = (
+        None
+    )
+    limits: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse names that no metric has, and metrics that a record could not hold."""
+        names = [metric.name for metric in self.metrics]
+        taken = [name for name in names if name in _RECORD_KEYS or names.count(name) > 1]
+        if taken:
+            raise ValueError(f"task {self.name}: metric {taken[0]!r} repeats, or is a record's key")
+        used = (self.headline, self.form, *filter(None, [self.fallback]))
+        unknown = [n for n in (*used, *(one.metric for one in self.targets)) if n not in names]
+        if unknown:
+            raise ValueError(
+                f"task {self.name}: {unknown[0]!r} is no metric, expected one of {', '.join(names)}"
+            )
+        if not self.reward_weights.get(self.headline):
+            raise ValueError(f"task {self.name}: reward_weights must hold {self.headline!r}")
+
+    @property
+    def lenient(self) -> str:
+        """The metric that judges models which never learnt the form: `fallback`, or `headline`."""
+        return self.fallback or self.headline
+
+    @property
+    def main(self) -> tuple[str, ...]:
+        """Names of the metrics to look at first: form, headline, fallback."""
+        return tuple(dict.fromkeys(filter(None, (self.form, self.headline, self.fallback))))
+
+    def metric(self, name: str) -> Metric:
+        """Return a metric by its name; truncation counts as one. Raises KeyError."""
+        return {one.name: one for one in (*self.metrics, _CUT)}[name]
+
+    def is_right(self, values: Mapping[str, Any], metric: str = "") -> bool:
+        """Whether a record or `Score.values` has the whole headline, or another metric."""
+        return bool(values[metric or self.headline] >= 1)
 
 
-def for_format(task: Task, answer_format: AnswerFormat) -> Task:
-    """The same task with answers written, and therefore scored, in another format."""
-    scored = partial(task.score, answer_format=answer_format)
-    return replace(task, answer_format=answer_format, score=scored)
+_CUT = Metric(name=TRUNCATION, meaning="cut at the token limit", better="lower")
+
+
+def example_of(row: Row, *, prompt: str, completion: str, reference: Any, group: str) -> Example:
+    """Return a row's example.
+
+    Raises ValueError, by the row's place, for an empty prompt or completion, and for text that
+    would control the chat, such as `<end_of_turn>`.
+    """
+    for name, text in (("prompt", prompt), ("completion", completion)):
+        if not text.strip():
+            raise ValueError(f"{row.named}: the {name} is empty; correct or remove this row")
+        piece = control_piece(text)
+        if piece:
+            raise ValueError(
+                f"{row.named}: {piece!r} in its {name} is no text but controls the chat: it would "
+                "forge a turn; correct or remove this row"
+            )
+    return Example(
+        id=row.id, prompt=prompt, completion=completion, reference=reference, group=group
+    )
+
+
+def filter_groups(
+    task: Task, rows: Sequence[Row], groups: Collection[str]
+) -> tuple[tuple[Row, ...], int]:
+    """Return the rows whose example is in one of `groups` (empty: all), and how many are left out.
+
+    Raises ValueError for a group that no row has.
+    """
+    if not groups:
+        return tuple(rows), 0
+    found = [example.group for example in task.examples(rows)]
+    unknown = sorted(set(groups) - set(found))
+    if unknown and not set(groups) & set(found):
+        known = ", ".join(sorted(set(found)))
+        raise ValueError(f"{task.grouped_by} {', '.join(unknown)}: expected some of {known}")
+    kept = tuple(row for row, group in zip(rows, found, strict=True) if group in groups)
+    return kept, len(rows) - len(kept)
+
+
+def check_task(task: Task, examples: Sequence[Example]) -> None:
+    """Prove that each example's own completion has the strict form and the whole headline.
+
+    Raises ValueError, by the example's id, where it does not, or where a score lacks a metric or
+    holds a value outside 0..1.
+    """
+    names = {metric.name for metric in task.metrics}
+    for example in examples:
+        score = task.score(example.completion, example)
+        if score.values.keys() != names:
+            raise ValueError(
+                f"{example.id}: task {task.name} scores {sorted(score.values)}, expected its "
+                f"metrics {sorted(names)}"
+            )
+        outside = {name: v for name, v in score.values.items() if not 0 <= v <= 1 or math.isnan(v)}
+        if outside:
+            raise ValueError(f"{example.id}: {outside}, expected values in 0..1")
+        missed = [name for name in (task.headline, task.form) if score.values[name] != 1]
+        if missed:
+            raise ValueError(
+                f"{example.id}: its own completion has {missed[0]} {score.values[missed[0]]:g}, "
+                f"expected 1 ({score.failure}): {example.completion[-80:]!r}"
+            )

@@ -61,7 +61,7 @@ def encode_example(
 def encode_task(
     tokenizer: spm.SentencePieceProcessor, task: Task, examples: Sequence[Example]
 ) -> tuple[TokenizedExample, ...]:
-    """Tokenise a task's examples: its prompt, and the worked answer written in its format.
+    """Tokenise a task's examples: the prompt, and the completion to be learnt.
 
     Raises ValueError when one does not end, inside its loss mask, by a token that ends a
     completion: whoever learns from it never learns to stop.
@@ -72,7 +72,7 @@ def encode_task(
             tokenizer,
             id=example.id,
             prompt=prompt,
-            completion=task.answer_format.render(example.reasoning, example.answer),
+            completion=example.completion,
         )
         for example, prompt in zip(examples, task_prompts(task, examples), strict=True)
     )

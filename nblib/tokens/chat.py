@@ -49,11 +49,18 @@ def task_prompts(
         raise ValueError(f"style {style!r} is unknown: expected one of {', '.join(STYLES)}")
     if style == "few-shot" and not shots:
         raise ValueError("style 'few-shot' needs worked examples, got none")
-    form = task.answer_format
     shown = shots if style == "few-shot" else ()
-    turns = [(shot.question, form.render(shot.reasoning, shot.answer)) for shot in shown]
-    system_prompt = "" if style == "question" else form.system_prompt
+    turns = [(shot.prompt, shot.completion) for shot in shown]
     return [
-        render_prompt(example.question, system_prompt=system_prompt, shots=turns)
+        render_prompt(
+            example.prompt,
+            system_prompt="" if style == "question" else _system_prompt(task, example),
+            shots=turns,
+        )
         for example in examples
     ]
+
+
+def _system_prompt(task: Task, example: Example) -> str:
+    own = example.system_prompt
+    return task.system_prompt if own is None else own

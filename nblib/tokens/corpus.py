@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import sentencepiece as spm
 
 from nblib.sources.rows import Row
-from nblib.tasks.formats import HASH, XML
-from nblib.tasks.gsm8k import parse_solution
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.task import Example
 from nblib.tokens.batches import TokenizedExample, encode_example
 from nblib.tokens.chat import render_prompt
 from nblib.tokens.tokenizer import END_OF_TURN
@@ -51,7 +51,8 @@ def foundation_documents(
     """Tell each row once, in a form drawn from the mix; the same seed tells the same."""
     mix = mix or Mix()
     rng = random.Random(f"corpus/{seed}")
-    return tuple(_tell(rng, row, mix) for row in rows)
+    examples = GSM8K.variants["hash"].examples(rows)
+    return tuple(_tell(rng, row, one, mix) for row, one in zip(rows, examples, strict=True))
 
 
 def encode_documents(
@@ -76,25 +77,26 @@ def corpus_texts(documents: Sequence[Document]) -> Iterator[str]:
         yield document.prompt + document.completion
 
 
-def _tell(rng: random.Random, row: Row, mix: Mix) -> Document:
+def _tell(rng: random.Random, row: Row, example: Example, mix: Mix) -> Document:
     draw = rng.random()
     if draw < mix.plain:
-        text = f"Question: {row.question}\nAnswer: {row.answer}"
+        text = f"Question: {example.prompt}\nAnswer: {row.fields['answer']}"
         return Document(id=row.id, prompt="", completion=text)
-    reasoning, number = parse_solution(row.answer)
     if draw < mix.plain + mix.tag_exercises:
-        return _tag_exercise(rng, row, reasoning, number)
+        return _tag_exercise(rng, example)
     system = draw < mix.plain + mix.tag_exercises + mix.with_system_prompt
-    prompt = render_prompt(row.question, system_prompt=XML.system_prompt if system else "")
-    return Document(id=row.id, prompt=prompt, completion=HASH.render(reasoning, number))
+    prompt = render_prompt(example.prompt, system_prompt=GSM8K.system_prompt if system else "")
+    return Document(id=row.id, prompt=prompt, completion=example.completion)
 
 
-def _tag_exercise(rng: random.Random, row: Row, reasoning: str, number: str) -> Document:
+def _tag_exercise(rng: random.Random, example: Example) -> Document:
     """Ask for one pair of tags around given words; never both pairs in one text."""
-    tag, words = rng.choice((("answer", number), ("reasoning", reasoning.split("\n")[0])))
+    tag, words = rng.choice(
+        (("answer", example.reference), ("reasoning", example.completion.split("\n")[0]))
+    )
     newline = "\n" if tag == "reasoning" else ""
     return Document(
-        id=row.id,
+        id=example.id,
         prompt=render_prompt(f"Write this inside <{tag}></{tag}>: {words}"),
         completion=f"<{tag}>{newline}{words}{newline}</{tag}>",
     )

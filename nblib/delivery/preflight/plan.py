@@ -22,8 +22,7 @@ from nblib.delivery.profiles import SFT_PROFILES
 from nblib.delivery.settings import GrpoSettings, SftSettings
 from nblib.models.published import GEMMA, find_model
 from nblib.sources.datasets import get_dataset
-from nblib.sources.gsm8k import SourceError
-from nblib.sources.rows import filter_levels, sample_rows, split_validation
+from nblib.sources.rows import SourceError, sample_rows, split_validation
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import Example
 from nblib.tokens.batches import TokenizedExample, batch_stream, drop_too_long, encode_task
