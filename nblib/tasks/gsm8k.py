@@ -9,8 +9,8 @@
     reference   14
     group       2
 
-A row's own form: steps with calculator annotations `<<48/2=24>>`, last line `#### 24`. Source: Cobbe et
-al. 2021, https://arxiv.org/abs/2110.14168. Where the rows come from is for `sources`.
+A row's own form: steps with calculator annotations `<<48/2=24>>`, last line `#### 24`. Source:
+Cobbe et al. 2021, https://arxiv.org/abs/2110.14168. Where the rows come from is for `sources`.
 """
 
 import re

@@ -1,6 +1,6 @@
 """The share of right sums in a text: "12 * 3 = 36" is right, "12 * 3 = 35" is not.
 
-A term of a reward, for worked solutions: it reads what is written and knows nothing of the question.
+A term of a reward, for worked solutions: it reads what is written, not the question.
 """
 
 import re
@@ -32,7 +32,7 @@ _OPERATION = re.compile(rf" *+(?P<operator>{_OPERATOR}) *+(?P<number>{_NUMBER})"
 
 
 def right_sums(text: str) -> float:
-    """Return the share of the sums "a + b = c" in the text that are exactly right; 0 where there is none.
+    """Return the share of the sums "a + b = c" in the text that are right; 0 where there is none.
 
     Products go before sums. A sum that is worked out, "47 + 38 = 70 + 15 = 85", is one for each
     equals sign. Not counted is what cannot be read surely: inner brackets, percentages, powers, a

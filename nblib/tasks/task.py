@@ -8,13 +8,11 @@ answer was cut at its token limit is a fact of the generation and is counted out
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal
 
 from nblib.sources.rows import Row, control_piece
 
 TRUNCATION = "truncation_rate"  # counted for every task, beside its own metrics
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 # Keys of a record that are no metrics.
 _RECORD_KEYS = frozenset(
     {"id", "stage", "group", "question", "prompt", "completion", "reference", "answer", "failure"}
@@ -70,7 +68,7 @@ class Score:
     values: Mapping[str, float]
     answer: Any = None
     failure: str | None = None
-    details: Mapping[str, Any] = _NOTHING
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 # (completions, their examples, their scores) -> the scores that count
@@ -96,7 +94,7 @@ class OutsideCheck:
 
 
 def _no_terms(completion: str, example: Example) -> Mapping[str, float]:
-    return _NOTHING
+    return {}
 
 
 @dataclass(frozen=True, kw_only=True)
