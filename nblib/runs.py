@@ -23,18 +23,10 @@ from typing import IO, Any
 
 from nblib.files import read_json, read_object, to_jsonable, write_json, write_text
 
-# The figures of a stage in result.json: fractions of 1, each with "<name>_ci95": [low, high]. Both
-# are null for the truncation of answers in a file that does not say which ones were cut.
-RATES = (
-    "format_accuracy",
-    "tag_order_accuracy",
-    "answer_extractable",
-    "answer_accuracy",
-    "joint_accuracy",
-    "preamble_rate",
-    "truncation_rate",
-)
-RESULT_KEYS = ("notebook", "profile", "seed", "wall_s", "model", "data", "stages")
+# Of every stage in result.json, beside the metrics of its task; null where a file of answers does
+# not say which ones were cut.
+_TRUNCATION = "truncation_rate"
+RESULT_KEYS = ("notebook", "task", "profile", "seed", "wall_s", "model", "data", "stages")
 # What can change a run's numbers, so what its manifest names.
 MANIFEST_PACKAGES = (
     *("nblib", "jax", "jaxlib", "flax", "google-tunix", "qwix", "orbax-checkpoint", "optax"),
@@ -110,14 +102,19 @@ def start_run(notebook: str, parameters: Mapping[str, Any], *, root: Path | None
     return run
 
 
-def finish_run(run: Run, result: Mapping[str, Any]) -> None:
+def finish_run(run: Run, result: Mapping[str, Any], *, metrics: Sequence[str]) -> None:
     """Check `result` against the contract, write `result.json` and point `latest` at this run.
 
+    Args:
+        run: the run that has ended.
+        result: the content of `result.json`; its stages are `{"n", metric, metric + "_ci95", ...}`.
+        metrics: names of the task's metrics, which every stage must have.
+
     Raises:
-        ValueError: a key is missing, or a rate is outside 0..1 or outside its own interval.
+        ValueError: a key is missing, or a metric is outside 0..1 or outside its own interval.
     """
     content = to_jsonable(result)
-    _check_result(content, notebook=run.notebook)
+    _check_result(content, notebook=run.notebook, metrics=(*metrics, _TRUNCATION))
     write_json(run.path / "result.json", content)
     point_latest(run.path)
     _unlock(run.path)
@@ -230,7 +227,7 @@ def point_latest(path: Path) -> None:
         write_text(path.parent / "latest.txt", path.name + "\n")
 
 
-def _check_result(result: Mapping[str, Any], *, notebook: str) -> None:
+def _check_result(result: Mapping[str, Any], *, notebook: str, metrics: Sequence[str]) -> None:
     where = f"result.json of {notebook}"
     _require(result, RESULT_KEYS, where)
     if result["notebook"] != notebook:
@@ -238,24 +235,24 @@ def _check_result(result: Mapping[str, Any], *, notebook: str) -> None:
     left = result.get("steps_left", 0)
     if not isinstance(left, int) or left < 0:
         raise ValueError(f"{where}: steps_left is {left!r}, expected a number of steps")
-    # No stage at all is a run that was told to evaluate nothing.
+    # A run without evaluation has no stage at all.
     for name, stage in result["stages"].items():
-        _check_stage(stage, f"{where}, stage {name}")
+        _check_stage(stage, metrics, f"{where}, stage {name}")
 
 
-def _check_stage(stage: Mapping[str, Any], where: str) -> None:
-    _require(stage, ("n", *RATES, *(f"{rate}_ci95" for rate in RATES)), where)
+def _check_stage(stage: Mapping[str, Any], metrics: Sequence[str], where: str) -> None:
+    _require(stage, ("n", *metrics, *(f"{name}_ci95" for name in metrics)), where)
     if not isinstance(stage["n"], int) or stage["n"] < 1:
         raise ValueError(f"{where}: n is {stage['n']!r}, expected the number of items, at least 1")
-    for name in RATES:
-        rate, interval = stage[name], stage[f"{name}_ci95"]
-        if name == "truncation_rate" and rate is None and interval is None:
+    for name in metrics:
+        value, interval = stage[name], stage[f"{name}_ci95"]
+        if name == _TRUNCATION and value is None and interval is None:
             continue
-        if not _is_fraction(rate):
-            raise ValueError(f"{where}: {name} is {rate!r}, expected a fraction in 0..1")
-        if not _is_interval_around(rate, interval):
+        if not _is_fraction(value):
+            raise ValueError(f"{where}: {name} is {value!r}, expected a fraction in 0..1")
+        if not _is_interval_around(value, interval):
             raise ValueError(
-                f"{where}: {name}_ci95 is {interval!r}, expected [low, high] in 0..1 around {rate}"
+                f"{where}: {name}_ci95 is {interval!r}, expected [low, high] in 0..1 around {value}"
             )
 
 
@@ -269,11 +266,11 @@ def _is_fraction(value: Any) -> bool:
     return isinstance(value, int | float) and 0 <= value <= 1
 
 
-def _is_interval_around(rate: float, value: Any) -> bool:
+def _is_interval_around(figure: float, value: Any) -> bool:
     if not isinstance(value, list) or len(value) != 2 or not all(map(_is_fraction, value)):
         return False
     rounding = 1e-9  # an interval's end at 0 or 1 comes out of floating point arithmetic
-    return bool(value[0] - rounding <= rate <= value[1] + rounding)
+    return bool(value[0] - rounding <= figure <= value[1] + rounding)
 
 
 def _installed_version(package: str) -> str | None:

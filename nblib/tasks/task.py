@@ -171,6 +171,11 @@ class Task:
         """Names of the metrics to look at first: form, headline, fallback."""
         return tuple(dict.fromkeys(filter(None, (self.form, self.headline, self.fallback))))
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the metrics, in the order in which they are shown."""
+        return tuple(metric.name for metric in self.metrics)
+
     def metric(self, name: str) -> Metric:
         """Return a metric by its name; truncation counts as one. Raises KeyError."""
         return {one.name: one for one in (*self.metrics, _CUT)}[name]
