@@ -50,9 +50,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(commands.add_parser("compare", help="compare models and files of answers (eval)"))
     _add_score(commands.add_parser("score", help="score a file of completions, as JSON"))
     add_publish(commands.add_parser("publish", help="send an export to Kaggle or Hugging Face"))
-    bench = commands.add_parser("bench", help="measure speed against the stock way, as ratios")
-    bench.add_argument("benches", nargs="*", metavar="NAME", help="which ones; none: all")
-    bench.set_defaults(command=_bench)
     add_kernels(commands.add_parser("kernels", help="the notebooks as Kaggle kernels"))
     _add_preflight(
         commands.add_parser(
@@ -176,7 +173,7 @@ def _preflight(options: argparse.Namespace) -> int:
     if parameters is None:
         return 2
     # What is measured must run as a notebook does.
-    restarted = in_the_kernels_environment() if options.target == "cpu" else None
+    restarted = in_the_kernels_environment("nblib") if options.target == "cpu" else None
     if restarted is not None:
         return restarted
     try:
@@ -194,23 +191,6 @@ def _preflight(options: argparse.Namespace) -> int:
         return 2
     print(flight_json(flight) if options.json else flight)
     return 0 if flight.fits else 1
-
-
-def _bench(options: argparse.Namespace) -> int:
-    from nblib.delivery.kernel_process import in_the_kernels_environment
-
-    restarted = in_the_kernels_environment()
-    if restarted is not None:
-        return restarted
-    from nblib.delivery.bench import run_benches
-
-    try:
-        run = run_benches(options.benches)
-    except ValueError as error:
-        print(f"nblib: {error}", file=sys.stderr)
-        return 2
-    print(f"done: {run.path}")
-    return 0
 
 
 def _list(options: argparse.Namespace) -> int:
