@@ -102,7 +102,7 @@ def _add_score(score: argparse.ArgumentParser) -> None:
 
 
 def _add_preflight(preflight: argparse.ArgumentParser) -> None:
-    preflight.add_argument("notebook", metavar="NOTEBOOK", help="v1_sft_format or v2_grpo")
+    preflight.add_argument("notebook", metavar="NOTEBOOK", help="one of kind sft or grpo")
     preflight.add_argument(
         "--target",
         default="cpu",

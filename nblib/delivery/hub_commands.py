@@ -44,7 +44,11 @@ def add_publish(publish: argparse.ArgumentParser) -> None:
         "name", metavar="OWNER/NAME", help="what it is called there; a Kaggle model: [/VARIATION]"
     )
     publish.add_argument(
-        "folder", nargs="?", default="", metavar="FOLDER", help="an export (the newest v2, else v1)"
+        "folder",
+        nargs="?",
+        default="",
+        metavar="FOLDER",
+        help="an export, or the notebook that made it (the newest of a tuned model)",
     )
     publish.add_argument(
         "--licence", default="", choices=_LICENCES, help="where the first base's is not known here"
@@ -108,8 +112,7 @@ def _stamp(options: argparse.Namespace) -> None:
 
 
 def _publish(options: argparse.Namespace) -> int:
-    from nblib.delivery.inputs import newest_export
-    from nblib.delivery.publishing import plan_package
+    from nblib.delivery.publishing import newest_export, plan_package
     from nblib.delivery.sending import NotPublished, send
 
     try:

@@ -72,19 +72,6 @@ def find_start(notebook: str, given: str = "") -> str:
     return f"{find_export(notebook, model)}{over}{find_start('', base) if base else ''}"
 
 
-def newest_export(given: str = "") -> Path:
-    """Return the folder that is given, as `find_export` takes it, else v2's export, else v1's.
-
-    Raises ExportNotFound.
-    """
-    if given:
-        return find_export("", given)
-    try:
-        return find_export("v2_grpo")
-    except ExportNotFound:
-        return find_export("v1_sft_format")
-
-
 def bring_attached_run(notebook: str, parameters: Mapping[str, Any]) -> Path | None:
     """Copy what an attached run has trained into the folder of runs, where `start_run` finds it.
 
@@ -255,6 +242,4 @@ def _what_to_do(notebook: str) -> str:
             f"Attach the output of the notebook {notebook} as an input (Add Input, Notebook Output "
             "Files), or give its folder."
         )
-    command = f"`python -m nblib run {notebook}`"
-    made = f"`make run` or {command}" if notebook == "v1_sft_format" else command
-    return f"Make one with {made}, or give its folder."
+    return f"Make one with `python -m nblib run {notebook}`, or give its folder."

@@ -17,6 +17,8 @@ from nblib.delivery.hub_metadata import (
     check_repository,
     checked,
 )
+from nblib.delivery.inputs import ExportNotFound, find_export
+from nblib.delivery.notebooks import notebook_infos
 from nblib.files import read_json
 from nblib.models.folders import MANIFEST_FILE, is_adapter_folder, orbax_trees, read_manifest
 from nblib.models.licence import LICENCES, Licence, licence_of, root_of
@@ -55,6 +57,32 @@ class Package:
             lines.append(f"  {tree.name + '.zip':36}{_kilobytes(inside)}, {len(inside)} files")
         content = json.dumps(self.content, indent=2, ensure_ascii=False)
         return "\n".join([*lines, f"{self.metadata.file}: {content}", self.licence.sentence])
+
+
+def newest_export(given: str = "") -> Path:
+    """Return a folder as `find_export` takes it, or a notebook's export; "": the newest tuned one.
+
+    An export that another notebook has gone on from gives way to that one's: with both there,
+    GRPO's is taken, not that of the SFT before it.
+
+    Raises ExportNotFound.
+    """
+    infos = notebook_infos()
+    if given:
+        return find_export(given) if given in infos else find_export("", given)
+    found: dict[str, Path] = {}
+    looked: list[ExportNotFound] = []
+    for name in [name for name, info in infos.items() if info.is_tuned]:
+        try:
+            found[name] = find_export(name)
+        except ExportNotFound as error:
+            looked.append(error)
+    if not found:
+        said = "\n".join(map(str, looked))
+        raise ExportNotFound(said or "no notebook here exports a tuned model: give a folder")
+    gone_on = {read for name in found for read in infos[name].reads}
+    last = [path for name, path in found.items() if name not in gone_on]
+    return max(last, key=lambda folder: (folder / MANIFEST_FILE).stat().st_mtime)
 
 
 def plan_package(target: str, name: str, folder: Path, *, licence: str = "") -> Package:

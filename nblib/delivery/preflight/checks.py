@@ -84,13 +84,16 @@ def check_adapters(count: int, moved: float | None) -> list[Check]:
     ]
 
 
-def check_rewards(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> Check:
-    """Check on a few completions of v1's export that the rewards of a group differ."""
+def check_rewards(settings: GrpoSettings, mesh: jax.sharding.Mesh, start: str) -> Check:
+    """Check on a few completions that the rewards of a group differ.
+
+    They are those of the newest export of `start`, the notebook that GRPO goes on from.
+    """
     name = "rewards differ"
     try:
-        ref = get_gemma_ref_model(str(find_export("v1_sft_format")), mesh)
+        ref = get_gemma_ref_model(str(find_export(start)), mesh)
     except ExportNotFound:
-        return Check(name=name, passed=None, said="no export of v1 here: run v1_sft_format first")
+        return Check(name=name, passed=None, said=f"no export of {start} here: run it first")
     rows = word_problems(8, seed=1, split="train", levels=settings.levels or (4, 5))
     examples, size = GSM8K.examples(rows), settings.num_generations
     judge = task_judge(GSM8K, examples, settings.weights, max_new_tokens=settings.max_new_tokens)
