@@ -2,8 +2,8 @@
 
 Exit codes: 0 done, 1 the run or its input is wrong, 2 the command is; 130 and 143 after a signal,
 141 where the reader of the output has gone.
-A command is a function and a parser in `_parser`; what it needs is imported when it runs, so that
-`--help` answers at once.
+A command is a function and a parser in `_parser`; what is slow to import, it imports when it runs:
+so `--help` answers at once.
 """
 
 import argparse
@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nblib.delivery.hub_commands import add_kernels, add_publish
-
-# The names in nblib.tasks.formats, which is not imported for --help.
-_FORMATS = ("xml", "hash", "boxed", "last-number")
+from nblib.tasks.formats import FORMATS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,7 +89,7 @@ def _add_score(score: argparse.ArgumentParser) -> None:
         " packed as .gz too; - is standard input",
     )
     score.add_argument(
-        "--format", choices=_FORMATS, default="xml", help="how an answer is written (xml)"
+        "--format", choices=FORMATS, default="xml", help="how an answer is written (xml)"
     )
     score.add_argument(
         "--skip-unreadable-references",
@@ -205,7 +203,6 @@ def _score(options: argparse.Namespace) -> int:
     import json
 
     from nblib.evaluation.score_file import score_file, score_lines
-    from nblib.tasks.formats import FORMATS
 
     settings: dict[str, Any] = {
         "answer_format": FORMATS[options.format],

@@ -20,13 +20,18 @@ from nblib.delivery.hub_metadata import (
 from nblib.delivery.inputs import ExportNotFound, find_export
 from nblib.delivery.notebooks import notebook_infos
 from nblib.files import read_json
-from nblib.models.folders import MANIFEST_FILE, is_adapter_folder, orbax_trees, read_manifest
+from nblib.models.credentials import credential_values
+from nblib.models.folders import (
+    CARD_FILE,
+    MANIFEST_FILE,
+    is_adapter_folder,
+    orbax_trees,
+    read_manifest,
+)
 from nblib.models.licence import LICENCES, Licence, licence_of, root_of
-from nblib.models.published import secrets
 
 KAGGLE_DATASET, KAGGLE_MODEL, HUGGING_FACE = "kaggle-dataset", "kaggle-model", "huggingface"
 TARGETS = (KAGGLE_DATASET, KAGGLE_MODEL, HUGGING_FACE)
-CARD_FILE = "README.md"
 _TEXTS = (".json", ".md")
 _Metadata = DatasetMetadata | VariationMetadata | CardMetadata
 
@@ -197,8 +202,9 @@ def files_of(tree: Path) -> list[Path]:
 
 
 def _check_secrets(files: Iterable[Path]) -> None:
+    values = credential_values()
     for path in files:
-        if path.suffix in _TEXTS and any(s in path.read_text(encoding="utf-8") for s in secrets()):
+        if path.suffix in _TEXTS and any(s in path.read_text(encoding="utf-8") for s in values):
             raise ValueError(
                 f"{path} holds one of your credentials: take it out, and make a new one"
             )
