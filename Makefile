@@ -32,7 +32,7 @@ preflight: $(READY)  ## does v1 of Gemma 3 1B fit a TPU v5e-8, and how long does
 	$(PY) -m nblib preflight v1_sft_format --target v5e-8
 
 bench: $(READY)  ## speed against the stock way, as ratios measured in one run
-	$(PY) -m nblib bench
+	$(PY) -m benchmarks
 
 test: $(READY)  ## all tests, but for what `hosted` and `parity` run
 	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile --ignore tests/delivery/test_built_kernel.py
@@ -87,7 +87,7 @@ pull-output: $(READY)  ## bring the runs of the pushed kernels into runs/
 
 clean:  ## remove .venv, build folders and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find nblib tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find nblib benchmarks tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A candidate may exist and still not run (a version manager's shim) or lack venv, so it is tried.
 define MAKE_VENV

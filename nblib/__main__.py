@@ -2,8 +2,8 @@
 
 Exit codes: 0 done, 1 the run or its input is wrong, 2 the command is; 130 and 143 after a signal,
 141 where the reader of the output has gone.
-A command is a function and a parser in `_parser`; what it needs is imported when it runs, so that
-`--help` answers at once.
+A command is a function and a parser in `_parser`; what is slow to import, it imports when it runs:
+so `--help` answers at once.
 """
 
 import argparse
@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nblib.delivery.hub_commands import add_kernels, add_publish
-
-# The names in nblib.tasks.formats, which is not imported for --help.
-_FORMATS = ("xml", "hash", "boxed", "last-number")
+from nblib.tasks.formats import FORMATS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,9 +48,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(commands.add_parser("compare", help="compare models and files of answers (eval)"))
     _add_score(commands.add_parser("score", help="score a file of completions, as JSON"))
     add_publish(commands.add_parser("publish", help="send an export to Kaggle or Hugging Face"))
-    bench = commands.add_parser("bench", help="measure speed against the stock way, as ratios")
-    bench.add_argument("benches", nargs="*", metavar="NAME", help="which ones; none: all")
-    bench.set_defaults(command=_bench)
     add_kernels(commands.add_parser("kernels", help="the notebooks as Kaggle kernels"))
     _add_preflight(
         commands.add_parser(
@@ -94,7 +89,7 @@ def _add_score(score: argparse.ArgumentParser) -> None:
         " packed as .gz too; - is standard input",
     )
     score.add_argument(
-        "--format", choices=_FORMATS, default="xml", help="how an answer is written (xml)"
+        "--format", choices=FORMATS, default="xml", help="how an answer is written (xml)"
     )
     score.add_argument(
         "--skip-unreadable-references",
@@ -105,7 +100,7 @@ def _add_score(score: argparse.ArgumentParser) -> None:
 
 
 def _add_preflight(preflight: argparse.ArgumentParser) -> None:
-    preflight.add_argument("notebook", metavar="NOTEBOOK", help="v1_sft_format or v2_grpo")
+    preflight.add_argument("notebook", metavar="NOTEBOOK", help="one of kind sft or grpo")
     preflight.add_argument(
         "--target",
         default="cpu",
@@ -176,7 +171,7 @@ def _preflight(options: argparse.Namespace) -> int:
     if parameters is None:
         return 2
     # What is measured must run as a notebook does.
-    restarted = in_the_kernels_environment() if options.target == "cpu" else None
+    restarted = in_the_kernels_environment("nblib") if options.target == "cpu" else None
     if restarted is not None:
         return restarted
     try:
@@ -196,23 +191,6 @@ def _preflight(options: argparse.Namespace) -> int:
     return 0 if flight.fits else 1
 
 
-def _bench(options: argparse.Namespace) -> int:
-    from nblib.delivery.kernel_process import in_the_kernels_environment
-
-    restarted = in_the_kernels_environment()
-    if restarted is not None:
-        return restarted
-    from nblib.delivery.bench import run_benches
-
-    try:
-        run = run_benches(options.benches)
-    except ValueError as error:
-        print(f"nblib: {error}", file=sys.stderr)
-        return 2
-    print(f"done: {run.path}")
-    return 0
-
-
 def _list(options: argparse.Namespace) -> int:
     from nblib.delivery.notebooks import list_notebooks
 
@@ -225,7 +203,6 @@ def _score(options: argparse.Namespace) -> int:
     import json
 
     from nblib.evaluation.score_file import score_file, score_lines
-    from nblib.tasks.formats import FORMATS
 
     settings: dict[str, Any] = {
         "answer_format": FORMATS[options.format],

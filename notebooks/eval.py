@@ -4,6 +4,10 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   nblib:
+#     kind: eval
+#     task: gsm8k
+#     reads: [v1_sft_format, v2_grpo]
 # ---
 
 # %% [markdown]
@@ -127,7 +131,9 @@ print(f"tokens     {provide_tokens() or 'none'}")
 # A run that was killed is found again by its parameters and asks only what is still missing.
 
 # %%
-candidates, notes = find_candidates(settings.stages)
+candidates, notes = find_candidates(
+    settings.stages, reads={"sft": "v1_sft_format", "grpo": "v2_grpo"}
+)
 parameters = {**settings.parameters, "stages": candidates}
 run = start_run("eval", parameters)
 display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.items())))

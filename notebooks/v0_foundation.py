@@ -4,6 +4,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   nblib:
+#     kind: foundation
+#     task: gsm8k
 # ---
 
 # %% [markdown]

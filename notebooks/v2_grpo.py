@@ -4,6 +4,10 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   nblib:
+#     kind: grpo
+#     task: gsm8k
+#     reads: [v1_sft_format]
 # ---
 
 # %% [markdown]

@@ -1,6 +1,6 @@
 """The commands that deal with hubs: `kernels` (Kaggle runs them) and `publish` (exports are sent).
 
-As in `nblib.__main__`, what a command needs is imported when it runs.
+As in `nblib.__main__`, a command imports what is slow to import when it runs.
 """
 
 import argparse
@@ -8,9 +8,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-# The names in delivery.publishing and models.licence.
-_TARGETS = ("kaggle-dataset", "kaggle-model", "huggingface")
-_LICENCES = ("apache-2.0", "gemma")
+from nblib.delivery.publishing import TARGETS, newest_export, plan_package
+from nblib.models.licence import LICENCES
 
 
 def add_kernels(kernels: argparse.ArgumentParser) -> None:
@@ -39,15 +38,19 @@ def add_kernels(kernels: argparse.ArgumentParser) -> None:
 
 def add_publish(publish: argparse.ArgumentParser) -> None:
     """Declare `publish`."""
-    publish.add_argument("--to", required=True, choices=_TARGETS, help="which hub, and as what")
+    publish.add_argument("--to", required=True, choices=TARGETS, help="which hub, and as what")
     publish.add_argument(
         "name", metavar="OWNER/NAME", help="what it is called there; a Kaggle model: [/VARIATION]"
     )
     publish.add_argument(
-        "folder", nargs="?", default="", metavar="FOLDER", help="an export (the newest v2, else v1)"
+        "folder",
+        nargs="?",
+        default="",
+        metavar="FOLDER",
+        help="an export, or the notebook that made it (the newest of a tuned model)",
     )
     publish.add_argument(
-        "--licence", default="", choices=_LICENCES, help="where the first base's is not known here"
+        "--licence", default="", choices=LICENCES, help="where the first base's is not known here"
     )
     publish.add_argument("--yes", action="store_true", help="send it; without: show what would be")
     publish.set_defaults(command=_publish)
@@ -108,8 +111,6 @@ def _stamp(options: argparse.Namespace) -> None:
 
 
 def _publish(options: argparse.Namespace) -> int:
-    from nblib.delivery.inputs import newest_export
-    from nblib.delivery.publishing import plan_package
     from nblib.delivery.sending import NotPublished, send
 
     try:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
+from nblib.models.folders import CARD_FILE
 from nblib.models.licence import GEMMA_TERMS, LICENCES
 
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,79}")
@@ -85,7 +86,7 @@ class VariationMetadata:
 class CardMetadata:
     """The YAML head of the `README.md` of a Hugging Face repository."""
 
-    file: ClassVar = "README.md"
+    file: ClassVar = CARD_FILE
 
     license: str
     library_name: str

@@ -15,14 +15,21 @@ from typing import Any
 
 from nblib.delivery.place import this_host
 from nblib.files import parse_json, read_object, to_jsonable
-from nblib.models.folders import is_adapter_folder, orbax_trees
+from nblib.models.folders import (
+    ADAPTER_WEIGHTS_FILE,
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    is_adapter_folder,
+    orbax_trees,
+)
 from nblib.models.published import OVER, is_published
 from nblib.runs import KAGGLE_INPUT, has_checkpoints, is_unfinished, runs_root
+from nblib.tokens.tokenizer import TOKENIZER_FILE
 
 # notebooks/<owner>/<slug>/runs/<notebook>/<run id>/export is the longest way that Kaggle makes.
 MAX_LEVELS = 7
 MAX_ENTRIES = 1000  # a folder with more is somebody's images, not a run
-_MANIFEST = "manifest.json"  # as `models.gemma3` writes it, which would bring in jax
 _MAX_MANIFEST_BYTES = 2**20
 _RUN_CONFIG = "config.json"  # a run's parameters, as `start_run` writes them
 
@@ -69,19 +76,6 @@ def find_start(notebook: str, given: str = "") -> str:
     if is_published(model):
         return given
     return f"{find_export(notebook, model)}{over}{find_start('', base) if base else ''}"
-
-
-def newest_export(given: str = "") -> Path:
-    """Return the folder that is given, as `find_export` takes it, else v2's export, else v1's.
-
-    Raises ExportNotFound.
-    """
-    if given:
-        return find_export("", given)
-    try:
-        return find_export("v2_grpo")
-    except ExportNotFound:
-        return find_export("v1_sft_format")
 
 
 def bring_attached_run(notebook: str, parameters: Mapping[str, Any]) -> Path | None:
@@ -187,11 +181,11 @@ def _attached(notebook: str, looked: list[str]) -> Path | None:
         if missing:
             looked.append(f"{folder}: lacks {missing}")
         else:
-            written = (folder / _MANIFEST).stat().st_mtime
+            written = (folder / MANIFEST_FILE).stat().st_mtime
             whole.append((not is_adapter_folder(folder), written, folder))
     if not whole:
         looked.append(
-            f"{KAGGLE_INPUT}: no whole export, a folder of a model with a {_MANIFEST} whose "
+            f"{KAGGLE_INPUT}: no whole export, a folder of a model with a {MANIFEST_FILE} whose "
             f" notebook is {notebook!r}, at most {MAX_LEVELS} levels deep"
         )
         return None
@@ -219,7 +213,7 @@ def _folders(folder: Path, wanted: Callable[[Path], bool], *, levels: int) -> It
 
 def _made_by(folder: Path) -> Any:
     """Return what the folder's manifest says under "notebook"; None for anybody else's folder."""
-    path = folder / _MANIFEST
+    path = folder / MANIFEST_FILE
     if not path.is_file() or path.stat().st_size > _MAX_MANIFEST_BYTES:
         return None
     try:
@@ -230,7 +224,7 @@ def _made_by(folder: Path) -> Any:
 
 
 def _is_model(folder: Path) -> bool:
-    whole = (folder / "config.json").is_file() or bool(orbax_trees(folder))
+    whole = (folder / CONFIG_FILE).is_file() or bool(orbax_trees(folder))
     return whole or is_adapter_folder(folder)
 
 
@@ -239,12 +233,12 @@ def _missing(folder: Path) -> str:
     if not folder.is_dir():
         return "the folder itself"
     if is_adapter_folder(folder):
-        needed = ["adapter_model.safetensors"]
+        needed = [ADAPTER_WEIGHTS_FILE]
     elif orbax_trees(folder):
-        needed = ["tokenizer.model"]  # a Flax checkpoint may have no config.json
+        needed = [TOKENIZER_FILE]  # a Flax checkpoint may have no config.json
     else:
-        weights = [] if any(folder.glob("*.safetensors")) else ["model.safetensors"]
-        needed = [*weights, "config.json", "tokenizer.model"]
+        weights = [] if any(folder.glob("*.safetensors")) else [WEIGHTS_FILE]
+        needed = [*weights, CONFIG_FILE, TOKENIZER_FILE]
     return ", ".join(name for name in needed if not (folder / name).is_file())
 
 
@@ -254,6 +248,4 @@ def _what_to_do(notebook: str) -> str:
             f"Attach the output of the notebook {notebook} as an input (Add Input, Notebook Output "
             "Files), or give its folder."
         )
-    command = f"`python -m nblib run {notebook}`"
-    made = f"`make run` or {command}" if notebook == "v1_sft_format" else command
-    return f"Make one with {made}, or give its folder."
+    return f"Make one with `python -m nblib run {notebook}`, or give its folder."

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nblib.delivery.secrets import held_secrets, without
+from nblib.models.credentials import variables
 
 # What Kaggle says -> what to do.
 _CURES: Mapping[str, str] = {
@@ -65,6 +66,6 @@ def _authenticate(authenticate: Callable[[], None]) -> None:
         authenticate()
     except SystemExit as error:  # the client ends the process; it has said how to log in
         raise PushError(
-            "no Kaggle credentials: set KAGGLE_USERNAME and KAGGLE_KEY, or KAGGLE_API_TOKEN, or "
+            f"no Kaggle credentials: set {variables(hub=False)}, or KAGGLE_API_TOKEN, or "
             "put kaggle.json into ~/.kaggle"
         ) from error

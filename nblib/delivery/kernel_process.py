@@ -87,15 +87,15 @@ def kernel_variables(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in environment}
 
 
-def in_the_kernels_environment() -> int | None:
-    """Run this very command again as a notebook's kernel runs, and return its exit code.
+def in_the_kernels_environment(package: str) -> int | None:
+    """Run this command, `python -m package`, again as a kernel runs, and return its exit code.
 
     glibc reads how to allocate when a process starts. None: this is that process already.
     """
     variables = kernel_variables(os.environ)
     if not variables:
         return None
-    command = [sys.executable, "-m", "nblib", *sys.argv[1:]]
+    command = [sys.executable, "-m", package, *sys.argv[1:]]
     return subprocess.run(command, env={**os.environ, **variables}, check=False).returncode
 
 

@@ -14,28 +14,21 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 import nblib
 from nblib.delivery.kernel_metadata import METADATA_FILE, KernelMetadata, read_metadata, slug_of
 from nblib.delivery.model_dataset import sealed_manifest, write_model_dataset
-from nblib.delivery.notebooks import check_pair
+from nblib.delivery.notebooks import NotebookInfo, check_pair, notebook_infos, notebooks_folder
 from nblib.files import write_json, write_text
 from nblib.models.folders import MANIFEST_FILE
 
 KERNELS_FOLDER = Path("build/kernels")
 WHEEL_TAG = "wheel"  # of the cell that holds it
-# What a kernel has otherwise than V1's, whose kernel-metadata.json lies at the root; "reads" names
-# the notebooks whose output it starts from. All but v0, which begins with no model, attach the
-# embedded one: PROFILE or MODEL may ask for it on any machine, and it is small.
-KERNELS: Mapping[str, Mapping[str, Any]] = {
-    "v0_foundation": {"machine_shape": "", "model_sources": (), "dataset_sources": ()},
-    "v2_grpo": {"reads": ("v1_sft_format",), "model_sources": ()},
-    "eval": {"reads": ("v1_sft_format", "v2_grpo")},
-}
 # Kaggle: "The kernel source must be less than 1 megabytes in size", of 1,000,000 bytes.
 MAX_NOTEBOOK_BYTES = 950_000
 _EPOCH = "315532800"  # 1980, where zip files begin: the same sources give the same wheel
@@ -60,28 +53,31 @@ def build_kernels(names: Sequence[str] = (), *, owner: str = "") -> list[Path]:
     Beside them lies the folder of the dataset that they attach.
 
     Args:
-        names: notebooks; none are all of the checkout.
+        names: notebooks; none are all that say in their metadata what they are.
         owner: whose kernels they are at Kaggle; "" is the owner of the root's metadata.
 
     Raises:
-        ValueError: no checkout here, an unknown notebook, or one that is too large or out of step
-            with its source.
+        ValueError: no checkout here, a notebook that is unknown or does not say what it is, or one
+            that is too large or out of step with its source.
     """
     checkout = Path(nblib.__file__).parents[1]
     if not (checkout / METADATA_FILE).is_file():
         raise ValueError(f"{checkout} is no checkout: kernels are built where nblib's source is")
-    known = sorted(path.stem for path in (checkout / "notebooks").glob("*.ipynb"))
+    infos = notebook_infos()
     for name in names:
-        if name not in known:
-            raise ValueError(f"unknown notebook {name!r}: expected {', '.join(known)}")
+        if name not in infos:
+            raise ValueError(
+                f"unknown notebook {name!r}: expected {', '.join(infos)}, or one whose .py says "
+                "what it is: kind, task, reads"
+            )
     template = read_metadata(checkout)
     owner = owner or template.id.partition("/")[0]
     wheel_cell = _wheel_cell(*_wheel(checkout))
     dataset = write_model_dataset(KERNELS_FOLDER, owner=owner)
     folders = []
-    for name in names or known:
-        text = _with_cell(checkout / "notebooks" / f"{name}.ipynb", wheel_cell)
-        metadata = kernel_metadata(name, template, owner=owner, dataset=dataset)
+    for name in names or infos:
+        text = _with_cell(notebooks_folder() / f"{name}.ipynb", wheel_cell)
+        metadata = kernel_metadata(name, infos[name], template, owner=owner, dataset=dataset)
         folders.append(_write_kernel(KERNELS_FOLDER / name, metadata, text))
     return folders
 
@@ -97,22 +93,27 @@ def built_kernels(names: Sequence[str] = ()) -> list[Path]:
     if missing or not built:
         wanted = ", ".join(missing) or "any kernel"
         raise ValueError(f"{KERNELS_FOLDER} lacks {wanted}: run `python -m nblib kernels build`")
-    chosen = sorted(names or built)
-    return [built[name] for name in sorted(chosen, key=lambda name: len(_reads(name)))]
-
-
-def _reads(name: str) -> tuple[str, ...]:
-    return tuple(KERNELS.get(name, {}).get("reads", ()))
+    metadata = {name: read_metadata(built[name]) for name in sorted(names or built)}
+    order = TopologicalSorter({one.id: () for one in metadata.values()})
+    for one in metadata.values():
+        order.add(one.id, *one.kernel_sources)
+    folders = {one.id: built[name] for name, one in metadata.items()}
+    return [folders[kernel] for kernel in order.static_order() if kernel in folders]
 
 
 def kernel_metadata(
-    name: str, template: KernelMetadata, *, owner: str, dataset: str
+    name: str, info: NotebookInfo, template: KernelMetadata, *, owner: str, dataset: str
 ) -> KernelMetadata:
     """Return the metadata of a notebook's kernel: the template's, with what is the notebook's own.
 
+    All but a foundation, which begins with no model on a CPU, attach the embedded model: PROFILE or
+    MODEL may ask for it on any machine, and it is small. What starts from another notebook's export
+    needs no published model.
+
     Args:
         name: the notebook.
-        template: V1's metadata.
+        info: what it is.
+        template: the root's metadata.
         owner: whose kernels these are, also those whose output this one reads.
         dataset: the handle of the embedded model's.
     """
@@ -122,17 +123,17 @@ def kernel_metadata(
             return template.title
         return f"nblib {notebook.replace('_', ' ')}"
 
-    attached = {"dataset_sources": (*template.dataset_sources, dataset)}
-    changes = {**attached, **KERNELS.get(name, {})}
-    changes.pop("reads", None)
-    sources = [f"{owner}/{slug_of(title_of(read))}" for read in _reads(name)]
+    from_nothing = info.kind == "foundation"
+    from_export = info.is_tuned and bool(info.reads)
     return replace(
         template,
         id=f"{owner}/{slug_of(title_of(name))}",
         title=title_of(name),
         code_file=f"{name}.ipynb",
-        kernel_sources=tuple(sources),
-        **changes,
+        machine_shape="" if from_nothing else template.machine_shape,
+        dataset_sources=() if from_nothing else (*template.dataset_sources, dataset),
+        kernel_sources=tuple(f"{owner}/{slug_of(title_of(read))}" for read in info.reads),
+        model_sources=() if from_nothing or from_export else template.model_sources,
     )
 
 

@@ -1,10 +1,10 @@
-"""The stages that an evaluation compares: those that are named, or the ladder from base to GRPO.
+"""The stages that an evaluation compares: those that are named, or a ladder from the base upwards.
 
-The ladder is followed downwards: v2's export says which v1 it came from, v1's says which base. So
-its stages belong together, whatever else lies in the runs' folder.
+The ladder is followed downwards: each export says which model it was trained from, the lowest one
+which base. So its stages belong together, whatever else lies in the runs' folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,20 +19,24 @@ class BaseMismatch(ValueError):
     """The base that is found today is not the one that was trained from."""
 
 
-def find_candidates(given: Sequence[str]) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
+def find_candidates(
+    given: Sequence[str], *, reads: Mapping[str, str]
+) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
     """Return what is compared, the base first, and lines on how it was found.
 
     Args:
         given: Stages as `parse_candidate` reads them; a run's folder stands for its export. None:
-            the ladder of the newest v2, or of the newest v1 where there is no v2.
+            the ladder of the newest export of the last notebook in `reads` that has one.
+        reads: The ladder's stages, lowest first, and the notebook that exports each, such as
+            `{"sft": "v1_sft_format", "grpo": "v2_grpo"}`.
 
     Raises:
         ValueError: a stage in another form, fewer than two, or a name that repeats.
-        ExportNotFound: no v1 anywhere, or a folder that is no whole model.
-        BaseMismatch: the ladder's base has changed since v1 was trained from it.
+        ExportNotFound: no export of any of the notebooks, or a folder that is no whole model.
+        BaseMismatch: the ladder's base has changed since its lowest stage was trained from it.
     """
     if not given:
-        return _ladder()
+        return _ladder(reads)
     return tuple(map(_resolved, named_candidates(given))), ()
 
 
@@ -48,41 +52,54 @@ def named_candidates(given: Sequence[str]) -> tuple[Candidate, ...]:
     return candidates
 
 
-def _ladder() -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
-    notes = []
-    try:
-        grpo = find_export("v2_grpo")
-    except ExportNotFound:
-        grpo = None
-        notes.append("no export of v2_grpo: the ladder ends with v1")
-    start = _start_of(grpo, notes) if grpo else str(find_export("v1_sft_format"))
-    straight = is_published(start)  # v2 without a v1 before it
-    base = start if straight else _checked_base(Path(start.partition(OVER)[0]))
-    steps = [("base", base, "question"), ("base_format", base, "format")]
-    steps += [("base_few_shot", base, "few-shot")]
-    steps += [] if straight else [("sft", start, "format")]
-    steps += [("grpo", str(grpo), "format")] if grpo else []
-    return tuple(Candidate(name=n, source=source, style=s) for n, source, s in steps), tuple(notes)
+def _ladder(reads: Mapping[str, str]) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
+    notes: list[str] = []
+    left = list(reads)  # stages that are still to be found, lowest first
+    source = str(_top_export(reads, left, notes))
+    stages: list[tuple[str, str, str]] = []
+    while left and not is_published(source):  # a published model has no stage before it
+        name, export = left.pop(), Path(source.partition(OVER)[0])
+        stages.insert(0, (name, source, "format"))
+        source = _start_of(export, reads[left[-1]], notes) if left else _checked_base(export)
+    base = [("base", source, "question"), ("base_format", source, "format")]
+    base += [("base_few_shot", source, "few-shot")]
+    return tuple(Candidate(name=n, source=s, style=w) for n, s, w in base + stages), tuple(notes)
 
 
-def _start_of(grpo: Path, notes: list[str]) -> str:
-    """Return the model that v2 began with; the newest v1 where that one is no longer there."""
-    base = _base_of(grpo)
+def _top_export(reads: Mapping[str, str], left: list[str], notes: list[str]) -> Path:
+    """Return the export of the last stage that has one; those above it are taken from `left`."""
+    while len(left) > 1:
+        try:
+            return find_export(reads[left[-1]])
+        except ExportNotFound:
+            missing = reads[left.pop()]
+            notes.append(f"no export of {missing}: the ladder ends with {reads[left[-1]]}")
+    return find_export(reads[left[0]])
+
+
+def _start_of(export: Path, before: str, notes: list[str]) -> str:
+    """Return the model that an export began with.
+
+    Where that one is no longer there: the newest export of `before`, the notebook before.
+    """
+    base = _base_of(export)
     folder = base["name"].partition(OVER)[0]
     there = Path(folder).is_dir() or is_published(folder)
-    start = base["name"] if there else str(find_export("v1_sft_format"))
+    start = base["name"] if there else str(find_export(before))
     if model_sha256(start) != base["sha256"]:
-        notes.append(f"{grpo} was trained from another v1 than {start}: its gain is over that one")
+        notes.append(
+            f"{export} was trained from another {before} than {start}: its gain is over that one"
+        )
     return start
 
 
-def _checked_base(sft: Path) -> str:
-    """Return what v1 was trained from, if that is what its name leads to today."""
-    base = _base_of(sft)
+def _checked_base(export: Path) -> str:
+    """Return what an export was trained from, if that is what its name leads to today."""
+    base = _base_of(export)
     sha256 = model_sha256(base["name"])
     if sha256 != base["sha256"]:
         raise BaseMismatch(
-            f"{sft} was trained from {base['name']} with weights {base['sha256'][:12]}; what is "
+            f"{export} was trained from {base['name']} with weights {base['sha256'][:12]}; what is "
             f"found by that name has {sha256[:12]}: get that base again, or name the stages, "
             "STAGES = ['base=folder@question', 'sft=folder']"
         )

@@ -1,8 +1,8 @@
 """Run a notebook headless and strictly: what is wrong is an error, and the exit code says so.
 
 papermill executes; this module finds the notebook, checks its parameters before anything starts,
-keeps the executed notebook, without secrets, beside the run's results, and passes signals on. It
-knows nothing of what a notebook does, but that it names its run by `nblib.runs.start_run`.
+keeps the executed notebook, without secrets, beside the run's results, and passes signals on. What
+a notebook does it says in its own metadata, under "nblib": see `NotebookInfo`.
 """
 
 import json
@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ _CELLS = Kind(
     "a list of cells, each with cell_type, metadata and source",
     lambda value: isinstance(value, list) and all(map(_is_cell, value)),
 )
+KINDS = ("foundation", "sft", "grpo", "eval")
 RESUME_HINT = "run the same command again: it resumes"
 
 
@@ -50,6 +52,34 @@ class Interrupted(NotebookError):
         self.exit_code = 128 + signum
 
 
+@dataclass(frozen=True, kw_only=True)
+class NotebookInfo:
+    """What a notebook is, as the header of its `.py` says; a ValueError names field and value.
+
+    Example:
+        # jupyter:
+        #   nblib:
+        #     kind: grpo
+        #     task: gsm8k
+        #     reads: [v1_sft_format]
+    """
+
+    kind: str
+    task: str = ""
+    reads: tuple[str, ...] = ()  # notebooks whose exports it starts from, or compares
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
+        if not isinstance(self.task, str):
+            raise ValueError(f"task is {self.task!r}, expected a task's name")
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether its export is a model made from another one."""
+        return self.kind in ("sft", "grpo")
+
+
 def notebooks_folder() -> Path:
     """Return `notebooks/` here, else that of the checkout which holds this file."""
     here = Path("notebooks")
@@ -59,6 +89,35 @@ def notebooks_folder() -> Path:
 def list_notebooks() -> dict[str, str]:
     """Return name -> title (the first heading) of the notebooks there, in order of name."""
     return {path.stem: _title(path) for path in sorted(notebooks_folder().glob("*.py"))}
+
+
+def notebook_infos() -> dict[str, NotebookInfo]:
+    """Return name -> what it is, of the notebooks there that say so, in order of name.
+
+    Raises ValueError naming a notebook whose metadata has another form.
+    """
+    sources = sorted(notebooks_folder().glob("*.py"))
+    names = [path.stem for path in sources]
+    found = {}
+    for path in sources:
+        content = read_notebook(path).metadata.get("nblib")
+        if content is not None:
+            found[path.stem] = _info(path, content, names)
+    return found
+
+
+def _info(path: Path, content: Any, names: list[str]) -> NotebookInfo:
+    known = [field.name for field in fields(NotebookInfo)]
+    if not isinstance(content, dict) or "kind" not in content or set(content) - set(known):
+        raise ValueError(f"{path}: metadata.nblib is {content!r}, expected {', '.join(known)}")
+    reads = content.get("reads", [])
+    missing = not isinstance(reads, list) or [name for name in reads if name not in names]
+    if missing:
+        raise ValueError(f"{path}: reads is {reads!r}, expected a list of {', '.join(names)}")
+    try:
+        return NotebookInfo(**{**content, "reads": tuple(reads)})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def run_notebook(name_or_path: str, parameters: Mapping[str, str]) -> Path:

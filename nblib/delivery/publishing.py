@@ -17,14 +17,21 @@ from nblib.delivery.hub_metadata import (
     check_repository,
     checked,
 )
+from nblib.delivery.inputs import ExportNotFound, find_export
+from nblib.delivery.notebooks import notebook_infos
 from nblib.files import read_json
-from nblib.models.folders import MANIFEST_FILE, is_adapter_folder, orbax_trees, read_manifest
+from nblib.models.credentials import credential_values
+from nblib.models.folders import (
+    CARD_FILE,
+    MANIFEST_FILE,
+    is_adapter_folder,
+    orbax_trees,
+    read_manifest,
+)
 from nblib.models.licence import LICENCES, Licence, licence_of, root_of
-from nblib.models.published import secrets
 
 KAGGLE_DATASET, KAGGLE_MODEL, HUGGING_FACE = "kaggle-dataset", "kaggle-model", "huggingface"
 TARGETS = (KAGGLE_DATASET, KAGGLE_MODEL, HUGGING_FACE)
-CARD_FILE = "README.md"
 _TEXTS = (".json", ".md")
 _Metadata = DatasetMetadata | VariationMetadata | CardMetadata
 
@@ -55,6 +62,32 @@ class Package:
             lines.append(f"  {tree.name + '.zip':36}{_kilobytes(inside)}, {len(inside)} files")
         content = json.dumps(self.content, indent=2, ensure_ascii=False)
         return "\n".join([*lines, f"{self.metadata.file}: {content}", self.licence.sentence])
+
+
+def newest_export(given: str = "") -> Path:
+    """Return a folder as `find_export` takes it, or a notebook's export; "": the newest tuned one.
+
+    An export that another notebook has gone on from gives way to that one's: with both there,
+    GRPO's is taken, not that of the SFT before it.
+
+    Raises ExportNotFound.
+    """
+    infos = notebook_infos()
+    if given:
+        return find_export(given) if given in infos else find_export("", given)
+    found: dict[str, Path] = {}
+    looked: list[ExportNotFound] = []
+    for name in [name for name, info in infos.items() if info.is_tuned]:
+        try:
+            found[name] = find_export(name)
+        except ExportNotFound as error:
+            looked.append(error)
+    if not found:
+        said = "\n".join(map(str, looked))
+        raise ExportNotFound(said or "no notebook here exports a tuned model: give a folder")
+    gone_on = {read for name in found for read in infos[name].reads}
+    last = [path for name, path in found.items() if name not in gone_on]
+    return max(last, key=lambda folder: (folder / MANIFEST_FILE).stat().st_mtime)
 
 
 def plan_package(target: str, name: str, folder: Path, *, licence: str = "") -> Package:
@@ -169,8 +202,9 @@ def files_of(tree: Path) -> list[Path]:
 
 
 def _check_secrets(files: Iterable[Path]) -> None:
+    values = credential_values()
     for path in files:
-        if path.suffix in _TEXTS and any(s in path.read_text(encoding="utf-8") for s in secrets()):
+        if path.suffix in _TEXTS and any(s in path.read_text(encoding="utf-8") for s in values):
             raise ValueError(
                 f"{path} holds one of your credentials: take it out, and make a new one"
             )

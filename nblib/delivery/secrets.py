@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from nblib.delivery.place import this_host
+from nblib.models.credentials import TOKENS
 
-# What a download may need: the Hugging Face hub's token, Kaggle's old pair and its new token.
-TOKENS = ("HF_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN")
 # As those who issue them make them. No word boundary before: colour codes end in a letter.
 SHAPES: Mapping[str, re.Pattern[str]] = {
     "Hugging Face token": re.compile(r"hf_[A-Za-z0-9]{20,}"),

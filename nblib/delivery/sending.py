@@ -5,7 +5,6 @@ and each Orbax tree as one archive, as some clients leave folders out. All is pr
 making it public is a person's decision, on the hub's page.
 """
 
-import os
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from nblib.delivery.publishing import (
-    CARD_FILE,
     HUGGING_FACE,
     KAGGLE_DATASET,
     KAGGLE_MODEL,
@@ -23,7 +21,8 @@ from nblib.delivery.publishing import (
 )
 from nblib.delivery.secrets import without
 from nblib.files import write_json, write_text
-from nblib.models.published import KAGGLE_VARIABLES, has_credentials, secrets
+from nblib.models.credentials import credential_values, has_credentials, hub_token, variables
+from nblib.models.folders import CARD_FILE
 from nblib.sources.hubs import http_status, is_network_error, kaggle_errors
 
 _MESSAGE = "Published by nblib"
@@ -151,7 +150,7 @@ def _send_model(package: Package, folder: Path) -> str:
 def _send_hub(package: Package, folder: Path) -> str:
     from huggingface_hub import HfApi
 
-    api = HfApi(token=os.environ.get("HF_TOKEN") or None)
+    api = HfApi(token=hub_token())
     api.create_repo(package.name, private=True, exist_ok=True)
     api.upload_folder(repo_id=package.name, folder_path=folder, commit_message=_MESSAGE)
     return f"{api.endpoint}/{package.name}"
@@ -171,9 +170,9 @@ def _reason(package: Package, error: Exception) -> str:
             return f"these credentials may not write to {owner}: take its own, or another owner"
     if status is None and is_network_error(error):
         return "the hub cannot be reached from here, or the connection broke"
-    text = without(secrets(), " ".join((str(error).strip() or repr(error)).split()))
+    text = without(credential_values(), " ".join((str(error).strip() or repr(error)).split()))
     return f"{f'the hub answered {status}, ' if status else ''}{type(error).__name__}: {text[:300]}"
 
 
 def _variables(package: Package) -> str:
-    return "HF_TOKEN" if package.target == HUGGING_FACE else KAGGLE_VARIABLES
+    return variables(hub=package.target == HUGGING_FACE)

@@ -146,7 +146,7 @@ class _Tuned(_Asked):
 
 @dataclass(frozen=True, kw_only=True)
 class SftSettings(_Tuned):
-    """The settings of v1_sft_format."""
+    """The settings of an SFT notebook."""
 
     builtin_levels: Levels
     long_hand: Number  # share of solutions that work every sum out
@@ -179,7 +179,7 @@ class SftSettings(_Tuned):
 
 @dataclass(frozen=True, kw_only=True)
 class GrpoSettings(_Tuned):
-    """The settings of v2_grpo; `model` "" is the newest v1."""
+    """The settings of a GRPO notebook; `model` "" is the newest export that it reads."""
 
     pass_rate_samples: CountOrNone = 0
     num_steps: Count
@@ -290,7 +290,7 @@ class EvalSettings(_Asked):
 
 @dataclass(frozen=True, kw_only=True)
 class FoundationSettings(_Settings):
-    """The settings of v0_foundation; the profile `smoke` beats the recipe."""
+    """The settings of a foundation; the profile `smoke` beats the recipe."""
 
     recipe: Text
     size: Annotated[str, one_of(tuple(SIZES))] = "embedded"

@@ -10,12 +10,10 @@ from typing import Any
 
 from nblib.evaluation.tables import in_words, read_rate, stage_table
 from nblib.files import write_text
-from nblib.models.folders import is_adapter_folder, read_manifest
+from nblib.models.folders import CARD_FILE, MANIFEST_FILE, is_adapter_folder, read_manifest
 from nblib.models.licence import licence_of, root_of
 from nblib.models.parity import Parity
 from nblib.models.published import EMBEDDED, GEMMA, repository_of
-
-CARD_FILE = "README.md"
 
 
 def write_model_card(folder: Path, stages: Mapping[str, Mapping[str, Any]], *, title: str) -> None:
@@ -32,7 +30,7 @@ def write_model_card(folder: Path, stages: Mapping[str, Mapping[str, Any]], *, t
         return
     manifest = read_manifest(folder)
     if not manifest:
-        raise ValueError(f"{folder} has no manifest.json: there is nothing to write a card from")
+        raise ValueError(f"{folder} has no {MANIFEST_FILE}: there is nothing to write a card from")
     adapters = is_adapter_folder(folder)
     sections = {
         "Data": _data(manifest),

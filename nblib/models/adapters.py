@@ -23,6 +23,7 @@ from tunix.models.gemma3.model import Gemma3
 from nblib.files import COUNT, POSITIVE, TEXT, field, read_object, write_json
 from nblib.models.folders import (
     ADAPTER_CONFIG_FILE,
+    ADAPTER_WEIGHTS_FILE,
     MANIFEST_FILE,
     new_folder,
     read_manifest,
@@ -31,7 +32,6 @@ from nblib.models.lora import LORA_PARAMETER
 from nblib.models.published import name_of, repository_of
 from nblib.tokens.tokenizer import check_tokenizer, tokenizer_seal
 
-WEIGHTS_FILE = "adapter_model.safetensors"
 # The projections of Hugging Face that each of Tunix's modules holds, in the order of its axis.
 _PROJECTIONS: Mapping[str, tuple[str, ...]] = {
     "q_einsum": ("self_attn.q_proj",),
@@ -98,7 +98,7 @@ def save_adapters(
     tensors = _to_peft(model, rank)
     repository = repository_of(base["name"])
     with new_folder(folder) as partial:
-        save_file(tensors, partial / WEIGHTS_FILE, metadata={"format": "pt"})
+        save_file(tensors, partial / ADAPTER_WEIGHTS_FILE, metadata={"format": "pt"})
         write_json(partial / ADAPTER_CONFIG_FILE, _peft_config(tensors, rank, alpha, repository))
         write_json(partial / MANIFEST_FILE, {**manifest, **tokenizer_seal(tokenizer)})
 
@@ -128,7 +128,7 @@ def read_adapter_info(folder: Path) -> AdapterInfo:
 
 def check_adapters(folder: Path) -> None:
     """Raise ValueError where a folder's adapters change nothing: the model would be its base."""
-    path = folder / WEIGHTS_FILE
+    path = folder / ADAPTER_WEIGHTS_FILE
     pairs = _read_pairs(path, read_adapter_info(folder).rank)
     if not any(a.any() and b.any() for a, b in pairs.values()):
         raise ValueError(
@@ -159,7 +159,7 @@ def load_adapters(
         )
     size = base.num_embed
     check_tokenizer(tokenizer, size=size, sha256=info.tokenizer_sha256, where=str(folder))
-    pairs = _read_pairs(folder / WEIGHTS_FILE, info.rank)
+    pairs = _read_pairs(folder / ADAPTER_WEIGHTS_FILE, info.rank)
     merged = nnx.clone(base)
     for layer, module, weight in _weights(merged):
         wanted = [pairs.pop((layer, name), None) for name in _PROJECTIONS[module]]

@@ -16,9 +16,9 @@ import sentencepiece as spm
 from tunix.models.gemma3.model import ModelConfig
 
 from nblib.files import COUNT, OBJECT, POSITIVE, TEXT, Kind, field, read_object, shown
+from nblib.models.folders import CONFIG_FILE
 from nblib.tokens.tokenizer import stop_tokens
 
-CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 _LOCAL_PER_GLOBAL = 6  # one layer in six attends globally (Gemma 3 report, arXiv:2503.19786)
 

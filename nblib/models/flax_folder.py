@@ -19,8 +19,8 @@ from tunix.models.gemma3.model import Gemma3, ModelConfig
 from tunix.models.gemma3.params import map_from_upstream_checkpoint
 
 from nblib.files import write_json
-from nblib.models.config_file import CONFIG_FILE, config_values, read_config
-from nblib.models.folders import check_folders_tokenizer, new_model_folder, orbax_trees
+from nblib.models.config_file import config_values, read_config
+from nblib.models.folders import CONFIG_FILE, check_folders_tokenizer, new_model_folder, orbax_trees
 from nblib.models.mesh import check_model_divides
 from nblib.models.weight_files import check_finite
 

@@ -17,7 +17,9 @@ from nblib.files import OBJECT, TEXT, field, read_object, write_json
 from nblib.tokens.tokenizer import TOKENIZER_FILE, check_tokenizer, tokenizer_seal
 
 MANIFEST_FILE = "manifest.json"
-ADAPTER_CONFIG_FILE = "adapter_config.json"
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+CARD_FILE = "README.md"
 _SEAL = "tokenizer_sha256"  # of `tokenizer_seal`
 
 

@@ -21,14 +21,13 @@ from tunix.models.gemma3.model import Gemma3, ModelConfig
 
 from nblib.files import write_json
 from nblib.models.config_file import (
-    CONFIG_FILE,
     GENERATION_FILE,
     check_stop_tokens,
     config_values,
     generation_values,
     read_config,
 )
-from nblib.models.folders import check_folders_tokenizer, new_model_folder
+from nblib.models.folders import CONFIG_FILE, check_folders_tokenizer, new_model_folder
 from nblib.models.mesh import check_model_divides
 from nblib.models.weight_files import SHARD_BYTES, check_finite, check_weights, write_weights
 

@@ -6,22 +6,27 @@ the error, with what is missing and the page to visit. There is never a login pr
 come from the environment or the host's secrets.
 """
 
-import base64
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nblib.models.folders import MANIFEST_FILE, orbax_trees, read_manifest, weights_sha256
+from nblib.models.credentials import has_credentials, hub_token, variables
+from nblib.models.folders import (
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    orbax_trees,
+    read_manifest,
+    weights_sha256,
+)
 from nblib.runs import KAGGLE_INPUT
 from nblib.sources.hubs import http_status, is_network_error, kaggle_errors
+from nblib.tokens.tokenizer import TOKENIZER_FILE
 
 EMBEDDED = "embedded"
 OVER = "::"  # "adapters::base": adapters over a base that lies elsewhere than where they say
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 SEAL = "weights_sha256"  # in its manifest, where the weights travel apart from the package
 KAGGLE_PAGE = "https://www.kaggle.com/models/google/gemma-3"
-KAGGLE_VARIABLES = "KAGGLE_USERNAME and KAGGLE_KEY"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,17 +151,17 @@ def _first_that_works(name: str, order: tuple[str, ...]) -> Path:
         f"{name} was not found:\n"
         + "\n".join(lines)
         + f"\nAttach the Kaggle model {GEMMA[name].kaggle}, or accept the licence on its page and "
-        f"set {KAGGLE_VARIABLES} (or HF_TOKEN), or give a folder as MODEL."
+        f"set {variables(hub=False)} (or {variables(hub=True)}), or give a folder as MODEL."
     )
 
 
 def _attached(name: str) -> Path:
     """Find the model among the attached inputs by its files; mount points differ between hosts."""
     wanted = {Path(handle).name for handle in (GEMMA[name].kaggle, GEMMA[name].kaggle_flax)}
-    for config in sorted(KAGGLE_INPUT.rglob("config.json")):
+    for config in sorted(KAGGLE_INPUT.rglob(CONFIG_FILE)):
         if wanted & {*config.parts} and any(config.parent.glob("*.safetensors")):
             return config.parent
-    for tokenizer in sorted(KAGGLE_INPUT.rglob("tokenizer.model")):
+    for tokenizer in sorted(KAGGLE_INPUT.rglob(TOKENIZER_FILE)):
         if wanted & {*tokenizer.parts} and orbax_trees(tokenizer.parent):
             return tokenizer.parent
     raise FileNotFoundError(f"no folder of {' or '.join(sorted(wanted))} under {KAGGLE_INPUT}")
@@ -177,9 +182,10 @@ def _from_kaggle_flax(name: str) -> Path:
 def _from_hugging_face(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.safetensors", "tokenizer.model"]
-    token = os.environ.get("HF_TOKEN") or None
-    return Path(snapshot_download(GEMMA[name].repository, allow_patterns=patterns, token=token))
+    patterns = ["*.json", "*.safetensors", TOKENIZER_FILE]
+    return Path(
+        snapshot_download(GEMMA[name].repository, allow_patterns=patterns, token=hub_token())
+    )
 
 
 SOURCES: Mapping[str, Callable[[str], Path]] = {
@@ -194,13 +200,12 @@ def _reason(source: str, name: str, error: Exception) -> str:
     """Return one line: what is missing, and what to do or which page to visit."""
     hub = source == "huggingface"
     page = f"https://huggingface.co/{GEMMA[name].repository}" if hub else KAGGLE_PAGE
-    variables = "HF_TOKEN" if hub else KAGGLE_VARIABLES
     status = http_status(error)
     if status in (401, 403) and not has_credentials(hub=hub):
-        return f"no credentials: accept the licence on {page} and set {variables}"
+        return f"no credentials: accept the licence on {page} and set {variables(hub=hub)}"
     match status:
         case 401:
-            return f"the credentials are refused: make new ones and set {variables}"
+            return f"the credentials are refused: make new ones and set {variables(hub=hub)}"
         case 403:
             return f"the licence is not accepted: accept it on {page}"
         case 404:
@@ -209,27 +214,3 @@ def _reason(source: str, name: str, error: Exception) -> str:
         return f"no network: nothing at {page} can be reached from here"
     text = (str(error).strip() or repr(error)).splitlines()[0]
     return f"{type(error).__name__}: {text[:200]}"
-
-
-def has_credentials(*, hub: bool) -> bool:
-    """Return whether a client would send credentials: to the Hugging Face hub, or to Kaggle."""
-    if hub:
-        from huggingface_hub import get_token
-
-        return bool(os.environ.get("HF_TOKEN") or get_token())
-    from kagglehub.config import get_kaggle_credentials
-
-    return get_kaggle_credentials() is not None
-
-
-def secrets() -> tuple[str, ...]:
-    """Return what must never be printed or sent: the credentials that the clients would use."""
-    from huggingface_hub import get_token
-    from kagglehub.config import get_kaggle_credentials
-
-    found = [os.environ.get("HF_TOKEN"), get_token()]
-    kaggle = get_kaggle_credentials()
-    if kaggle:
-        basic = base64.b64encode(f"{kaggle.username}:{kaggle.key}".encode()).decode()
-        found += [kaggle.key, kaggle.api_key, basic]
-    return tuple({secret for secret in found if secret})

@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 from tunix.models.gemma3.model import Gemma3, ModelConfig
 
 from nblib.files import Kind, field, read_object, write_json
+from nblib.models.folders import WEIGHTS_FILE
 
-WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000  # transformers' own limit until version 5
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"

@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 
 from nblib.delivery import inputs
-from nblib.delivery.inputs import (
-    ExportNotFound,
-    bring_attached_run,
-    find_export,
-    find_start,
-    newest_export,
-)
+from nblib.delivery.inputs import ExportNotFound, bring_attached_run, find_export, find_start
 from nblib.files import read_jsonl, write_json
 from nblib.runs import finish_run, start_run
 
@@ -186,14 +180,6 @@ def test_a_start_is_a_name_a_folder_or_adapters_over_a_base(tmp_path):
         find_start(V1, "gemma9")
 
 
-def test_the_newest_export_is_that_of_v2_else_of_v1(tmp_path):
-    point(make_run(tmp_path, "1"))
-    assert newest_export() == find_export(V1)
-    attached = make_export(tmp_path / "input" / "v2", notebook="v2_grpo")
-    assert newest_export() == attached
-    assert newest_export(str(attached)) == attached
-
-
 def test_not_deeper_than_the_limit(tmp_path):
     make_export(tmp_path / "input" / "/".join("abcdefg" + "h"))
     with pytest.raises(ExportNotFound):
@@ -238,7 +224,7 @@ def test_nothing_found_says_where_it_looked_and_the_command(tmp_path):
     assert said.startswith(f"no export of {V1} was found:\n")
     assert f"{tmp_path}/runs/{V1}: no finished run" in said
     assert f"{tmp_path}/input: not there" in said
-    assert f"`make run` or `python -m nblib run {V1}`" in said
+    assert f"Make one with `python -m nblib run {V1}`" in said
     with pytest.raises(ExportNotFound, match="Make one with `python -m nblib run v2_grpo`"):
         find_export("v2_grpo")
 

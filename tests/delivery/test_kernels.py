@@ -14,6 +14,7 @@ import pytest
 from nblib.delivery import kernels
 from nblib.delivery.kernel_metadata import read_metadata
 from nblib.delivery.kernels import build_kernels, built_kernels, kernel_metadata
+from nblib.delivery.notebooks import notebook_infos
 from nblib.models.folders import weights_sha256
 from nblib.models.published import EMBEDDED_FOLDER, embedded_dataset
 
@@ -95,8 +96,13 @@ def test_the_metadata_chains_v1_to_v2_to_eval(built, name, machine, reads, model
     assert metadata.enable_internet and metadata.is_private
 
 
+def metadata_of_eval():
+    info = notebook_infos()["eval"]
+    return kernel_metadata("eval", info, read_metadata(ROOT), owner="me", dataset="me/model")
+
+
 def test_another_owner_owns_what_is_read_as_well():
-    metadata = kernel_metadata("eval", read_metadata(ROOT), owner="me", dataset="me/model")
+    metadata = metadata_of_eval()
     assert metadata.id == "me/nblib-eval"
     assert metadata.kernel_sources == ("me/nblib-v1-sft-format", "me/nblib-v2-grpo")
 
@@ -119,7 +125,7 @@ def test_it_is_the_same_each_time(tmp_path, monkeypatch):
 
 def test_what_does_not_belong_in_it_makes_it_too_large(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    metadata = kernel_metadata("eval", read_metadata(ROOT), owner="me", dataset="me/model")
+    metadata = metadata_of_eval()
     reason = "eval.ipynb has 950,001 bytes, at most 950,000 are sent, as Kaggle refuses 1,000,000"
     with pytest.raises(ValueError, match=reason):
         kernels._write_kernel(tmp_path / "eval", metadata, "é" * 475_000 + "x")
@@ -129,6 +135,17 @@ def test_what_does_not_belong_in_it_makes_it_too_large(tmp_path, monkeypatch):
 def test_an_unknown_notebook_is_refused():
     with pytest.raises(ValueError, match="unknown notebook 'v3': expected eval, v0_foundation, v1"):
         build_kernels(["v3"])
+
+
+def test_a_notebook_of_another_name_is_built_by_what_it_says_it_is(envelope):
+    grpo, sft = map(read_metadata, build_kernels(owner="me"))
+    assert (sft.id, sft.code_file) == ("me/nblib-envelope", "envelope.ipynb")
+    assert (sft.machine_shape, sft.model_sources, sft.kernel_sources) == ("TpuV5E8", GEMMA, ())
+    assert sft.dataset_sources == (MODEL.replace("nblib-suite", "me"),)
+    assert (grpo.model_sources, grpo.kernel_sources) == ((), ("me/nblib-envelope",))
+    assert [folder.name for folder in built_kernels()] == ["envelope", "a_grpo"]
+    with pytest.raises(ValueError, match="unknown notebook 'plain': expected a_grpo, envelope, or"):
+        build_kernels(["plain"])
 
 
 @pytest.fixture

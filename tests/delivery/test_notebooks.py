@@ -12,9 +12,16 @@ import jupytext
 import nbformat
 import pytest
 
-from nblib.delivery.notebooks import NotebookError, run_notebook
+from nblib.delivery.notebooks import (
+    NotebookError,
+    NotebookInfo,
+    notebook_infos,
+    read_notebook,
+    run_notebook,
+)
 
-HEAD = '# %% [markdown]\n# # Toy\n\n# %% tags=["parameters"]\nCOUNT = 1\nNAME = "x"\n\n'
+INFO = "# ---\n# jupyter:\n#   nblib: {kind: sft, task: toy}\n# ---\n\n"
+HEAD = INFO + '# %% [markdown]\n# # Toy\n\n# %% tags=["parameters"]\nCOUNT = 1\nNAME = "x"\n\n'
 START = 'from nblib.runs import start_run\nrun = start_run("toy", {"NAME": NAME})\n'
 
 
@@ -65,6 +72,40 @@ def test_a_good_run_leaves_the_executed_notebook_in_its_folder(toy, tmp_path):
     executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
     outputs = [cell.outputs for cell in executed.cells if cell.cell_type == "code"]
     assert outputs[-1][0].text.startswith("count 42 7")
+    assert executed.metadata.nblib == {"kind": "sft", "task": "toy"}
+
+
+def test_each_notebook_says_what_it_is_in_both_of_its_files():
+    folder = Path(__file__).parents[2] / "notebooks"
+    infos = notebook_infos()
+    assert infos == {
+        "eval": NotebookInfo(kind="eval", task="gsm8k", reads=("v1_sft_format", "v2_grpo")),
+        "v0_foundation": NotebookInfo(kind="foundation", task="gsm8k"),
+        "v1_sft_format": NotebookInfo(kind="sft", task="gsm8k"),
+        "v2_grpo": NotebookInfo(kind="grpo", task="gsm8k", reads=("v1_sft_format",)),
+    }
+    for name in infos:
+        source, pair = (read_notebook(folder / f"{name}{end}") for end in (".py", ".ipynb"))
+        assert source.metadata.nblib == pair.metadata.nblib
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("sft", "metadata.nblib is 'sft', expected kind, task, reads"),
+        ("{task: toy}", "metadata.nblib is {'task': 'toy'}, expected kind, task, reads"),
+        ("{kind: sft, reeds: []}", "expected kind, task, reads"),
+        ("{kind: dpo}", "kind is 'dpo', expected one of foundation, sft, grpo, eval"),
+        ("{kind: sft, task: 3}", "task is 3, expected a task's name"),
+        ("{kind: grpo, reads: toy}", "reads is 'toy', expected a list of toy"),
+        ("{kind: grpo, reads: [v9]}", r"reads is \['v9'\], expected a list of toy"),
+    ],
+)
+def test_metadata_of_another_form_names_the_notebook(toy, tmp_path, monkeypatch, content, said):
+    monkeypatch.chdir(tmp_path)
+    toy("", head=HEAD.replace("{kind: sft, task: toy}", content))
+    with pytest.raises(ValueError, match=rf"toy.py: .*{said}"):
+        notebook_infos()
 
 
 @pytest.mark.parametrize(

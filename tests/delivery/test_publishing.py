@@ -1,10 +1,13 @@
 """What would be published of an export, and what is refused before anything is sent."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
-from nblib.delivery.publishing import plan_package
+from nblib.delivery.inputs import ExportNotFound
+from nblib.delivery.publishing import newest_export, plan_package
 
 NAME = "somebody/gemma3-shows-its-work"
 
@@ -97,3 +100,33 @@ def test_a_credential_in_a_file_is_refused(export, monkeypatch):
     with pytest.raises(ValueError, match=r"manifest.json holds one of your credentials") as error:
         plan_package("huggingface", NAME, export)
     assert "hf_s" not in str(error.value)
+
+
+def make_run(notebook, written=0.0):
+    """A finished run with an export, as far as nobody loads it."""
+    run = Path(os.environ["NBLIB_RUNS_DIR"], notebook, "1")
+    (run / "export").mkdir(parents=True)
+    for name in ("model.safetensors", "config.json", "tokenizer.model", "manifest.json"):
+        (run / "export" / name).write_text("{}")
+    os.utime(run / "export" / "manifest.json", (written, written))
+    (run / "result.json").write_text("{}")
+    (run.parent / "latest").symlink_to(run.name)
+    return run / "export"
+
+
+def test_the_newest_export_is_that_of_grpo_else_of_the_sft_before_it(envelope):
+    with pytest.raises(ExportNotFound, match=r"(?s)no export of a_grpo.*no export of envelope"):
+        newest_export()
+    sft = make_run("envelope", written=9.0)
+    assert newest_export() == sft
+    grpo = make_run("a_grpo", written=5.0)
+    assert newest_export() == grpo
+    assert newest_export("envelope") == newest_export(str(sft)) == sft
+
+
+def test_of_two_tasks_the_export_that_was_written_last_is_taken(envelope):
+    header = (envelope / "envelope.py").read_text()
+    (envelope / "proofs.py").write_text(header)
+    made = make_run("envelope", written=5.0)
+    later = make_run("proofs", written=9.0)
+    assert newest_export() == later and newest_export("envelope") == made

@@ -3,7 +3,6 @@
 A check that cannot be done here is neither passed nor failed; it says what it lacks.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from nblib.delivery.inputs import ExportNotFound, find_export
 from nblib.delivery.preflight.plan import Work
 from nblib.delivery.settings import GrpoSettings
 from nblib.evaluation.groups import sample_group
+from nblib.models.credentials import has_credentials
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED, GEMMA, KAGGLE_PAGE
 from nblib.runs import runs_root
@@ -23,8 +23,6 @@ from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.rewards import task_judge
 from nblib.tokens.batches import TokenizedExample
 from nblib.tokens.tokenizer import END_OF_TURN
-
-_CREDENTIALS = ("KAGGLE_KEY", "KAGGLE_API_TOKEN", "HF_TOKEN")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +82,16 @@ def check_adapters(count: int, moved: float | None) -> list[Check]:
     ]
 
 
-def check_rewards(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> Check:
-    """Check on a few completions of v1's export that the rewards of a group differ."""
+def check_rewards(settings: GrpoSettings, mesh: jax.sharding.Mesh, start: str) -> Check:
+    """Check on a few completions that the rewards of a group differ.
+
+    They are those of the newest export of `start`, the notebook that GRPO goes on from.
+    """
     name = "rewards differ"
     try:
-        ref = get_gemma_ref_model(str(find_export("v1_sft_format")), mesh)
+        ref = get_gemma_ref_model(str(find_export(start)), mesh)
     except ExportNotFound:
-        return Check(name=name, passed=None, said="no export of v1 here: run v1_sft_format first")
+        return Check(name=name, passed=None, said=f"no export of {start} here: run it first")
     rows = word_problems(8, seed=1, split="train", levels=settings.levels or (4, 5))
     examples, size = GSM8K.examples(rows), settings.num_generations
     judge = task_judge(GSM8K, examples, settings.weights, max_new_tokens=settings.max_new_tokens)
@@ -116,8 +117,9 @@ def check_licence(model: str) -> Check:
     if model.rpartition(":")[2] not in GEMMA:
         terms = "Apache-2.0" if model == EMBEDDED else "that of its folder"
         return Check(name="licence", passed=True, said=terms)
-    found = [name for name in _CREDENTIALS if os.environ.get(name)]
-    said = f"Gemma's: accept it on {KAGGLE_PAGE}; credentials: {', '.join(found) or 'none here'}"
+    hubs = {"Kaggle": False, "Hugging Face": True}
+    found = [name for name, hub in hubs.items() if has_credentials(hub=hub)]
+    said = f"Gemma's: accept it on {KAGGLE_PAGE}; credentials: {' and '.join(found) or 'none here'}"
     return Check(name="licence", passed=True if found else None, said=said)
 
 

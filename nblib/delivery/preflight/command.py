@@ -37,12 +37,12 @@ def run_preflight(
     search: bool = True,
     say: Callable[[str], None],
 ) -> "Flight":
-    """Do one preflight; v1 on a CPU is measured, all else is compiled.
+    """Do one preflight; SFT on a CPU is measured, all else is compiled.
 
     No device of this process may have been used before: jax is told to compute on the CPU.
 
     Args:
-        notebook: v1_sft_format or v2_grpo.
+        notebook: one of kind sft or grpo.
         target_name: see `find_target`.
         parameters: of the notebook, as typed.
         fsdp: the mesh's first axis; 0 takes all devices that `tp` leaves.
@@ -61,7 +61,7 @@ def run_preflight(
         hours_of,
         measured_steps,
     )
-    from nblib.delivery.preflight.plan import notebook_settings
+    from nblib.delivery.preflight.plan import notebook_settings, preflight_info
     from nblib.delivery.settings import SftSettings
     from nblib.models.abstract import named_config
     from nblib.models.mesh import check_model_divides
@@ -92,7 +92,9 @@ def run_preflight(
             else 0.0
         ),
         suggestion=suggestion,
-        checks=_checks(settings, target, work, mesh, here, measured),
+        checks=_checks(
+            settings, preflight_info(notebook).reads, target, work, mesh, here, measured
+        ),
         compiler=compiler_of(target) if mesh and not measured else "",
         notes=(*notes, *(work.notes if work else ())),
     )
@@ -114,7 +116,7 @@ def _mesh(target: Target, fsdp: int, tp: int) -> "tuple[jax.sharding.Mesh | None
 def _work(
     settings: "SftSettings | GrpoSettings", mesh: "jax.sharding.Mesh", notes: list[str]
 ) -> "Work | None":
-    """Return v1's batches; None, with a note, where the data is not here, and for v2."""
+    """Return SFT's batches; None, with a note, where the data is not here, and for GRPO."""
     from nblib.delivery.preflight.plan import sft_work
     from nblib.delivery.settings import SftSettings
 
@@ -147,6 +149,7 @@ def _measured(
 
 def _checks(
     settings: "SftSettings | GrpoSettings",
+    reads: tuple[str, ...],
     target: Target,
     work: "Work | None",
     mesh: "jax.sharding.Mesh | None",
@@ -162,7 +165,7 @@ def _checks(
     found = checks.check_mesh(mesh, target.devices, shapes) if mesh else []
     found += checks.check_examples(work) if work else []
     found += checks.check_adapters(trained, measured.moved if measured else None)
-    if isinstance(settings, GrpoSettings):
-        found.append(checks.check_rewards(settings, here))
+    if isinstance(settings, GrpoSettings) and reads:
+        found.append(checks.check_rewards(settings, here, reads[0]))
     found += [checks.check_disk(parameters, trained), checks.check_licence(settings.model)]
     return tuple(found)

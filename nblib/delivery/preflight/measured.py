@@ -1,4 +1,4 @@
-"""A run of v1 on this very machine, from a few of its real steps: no estimate of a compiler's.
+"""An SFT run on this very machine, from a few of its real steps: no estimate of a compiler's.
 
 Every shape of the run's batches is trained on a few times, by the trainer of the run.
 """

@@ -15,7 +15,7 @@ import numpy as np
 import sentencepiece as spm
 from tunix.sft.peft_trainer import TrainingInput
 
-from nblib.delivery.notebooks import notebooks_folder
+from nblib.delivery.notebooks import NotebookInfo, notebook_infos, notebooks_folder
 from nblib.delivery.parameters import declared_parameters, parse_values
 from nblib.delivery.preflight.targets import PreflightError, Target
 from nblib.delivery.profiles import SFT_PROFILES
@@ -30,13 +30,12 @@ from nblib.tokens.chat import task_prompts
 from nblib.tokens.packing import pack
 from nblib.tokens.tokenizer import BOS_ID, load_tokenizer
 
-NOTEBOOKS = ("v1_sft_format", "v2_grpo")
 _PIECE = re.compile(r"\d|[^\W\d_]+|[^\w\s]|_|\n+")  # digits one by one, as Gemma has them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """The batches of a run of v1, and what they are made of.
+    """The batches of an SFT run, and what they are made of.
 
     Without a tokenizer the examples have a real one's lengths and no text.
     """
@@ -58,13 +57,22 @@ class Work:
         return self.epochs * sum(len(one.tokens) for one in self.examples) / len(self.batches)
 
 
+def preflight_info(notebook: str) -> NotebookInfo:
+    """Return what a notebook is. Raises PreflightError for one that trains nothing known here."""
+    infos = {name: info for name, info in notebook_infos().items() if info.is_tuned}
+    if notebook not in infos:
+        known = ", ".join(infos)
+        raise PreflightError(f"notebook {notebook!r} has no preflight: expected one of {known}")
+    return infos[notebook]
+
+
 def notebook_settings(
     notebook: str, target: Target, parameters: Mapping[str, str]
 ) -> SftSettings | GrpoSettings:
     """Return the settings that a notebook would run with on the target.
 
     Args:
-        notebook: one of `NOTEBOOKS`.
+        notebook: one of kind sft or grpo.
         target: its kind is the profile, unless a parameter says otherwise.
         parameters: name -> text as typed, checked as `run` checks them.
 
@@ -72,22 +80,20 @@ def notebook_settings(
         PreflightError: another notebook. ParameterError: an unknown parameter, or a wrong type.
         ValueError: a value that the notebook would refuse.
     """
-    if notebook not in NOTEBOOKS:
-        known = ", ".join(NOTEBOOKS)
-        raise PreflightError(f"notebook {notebook!r} has no preflight: expected one of {known}")
+    kind = preflight_info(notebook).kind
     source = jupytext.read(notebooks_folder() / f"{notebook}.py")
     declared = declared_parameters(source.cells)
     given = {name: ast.literal_eval(one.default) for name, one in declared.items()}
     given |= parse_values(declared, parameters)
     given |= {"PROFILE": target.kind} if given["PROFILE"] == "auto" else {}
-    if notebook == "v1_sft_format":
+    if kind == "sft":
         return SftSettings.of(given)
-    settings = GrpoSettings.of(given)  # v1's export has the shapes of what v1 began with
+    settings = GrpoSettings.of(given)  # an SFT's export has the shapes of what that began with
     return replace(settings, model=settings.model or SFT_PROFILES[settings.profile]["model"])
 
 
 def sft_work(settings: SftSettings, *, row_multiple: int) -> Work:
-    """Return the batches that v1 would train on, made as the notebook makes them.
+    """Return the batches that an SFT would train on, made as the notebook makes them.
 
     Raises PreflightError where the data is not at hand.
     """

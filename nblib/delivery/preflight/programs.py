@@ -1,6 +1,6 @@
 """The programs that a notebook's run would spend its time in, ready to be compiled.
 
-v1 has one update for each shape of its batches; v2 has its update and the sampler's two.
+SFT has one update for each shape of its batches; GRPO has its update and the sampler's two.
 """
 
 import math
@@ -53,7 +53,7 @@ def programs(
 
 
 def largest_batch(settings: SftSettings, mesh: jax.sharding.Mesh) -> tuple[int, int]:
-    """Return rows and length of v1's longest batch."""
+    """Return rows and length of SFT's longest batch."""
     length, multiple = bucket_of(settings.max_length), mesh.shape["fsdp"]
     return max(1, settings.batch_tokens // length // multiple) * multiple, length
 
@@ -80,7 +80,7 @@ def _sft_programs(
             rows=rows,
             length=length,
             times=times[rows, length],
-            key={"notebook": "v1", "model": repr(model), **settings.lora, **asdict(config)},
+            key={"kind": "sft", "model": repr(model), **settings.lora, **asdict(config)},
             lower=lambda: steps.lower_sft_step(
                 model, config, rows=rows, length=length, mesh=mesh, **settings.lora
             ),
@@ -94,7 +94,7 @@ def _sft_programs(
 def _grpo_programs(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[Program, ...]:
     config = settings.grpo
     model = named_config(settings.model, dtype=settings.dtype)
-    key = {"notebook": "v2", "model": repr(model), **settings.lora, **asdict(config)}
+    key = {"kind": "grpo", "model": repr(model), **settings.lora, **asdict(config)}
     micro = config.micro_batch or config.prompts_per_step
     group, read = config.num_generations, config.max_prompt_length
     length = read + config.max_new_tokens

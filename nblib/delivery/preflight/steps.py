@@ -31,7 +31,7 @@ def lower_sft_step(
     length: int,
     mesh: jax.sharding.Mesh,
 ) -> Any:
-    """Return v1's training step, lowered for a batch of `rows` rows of `length` tokens."""
+    """Return SFT's training step, lowered for a batch of `rows` rows of `length` tokens."""
     schedule = learning_rate_schedule(
         sft.learning_rate, 1000, warmup_share=sft.warmup_share, final_share=sft.final_share
     )
@@ -50,7 +50,7 @@ def lower_grpo_step(
     alpha: float,
     mesh: jax.sharding.Mesh,
 ) -> Any:
-    """Return v2's update, lowered for one micro-batch of prompts, each with its group."""
+    """Return GRPO's update, lowered for one micro-batch of prompts, each with its group."""
 
     def build() -> PeftTrainer:
         return policy_trainer(trainable_model(config, rank=rank, alpha=alpha), grpo, pad_id=PAD_ID)

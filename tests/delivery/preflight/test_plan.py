@@ -89,3 +89,12 @@ def test_estimated_tokens_of_a_text():
     # Ann has 1 2 pens, : < end of _ turn >
     assert estimated_tokens("Ann has 12 pens") == 5
     assert estimated_tokens("a-b, c.\n\nd") == 8
+
+
+def test_a_notebook_of_another_name_is_planned_by_what_it_says_it_is(envelope):
+    assert notebook_settings("envelope", CPU, {}) == SftSettings.of(
+        {"PROFILE": "cpu", "NUM_SAMPLES": 40}
+    )
+    assert isinstance(notebook_settings("a_grpo", CPU, {}), GrpoSettings)
+    with pytest.raises(PreflightError, match="'plain' has no preflight: expected one of a_grpo, e"):
+        notebook_settings("plain", CPU, {})

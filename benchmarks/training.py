@@ -25,9 +25,10 @@ from tunix.rl.rollout.base_rollout import RolloutConfig
 from tunix.rl.rollout.vanilla_rollout import VanillaRollout
 from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
+from benchmarks import worker_environment
+from benchmarks.stock import stock_grpo_trainer, stock_sft_trainer
 from nblib.delivery.kernel_process import kernel_variables
 from nblib.delivery.settings import GrpoSettings, SftSettings
-from nblib.delivery.stock import stock_grpo_trainer, stock_sft_trainer
 from nblib.models.lora import get_trainable_model
 from nblib.models.mesh import device_mesh
 from nblib.models.names import RefModel, get_gemma_ref_model
@@ -150,12 +151,12 @@ def _turns(shapes: Mapping[str, Sequence[Shape]]) -> dict[str, dict[Shape, float
 @contextmanager
 def _worker(way: str) -> Iterator[Callable[[Shape], tuple[float, float]]]:
     """Yield a function that has a process of its own do a step of a shape: seconds, peak bytes."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environment = worker_environment(os.environ)
     for name in kernel_variables({}):
         environment.pop(name, None)
     if not way.startswith("stock"):
         environment |= kernel_variables(environment)
-    command = [sys.executable, "-m", "nblib.delivery.bench_training", way]
+    command = [sys.executable, "-m", "benchmarks.training", way]
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

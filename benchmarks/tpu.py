@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from tunix.models.gemma3.model import Gemma3
 from tunix.sft.peft_trainer import PeftTrainer
 
+from benchmarks import worker_environment
+from benchmarks.stock import stock_grpo_trainer, stock_sft_trainer
 from nblib.delivery.preflight.compiled import Compiled, compile_cached, least_seconds
 from nblib.delivery.preflight.plan import sft_work
 from nblib.delivery.preflight.programs import programs
@@ -30,7 +32,6 @@ from nblib.delivery.preflight.targets import (
     target_mesh,
 )
 from nblib.delivery.settings import GrpoSettings, SftSettings
-from nblib.delivery.stock import stock_grpo_trainer, stock_sft_trainer
 from nblib.models.abstract import named_config, trainable_model
 from nblib.sources.gsm8k import FOLDER_VARIABLE
 
@@ -55,11 +56,10 @@ def tpu() -> dict[str, float]:
     except PreflightError as error:
         print(f"tpu: left out, {error}")
         return {}
-    code = "from nblib.delivery.bench_tpu import print_figures; print_figures()"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}  # read when jax is imported
+    code = "from benchmarks.tpu import print_figures; print_figures()"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=environment,
+        env=worker_environment(os.environ),
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -1,24 +1,13 @@
-"""Speed against the stock way, as ratios measured in the same run: `python -m nblib bench`.
-
-A ratio of two times on one machine in one run says something on every machine; seconds do not. Each
-bench does the same work twice, once as Tunix 0.1.7 does it out of the box and once as `nblib` does.
-"""
+"""Evaluation against the stock way: the same questions in sorted batches, and four by four."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-
-from nblib.delivery import bench_device, bench_tpu, bench_training
-from nblib.delivery.place import where_am_i
 from nblib.evaluation.generate import Decoding, generate
-from nblib.evaluation.plots import figure_png
-from nblib.evaluation.plots_bench import plot_ratios
 from nblib.models.mesh import device_mesh
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED
-from nblib.runs import Run, finish_run, start_run
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tokens.chat import task_prompts
@@ -50,48 +39,6 @@ def evaluation() -> dict[str, float]:
         "evaluation_stock_items_per_s": len(prompts) / stock_s,
         "evaluation_same_answers": same / len(prompts),
     }
-
-
-BENCHES: Mapping[str, Callable[[], dict[str, float]]] = {
-    "evaluation": evaluation,
-    "sft": bench_training.sft,
-    "grpo": bench_training.grpo,
-    "tpu": bench_tpu.tpu,
-    "device": bench_device.device,
-}
-
-
-def run_benches(names: Sequence[str]) -> Run:
-    """Run the benches named, all for none, and leave their figures in `runs/bench/latest`.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    unknown = [name for name in names if name not in BENCHES]
-    if unknown:
-        raise ValueError(f"bench {unknown[0]!r} is unknown: expected some of {', '.join(BENCHES)}")
-    started = time.monotonic()
-    run = start_run("bench", {"benches": list(names) or list(BENCHES), "at": time.time()})
-    figures: dict[str, float] = {}
-    for name in names or BENCHES:
-        found = BENCHES[name]()
-        figures |= found
-        print(*(f"{key:40} {value:.3f}" for key, value in found.items()), sep="\n", flush=True)
-    result = {
-        "notebook": "bench",
-        "profile": jax.default_backend(),
-        "seed": 0,
-        "wall_s": time.monotonic() - started,
-        "model": EMBEDDED,
-        "data": "builtin",
-        "stages": {},
-        **figures,
-    }
-    if any(name.endswith("_ratio") for name in figures):
-        plot = plot_ratios(figures, caption=f"{where_am_i()}; tpu: compiled for a v5e-8, not run")
-        (run.path / "ratios.png").write_bytes(figure_png(plot))
-    finish_run(run, result)
-    return run
 
 
 def _stock_answers(ref: Any, prompts: Sequence[str], mesh: Any) -> list[str]:

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nblib.delivery import bench_device, bench_tpu, bench_training
-from nblib.delivery.bench import run_benches
-from nblib.delivery.bench_training import _our_shapes, _stock_shapes, _total, _turns
+from benchmarks import device, tpu, training
+from benchmarks.__main__ import plot_ratios, run_benches
+from benchmarks.training import _our_shapes, _stock_shapes, _total, _turns
 from nblib.delivery.preflight.compiled import Compiled
 from nblib.delivery.preflight.steps import sft_batch
 from nblib.delivery.preflight.targets import PreflightError
@@ -21,8 +21,8 @@ def test_without_libtpu_the_tpu_is_left_out(monkeypatch, capsys):
     def missing(target):
         raise PreflightError("libtpu is not installed")
 
-    monkeypatch.setattr(bench_tpu, "compiler_of", missing)
-    assert bench_tpu.tpu() == {}
+    monkeypatch.setattr(tpu, "compiler_of", missing)
+    assert tpu.tpu() == {}
     assert "left out, libtpu is not installed" in capsys.readouterr().out
 
 
@@ -31,19 +31,19 @@ def test_stock_is_what_fits(monkeypatch, mesh, limit, fitting):
     def compiled(key, lower):
         return Compiled(fits=key["shapes"][0][0] <= limit)
 
-    monkeypatch.setattr(bench_tpu, "compile_cached", compiled)
-    found = bench_tpu._stock((2, 8, 16), None, lambda rows: sft_batch(rows, 4, mesh), mesh)
+    monkeypatch.setattr(tpu, "compile_cached", compiled)
+    found = tpu._stock((2, 8, 16), None, lambda rows: sft_batch(rows, 4, mesh), mesh)
     assert list(found) == fitting
 
 
 def test_stock_that_always_fits_was_not_tried_hard_enough(monkeypatch, mesh):
-    monkeypatch.setattr(bench_tpu, "compile_cached", lambda key, lower: Compiled(fits=True))
+    monkeypatch.setattr(tpu, "compile_cached", lambda key, lower: Compiled(fits=True))
     with pytest.raises(ValueError, match="stock fits at 8 too"):
-        bench_tpu._stock((2, 8), None, lambda rows: sft_batch(rows, 4, mesh), mesh)
+        tpu._stock((2, 8), None, lambda rows: sft_batch(rows, 4, mesh), mesh)
 
 
 def test_on_a_cpu_the_device_is_left_out(capsys):
-    assert bench_device.device() == {}
+    assert device.device() == {}
     assert "jax sees no accelerator here" in capsys.readouterr().out
 
 
@@ -60,8 +60,21 @@ def test_an_epoch_takes_each_step_as_often_as_it_comes():
 
 
 def test_both_ways_train_in_processes_of_their_own(monkeypatch):
-    monkeypatch.setattr(bench_training, "_TURNS", 1)
+    monkeypatch.setattr(training, "_TURNS", 1)
     found = _turns({"sft": ((2, 16),), "stock-sft": ((2, 16),)})
     for way in ("sft", "stock-sft"):
         assert found[way][2, 16] > 0
         assert found[way][()] > 2**20  # peak bytes
+
+
+def test_a_bar_for_each_ratio_and_nothing_else():
+    found = {"sft_ratio": 2.5, "sft_tokens_per_s": 900.0, "grpo_batch_ratio": 8.0}
+    (axes,) = plot_ratios(found, caption="here").axes
+    assert [bar.get_width() for bar in axes.patches] == [2.5, 8.0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["sft", "grpo batch"]
+    assert "ratio" in axes.get_xlabel()
+
+
+def test_without_a_ratio_there_is_no_figure():
+    with pytest.raises(ValueError, match="no figure ends in '_ratio': got sft_tokens_per_s"):
+        plot_ratios({"sft_tokens_per_s": 900.0}, caption="here")

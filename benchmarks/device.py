@@ -15,10 +15,10 @@ from flax import nnx
 from tunix.models.gemma3.model import Gemma3, ModelConfig
 from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
+from benchmarks.stock import stock_sft_trainer
 from nblib.delivery.preflight.plan import sft_work
 from nblib.delivery.preflight.programs import largest_batch
 from nblib.delivery.settings import SftSettings
-from nblib.delivery.stock import stock_sft_trainer
 from nblib.models.abstract import named_config
 from nblib.models.lora import get_trainable_model
 from nblib.models.mesh import device_mesh
