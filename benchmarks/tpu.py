@@ -21,8 +21,12 @@ from benchmarks import worker_environment
 from benchmarks.stock import stock_grpo_trainer, stock_sft_trainer
 from nblib.delivery.preflight.compiled import Compiled, compile_cached, least_seconds
 from nblib.delivery.preflight.plan import sft_work
-from nblib.delivery.preflight.programs import programs
-from nblib.delivery.preflight.steps import grpo_batch, lower_train_step, sft_batch
+from nblib.delivery.preflight.programs import (
+    grpo_batch,
+    lower_train_step,
+    programs,
+    sft_batch,
+)
 from nblib.delivery.preflight.targets import (
     PreflightError,
     Target,

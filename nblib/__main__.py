@@ -165,7 +165,7 @@ def _parameters(options: argparse.Namespace) -> dict[str, str] | None:
 def _preflight(options: argparse.Namespace) -> int:
     """Print what a run needs; exit code 0 where it fits or nothing could be compiled, else 1."""
     from nblib.delivery.kernel_process import in_the_kernels_environment
-    from nblib.delivery.preflight.command import flight_json, run_preflight
+    from nblib.delivery.preflight.targets import find_target, prepare_environment
 
     parameters = _parameters(options)
     if parameters is None:
@@ -175,9 +175,13 @@ def _preflight(options: argparse.Namespace) -> int:
     if restarted is not None:
         return restarted
     try:
+        target = find_target(options.target)
+        prepare_environment(target)  # before jax is imported
+        from nblib.delivery.preflight.command import flight_json, run_preflight
+
         flight = run_preflight(
             options.notebook,
-            options.target,
+            target,
             parameters,
             fsdp=options.fsdp,
             tp=options.tp,

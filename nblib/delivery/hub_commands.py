@@ -104,7 +104,7 @@ def _pull_output(options: argparse.Namespace) -> None:
 
 
 def _stamp(options: argparse.Namespace) -> None:
-    from nblib.delivery.repository import stamp_files
+    from nblib.delivery.kernels import stamp_files
 
     for path in stamp_files(options.files):
         print(f"stamped {path}")

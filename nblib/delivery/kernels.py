@@ -9,6 +9,7 @@ kernels attach: see `model_dataset`. Nothing is sent here: see `push`.
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import nblib
+from nblib import REPOSITORY, __version__
 from nblib.delivery.kernel_metadata import METADATA_FILE, KernelMetadata, read_metadata, slug_of
 from nblib.delivery.model_dataset import sealed_manifest, write_model_dataset
 from nblib.delivery.notebooks import NotebookInfo, check_pair, notebook_infos, notebooks_folder
@@ -31,6 +33,9 @@ KERNELS_FOLDER = Path("build/kernels")
 WHEEL_TAG = "wheel"  # of the cell that holds it
 # Kaggle: "The kernel source must be less than 1 megabytes in size", of 1,000,000 bytes.
 MAX_NOTEBOOK_BYTES = 950_000
+# A link to the repository in a notebook or the README, and a version; `make sync` brings them up.
+_PAGE = re.compile(r"(github(?:\.com)?/)[\w.-]+/[\w.-]+(?=/blob/main/|@v\d)")
+_VERSION = re.compile(r'(?<=@v)[\d.]+(?=")|(?<=install_packages\(")[\d.]+(?="\))')
 _EPOCH = "315532800"  # 1980, where zip files begin: the same sources give the same wheel
 _CELL = '''\
 # nblib {version} as a wheel, put here by `python -m nblib kernels build`.
@@ -166,7 +171,7 @@ def _wheel_cell(name: str, content: bytes) -> Any:
     from nbformat.v4 import new_code_cell
 
     lines = textwrap.wrap(base64.b64encode(content).decode(), 1000)
-    source = _CELL.format(version=nblib.__version__, name=name, content="\n".join(lines))
+    source = _CELL.format(version=__version__, name=name, content="\n".join(lines))
     hidden = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}, "cellView": "form"}
     return new_code_cell(source.strip(), id="nblib-wheel", metadata={"tags": [WHEEL_TAG], **hidden})
 
@@ -204,3 +209,23 @@ def _write_kernel(folder: Path, metadata: KernelMetadata, text: str) -> Path:
     write_json(folder / METADATA_FILE, asdict(metadata))
     read_metadata(folder)
     return folder
+
+
+def stamp(text: str) -> str:
+    """Return the text with each link and install cell naming this repository and version.
+
+    >>> stamp("https://github.com/somebody/fork/blob/main/notebooks/eval.ipynb")
+    'https://github.com/nblib-suite/nblib/blob/main/notebooks/eval.ipynb'
+    """
+    return _VERSION.sub(__version__, _PAGE.sub(rf"\1{REPOSITORY}", text))
+
+
+def stamp_files(paths: Sequence[Path]) -> list[Path]:
+    """Stamp the files that need it, and return those."""
+    changed = []
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        if stamp(text) != text:
+            write_text(path, stamp(text))
+            changed.append(path)
+    return changed

@@ -25,8 +25,7 @@ POLL_S = 5.0
 _NOT_THERE = (403, 404)  # Kaggle refuses to speak of what does not exist
 _DESCRIPTION = (
     "The small Gemma 3 that ships with nblib, for kernels that its `kernels build` made: attached "
-    "to one, it is found by its manifest. Trained from nothing on built-in word problems and "
-    "GSM8K's training text. Apache-2.0."
+    "to one, it is found by its manifest, which also says what it was trained on. Apache-2.0."
 )
 
 

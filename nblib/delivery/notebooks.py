@@ -60,8 +60,8 @@ class NotebookInfo:
         # jupyter:
         #   nblib:
         #     kind: grpo
-        #     task: gsm8k
-        #     reads: [v1_sft_format]
+        #     task: envelope
+        #     reads: [envelope]
     """
 
     kind: str

@@ -7,7 +7,7 @@ from benchmarks import device, tpu, training
 from benchmarks.__main__ import plot_ratios, run_benches
 from benchmarks.training import _our_shapes, _stock_shapes, _total, _turns
 from nblib.delivery.preflight.compiled import Compiled
-from nblib.delivery.preflight.steps import sft_batch
+from nblib.delivery.preflight.programs import sft_batch
 from nblib.delivery.preflight.targets import PreflightError
 from nblib.delivery.settings import SftSettings
 

@@ -11,9 +11,10 @@ import jupytext
 import nbformat
 import pytest
 
+from nblib import REPOSITORY
 from nblib.delivery import kernels
 from nblib.delivery.kernel_metadata import read_metadata
-from nblib.delivery.kernels import build_kernels, built_kernels, kernel_metadata
+from nblib.delivery.kernels import build_kernels, built_kernels, kernel_metadata, stamp, stamp_files
 from nblib.delivery.notebooks import notebook_infos
 from nblib.models.folders import weights_sha256
 from nblib.models.published import EMBEDDED_FOLDER, embedded_dataset
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 V1, V2 = "nblib-suite/nblib-v1-sft-format", "nblib-suite/nblib-v2-grpo"
 MODEL = f"nblib-suite/{embedded_dataset(weights_sha256(EMBEDDED_FOLDER))}"
 GEMMA = ("google/gemma-3/transformers/gemma-3-1b-it/1",)
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 NAMES = ["eval", "v0_foundation", "v1_sft_format", "v2_grpo"]
 
 
@@ -196,3 +198,22 @@ def test_built_kernels_come_after_what_they_read(built, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="lacks any kernel: run"):
         built_kernels()
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, ROOT / "README.md"], ids=lambda path: path.stem)
+def test_every_file_names_this_repository_and_version(path):
+    text = path.read_text()
+    assert stamp(text) == text
+
+
+def test_another_owner_and_version_reach_every_place(tmp_path, monkeypatch):
+    path = tmp_path / "v1.py"
+    before = NOTEBOOKS[0].read_text()
+    path.write_text(before)
+    assert stamp_files([path]) == []
+    monkeypatch.setattr("nblib.delivery.kernels.REPOSITORY", "me/my.fork")
+    monkeypatch.setattr("nblib.delivery.kernels.__version__", "1.2.0")
+    assert stamp_files([path]) == [path]
+    after = path.read_text()
+    assert REPOSITORY not in after and after.count("me/my.fork") == before.count(REPOSITORY) > 3
+    assert "me/my.fork@v1.2.0" in after and 'install_packages("1.2.0")' in after

@@ -12,6 +12,7 @@ import jupytext
 import nbformat
 import pytest
 
+from nblib import REPOSITORY, __version__
 from nblib.delivery.notebooks import (
     NotebookError,
     NotebookInfo,
@@ -20,6 +21,14 @@ from nblib.delivery.notebooks import (
     run_notebook,
 )
 
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+NEXT = {
+    "v0_foundation": ["v1_sft_format"],
+    "v1_sft_format": ["v2_grpo"],
+    "v2_grpo": ["eval"],
+    "eval": ["v1_sft_format", "v2_grpo"],
+}
 INFO = "# ---\n# jupyter:\n#   nblib: {kind: sft, task: toy}\n# ---\n\n"
 HEAD = INFO + '# %% [markdown]\n# # Toy\n\n# %% tags=["parameters"]\nCOUNT = 1\nNAME = "x"\n\n'
 START = 'from nblib.runs import start_run\nrun = start_run("toy", {"NAME": NAME})\n'
@@ -38,7 +47,7 @@ def toy(tmp_path):
 
 
 def environment(folder):
-    checkout = str(Path(__file__).parents[2])
+    checkout = str(ROOT)
     return os.environ | {"NBLIB_RUNS_DIR": str(folder / "runs"), "PYTHONPATH": checkout}
 
 
@@ -76,7 +85,6 @@ def test_a_good_run_leaves_the_executed_notebook_in_its_folder(toy, tmp_path):
 
 
 def test_each_notebook_says_what_it_is_in_both_of_its_files():
-    folder = Path(__file__).parents[2] / "notebooks"
     infos = notebook_infos()
     assert infos == {
         "eval": NotebookInfo(kind="eval", task="gsm8k", reads=("v1_sft_format", "v2_grpo")),
@@ -85,7 +93,9 @@ def test_each_notebook_says_what_it_is_in_both_of_its_files():
         "v2_grpo": NotebookInfo(kind="grpo", task="gsm8k", reads=("v1_sft_format",)),
     }
     for name in infos:
-        source, pair = (read_notebook(folder / f"{name}{end}") for end in (".py", ".ipynb"))
+        source, pair = (
+            read_notebook(ROOT / "notebooks" / f"{name}{end}") for end in (".py", ".ipynb")
+        )
         assert source.metadata.nblib == pair.metadata.nblib
 
 
@@ -314,3 +324,30 @@ def test_a_kernel_does_not_outlive_a_killed_run(waiting):
     while is_alive(kernel) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not is_alive(kernel)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_opens_with_badges_facts_and_a_link_to_the_next(path):
+    title = jupytext.read(path).cells[0].source
+    page = f"https://github.com/{REPOSITORY}/blob/main/notebooks"
+    assert title.startswith("# ")
+    assert "[![Colab][colab-badge]][colab] [![Kaggle][kaggle-badge]][kaggle]" in title
+    own = f"{REPOSITORY}/blob/main/notebooks/{path.stem}.ipynb"
+    assert f"\n[colab]: https://colab.research.google.com/github/{own}\n" in title
+    assert f"\n[kaggle]: https://kaggle.com/kernels/welcome?src={page}/{path.stem}.ipynb\n" in title
+    for fact in ("Goal", "Hardware", "Minutes", "Inputs", "Outputs", "Next"):
+        assert f"| **{fact}** | " in title
+    for following in NEXT[path.stem]:
+        assert f"[{following}]" in title.partition("\n[colab]:")[0]
+        assert f"\n[{following}]: {page}/{following}.ipynb" in title
+
+
+def test_the_install_cell_is_the_same_in_all_and_comes_before_every_import():
+    installs = set()
+    for path in NOTEBOOKS:
+        code = [cell for cell in jupytext.read(path).cells if cell.cell_type == "code"]
+        assert code[0].metadata["tags"] == ["install"]
+        installs.add(code[0].source)
+    (source,) = installs
+    assert f"git+https://github.com/{REPOSITORY}@v{__version__}" in source
+    assert len(source.splitlines()) <= 15

@@ -6,44 +6,49 @@ What needs the TPU's compiler is left out where that is missing, and said; the r
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import jax
+
+from nblib.delivery.preflight import checks
+from nblib.delivery.preflight.flight import Flight, Step, compile_run, hours_of, measured_steps
+from nblib.delivery.preflight.measured import Measured, measure_steps
+from nblib.delivery.preflight.plan import (
+    Work,
+    notebook_settings,
+    preflight_info,
+    sft_work,
+)
+from nblib.delivery.preflight.programs import programs, weight_counts
 from nblib.delivery.preflight.targets import (
     PreflightError,
     Target,
     compiler_of,
     find_target,
-    prepare_environment,
     target_mesh,
 )
-
-if TYPE_CHECKING:
-    import jax
-
-    from nblib.delivery.preflight.checks import Check
-    from nblib.delivery.preflight.flight import Flight
-    from nblib.delivery.preflight.measured import Measured
-    from nblib.delivery.preflight.plan import Work
-    from nblib.delivery.settings import GrpoSettings, SftSettings
+from nblib.delivery.settings import GrpoSettings, SftSettings
+from nblib.models.abstract import named_config
+from nblib.models.mesh import check_model_divides
 
 
 def run_preflight(
     notebook: str,
-    target_name: str,
+    target: Target,
     parameters: Mapping[str, str],
     *,
     fsdp: int = 0,
     tp: int = 1,
     search: bool = True,
     say: Callable[[str], None],
-) -> "Flight":
+) -> Flight:
     """Do one preflight; SFT on a CPU is measured, all else is compiled.
 
-    No device of this process may have been used before: jax is told to compute on the CPU.
+    Comes after `prepare_environment(target)`; no device of this process may have been used before.
 
     Args:
         notebook: one of kind sft or grpo.
-        target_name: see `find_target`.
+        target: see `find_target`.
         parameters: of the notebook, as typed.
         fsdp: the mesh's first axis; 0 takes all devices that `tp` leaves.
         tp: its second axis.
@@ -52,20 +57,6 @@ def run_preflight(
 
     Raises PreflightError, ParameterError, and ValueError for settings that no run would take.
     """
-    target = find_target(target_name)
-    prepare_environment(target)
-    from nblib.delivery.preflight.flight import (
-        Flight,
-        Step,
-        compile_run,
-        hours_of,
-        measured_steps,
-    )
-    from nblib.delivery.preflight.plan import notebook_settings, preflight_info
-    from nblib.delivery.settings import SftSettings
-    from nblib.models.abstract import named_config
-    from nblib.models.mesh import check_model_divides
-
     settings = notebook_settings(notebook, target, parameters)
     mesh, notes = _mesh(target, fsdp, tp)
     if mesh:
@@ -100,12 +91,12 @@ def run_preflight(
     )
 
 
-def flight_json(flight: "Flight") -> str:
+def flight_json(flight: Flight) -> str:
     """Return a flight as JSON."""
     return json.dumps({**asdict(flight), "fits": flight.fits}, indent=2)
 
 
-def _mesh(target: Target, fsdp: int, tp: int) -> "tuple[jax.sharding.Mesh | None, list[str]]":
+def _mesh(target: Target, fsdp: int, tp: int) -> tuple[jax.sharding.Mesh | None, list[str]]:
     """Return the target's mesh, or None and why nothing can be compiled for it."""
     try:
         return target_mesh(target, fsdp=fsdp, tp=tp), []
@@ -114,12 +105,9 @@ def _mesh(target: Target, fsdp: int, tp: int) -> "tuple[jax.sharding.Mesh | None
 
 
 def _work(
-    settings: "SftSettings | GrpoSettings", mesh: "jax.sharding.Mesh", notes: list[str]
-) -> "Work | None":
+    settings: SftSettings | GrpoSettings, mesh: jax.sharding.Mesh, notes: list[str]
+) -> Work | None:
     """Return SFT's batches; None, with a note, where the data is not here, and for GRPO."""
-    from nblib.delivery.preflight.plan import sft_work
-    from nblib.delivery.settings import SftSettings
-
     if not isinstance(settings, SftSettings):
         return None
     try:
@@ -130,15 +118,12 @@ def _work(
 
 
 def _measured(
-    settings: "SftSettings | GrpoSettings",
+    settings: SftSettings | GrpoSettings,
     target: Target,
-    work: "Work | None",
-    here: "jax.sharding.Mesh",
+    work: Work | None,
+    here: jax.sharding.Mesh,
     say: Callable[[str], None],
-) -> "Measured | None":
-    from nblib.delivery.preflight.measured import measure_steps
-    from nblib.delivery.settings import SftSettings
-
+) -> Measured | None:
     if not isinstance(settings, SftSettings) or target.kind != "cpu":
         return None
     if work is None or work.tokenizer is None:
@@ -148,18 +133,14 @@ def _measured(
 
 
 def _checks(
-    settings: "SftSettings | GrpoSettings",
+    settings: SftSettings | GrpoSettings,
     reads: tuple[str, ...],
     target: Target,
-    work: "Work | None",
-    mesh: "jax.sharding.Mesh | None",
-    here: "jax.sharding.Mesh",
-    measured: "Measured | None",
-) -> "tuple[Check, ...]":
-    from nblib.delivery.preflight import checks
-    from nblib.delivery.preflight.programs import programs, weight_counts
-    from nblib.delivery.settings import GrpoSettings
-
+    work: Work | None,
+    mesh: jax.sharding.Mesh | None,
+    here: jax.sharding.Mesh,
+    measured: Measured | None,
+) -> tuple[checks.Check, ...]:
     parameters, trained = weight_counts(settings, here)
     shapes = [(one.rows, one.length) for one in programs(settings, mesh or here, work)]
     found = checks.check_mesh(mesh, target.devices, shapes) if mesh else []

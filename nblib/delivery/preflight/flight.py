@@ -1,8 +1,8 @@
 """One preflight: a notebook's programs, compiled for the target, what they need and how long."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -12,8 +12,7 @@ from nblib.delivery.preflight.checks import Check
 from nblib.delivery.preflight.compiled import Compiled, least_seconds
 from nblib.delivery.preflight.measured import Measured
 from nblib.delivery.preflight.plan import Work
-from nblib.delivery.preflight.programs import Program, programs
-from nblib.delivery.preflight.search import nearest
+from nblib.delivery.preflight.programs import Program, largest_batch, programs
 from nblib.delivery.preflight.targets import INSTALL, PreflightError, Target, compiler_of
 from nblib.delivery.settings import GrpoSettings, SftSettings
 
@@ -123,6 +122,58 @@ def compile_run(
             change = nearest(settings, mesh, compiled, compile_) if search else {}
             return tuple(found), {parameter_name(name): value for name, value in change.items()}
     return tuple(found), {}
+
+
+def nearest(
+    settings: SftSettings | GrpoSettings,
+    mesh: jax.sharding.Mesh,
+    refused: Compiled,
+    compile_: Callable[[Program], Compiled],
+) -> dict[str, Any]:
+    """Return the nearest change of the settings whose update fits; {} where none does.
+
+    First what changes no figure of the training: remat, then half the batch with twice the
+    accumulation. What a refused program needed tells which halvings need no compilation.
+
+    Args:
+        settings: those that were refused.
+        mesh: the target's.
+        refused: what the compiler said of them.
+        compile_: compiles a program for the target.
+    """
+    if not settings.remat:
+        change: dict[str, Any] = {"remat": True}
+        refused = compile_(programs(replace(settings, **change), mesh)[0])
+        if refused.fits:
+            return change
+    too_much = refused.needed_bytes / refused.limit_bytes if refused.limit_bytes else 1.0
+    for halvings, change in enumerate(_smaller(settings, mesh), start=1):
+        # Half the batch needs at least half the memory.
+        try:
+            tried = replace(settings, **change)
+        except ValueError:  # more batches a step than there are rows
+            return {}
+        enough = too_much <= 2**halvings
+        if enough and compile_(programs(tried, mesh)[0]).fits:
+            return change
+    return {}
+
+
+def _smaller(
+    settings: SftSettings | GrpoSettings, mesh: jax.sharding.Mesh
+) -> Iterator[dict[str, Any]]:
+    """Yield the changes that halve the batch of an update, again and again."""
+    if isinstance(settings, SftSettings):
+        rows, length = largest_batch(settings, mesh)
+        accumulation = settings.accumulation
+        while rows % (2 * mesh.shape["fsdp"]) == 0:
+            rows, accumulation = rows // 2, 2 * accumulation
+            yield {"remat": True, "batch_tokens": rows * length, "accumulation": accumulation}
+        return
+    prompts = settings.micro_batch
+    while prompts % 2 == 0:
+        prompts //= 2
+        yield {"remat": True, "micro_batch": prompts}
 
 
 def measured_steps(measured: Measured, work: Work) -> tuple[Step, ...]:

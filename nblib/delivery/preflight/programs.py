@@ -1,4 +1,4 @@
-"""The programs that a notebook's run would spend its time in, ready to be compiled.
+"""The programs that a notebook's run would spend its time in, lowered without weights to compile.
 
 SFT has one update for each shape of its batches; GRPO has its update and the sampler's two.
 """
@@ -6,20 +6,36 @@ SFT has one update for each shape of its batches; GRPO has its update and the sa
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+from tunix.models.gemma3.model import ModelConfig
+from tunix.rl.common import TrainExample
+from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
-from nblib.delivery.preflight import steps
 from nblib.delivery.preflight.compiled import Compiled, compile_cached
 from nblib.delivery.preflight.plan import Work
 from nblib.delivery.preflight.targets import Target
 from nblib.delivery.settings import GrpoSettings, SftSettings
-from nblib.models.abstract import abstractly, named_config, trainable_model
-from nblib.models.decode_batch import BLOCK, GROUPS
+from nblib.models.abstract import (
+    abstractly,
+    named_config,
+    sharded_as_on_accelerators,
+    trainable_model,
+)
+from nblib.models.decode_batch import BLOCK, GROUPS, cache_shape, call_in_place
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import LORA_PARAMETER
 from nblib.tokens.batches import bucket_of
+from nblib.tokens.tokenizer import PAD_ID
+from nblib.training.cluster import policy_trainer
+from nblib.training.grpo_config import GrpoConfig
+from nblib.training.optimizers import learning_rate_schedule
+from nblib.training.sft import SftConfig, build_trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +97,7 @@ def _sft_programs(
             length=length,
             times=times[rows, length],
             key={"kind": "sft", "model": repr(model), **settings.lora, **asdict(config)},
-            lower=lambda: steps.lower_sft_step(
+            lower=lambda: lower_sft_step(
                 model, config, rows=rows, length=length, mesh=mesh, **settings.lora
             ),
         )
@@ -107,7 +123,7 @@ def _grpo_programs(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[Pro
             length=tokens,
             times=times * config.steps,
             key=key,
-            lower=lambda: steps.lower_sampler(
+            lower=lambda: lower_sampler(
                 model, rows=rows, tokens=tokens, cache_length=cached, mesh=mesh, **settings.lora
             ),
         )
@@ -118,10 +134,141 @@ def _grpo_programs(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[Pro
         length=length,
         times=config.steps * config.num_iterations * (config.prompts_per_step // micro),
         key=key,
-        lower=lambda: steps.lower_grpo_step(model, config, mesh=mesh, **settings.lora),
+        lower=lambda: lower_grpo_step(model, config, mesh=mesh, **settings.lora),
     )
     return (
         update,
         sampler("prefill", max(1, rows // GROUPS), BLOCK, blocks * BLOCK, GROUPS * blocks),
         sampler("decode", rows, 1, length, config.max_new_tokens),
     )
+
+
+def lower_sft_step(
+    config: ModelConfig,
+    sft: SftConfig,
+    *,
+    rank: int,
+    alpha: float,
+    rows: int,
+    length: int,
+    mesh: jax.sharding.Mesh,
+) -> Any:
+    """Return SFT's training step, lowered for a batch of `rows` rows of `length` tokens."""
+    schedule = learning_rate_schedule(
+        sft.learning_rate, 1000, warmup_share=sft.warmup_share, final_share=sft.final_share
+    )
+
+    def build() -> PeftTrainer:
+        return build_trainer(trainable_model(config, rank=rank, alpha=alpha), sft, schedule)
+
+    return lower_train_step(build, sft_batch(rows, length, mesh), mesh)
+
+
+def lower_grpo_step(
+    config: ModelConfig,
+    grpo: GrpoConfig,
+    *,
+    rank: int,
+    alpha: float,
+    mesh: jax.sharding.Mesh,
+) -> Any:
+    """Return GRPO's update, lowered for one micro-batch of prompts, each with its group."""
+
+    def build() -> PeftTrainer:
+        return policy_trainer(trainable_model(config, rank=rank, alpha=alpha), grpo, pad_id=PAD_ID)
+
+    prompts = grpo.micro_batch or grpo.prompts_per_step
+    batch = grpo_batch(
+        prompts * grpo.num_generations,
+        grpo.max_prompt_length,
+        grpo.max_new_tokens,
+        mesh,
+        with_reference=grpo.beta > 0,
+        with_old=grpo.num_iterations > 1,
+    )
+    return lower_train_step(build, batch, mesh)
+
+
+def lower_sampler(
+    config: ModelConfig,
+    *,
+    rank: int,
+    alpha: float,
+    rows: int,
+    tokens: int,
+    cache_length: int,
+    mesh: jax.sharding.Mesh,
+) -> Any:
+    """Return a pass of the decoder: `tokens` new ones a row are read into its cache, one is chosen.
+
+    A prompt is read in several passes, a completion written by one pass a token.
+    """
+    with mesh:
+        (model,) = abstractly(lambda: (trainable_model(config, rank=rank, alpha=alpha),), mesh)
+    graphdef, state = nnx.split(model)
+
+    @partial(jax.jit, donate_argnames=("cache",))
+    def read(
+        state: nnx.State, ids: Any, positions: Any, cache: Any, begin: Any, mask: Any
+    ) -> tuple[jax.Array, Any]:
+        logits, cache = call_in_place(graphdef, state, ids, positions, cache, begin, mask)
+        return jnp.argmax(logits[:, -1], axis=-1), cache
+
+    part = _split(cache_shape(config, rows, cache_length), config.param_dtype, mesh)
+    cache = {f"layer_{index}": {"k": part, "v": part} for index in range(config.num_layers)}
+    ids, begin = _split((rows, tokens), jnp.int32, mesh), jax.ShapeDtypeStruct((), jnp.int32)
+    mask = _split((rows, tokens, cache_length), jnp.bool_, mesh)
+    with mesh, sharded_as_on_accelerators():
+        return read.lower(state, ids, ids, cache, begin, mask)
+
+
+def lower_train_step(build: Callable[[], PeftTrainer], batch: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Return the step of the trainer that `build` makes, jitted and lowered as Tunix does it."""
+    trainers: list[PeftTrainer] = []
+
+    def modules() -> tuple[nnx.Module, nnx.Module]:
+        trainers.append(build())
+        return trainers[-1].model, trainers[-1].optimizer
+
+    with mesh:
+        model, optimizer = abstractly(modules, mesh)
+        with sharded_as_on_accelerators():
+            step = nnx.jit(trainers[-1].create_train_step_fn(), donate_argnames=("optimizer",))
+            return step.lower(model, optimizer, batch).lowered
+
+
+def sft_batch(rows: int, length: int, mesh: jax.sharding.Mesh) -> TrainingInput:
+    """Return a batch without data, split as Tunix's trainer splits it."""
+    return TrainingInput(
+        input_tokens=_split((rows, length), jnp.int32, mesh),
+        input_mask=_split((rows, length), jnp.float32, mesh),
+    )
+
+
+def grpo_batch(
+    rows: int,
+    prompt_length: int,
+    completion_length: int,
+    mesh: jax.sharding.Mesh,
+    *,
+    with_reference: bool,
+    with_old: bool,
+) -> TrainExample:
+    """Return completions and advantages without data."""
+    prompts, completions = (rows, prompt_length), (rows, completion_length)
+    scores = _split(completions, jnp.float32, mesh)
+    return TrainExample(
+        prompt_ids=_split(prompts, jnp.int32, mesh),
+        prompt_mask=_split(prompts, jnp.bool_, mesh),
+        completion_ids=_split(completions, jnp.int32, mesh),
+        completion_mask=_split(completions, jnp.int32, mesh),
+        advantages=_split((rows,), jnp.float32, mesh),
+        ref_per_token_logps=scores if with_reference else None,
+        old_per_token_logps=scores if with_old else None,
+    )
+
+
+def _split(shape: tuple[int, ...], dtype: Any, mesh: jax.sharding.Mesh) -> jax.ShapeDtypeStruct:
+    # What the mesh does not divide, Tunix replicates.
+    axis = "fsdp" if shape[0] % mesh.shape["fsdp"] == 0 else None
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(axis)))
