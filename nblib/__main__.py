@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nblib.delivery.hub_commands import add_kernels, add_publish
-
-# The names in nblib.tasks.formats, which is not imported for --help.
-_FORMATS = ("xml", "hash", "boxed", "last-number")
+from nblib.tasks.registry import get_task, task_names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,12 +92,12 @@ def _add_score(score: argparse.ArgumentParser) -> None:
         " packed as .gz too; - is standard input",
     )
     score.add_argument(
-        "--format", choices=_FORMATS, default="xml", help="how an answer is written (xml)"
+        "--task", choices=task_names(), default="gsm8k", help="what was asked, and how (gsm8k)"
     )
     score.add_argument(
         "--skip-unreadable-references",
         action="store_true",
-        help="leave out and count the lines whose reference is no number",
+        help="leave out and count the lines whose reference the task cannot read",
     )
     score.set_defaults(command=_score)
 
@@ -225,10 +223,9 @@ def _score(options: argparse.Namespace) -> int:
     import json
 
     from nblib.evaluation.score_file import score_file, score_lines
-    from nblib.tasks.formats import FORMATS
 
     settings: dict[str, Any] = {
-        "answer_format": FORMATS[options.format],
+        "task": get_task(options.task),
         "skip_unreadable_references": options.skip_unreadable_references,
     }
     try:
