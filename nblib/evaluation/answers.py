@@ -107,7 +107,7 @@ def score_all(answers: Sequence[Mapping[str, Any]], task: Task) -> list[Score]:
 
 
 def score_answers(name: str, answers: Sequence[Mapping[str, Any]], task: Task) -> Stage:
-    """Return a stage of completions, whoever wrote them; a task's `verify` has the last word.
+    """Return a stage of completions by any writer; a task's `verify` has the last word.
 
     `question`, `group` and `truncated` count where a record has them. A record may come scored:
     of it no more is taken than `ANSWER_KEYS`.

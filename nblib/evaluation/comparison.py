@@ -102,8 +102,8 @@ def comparison_metrics(
 def failure_kind(record: Mapping[str, Any], task: Task) -> str | None:
     """Return the first rule of the form that a completion broke, None where the form is whole.
 
-    A completion that was cut is "truncated", whatever the cut took away. A wrong answer in the
-    right form is no failure of the form.
+    A completion that was cut counts as "truncated". A wrong answer in the right form is no failure
+    of the form.
     """
     if task.is_right(record, task.form) and record["answer"] is not None:
         return None

@@ -222,10 +222,10 @@ def test_of_a_file_what_is_known_is_taken_and_a_level_is_a_group(tmp_path):
     assert last == known | {"reference": {"x": [1]}, "group": "easy"}
 
 
-def test_how_each_stage_was_asked_is_told(examples):
-    told = settings_of(
+def test_how_each_stage_was_asked_is_recorded(examples):
+    found = settings_of(
         [Candidate(name="a", source="m"), Candidate(name="b", source="m", style="few-shot")],
         examples[:2],
     )
-    assert told["a"]["style"] == "format" and "shots" not in told["a"]
-    assert told["b"]["shots"] == ["pens/1", "pens/2"]
+    assert found["a"]["style"] == "format" and "shots" not in found["a"]
+    assert found["b"]["shots"] == ["pens/1", "pens/2"]
