@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nblib.delivery.hub_commands import add_kernels, add_publish
-from nblib.tasks.formats import FORMATS
+from nblib.tasks.registry import get_task, task_names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,12 +89,12 @@ def _add_score(score: argparse.ArgumentParser) -> None:
         " packed as .gz too; - is standard input",
     )
     score.add_argument(
-        "--format", choices=FORMATS, default="xml", help="how an answer is written (xml)"
+        "--task", choices=task_names(), default="gsm8k", help="what was asked, and how (gsm8k)"
     )
     score.add_argument(
         "--skip-unreadable-references",
         action="store_true",
-        help="leave out and count the lines whose reference is no number",
+        help="leave out and count the lines whose reference the task cannot read",
     )
     score.set_defaults(command=_score)
 
@@ -209,7 +209,7 @@ def _score(options: argparse.Namespace) -> int:
     from nblib.evaluation.score_file import score_file, score_lines
 
     settings: dict[str, Any] = {
-        "answer_format": FORMATS[options.format],
+        "task": get_task(options.task),
         "skip_unreadable_references": options.skip_unreadable_references,
     }
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from nblib.__main__ import main
 from nblib.evaluation.score_file import score_file
-from nblib.tasks.formats import FORMATS
+from nblib.tasks.registry import get_task, task_names
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_failed_run_says_why_on_stderr_and_exits_with_1(notebooks, capsys):
         ["run"],
         ["run", "a_first", "-p", "X"],
         ["score"],
-        ["score", "x", "--format", "?"],
+        ["score", "x", "--task", "?"],
         ["publish", "owner/name"],
         ["publish", "--to", "github", "owner/name"],
     ],
@@ -106,42 +106,42 @@ def test_compare_takes_the_stages_in_one_way_only(notebooks, capsys):
 
 
 COMPLETION = {
-    "xml": "<reasoning>2 * 9 = 18</reasoning><answer>18</answer>",
-    "hash": "2 * 9 = 18\n#### 18",
-    "boxed": "2 * 9 = 18, $\\boxed{18}$.",
-    "last-number": "2 * 9 = 18.",
+    "gsm8k": "<reasoning>2 * 9 = 18</reasoning><answer>18</answer>",
+    "gsm8k/hash": "2 * 9 = 18\n#### 18",
+    "gsm8k/boxed": "2 * 9 = 18, $\\boxed{18}$.",
+    "gsm8k/last-number": "2 * 9 = 18.",
 }
 
 
 @pytest.fixture
 def completions(tmp_path):
-    """Write one right completion in each format: {name: path}."""
-    paths = {name: tmp_path / f"{name}.jsonl" for name in COMPLETION}
+    """Write one right completion for each task: {name: path}."""
+    paths = {name: tmp_path / f"{name.replace('/', '-')}.jsonl" for name in COMPLETION}
     for name, path in paths.items():
         line = {"reference": "18", "completion": COMPLETION[name]}
         path.write_text(json.dumps(line) + "\n")
     return paths
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", task_names())
 def test_score_prints_what_score_file_gives_and_nothing_else(name, completions, capsys):
-    assert main(["score", str(completions[name]), "--format", name]) == 0
+    assert main(["score", str(completions[name]), "--task", name]) == 0
     said = capsys.readouterr()
-    expected = score_file(completions[name], answer_format=FORMATS[name])
+    expected = score_file(completions[name], task=get_task(name))
     assert (json.loads(said.out), said.err) == (expected, "")
-    assert (expected["format"], expected["joint_accuracy"]) == (name, 1.0)
+    assert (expected["task"], expected["joint_accuracy"]) == (name, 1.0)
 
 
-def test_score_reads_xml_where_no_format_is_given(completions, capsys):
-    assert main(["score", str(completions["hash"])]) == 0
+def test_score_reads_gsm8k_where_no_task_is_given(completions, capsys):
+    assert main(["score", str(completions["gsm8k/hash"])]) == 0
     assert json.loads(capsys.readouterr().out)["failures"] == {"missing tag": 1}
 
 
 def test_score_skips_references_that_are_no_numbers_where_it_is_told_to(completions, capsys):
-    path = completions["boxed"]
+    path = completions["gsm8k/boxed"]
     line = json.dumps({"reference": r"\frac{1}{2}", "completion": "18"})
     path.write_text(path.read_text() + line)
-    command = ["score", str(path), "--format", "boxed"]
+    command = ["score", str(path), "--task", "gsm8k/boxed"]
     assert main(command) == 1
     assert "--skip-unreadable-references" in capsys.readouterr().err
     assert main([*command, "--skip-unreadable-references"]) == 0
@@ -155,7 +155,7 @@ def nblib(*arguments, **options):
 
 
 def test_score_reads_standard_input(completions):
-    lines = completions["xml"].read_bytes()
+    lines = completions["gsm8k"].read_bytes()
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     answer = nblib("score", "-", input=lines, **options)
     assert (answer.returncode, answer.stderr) == (0, b"")
@@ -167,7 +167,7 @@ def test_score_reads_standard_input(completions):
 
 @pytest.mark.parametrize(("command", "unbuffered"), [("score", ""), ("score", "1"), ("--help", "")])
 def test_an_output_that_nobody_reads_is_no_traceback(command, unbuffered, completions):
-    arguments = (command, completions["xml"]) if command == "score" else (command,)
+    arguments = (command, completions["gsm8k"]) if command == "score" else (command,)
     reader, writer = os.pipe()
     os.close(reader)
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
@@ -179,7 +179,7 @@ def test_an_output_that_nobody_reads_is_no_traceback(command, unbuffered, comple
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 def test_an_output_that_is_full_is_one_line(completions):
     with open("/dev/full", "wb") as full:
-        answer = nblib("score", completions["xml"], stdout=full, stderr=subprocess.PIPE)
+        answer = nblib("score", completions["gsm8k"], stdout=full, stderr=subprocess.PIPE)
     assert answer.returncode == 1
     assert answer.stderr == b"nblib: [Errno 28] No space left on device\n"
 
@@ -201,6 +201,6 @@ def test_a_file_that_cannot_be_scored_exits_with_1_and_names_the_line(tmp_path, 
 def test_score_loads_nothing_heavy(completions):
     code = "import sys; from nblib.__main__ import main; main(sys.argv[1:])\n"
     code += "print(*{'jax', 'numpy', 'scipy', 'matplotlib', 'papermill'} & {*sys.modules})"
-    arguments = [sys.executable, "-c", code, "score", str(completions["xml"])]
+    arguments = [sys.executable, "-c", code, "score", str(completions["gsm8k"])]
     answer = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
     assert answer.endswith("}\n\n")

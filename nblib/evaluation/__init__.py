@@ -1,6 +1,7 @@
-"""From completions to a verdict: generate, score, compare, plot, report.
+"""From prompts to figures: ask a model, score and keep its answers, compare stages.
 
 Before and during a training: `pass_rates` says which questions can teach, `groups` shows one group,
-`probe` asks whether the answers get better. After it, `paired` compares two stages on the same
-items. Nothing is imported here: a caller that only counts rates does not pay for matplotlib or jax.
+`answers.Probe` asks whether the answers get better. After it, `comparison` tests stages on the same
+items. Nothing is drawn, and nothing is imported here: a caller that only counts rates does not pay
+for jax.
 """

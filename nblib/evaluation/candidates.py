@@ -5,8 +5,6 @@ A candidate is written as one text, `name=source`: a model's name or folder with
 kept at once, so that a run which was killed asks only what is still missing.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,16 +13,15 @@ from typing import Any
 
 import jax
 
-from nblib.evaluation.evaluate import Stage, ask, score_stage
+from nblib.evaluation.answers import ANSWER_KEYS, Stage, ask, score_answers
 from nblib.evaluation.generate import Decoding
-from nblib.files import read_jsonl, write_jsonl
+from nblib.files import read_jsonl
 from nblib.models.names import RefModel, get_gemma_ref_model
 from nblib.tasks.task import Example, Task
-from nblib.tokens.chat import STYLES, task_prompts
+from nblib.tokens.chat import STYLES
 
 _FORM = "expected name=model, name=model@style or name=predictions.jsonl:stage"
 _FILES = (".jsonl", ".jsonl.gz")
-_NEEDED = {"id": str, "completion": str, "reference": str}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +94,12 @@ def answer_all(
     shots: Sequence[Example],
     mesh: jax.sharding.Mesh,
     folder: Path,
+    samples: int = 1,
 ) -> tuple[Stage, ...]:
     """Return a scored stage for each candidate, in their order.
 
-    A model that follows itself is loaded once. Answers are kept in `folder`, a file a candidate;
-    a file of the same model, prompts and decoding is read instead of asking again.
+    A model that follows itself is loaded once. Answers are kept in `folder`, a file a candidate, as
+    `answers.ask` keeps them.
 
     Raises:
         ValueError: a broken file, by line or item; ModelNotFound for a model that is nowhere.
@@ -116,61 +114,42 @@ def answer_all(
             if ref is None or candidate.source != loaded:
                 ref = None  # the memory of one model is free before the next one comes
                 ref, loaded = get_gemma_ref_model(candidate.source, mesh), candidate.source
-            prompts = task_prompts(task, examples, style=candidate.style, shots=shots)
+            given: dict[str, Any] = {"style": candidate.style, "shots": shots, "samples": samples}
             kept = folder / f"{candidate.name}.jsonl"
-            answers = _ask_once(ref, examples, prompts, decoding, mesh=mesh, kept=kept)
-        stages.append(score_stage(candidate.name, answers, task))
+            answers = ask(ref, task, examples, decoding, mesh=mesh, kept=kept, **given)
+        stages.append(score_answers(candidate.name, answers, task))
     return tuple(stages)
 
 
 def read_answers(path: Path, stage: str = "") -> list[dict[str, Any]]:
     """Return the answers of one stage of a `predictions.jsonl`, or of any file of answers.
 
-    A line is an object with `id`, `completion` and `reference`, all text; `stage`, `question`,
-    `prompt`, `level`, `truncated` and `max_new_tokens` are used where they are.
+    A line is an object with `id` and `completion`, both text, and `reference`. Other
+    `answers.ANSWER_KEYS` are used where they are; `level` is what `group` was once called.
 
     Raises:
         ValueError: a line without them, no line of that stage, or several stages and none chosen.
     """
     records = read_jsonl(path)
     for number, record in enumerate(records, start=1):
-        for name, type_ in _NEEDED.items():
-            value = record.get(name) if isinstance(record, dict) else None
-            if not isinstance(value, type_):
-                raise ValueError(f"{path}:{number}: {name} is {value!r}, expected text")
+        found = record if isinstance(record, dict) else {}
+        for name in ("id", "completion"):
+            if not isinstance(found.get(name), str):
+                raise ValueError(f"{path}:{number}: {name} is {found.get(name)!r}, expected text")
+        if "reference" not in found:
+            raise ValueError(f"{path}:{number}: no reference, expected one")
     there = list(dict.fromkeys(record.get("stage", "") for record in records))
     if not stage and len(there) > 1:
         raise ValueError(f"{path} holds the stages {', '.join(there)}: name one, {path}:{there[0]}")
     chosen = [record for record in records if not stage or record.get("stage") == stage]
     if not chosen:
         raise ValueError(f"{path} has no answers of stage {stage!r}; it has {there}")
-    return chosen
-
-
-def _ask_once(
-    ref: RefModel,
-    examples: Sequence[Example],
-    prompts: Sequence[str],
-    decoding: Decoding,
-    *,
-    mesh: jax.sharding.Mesh,
-    kept: Path,
-) -> list[dict[str, Any]]:
-    text = json.dumps([list(prompts), [one.answer for one in examples]])
-    identity = {
-        "model": ref.sha256,
-        "prompts": hashlib.sha256(text.encode()).hexdigest(),
-        "decoding": asdict(decoding),
-    }
-    if kept.exists():
-        header, *answers = read_jsonl(kept) or [None]
-        if header == identity:
-            print(f"{kept.stem}: {len(answers)} answers were there already", flush=True)
-            return answers
-    answers = ask(ref.model, ref.tokenizer, examples, prompts, decoding, mesh=mesh)
-    write_jsonl(kept, [identity, *answers])
-    print(f"{kept.stem}: {len(answers)} answers", flush=True)
-    return answers
+    return [
+        {key: record[key] for key in ANSWER_KEYS if key in record}
+        | {"group": "" if group is None else str(group)}
+        for record in chosen
+        for group in [record.get("group", record.get("level"))]
+    ]
 
 
 def settings_of(candidates: Sequence[Candidate], shots: Sequence[Example]) -> Mapping[str, Any]:

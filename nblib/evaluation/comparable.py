@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from nblib.evaluation.evaluate import Stage, score_stage
+from nblib.evaluation.answers import Stage, stage_of
 from nblib.tasks.task import Task
 
 _ITEM = ("question", "reference")
@@ -21,7 +21,7 @@ def comparable(
 
     Args:
         stages: What is to be compared.
-        task: Scores the stages anew where items are left out.
+        task: Its metrics are counted again where items are left out.
         from_files: Names of the stages that were read from files.
         allow_mismatch: Compare all the same, on the items that all stages have.
 
@@ -74,7 +74,7 @@ def _narrowed(stages: Sequence[Stage], task: Task) -> Iterator[Stage]:
         raise ValueError(f"no item is in all of {names}: there is nothing to compare")
     for stage in stages:
         kept = [record for record in stage.records if record["id"] in common]
-        yield stage if len(kept) == len(stage.records) else score_stage(stage.name, kept, task)
+        yield stage if len(kept) == len(stage.records) else stage_of(stage.name, kept, task)
 
 
 def _same(first: Mapping[str, Any], second: Mapping[str, Any], names: Sequence[str]) -> bool:

@@ -3,17 +3,17 @@
 What GRPO does in a step for every prompt, done once for a reader's eyes.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
 
-from nblib.evaluation.generate import Decoding, generate
+from nblib.evaluation.answers import ask
+from nblib.evaluation.generate import Decoding
 from nblib.models.names import RefModel
-from nblib.tasks.rewards import Rewarded
+from nblib.tasks.rewards import RewardFunction
 from nblib.tasks.task import Example, Task
-from nblib.tokens.chat import task_prompts
 from nblib.training.signals import group_advantages
 
 _TRIED = 8  # prompts: among as many there is one whose group has a spread
@@ -33,7 +33,7 @@ def sample_group(
     ref: RefModel,
     task: Task,
     examples: Sequence[Example],
-    judge: Callable[[int, str, int, bool], Rewarded],
+    reward_fn: RewardFunction,
     decoding: Decoding,
     *,
     size: int,
@@ -41,30 +41,30 @@ def sample_group(
 ) -> Group:
     """Sample a group of `size` for each of the first examples; return the one with most spread.
 
-    `judge` is the training's own, for the same examples. Advantages are GRPO's: reward minus the
-    group's mean, over its standard deviation; all 0 in a group without spread.
+    `reward_fn` is the training's own. Advantages are GRPO's: reward minus the group's mean, over
+    its standard deviation; all 0 in a group without spread.
     """
-    tried = list(examples[:_TRIED])
-    drawn = generate(
-        ref.model,
-        ref.tokenizer,
-        [prompt for prompt in task_prompts(task, tried) for _ in range(size)],
-        decoding,
-        mesh=mesh,
-    )
+    tried = examples[:_TRIED]
+    asked = [replace(one, id=f"{one.id}#{n}") for one in tried for n in range(size)]
+    drawn = ask(ref, task, asked, decoding, mesh=mesh)
     rewards = np.array(
         [
-            judge(index // size, one.text, one.tokens, one.truncated).reward
-            for index, one in enumerate(drawn)
+            # The tokens of a training's rewards count the end token.
+            reward_fn(
+                tried[place // size],
+                one["completion"],
+                one["tokens"] + (not one["truncated"]),
+                one["truncated"],
+            ).reward
+            for place, one in enumerate(drawn)
         ]
     ).reshape(len(tried), size)
     best = int(np.argmax(rewards.std(axis=1)))
     order = np.argsort(-rewards[best], kind="stable")
     chosen = rewards[best][order]
-    advantages = group_advantages(chosen[None])[0]
     return Group(
         example=tried[best],
-        completions=tuple(drawn[best * size + int(index)].text for index in order),
+        completions=tuple(drawn[best * size + int(index)]["completion"] for index in order),
         rewards=tuple(map(float, chosen)),
-        advantages=tuple(map(float, advantages)),
+        advantages=tuple(map(float, group_advantages(chosen[None])[0])),
     )

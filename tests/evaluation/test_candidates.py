@@ -3,11 +3,10 @@
 import json
 
 import jax
-import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from nblib.evaluation import candidates as module
+from nblib.evaluation import answers as module
 from nblib.evaluation.candidates import (
     Candidate,
     answer_all,
@@ -15,14 +14,11 @@ from nblib.evaluation.candidates import (
     read_answers,
     settings_of,
 )
-from nblib.evaluation.forgetting import Check, forgetting, forgetting_checks, perplexities
 from nblib.evaluation.generate import Decoding
-from nblib.evaluation.votes import vote_all
 from nblib.models.adapters import AdapterMismatch, save_adapters
 from nblib.models.gemma3 import save_model
 from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
 from nblib.models.names import model_sha256
-from nblib.sources.gsm8k import SourceError
 from nblib.sources.rows import Row
 from nblib.tasks.gsm8k import GSM8K
 
@@ -34,7 +30,10 @@ def examples(eight):
     """Three learnt questions; the reference of the second is wrong on purpose."""
     return GSM8K.examples(
         [
-            Row(id=f"pens/{n}", question=f"{n} pens and {n + 1}?", answer=f"So.\n#### {right}")
+            Row(
+                id=f"pens/{n}",
+                fields={"question": f"{n} pens and {n + 1}?", "answer": f"So.\n#### {right}"},
+            )
             for n, right in ((1, 3), (2, 99), (3, 7))
         ]
     )
@@ -42,14 +41,8 @@ def examples(eight):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, overfitted, new_model, tokenizer):
-    """A model that has learnt the questions, one that has not, and one with zeros for weights."""
-    zeros = new_model(num_layers=1)
-    nnx.update(zeros, jax.tree.map(jnp.zeros_like, nnx.state(zeros)))
-    models = {
-        "learnt": overfitted[0],
-        "fresh": new_model(embed_dim=32, head_dim=16),
-        "zeros": zeros,
-    }
+    """A model that has learnt the questions, and one that has not."""
+    models = {"learnt": overfitted[0], "fresh": new_model(embed_dim=32, head_dim=16)}
     paths = {name: tmp_path_factory.mktemp(name) / "export" for name in models}
     for name, model in models.items():
         save_model(model, tokenizer, paths[name], manifest={})
@@ -58,15 +51,15 @@ def folders(tmp_path_factory, overfitted, new_model, tokenizer):
 
 @pytest.fixture
 def asking(monkeypatch):
-    """Names of the stages that were really asked, in order."""
+    """The first prompts of the stages that were really asked, in order."""
     asked = []
-    really = module.ask
+    really = module.generate
 
-    def ask(model, tokenizer, examples, prompts, decoding, *, mesh):
+    def generate(model, tokenizer, prompts, decoding, *, mesh):
         asked.append(prompts[0])
-        return really(model, tokenizer, examples, prompts, decoding, mesh=mesh)
+        return really(model, tokenizer, prompts, decoding, mesh=mesh)
 
-    monkeypatch.setattr(module, "ask", ask)
+    monkeypatch.setattr(module, "generate", generate)
     return asked
 
 
@@ -205,6 +198,7 @@ def line(**fields):
         (line() + line(completion=None), "", r"p.jsonl:2: completion is None, expected text"),
         (line() + '{"id": "b", "id": "c"}\n', "", r"p.jsonl:2: .* the key 'id' is given twice"),
         (line() + "[1]\n", "", r"p.jsonl:2: id is None, expected text"),
+        (line() + '{"id": "b", "completion": "4"}\n', "", "p.jsonl:2: no reference, expected one"),
         ("", "", "has no answers"),
     ],
 )
@@ -215,59 +209,23 @@ def test_a_broken_file_of_answers_is_named_with_its_line(tmp_path, content, stag
         read_answers(path, stage)
 
 
-def test_how_each_stage_was_asked_is_told(examples):
-    told = settings_of(
+def test_of_a_file_what_is_known_is_taken_and_a_level_is_a_group(tmp_path):
+    """As the records were once: with a level and the score's fields of then."""
+    path = tmp_path / "p.jsonl"
+    old = {"level": 2, "truncated": False, "format": True, "correct": True, "stage": "x"}
+    path.write_text(line(**old) + line(level=None) + line(group="easy", reference={"x": [1]}))
+    content = path.read_text().replace('"reference": {"x"', '"stage": "x", "reference": {"x"')
+    path.write_text(content)
+    first, *_, last = read_answers(path, "x")
+    known = {"id": "a", "completion": "4", "reference": "4"}
+    assert first == known | {"truncated": False, "group": "2"}
+    assert last == known | {"reference": {"x": [1]}, "group": "easy"}
+
+
+def test_how_each_stage_was_asked_is_recorded(examples):
+    found = settings_of(
         [Candidate(name="a", source="m"), Candidate(name="b", source="m", style="few-shot")],
         examples[:2],
     )
-    assert told["a"]["style"] == "format" and "shots" not in told["a"]
-    assert told["b"]["shots"] == ["pens/1", "pens/2"]
-
-
-def test_forgetting_is_seen_in_answers_and_in_perplexity(folders, examples, mesh, tmp_path):
-    models = [folders["learnt"], folders["zeros"]]
-    checks = [Check(name="pens", examples=examples)]
-    (found,) = forgetting(models, checks, GSM8K, DECODING, mesh=mesh, folder=tmp_path)
-    assert (found.check, found.paired.n, found.paired.only_first) == ("pens", 3, 2)
-    surprise = perplexities(models, examples, mesh=mesh)
-    assert surprise["before"]["tokens"] == surprise["after"]["tokens"] > 10
-    assert surprise["after"]["perplexity"] == pytest.approx(544)  # all pieces are as likely
-    assert surprise["before"]["perplexity"] != pytest.approx(544, rel=0.01)
-    one = [folders["learnt"]] * 2
-    assert forgetting(one, checks, GSM8K, DECODING, mesh=mesh, folder=tmp_path) == ()
-    assert perplexities(one, examples, mesh=mesh) == perplexities([], examples, mesh=mesh) == {}
-
-
-def test_checks_are_built_in_and_svamp_where_it_is(tmp_path, monkeypatch):
-    monkeypatch.delenv("NBLIB_SVAMP_DIR", raising=False)
-    (plain,), (said,) = forgetting_checks("", count=5, seed=0)
-    assert (plain.name, len(plain.examples)) == ("plain_form", 5)
-    assert "NBLIB_SVAMP_DIR is not set" in said
-    with pytest.raises(SourceError):
-        forgetting_checks(str(tmp_path), count=5, seed=0)
-    problem = {"Body": "8 pens", "Question": "How many?", "Equation": "8.0", "Answer": 8.0}
-    content = [problem | {"ID": str(index)} for index in range(9)]
-    (tmp_path / "SVAMP.json").write_text(json.dumps(content))
-    checks, left_out = forgetting_checks(str(tmp_path), count=5, seed=0)
-    assert [(check.name, len(check.examples)) for check in checks] == [
-        ("plain_form", 5),
-        ("svamp", 5),
-    ]
-    assert left_out == ()
-
-
-def test_votes_are_sampled_anew_for_every_answer(folders, examples, mesh, tmp_path):
-    decoding = DECODING.sampled(temperature=1.5, top_p=1.0)
-    votes = vote_all(
-        [parse_candidate(f"x={folders['fresh']}"), Candidate(name="f", source="p.jsonl")],
-        GSM8K,
-        examples,
-        decoding,
-        samples=3,
-        shots=(),
-        mesh=mesh,
-        folder=tmp_path,
-    )
-    assert list(votes) == ["x"] and (votes["x"]["n"], votes["x"]["k"]) == (3, 3)
-    kept = [json.loads(text) for text in (tmp_path / "x_sampled.jsonl").read_text().splitlines()]
-    assert len({record["completion"] for record in kept[1:]}) == 9
+    assert found["a"]["style"] == "format" and "shots" not in found["a"]
+    assert found["b"]["shots"] == ["pens/1", "pens/2"]

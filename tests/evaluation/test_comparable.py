@@ -1,7 +1,7 @@
 import pytest
 
+from nblib.evaluation.answers import score_answers
 from nblib.evaluation.comparable import comparable
-from nblib.evaluation.evaluate import score_stage
 from nblib.tasks.gsm8k import GSM8K
 
 
@@ -18,7 +18,7 @@ def stage(name, ids=("a", "b", "c"), **fields):
         | fields
         for id_ in ids
     ]
-    return score_stage(name, answers, GSM8K)
+    return score_answers(name, answers, GSM8K)
 
 
 def compared(*stages, from_files=(), allow_mismatch=False):
@@ -62,7 +62,7 @@ def test_a_mismatch_that_is_allowed_compares_the_common_items_and_says_so():
 
 def test_an_item_with_another_reference_is_left_out():
     mixed = [*stage("x", ids=("a",)).records, *stage("x", ids=("b", "c"), reference="5").records]
-    stages, _ = compared(stage("one"), score_stage("two", mixed, GSM8K), allow_mismatch=True)
+    stages, _ = compared(stage("one"), score_answers("two", mixed, GSM8K), allow_mismatch=True)
     assert [record["id"] for record in stages[0].records] == ["a"]
 
 

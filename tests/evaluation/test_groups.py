@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nblib.evaluation import groups
+from nblib.evaluation import answers
 from nblib.evaluation.generate import Completion, Decoding
 from nblib.evaluation.groups import sample_group
 from nblib.models.names import RefModel
@@ -17,7 +17,7 @@ SAMPLED = Decoding(temperature=1.0, max_new_tokens=9, batch_size=4)
 
 def questions(count):
     return tuple(
-        Example(id=f"q/{n}", question=f"{n} + 1?", reasoning="", answer=str(n + 1), level=None)
+        Example(id=f"q/{n}", prompt=f"{n} + 1?", completion="", reference=str(n + 1))
         for n in range(count)
     )
 
@@ -42,13 +42,13 @@ def drawn(monkeypatch):
                 for n, prompt in enumerate(prompts)
             ]
 
-        def judge(index, completion, tokens, truncated):
-            judged.append((index, completion, tokens, truncated))
-            return SimpleNamespace(reward=flat[tokens])
+        def reward_fn(example, completion, tokens, truncated):
+            judged.append((example.id, completion, tokens, truncated))
+            return SimpleNamespace(reward=flat[int(completion.removeprefix("text "))])
 
-        monkeypatch.setattr(groups, "generate", written)
+        monkeypatch.setattr(answers, "generate", written)
         given = questions(len(rewards)) if examples is None else examples
-        group = sample_group(ref_of(), GSM8K, given, judge, SAMPLED, size=size, mesh=None)
+        group = sample_group(ref_of(), GSM8K, given, reward_fn, SAMPLED, size=size, mesh=None)
         return group, asked, judged
 
     return run
@@ -79,13 +79,13 @@ def test_each_prompt_is_asked_for_a_whole_group_and_judged_by_its_own_example(dr
     _, asked, judged = drawn([[0, 1], [0, 0], [1, 1]])
     first, second, third = task_prompts(GSM8K, questions(3))
     assert asked == [first, first, second, second, third, third]
-    assert judged == [
-        (0, "text 0", 0, True),
-        (0, "text 1", 1, False),
-        (1, "text 2", 2, False),
-        (1, "text 3", 3, True),
-        (2, "text 4", 4, False),
-        (2, "text 5", 5, False),
+    assert judged == [  # a completion that ended has one token more, the one that ended it
+        ("q/0", "text 0", 0, True),
+        ("q/0", "text 1", 2, False),
+        ("q/1", "text 2", 3, False),
+        ("q/1", "text 3", 3, True),
+        ("q/2", "text 4", 5, False),
+        ("q/2", "text 5", 6, False),
     ]
 
 
@@ -97,7 +97,7 @@ def test_a_few_prompts_are_enough_to_try(drawn):
 
 
 def test_a_real_model_writes_a_group(new_model, tokenizer, mesh):
-    def length(index, completion, tokens, truncated):
+    def length(example, completion, tokens, truncated):
         return SimpleNamespace(reward=float(len(completion)))
 
     ref = ref_of(new_model(num_layers=1), tokenizer)

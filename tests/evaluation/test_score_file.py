@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nblib.evaluation.metrics import RATES, stage_metrics
+from nblib.evaluation.answers import score_answers
 from nblib.evaluation.score_file import score_file, score_lines
-from nblib.tasks.formats import BOXED, FORMATS, HASH, LAST_NUMBER, XML
-from nblib.tasks.scoring import score
+from nblib.tasks.formats import FORMATS, XML
+from nblib.tasks.gsm8k import GSM8K
+
+HASH, BOXED, LAST_NUMBER = (GSM8K.variants[name] for name in ("hash", "boxed", "last-number"))
 
 
 def xml(answer: str) -> str:
@@ -45,8 +47,8 @@ def encoded(*records: object) -> list[bytes]:
     return [json.dumps(record).encode() + b"\n" for record in records]
 
 
-def scored(*records: object, answer_format=XML, **settings) -> dict:
-    return score_lines(encoded(*records), name="a.jsonl", answer_format=answer_format, **settings)
+def scored(*records: object, task=GSM8K, **settings) -> dict:
+    return score_lines(encoded(*records), name="a.jsonl", task=task, **settings)
 
 
 FIVE = (
@@ -61,8 +63,9 @@ FIVE = (
 def test_the_rates_of_five_lines(tmp_path):
     path = tmp_path / "five.jsonl"
     path.write_bytes(b"".join(encoded(*FIVE)))
-    metrics = score_file(path)
-    assert {name: metrics[name] for name in ("n", *RATES)} == {
+    metrics = score_file(path, task=GSM8K)
+    names = ("n", *GSM8K.metric_names, "truncation_rate")
+    assert {name: metrics[name] for name in names} == {
         "n": 5,
         "format_accuracy": 0.6,
         "tag_order_accuracy": 0.8,
@@ -70,10 +73,11 @@ def test_the_rates_of_five_lines(tmp_path):
         "answer_accuracy": 0.4,
         "joint_accuracy": 0.2,
         "preamble_rate": 0.2,
+        "lenient_accuracy": 0.4,
         "truncation_rate": 0.2,
     }
     assert metrics["joint_accuracy_ci95"] == pytest.approx([0.036, 0.624], abs=5e-4)
-    assert metrics["format"] == "xml"
+    assert metrics["task"] == "gsm8k"
     assert list(metrics["failures"].items()) == [
         ("missing tag", 1),
         ("text outside", 1),
@@ -88,28 +92,46 @@ def test_the_rates_of_five_lines(tmp_path):
 @given(st.lists(st.sampled_from(FIVE), min_size=1, max_size=40))
 def test_a_file_is_counted_as_a_stage_is(records: list[dict]):
     percentages = records.count(FIVE[3])
-    records = [{**record, "id": index} for index, record in enumerate(records)]
-    scores = [
-        score(one["completion"], one["reference"], truncated=one["truncated"]) for one in records
-    ]
+    records = [{**record, "id": f"{index}"} for index, record in enumerate(records)]
+    stage = score_answers("x", records, GSM8K)
     metrics = scored(*records)
     failures = metrics.pop("failures")
-    assert metrics.pop("right_without_percent_sign") == percentages
+    assert metrics.pop("right_without_percent_sign", 0) == percentages
     assert ("hint" in metrics) == (metrics["answer_extractable"] == 0)
     metrics.pop("hint", None)
-    assert metrics == {**stage_metrics(scores), "format": "xml", "skipped_references": 0}
-    assert failures == {one: sum(s.failure == one for s in scores) for one in failures}
-    assert sum(failures.values()) == sum(not one.joint for one in scores)
+    assert metrics == {**stage.metrics, "task": "gsm8k", "skipped_references": 0}
+    assert failures == {one: sum(r["failure"] == one for r in stage.records) for one in failures}
+    assert sum(failures.values()) == sum(not one["joint_accuracy"] for one in stage.records)
     assert list(failures.values()) == sorted(failures.values(), reverse=True)
+    assert scored(*stage.records) == scored(*records)  # predictions.jsonl
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_format_is_a_parameter(name: str):
+def test_the_task_is_a_parameter(name: str):
     completion = FORMATS[name].render("2 * 9 = 18", "18")
-    for other, answer_format in FORMATS.items():
-        metrics = scored(line(completion), answer_format=answer_format)
-        assert metrics["format"] == other
+    for other, task in {"xml": GSM8K, **GSM8K.variants}.items():
+        metrics = scored(line(completion), task=task)
+        assert metrics["task"] == task.name
         assert metrics["joint_accuracy"] == float(other in (name, "last-number"))
+
+
+def test_another_task_has_references_and_details_of_its_own(slots):
+    records = [
+        line('{"x": 1, "y": 2}', {"x": 1}),
+        line("{}", {"x": 1}),
+        line("x is 1", {"x": 1}),
+        line("{}", "18"),
+    ]
+    with pytest.raises(ValueError, match=r"a.jsonl:4: unreadable reference '18': expected an obje"):
+        scored(*records, task=slots)
+    metrics = scored(*records, task=slots, skip_unreadable_references=True)
+    assert (metrics["n"], metrics["skipped_references"]) == (3, 1)
+    assert metrics["slot_f1"] == pytest.approx((2 / 3 + 0 + 0) / 3)
+    assert metrics["slot_f1_ci95"][0] == 0 and metrics["schema_valid"] == pytest.approx(2 / 3)
+    assert metrics["failures"] == {"wrong slots": 2, "no object": 1}
+    assert metrics["empty"] == 1  # a yes or no; the number `right` is not counted
+    assert "right" not in metrics
+    assert "read as slots in 0: choose" in scored(records[2], task=slots)["hint"]
 
 
 def test_a_log_of_the_harness_counts_each_document_once():
@@ -119,12 +141,12 @@ def test_a_log_of_the_harness_counts_each_document_once():
         for filter_ in ("strict-match", "flexible-extract")
         for doc_id, completion in enumerate((right, right, base))
     ]
-    metrics = scored(*records, answer_format=HASH)
+    metrics = scored(*records, task=HASH)
     assert (metrics["n"], metrics["joint_accuracy"]) == (3, 2 / 3)
     assert metrics["failures"] == {"wrong answer": 1}
     for record in records:
         del record["filter"]  # earlier versions do not write it
-    assert scored(*records, answer_format=HASH) == metrics
+    assert scored(*records, task=HASH) == metrics
 
 
 def test_of_a_log_the_number_of_the_target_counts_read_as_a_completion_is():
@@ -135,9 +157,9 @@ def test_of_a_log_the_number_of_the_target_counts_read_as_a_completion_is():
         logged(3, "so 40,000", target="steps\n#### 40 000"),
         logged(4, "so 18", target=r"18\text{ units}"),
     ]
-    metrics = scored(*records, answer_format=LAST_NUMBER)
+    metrics = scored(*records, task=LAST_NUMBER)
     assert (metrics["n"], metrics["answer_accuracy"]) == (5, 1.0)
-    with pytest.raises(ValueError, match="unreadable reference ' 1,20'"):
+    with pytest.raises(ValueError, match=r"unreadable reference 'steps\\n#### 1,20'"):
         scored(logged(0, "so 120", target="steps\n#### 1,20"))
 
 
@@ -164,10 +186,10 @@ def test_the_percent_rule_says_how_many_it_decides():
         line(r"steps \boxed{19\%}"),
         line(r"steps \boxed{-18\%}"),
     ]
-    metrics = scored(*records, answer_format=BOXED)
+    metrics = scored(*records, task=BOXED)
     assert metrics["right_without_percent_sign"] == 3
     assert metrics["answer_accuracy"] == pytest.approx(1 / 6)
-    assert scored(line("it is 18 %"), answer_format=LAST_NUMBER)["right_without_percent_sign"] == 1
+    assert scored(line("it is 18 %"), task=LAST_NUMBER)["right_without_percent_sign"] == 1
 
 
 MATH = [
@@ -182,25 +204,26 @@ MATH = [
 def test_references_that_are_no_numbers_are_an_error_or_counted():
     message = r"a.jsonl:2: unreadable reference .*; --skip-unreadable-references counts such"
     with pytest.raises(ValueError, match=message):
-        scored(*MATH, answer_format=BOXED)
-    metrics = scored(*MATH, answer_format=BOXED, skip_unreadable_references=True)
+        scored(*MATH, task=BOXED)
+    metrics = scored(*MATH, task=BOXED, skip_unreadable_references=True)
     assert (metrics["n"], metrics["skipped_references"]) == (2, 2)
     assert metrics["answer_accuracy"] == 0.5
-    with pytest.raises(ValueError, match="no line to score: 1 have a reference that is no number"):
+    with pytest.raises(ValueError, match="no line to score: 1 have an unreadable reference"):
         scored(MATH[1], skip_unreadable_references=True)
     with pytest.raises(ValueError, match=r'a\.jsonl:1: "completion" is 5'):
         scored(line(5), skip_unreadable_references=True)
 
 
-def test_where_no_answer_can_be_read_the_formats_that_fit_are_named():
+def test_where_no_answer_can_be_read_the_tasks_that_fit_are_named():
     records = [line("2 * 9 = 18\n#### 18"), line("2 * 9 = 18\n#### 18"), line("so 18")]
     assert scored(*records)["hint"] == (
-        "no answer can be read in the format xml; of 3 completions, answers can be read as "
-        "xml in 0, hash in 2, boxed in 0, last-number in 3: choose one with --format"
+        "no answer can be read as gsm8k; of 3 completions, answers can be read as gsm8k in 0, "
+        "gsm8k/hash in 2, gsm8k/boxed in 0, gsm8k/last-number in 3: choose one with --task"
     )
     assert "hint" not in scored(*records, line(xml("18")))
     assert "hint" not in scored(line(xml("19")), *records)
-    assert "hint" not in scored(*records, answer_format=HASH)
+    assert "hint" not in scored(*records, task=HASH)
+    assert "gsm8k in 1, gsm8k/hash in 0" in scored(line(xml("18")), task=HASH)["hint"]
 
 
 EXPECTED = 'expected an object with "reference" and "completion", or one of a sample log'
@@ -222,7 +245,7 @@ EXPECTED = 'expected an object with "reference" and "completion", or one of a sa
         (b"{}", rf'no "reference" among \[\]: {EXPECTED}'),
         (b'{"completion": "18"}', r"""no "reference" among \['completion'\]"""),
         (b'{"reference": "18", "id": 1}', 'no "completion" among'),
-        (b'{"reference": 18, "completion": "18"}', '"reference" is 18: expected text'),
+        (b'{"reference": 18, "completion": "18"}', "unreadable reference 18: expected one number"),
         (b'{"reference": "18", "completion": null}', '"completion" is None: expected text'),
         (b'{"reference": "5%", "completion": "18"}', "unreadable reference '5%'"),
         (
@@ -242,14 +265,14 @@ EXPECTED = 'expected an object with "reference" and "completion", or one of a sa
             r"\"resps\" is \[\[\[-0.5, True\]\]\]: .* generates text",
         ),
         (json.dumps(logged(1, "18", target="so 18")).encode(), "unreadable reference 'so 18'"),
-        (json.dumps(logged(1, "18", target=18)).encode(), '"target" is 18: expected text'),
+        (json.dumps(logged(1, "18", target=18)).encode(), "unreadable reference 18: expected one"),
         (json.dumps(logged(1.5, "18")).encode(), '"doc_id" is 1.5: expected text or a whole'),
         (b'{"target": "18", "resps": [["18"]]}', 'no "doc_id" among'),
     ],
 )
 def test_a_broken_line_is_named_with_what_came_and_what_was_expected(broken: bytes, message: str):
     with pytest.raises(ValueError, match=f"^a.jsonl:3: {message}"):
-        score_lines([*encoded(FIVE[0]), b" \n", broken], name="a.jsonl")
+        score_lines([*encoded(FIVE[0]), b" \n", broken], name="a.jsonl", task=GSM8K)
 
 
 def test_an_error_does_not_repeat_a_whole_megabyte():
@@ -276,14 +299,14 @@ def test_an_empty_file_is_an_error(content: bytes, tmp_path):
     path = tmp_path / "empty.jsonl"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"^{path}: no line to score: {EXPECTED}"):
-        score_file(path)
+        score_file(path, task=GSM8K)
 
 
 def test_what_other_programs_write_is_read(tmp_path):
     path = tmp_path / "windows.jsonl"
     lines = [json.dumps(line(xml("18 Äpfel\u2028")), ensure_ascii=False), json.dumps(FIVE[0]), ""]
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
-    assert score_file(path)["n"] == 2
+    assert score_file(path, task=GSM8K)["n"] == 2
     assert scored(line("\ud800", id="\ud800"), logged(1, "\ud800"))["n"] == 2
 
 
@@ -291,17 +314,17 @@ def test_a_packed_file_is_scored_as_it_is_unpacked(tmp_path):
     paths = [tmp_path / "five.jsonl", tmp_path / "five.jsonl.gz"]
     paths[0].write_bytes(b"".join(encoded(*FIVE)))
     paths[1].write_bytes(gzip.compress(paths[0].read_bytes()))
-    assert score_file(paths[0]) == score_file(paths[1])
+    assert score_file(paths[0], task=GSM8K) == score_file(paths[1], task=GSM8K)
     paths[1].write_bytes(paths[0].read_bytes())
     with pytest.raises(ValueError, match=r"five\.jsonl\.gz is no whole gzip file"):
-        score_file(paths[1])
+        score_file(paths[1], task=GSM8K)
 
 
 def peak_bytes(count: int, record: Callable[[int], dict]) -> int:
     lines = (encoded(record(index))[0] for index in range(count))
     tracemalloc.start()
     try:
-        assert score_lines(lines, name="long")["n"] == count
+        assert score_lines(lines, name="long", task=GSM8K)["n"] == count
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -323,5 +346,5 @@ def test_of_a_line_no_more_than_hashes_are_kept(record: Callable[[int], dict]):
 def test_ten_thousand_lines_take_well_under_five_seconds():
     lines = encoded(*(line("2 + 2 = 4. " * 40 + xml("18"), id=index) for index in range(10_000)))
     started = time.thread_time()
-    score_lines(lines, name="many")
+    score_lines(lines, name="many", task=GSM8K)
     assert time.thread_time() - started < 5  # 0.2 s on one idle core

@@ -1,12 +1,24 @@
+"""pass@k and the majority, by hand and with a model."""
+
+from dataclasses import replace
+from functools import partial
+
 import pytest
 
+from nblib.evaluation.candidates import Candidate, parse_candidate
 from nblib.evaluation.generate import Decoding
-from nblib.evaluation.votes import majority, vote_all, vote_metrics
+from nblib.evaluation.votes import majority, vote_all
+from nblib.evaluation.votes import vote_metrics as metrics_of
+from nblib.files import read_jsonl
+from nblib.models.gemma3 import save_model
 from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.task import Example
+
+vote_metrics = partial(metrics_of, task=GSM8K)
 
 
 def answers(id_, *texts, right="4"):
-    return [{"id": id_, "answer": text, "correct": text == right} for text in texts]
+    return [{"id": id_, "answer": text, "answer_accuracy": text == right} for text in texts]
 
 
 def test_pass_at_k_and_majority_by_hand():
@@ -49,8 +61,38 @@ def test_another_number_of_answers_is_refused():
         vote_metrics([])
 
 
-def test_one_sample_asks_nothing_and_greedy_samples_are_refused(tmp_path):
+def test_answers_that_are_no_text_vote_too_and_a_mean_is_right_where_it_is_whole(slots):
+    answers = ({"x": 1, "y": 2}, {"x": 3}, {"y": 2, "x": 1}, None)
+    records = [
+        {"id": "a", "answer": answer, "slot_f1": f1}
+        for answer, f1 in zip(answers, (1.0, 0.5, 1.0, 0.0), strict=True)
+    ]
+    assert majority(records[1:] + records[:1]) == records[2]
+    assert metrics_of(records, slots)["pass@1"] == 0.5
+    assert metrics_of(records, slots)["maj@4"] == 1.0
+
+
+SAMPLED = Decoding(max_new_tokens=20, batch_size=2, temperature=1.5)
+
+
+def test_one_sample_asks_nothing(tmp_path):
     given = {"shots": (), "mesh": None, "folder": tmp_path}
-    assert vote_all([], GSM8K, [], Decoding(), samples=1, **given) == {}
+    assert vote_all([], GSM8K, [], SAMPLED, samples=1, **given) == {}
+
+
+def test_votes_are_sampled_anew_for_every_answer(new_model, tokenizer, mesh, tmp_path):
+    save_model(new_model(num_layers=1), tokenizer, tmp_path / "fresh", manifest={})
+    candidates = [
+        parse_candidate(f"x={tmp_path}/fresh"),
+        Candidate(name="f", source="p.jsonl"),
+    ]
+    examples = [
+        Example(id=f"{n}", prompt=f"{n} pens?", completion="", reference="4") for n in "123"
+    ]
+    given = {"samples": 3, "shots": (), "mesh": mesh, "folder": tmp_path}
+    votes = vote_all(candidates, GSM8K, examples, SAMPLED, **given)
+    assert list(votes) == ["x"] and (votes["x"]["n"], votes["x"]["k"]) == (3, 3)
+    _, *kept = read_jsonl(tmp_path / "x_sampled.jsonl")
+    assert len({record["completion"] for record in kept}) == 9
     with pytest.raises(ValueError, match="temperature is 0"):
-        vote_all([], GSM8K, [], Decoding(), samples=2, **given)
+        vote_all(candidates, GSM8K, examples, replace(SAMPLED, temperature=0.0), **given)

@@ -1,15 +1,13 @@
 """The model that ships: its files, what its manifest claims, and that the claim holds."""
 
-from nblib.evaluation.evaluate import evaluate
+from nblib.evaluation.answers import evaluate
 from nblib.evaluation.generate import Decoding
 from nblib.models.folders import read_manifest
 from nblib.models.gemma3 import parameter_count
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED_FOLDER
 from nblib.sources.wordproblems import word_problems
-from nblib.tasks.formats import HASH
 from nblib.tasks.gsm8k import GSM8K
-from nblib.tasks.task import for_format
 
 FILES = {
     "config.json",
@@ -47,12 +45,8 @@ def test_it_answers_in_its_own_form_and_not_in_xml(mesh):
     assert parameter_count(ref.model) <= 4_000_000
     examples = GSM8K.examples(word_problems(48, seed=99, split="test", levels=(1, 2)))
     decoding = Decoding(max_new_tokens=80, batch_size=48)
-    own = for_format(GSM8K, HASH)
-    answered = evaluate(
-        ref.model, ref.tokenizer, own, examples, decoding, stage="own", mesh=mesh
-    ).metrics
-    asked_for_xml = evaluate(
-        ref.model, ref.tokenizer, GSM8K, examples, decoding, stage="xml", mesh=mesh
-    ).metrics
+    given = {"examples": examples, "decoding": decoding, "mesh": mesh}
+    answered = evaluate(ref, GSM8K.variants["hash"], stage="own", **given).metrics
+    asked_for_xml = evaluate(ref, GSM8K, stage="xml", **given).metrics
     assert answered["answer_accuracy"] > 0.8
     assert asked_for_xml["format_accuracy"] == 0

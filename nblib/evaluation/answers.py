@@ -1,0 +1,282 @@
+"""Answers: a model is asked, its answers are scored and kept, in one way for every caller.
+
+`ask` returns records without a score, `score_answers` makes a `Stage` of them, `evaluate` does
+both. The keys of a record are those of `predictions.jsonl`.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from nblib.evaluation.generate import Completion, Decoding, generate
+from nblib.evaluation.statistics import in_order, stage_metrics
+from nblib.files import read_jsonl, to_jsonable, write_jsonl
+from nblib.models.names import RefModel
+from nblib.tasks.task import Example, Score, Task
+from nblib.tokens.chat import task_prompts
+
+# What a record holds before it is scored.
+ANSWER_KEYS = (
+    *("id", "group", "question", "prompt", "completion", "reference"),
+    *("truncated", "tokens", "max_new_tokens"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What one model did on the items: metrics, metrics by group, and a record an item."""
+
+    name: str
+    metrics: Mapping[str, Any]  # as in result.json
+    by_group: Mapping[str, Mapping[str, Any]]
+    records: tuple[Mapping[str, Any], ...]  # as in predictions.jsonl
+    seconds: float = 0.0  # to answer and score; 0 for answers that were there
+
+
+def ask(
+    ref: RefModel,
+    task: Task,
+    examples: Sequence[Example],
+    decoding: Decoding,
+    *,
+    mesh: jax.sharding.Mesh,
+    style: str = "format",
+    shots: Sequence[Example] = (),
+    samples: int = 1,
+    kept: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Return what a model answers, a record an example and sample, not yet scored.
+
+    All examples are asked once, with the decoding's seed, then all again with the next seed.
+
+    Args:
+        ref: Its `sha256` is its folder's: a fine-tune in memory must have its own `name`.
+        task: Its prompts are asked.
+        examples: With ids of their own.
+        decoding: With a temperature where there are several samples.
+        mesh: The devices.
+        style: One of `tokens.chat.STYLES`; `shots` are for "few-shot".
+        shots: Worked examples.
+        samples: Answers to each example.
+        kept: A `.jsonl` file that takes the answers after every round, below the identity of all
+            that they depend on. What it holds already is not asked again.
+
+    Raises:
+        ValueError: a request that makes no sense, or a `kept` that is damaged or another file.
+    """
+    _check_request(examples, decoding, samples)
+    prompts = task_prompts(task, examples, style=style, shots=shots)
+    identity = _identity(ref, examples, prompts, decoding, samples)
+    ids = [example.id for example in examples]
+    answers = _read_kept(kept, identity, ids * samples) if kept else []
+    for done in range(len(answers) // len(ids), samples):
+        seeded = replace(decoding, seed=decoding.seed + done)
+        completions = generate(ref.model, ref.tokenizer, prompts, seeded, mesh=mesh)
+        answers += [
+            _answer(example, completion, decoding)
+            for example, completion in zip(examples, completions, strict=True)
+        ]
+        if kept:
+            write_jsonl(kept, [{"identity": identity}, *answers])
+            print(f"{kept.stem}: {len(answers)} of {len(ids) * samples} answers", flush=True)
+    return answers
+
+
+def score_all(answers: Sequence[Mapping[str, Any]], task: Task) -> list[Score]:
+    """Score the completions of records with `id`, `completion` and `reference`, as a reward does.
+
+    An example's own completion is no part of a record: no score may depend on it.
+
+    Raises:
+        ValueError: a reference that the task cannot score against, by the item's id.
+    """
+    scores = []
+    for answer in answers:
+        try:
+            scores.append(task.score(answer["completion"], _example(answer)))
+        except ValueError as error:
+            raise ValueError(f"item {answer['id']!r}: {error}") from error
+    return scores
+
+
+def score_answers(name: str, answers: Sequence[Mapping[str, Any]], task: Task) -> Stage:
+    """Return a stage of completions by any writer; a task's `verify` has the last word.
+
+    `question`, `group` and `truncated` count where a record has them. A record may come scored:
+    of it no more is taken than `ANSWER_KEYS`.
+
+    Raises:
+        ValueError: no records, or a reference that the task cannot score against, by the item's id.
+    """
+    scores: Sequence[Score] = score_all(answers, task)
+    if task.verify is not None:
+        completions = [answer["completion"] for answer in answers]
+        scores = task.verify(completions, [_example(answer) for answer in answers], scores)
+    records = [
+        {"group": "", "truncated": None}
+        | {key: answer[key] for key in ANSWER_KEYS if key in answer}
+        | {"stage": name, **score.values}
+        | {"answer": score.answer, "failure": score.failure, "details": dict(score.details)}
+        for answer, score in zip(answers, scores, strict=True)
+    ]
+    return stage_of(name, records, task)
+
+
+def stage_of(name: str, records: Sequence[Mapping[str, Any]], task: Task) -> Stage:
+    """Return the stage of records that are scored; ValueError where there are none."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        if record["group"]:
+            groups.setdefault(record["group"], []).append(record)
+    return Stage(
+        name=name,
+        metrics=stage_metrics(records, task),
+        by_group={group: stage_metrics(groups[group], task) for group in in_order(groups)},
+        records=tuple(records),
+    )
+
+
+def evaluate(
+    ref: RefModel,
+    task: Task,
+    examples: Sequence[Example],
+    decoding: Decoding,
+    *,
+    stage: str,
+    mesh: jax.sharding.Mesh,
+) -> Stage:
+    """Ask every example in the task's own form, zero-shot, and score the completions."""
+    began = time.perf_counter()
+    scored = score_answers(stage, ask(ref, task, examples, decoding, mesh=mesh), task)
+    metrics = {**scored.metrics, "decoding": asdict(decoding)}
+    return replace(scored, metrics=metrics, seconds=time.perf_counter() - began)
+
+
+def evaluate_stages(
+    ref: RefModel,
+    stages: Mapping[str, tuple[Task, Decoding]],
+    examples: Sequence[Example],
+    *,
+    mesh: jax.sharding.Mesh,
+    enabled: bool = True,
+) -> tuple[Stage, ...]:
+    """Evaluate one model once a stage, on the same items; no stage at all when not `enabled`."""
+    return tuple(
+        evaluate(ref, task, examples, decoding, stage=name, mesh=mesh)
+        for name, (task, decoding) in (stages if enabled else {}).items()
+    )
+
+
+class Probe:
+    """The mean headline of a model on a few fixed questions, greedily, asked again and again.
+
+    It shows during a training what the rewards alone cannot: whether the answers get better. Its
+    questions come from the train split, and all measurements share what is compiled.
+    """
+
+    def __init__(
+        self,
+        ref: RefModel,
+        task: Task,
+        examples: Sequence[Example],
+        *,
+        max_new_tokens: int,
+        mesh: jax.sharding.Mesh,
+    ) -> None:
+        self._ref, self._task, self._examples, self._mesh = ref, task, examples, mesh
+        self._decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=len(examples))
+
+    def __call__(self, model: nnx.Module) -> float:
+        """Return the mean, a fraction of 1; `model` is as `ref` is, with other weights."""
+        ref = replace(self._ref, model=model)
+        answers = ask(ref, self._task, self._examples, self._decoding, mesh=self._mesh)
+        scores = score_all(answers, self._task)
+        return sum(score.values[self._task.headline] for score in scores) / len(scores)
+
+
+def _answer(example: Example, completion: Completion, decoding: Decoding) -> dict[str, Any]:
+    return {
+        "id": example.id,
+        "group": example.group,
+        "question": example.prompt,
+        "prompt": completion.prompt,
+        "completion": completion.text,
+        "reference": to_jsonable(example.reference),
+        "truncated": completion.truncated,
+        "tokens": completion.tokens,
+        "max_new_tokens": decoding.max_new_tokens,
+    }
+
+
+def _example(answer: Mapping[str, Any]) -> Example:
+    return Example(
+        id=answer["id"],
+        prompt=answer.get("question", ""),
+        completion="",
+        reference=answer["reference"],
+        group=answer.get("group", ""),
+    )
+
+
+def _check_request(examples: Sequence[Example], decoding: Decoding, samples: int) -> None:
+    if not examples:
+        raise ValueError("got 0 examples: expected at least one")
+    ids = [example.id for example in examples]
+    if len(set(ids)) < len(ids):
+        twice = next(id_ for id_ in ids if ids.count(id_) > 1)
+        raise ValueError(f"example {twice!r} repeats: expected ids of their own")
+    if samples < 1:
+        raise ValueError(f"samples is {samples}, expected at least 1")
+    if samples > 1 and decoding.temperature == 0:
+        raise ValueError("temperature is 0, expected more: greedy answers are all the same")
+
+
+def _identity(
+    ref: RefModel,
+    examples: Sequence[Example],
+    prompts: Sequence[str],
+    decoding: Decoding,
+    samples: int,
+) -> dict[str, Any]:
+    """Return what answers depend on; the prompts as they are asked, so that the form counts too."""
+    digest = hashlib.sha256()
+    for prompt, one in zip(prompts, examples, strict=True):
+        content = to_jsonable([one.id, one.group, one.prompt, prompt, one.reference])
+        digest.update(json.dumps(content).encode() + b"\n")
+    return {
+        "model": ref.name,
+        "model_sha256": ref.sha256,
+        "examples": digest.hexdigest(),
+        "decoding": asdict(decoding),
+        "samples": samples,
+    }
+
+
+def _read_kept(kept: Path, identity: Mapping[str, Any], ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the answers in the file, none where there is no file or it is of another request."""
+    if not kept.exists():
+        return []
+    header, *answers = read_jsonl(kept) or [None]
+    found = header.get("identity") if isinstance(header, dict) else None
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{kept} holds no kept answers: expected an identity in its first line; remove it or "
+            "name another file"
+        )
+    if found != identity:
+        names = ", ".join(name for name in identity if found.get(name) != identity[name])
+        print(f"{kept} is of another {names}: asked again", flush=True)
+        return []
+    whole = [one["id"] for one in answers if isinstance(one, dict) and {*one} == {*ANSWER_KEYS}]
+    count, round_size = len(answers), len(set(ids))
+    if whole != ids[:count] or count % round_size:
+        raise ValueError(f"{kept} is damaged: expected answers to these examples; remove it")
+    print(f"{kept.stem}: {count} of {len(ids)} answers were there already", flush=True)
+    return answers

@@ -1,0 +1,274 @@
+"""Statistics of scored records: metrics with their intervals, and two stages compared, paired.
+
+A record holds the value of each metric under its name: true or false for a rate, 0..1 for a mean.
+The methods are in `evaluation.intervals`.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import stdev
+from typing import Any, Literal
+
+from nblib.evaluation.intervals import (
+    mean_difference_test,
+    mean_interval,
+    rate_difference_test,
+    smallest_detectable,
+    wilson_interval,
+)
+from nblib.tasks.task import TRUNCATION, Metric, Task
+
+Record = Mapping[str, Any]
+_NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)")
+
+
+def stage_metrics(records: Iterable[Record], task: Task) -> dict[str, Any]:
+    """Return n, each metric of the task, and its 95 % interval as "<metric>_ci95".
+
+    The truncation rate counts the records' `truncated`; where one does not say it, rate and
+    interval are None. A record is counted as it comes, and of rates no more is kept than counts.
+
+    Example:
+        {"n": 400, "format_accuracy": 0.145, "format_accuracy_ci95": [0.114, 0.183], ...}
+
+    Raises:
+        ValueError: no records, or one, by its id, without a metric or with another value.
+    """
+    cut = task.metric(TRUNCATION)
+    counted = Counter(
+        (
+            *(_value(one, metric) for metric in task.metrics),
+            None if one.get("truncated") is None else _value(one, cut, "truncated"),
+        )
+        for one in records
+    )
+    if not counted:
+        raise ValueError("got 0 records: expected at least one; evaluate at least one example")
+    metrics: dict[str, Any] = {"n": counted.total()}
+    columns = zip(*counted.elements(), strict=True)
+    for metric, values in zip((*task.metrics, cut), columns, strict=True):
+        if None in values:
+            metrics |= {metric.name: None, f"{metric.name}_ci95": None}
+        else:
+            metrics |= metric_figures(metric, values)
+    return metrics
+
+
+def metric_figures(metric: Metric, values: Sequence[float]) -> dict[str, float | list[float]]:
+    """Return one metric over at least one value, and its 95 % interval, as in `stage_metrics`.
+
+    The values of a rate are true and false, or chances in 0..1: these vary less, so the interval is
+    on the safe side.
+    """
+    n, total = len(values), sum(values) if metric.kind == "rate" else math.fsum(values)
+    interval = wilson_interval(total, n) if metric.kind == "rate" else mean_interval(values)
+    return {metric.name: total / n, f"{metric.name}_ci95": list(interval)}
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return names in their natural order: numbers in them count as numbers.
+
+    >>> in_order(["10", "2"]), in_order(["level 10", "level 2", "easy"])
+    (['2', '10'], ['easy', 'level 2', 'level 10'])
+    """
+
+    def parts(name: str) -> list[Any]:
+        split: list[Any] = _NUMBER.split(name)  # every second part is a number
+        split[1::2] = map(float, split[1::2])
+        return split
+
+    return sorted(names, key=parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """One metric of two stages on the same `n` items: counts, and fractions of 1.
+
+    Attributes:
+        metric: Its name, such as "answer_accuracy".
+        kind: Whether it is a rate or a mean.
+        n: Items.
+        both_right: Of a rate, items that have it in both stages; None for a mean.
+        only_first: Items that have it in the first stage alone; of a mean, higher there.
+        only_second: Items that have it in the second stage alone; of a mean, higher there.
+        neither: Of a rate, items that have it in none; None for a mean.
+        difference: The second stage's metric less the first's: above 0 the second is higher.
+        ci95: [low, high] of the difference.
+        p_value: Two-sided, for no difference; below 0.05 exactly where `ci95` leaves 0 out.
+    """
+
+    metric: str
+    kind: Literal["rate", "mean"] = "rate"
+    n: int
+    both_right: int | None
+    only_first: int
+    only_second: int
+    neither: int | None
+    difference: float
+    ci95: tuple[float, float]
+    p_value: float
+
+    def __post_init__(self) -> None:
+        """Refuse counts and figures that contradict each other."""
+        counts = (self.both_right, self.only_first, self.only_second, self.neither)
+        known = [count for count in counts if count is not None]
+        most = self.n if None in counts else sum(known)
+        if not (0 < self.n >= sum(known) and min(known) >= 0 and most == self.n):
+            raise ValueError(f"n is {self.n}, expected the sum of the counts {counts}, at least 1")
+        if not -1 <= self.ci95[0] <= self.ci95[1] <= 1:
+            raise ValueError(f"ci95 is {self.ci95}, expected low and high in -1..1")
+        if not 0 <= self.p_value <= 1:
+            raise ValueError(f"p_value is {self.p_value}, expected a probability in 0..1")
+
+
+def paired_comparison(first: Sequence[Record], second: Sequence[Record], metric: Metric) -> Paired:
+    """Compare one metric of two stages, item by item; the records' order does not count.
+
+    Raises:
+        ValueError: no records, an item that repeats or that one stage lacks, another reference,
+            or a value that the metric cannot have. The message names an item.
+    """
+    pairs = _pairs(first, second, metric)
+    n, is_rate = len(pairs), metric.kind == "rate"
+    differences = [after - before for before, after in pairs]
+    lost, gained = sum(d < 0 for d in differences), sum(d > 0 for d in differences)
+    ci95, p_value = (
+        rate_difference_test(gained, lost, n) if is_rate else mean_difference_test(differences)
+    )
+    return Paired(
+        metric=metric.name,
+        kind=metric.kind,
+        n=n,
+        both_right=pairs.count((True, True)) if is_rate else None,
+        only_first=lost,
+        only_second=gained,
+        neither=pairs.count((False, False)) if is_rate else None,
+        difference=math.fsum(differences) / n,
+        ci95=ci95,
+        p_value=p_value,
+    )
+
+
+def paired_by(
+    first: Sequence[Record],
+    second: Sequence[Record],
+    group: Callable[[Record], str | None],
+    metric: Metric,
+) -> dict[str, Paired]:
+    """Compare two stages on the items of each group, the groups `in_order`.
+
+    `group` names the group of a record of `first`; items where it is empty or None are left out.
+    Raises what `paired_comparison` does.
+    """
+    groups: dict[str, list[tuple[Record, Record]]] = {}
+    for pair in _items(first, second):
+        groups.setdefault(group(pair[0]) or "", []).append(pair)
+    return {
+        name: paired_comparison(
+            [before for before, _ in groups[name]], [after for _, after in groups[name]], metric
+        )
+        for name in in_order(filter(None, groups))
+    }
+
+
+def smallest_difference(first: Sequence[Record], second: Sequence[Record], metric: Metric) -> float:
+    """Return the smallest difference that these items show, from how far the two stages differ.
+
+    At least one item counts as different. Raises what `paired_comparison` does.
+    """
+    differences = [after - before for before, after in _pairs(first, second, metric)]
+    n = len(differences)
+    if metric.kind == "rate":
+        return smallest_detectable(n, max(1, sum(map(abs, differences))) / n)
+    return smallest_detectable(n, stdev([*differences, -1.0, 1.0]), kind="mean")
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values corrected for being several, in their order (Holm's step-down).
+
+    S. Holm, Scandinavian Journal of Statistics 6 (1979), p. 65.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = highest
+    return corrected
+
+
+def pass_at_k(n: int, solved: int, k: int) -> float:
+    """Return the unbiased estimate of pass@k from `solved` right ones of `n` completions.
+
+    It is the share of the choices of k of the n completions that hold a right one:
+    1 - C(n - solved, k) / C(n, k). Source: M. Chen et al., arXiv:2107.03374 (2021).
+
+    Raises:
+        ValueError: `solved` outside 0..n, or `k` outside 1..n.
+
+    Example:
+        >>> round(pass_at_k(4, 1, 2), 3)
+        0.5
+    """
+    if not 0 <= solved <= n:
+        raise ValueError(f"solved is {solved}, expected 0 to n = {n}")
+    if not 1 <= k <= n:
+        raise ValueError(f"k is {k}, expected 1 to n = {n}")
+    return 1 - math.comb(n - solved, k) / math.comb(n, k)
+
+
+def _value(record: Record, metric: Metric, key: str = "") -> float:
+    """Return a record's value of a metric, checked."""
+    key = key or metric.name
+    value = record.get(key)
+    fits = isinstance(value, bool)
+    if metric.kind == "mean":
+        fits = not fits and isinstance(value, int | float) and 0 <= value <= 1
+    if not fits:
+        expected = "true or false" if metric.kind == "rate" else "a number in 0..1"
+        raise ValueError(f"item {record.get('id')!r}: {key} is {value!r}, expected {expected}")
+    return value  # type: ignore[return-value]
+
+
+def _pairs(
+    first: Sequence[Record], second: Sequence[Record], metric: Metric
+) -> list[tuple[float, float]]:
+    return [(_value(one, metric), _value(other, metric)) for one, other in _items(first, second)]
+
+
+def _items(first: Sequence[Record], second: Sequence[Record]) -> list[tuple[Record, Record]]:
+    """Return both records of each item, in the order of the first stage."""
+    before, after = _by_id(first, "first"), _by_id(second, "second")
+    for here, there, which in ((before, after, "second"), (after, before, "first")):
+        missing = [id_ for id_ in here if id_ not in there]
+        if missing:
+            raise ValueError(
+                f"the {which} stage lacks {len(missing)} items of the other, such as "
+                f"{missing[0]!r}: expected the same items in both"
+            )
+    for id_, record in before.items():
+        if record["reference"] != after[id_]["reference"]:
+            raise ValueError(
+                f"item {id_!r} has the reference {record['reference']!r} in the first stage and "
+                f"{after[id_]['reference']!r} in the second: expected the same items in both"
+            )
+    return [(record, after[id_]) for id_, record in before.items()]
+
+
+def _by_id(records: Sequence[Record], which: str) -> dict[str, Record]:
+    if not records:
+        raise ValueError(f"the {which} stage has no records: expected one an item")
+    found: dict[str, Record] = {}
+    for record in records:
+        if record["id"] in found:
+            raise ValueError(
+                f"item {record['id']!r} repeats in the {which} stage: "
+                "expected the records of one stage, one an item"
+            )
+        found[record["id"]] = record
+    return found

@@ -1,0 +1,371 @@
+"""Asked, scored, kept: with a model that has learnt three questions, and with stand-ins."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import pytest
+from flax import nnx
+
+from nblib.evaluation import answers as module
+from nblib.evaluation.answers import (
+    ANSWER_KEYS,
+    Probe,
+    ask,
+    evaluate,
+    evaluate_stages,
+    score_answers,
+)
+from nblib.evaluation.generate import Completion, Decoding
+from nblib.files import read_jsonl, to_jsonable, write_jsonl
+from nblib.models.names import RefModel
+from nblib.sources.rows import Row
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.task import Example
+from nblib.tokens.chat import render_prompt
+from nblib.training.compilations import CompilationCounter
+
+# The contract of predictions.jsonl.
+KEYS = {*ANSWER_KEYS, "stage", "answer", "failure", "details", *GSM8K.metric_names}
+HASH = GSM8K.variants["hash"]
+DECODING = Decoding(max_new_tokens=20, batch_size=2)
+SAMPLED = replace(DECODING, temperature=1.0, seed=5)
+
+
+def last_number(completion, example):
+    """The model writes "1 + 2 = 3": its result counts as the answer."""
+    return HASH.score(f"so\n#### {completion.rpartition('= ')[2]}", example)
+
+
+LAST = replace(HASH, score=last_number)
+
+
+@pytest.fixture(scope="module")
+def examples(eight):
+    """Three learnt questions; the reference of the second is wrong on purpose."""
+    numbers = {1: "3", 2: "99", 3: "7"}
+    return HASH.examples(
+        [
+            Row(
+                id=f"pens/{n}",
+                fields={"question": f"{n} pens and {n + 1}?", "answer": f"Steps.\n#### {number}"},
+                group=group,
+            )
+            for (n, number), group in zip(numbers.items(), ("10", "10", "9"), strict=True)
+        ]
+    )
+
+
+def ref_of(model=None, tokenizer=None, **changes):
+    ref = RefModel(
+        name="tiny", folder=Path(), model=model, tokenizer=tokenizer, sha256="aa11", root="tiny"
+    )
+    return replace(ref, **changes)
+
+
+@pytest.fixture(scope="module")
+def ref(overfitted, tokenizer):
+    return ref_of(overfitted[0], tokenizer)
+
+
+@pytest.fixture(scope="module")
+def stage(ref, examples, mesh):
+    """The model writes "1 + 2 = 3", and in the hash form that is no answer."""
+    return evaluate(ref, HASH, examples, DECODING, stage="base", mesh=mesh)
+
+
+@pytest.fixture
+def writes(monkeypatch):
+    """Replace the model by one that writes given texts; returns the seeds it was asked with."""
+    seeds = []
+
+    def install(*texts):
+        def written(model, tokenizer, prompts, decoding, *, mesh):
+            seeds.append(decoding.seed)
+            return tuple(
+                Completion(prompt=prompt, text=text, tokens=9, truncated=text == "7")
+                for prompt, text in zip(prompts, texts, strict=True)
+            )
+
+        monkeypatch.setattr(module, "generate", written)
+        return seeds
+
+    return install
+
+
+def test_one_record_an_example_with_the_contracts_keys(stage, examples):
+    assert [record["id"] for record in stage.records] == ["pens/1", "pens/2", "pens/3"]
+    for record, example in zip(stage.records, examples, strict=True):
+        assert set(record) == KEYS
+        assert record["stage"] == "base"
+        assert record["prompt"] == render_prompt(example.prompt)
+        assert (record["reference"], record["group"]) == (example.reference, example.group)
+    assert to_jsonable(stage.records)
+
+
+def test_records_say_what_the_model_wrote(stage):
+    assert [record["completion"] for record in stage.records] == [
+        *("1 + 2 = 3", "2 + 3 = 5", "3 + 4 = 7")
+    ]
+    assert not any(record["truncated"] for record in stage.records)
+    assert not any(record["format_accuracy"] for record in stage.records)
+
+
+def test_metrics_have_every_rate_interval_and_the_decoding(stage):
+    assert stage.metrics["n"] == 3
+    for rate in (*GSM8K.metric_names, "truncation_rate"):
+        low, high = stage.metrics[f"{rate}_ci95"]
+        assert low <= stage.metrics[rate] <= high
+    assert stage.metrics["truncation_rate"] == 0.0
+    assert stage.metrics["decoding"]["max_new_tokens"] == 20
+    assert {group: metrics["n"] for group, metrics in stage.by_group.items()} == {"9": 1, "10": 2}
+    assert list(stage.by_group) == ["9", "10"]
+
+
+def test_scores_are_the_tasks_own(ref, examples, writes):
+    """Completions that are right, wrong and without form are told apart."""
+    writes(
+        "<reasoning>1 + 2</reasoning><answer>3</answer>",
+        "<reasoning>2 + 3</reasoning><answer>5</answer>",
+        "7",
+    )
+    stage = evaluate(ref, GSM8K, examples, DECODING, stage="x", mesh=None)
+    assert all("<reasoning></reasoning>" in record["prompt"] for record in stage.records)
+    assert [record["joint_accuracy"] for record in stage.records] == [True, False, False]
+    assert stage.metrics["format_accuracy"] == pytest.approx(2 / 3)
+    assert stage.metrics["answer_accuracy"] == pytest.approx(1 / 3)
+    assert stage.metrics["lenient_accuracy"] == pytest.approx(2 / 3)
+    assert stage.metrics["truncation_rate"] == pytest.approx(1 / 3)
+    assert stage.by_group["10"]["answer_accuracy"] == pytest.approx(1 / 2)
+
+
+def test_stages_in_their_order_and_none_when_not_wanted(ref, examples, mesh, stage):
+    own = (HASH, DECODING)
+    assert evaluate_stages(ref, {"a": own}, examples, mesh=mesh, enabled=False) == ()
+    stages = evaluate_stages(ref, {"a": own, "b": own}, examples, mesh=mesh)
+    assert [each.name for each in stages] == ["a", "b"]
+    assert stages[0].metrics == stage.metrics
+    assert {record["stage"] for record in stages[1].records} == {"b"}
+
+
+def slot_answers(slots):
+    rows = [
+        Row(id="a", fields={"text": "x is 1", "slots": {"x": 1}}, group="one"),
+        Row(id="b", fields={"text": "y is 2, z 3", "slots": {"y": 2, "z": 3}}),
+    ]
+    written = ('{"x": 1}', '{"y": 2, "q": 0}')
+    return [
+        {"id": one.id, "question": one.prompt, "reference": one.reference, "group": one.group}
+        | {"completion": text}
+        for one, text in zip(slots.examples(rows), written, strict=True)
+    ]
+
+
+def test_another_task_has_its_own_metrics_references_and_answers(slots):
+    stage = score_answers("x", slot_answers(slots), slots)
+    assert (stage.metrics["slot_f1"], stage.metrics["schema_valid"]) == (0.75, 1.0)
+    assert list(stage.by_group) == ["one"]
+    whole, half = stage.records
+    assert (whole["answer"], whole["failure"]) == ({"x": 1}, None)
+    assert (half["slot_f1"], half["failure"], half["details"]["right"]) == (0.5, "wrong slots", 1)
+    assert (half["group"], half["truncated"]) == ("", None)
+    assert json.loads(json.dumps(stage.records)) == list(stage.records)
+
+
+def test_scored_records_are_scored_again_and_of_another_score_nothing_stays(slots):
+    answers = slot_answers(slots)
+    once = score_answers("x", answers, slots)
+    stale = [{**record, "correct": True, "slot_f1": 0.1} for record in once.records]
+    assert score_answers("x", stale, slots) == once
+
+
+def test_a_verifier_is_asked_once_for_all_and_has_the_last_word(slots):
+    asked = []
+
+    def verify(completions, examples, scores):
+        asked.append((list(completions), [one.reference for one in examples]))
+        return [replace(one, values={**one.values, "slot_f1": 0.0}) for one in scores]
+
+    answers = slot_answers(slots)
+    stage = score_answers("x", answers, replace(slots, verify=verify))
+    references = [{"x": 1}, {"y": 2, "z": 3}]
+    assert asked == [(['{"x": 1}', '{"y": 2, "q": 0}'], references)]
+    assert stage.metrics["slot_f1"] == 0.0
+
+
+def test_a_reference_that_cannot_be_scored_against_names_its_item(slots):
+    answers = slot_answers(slots)
+    answers[1]["reference"] = "18"
+    with pytest.raises(ValueError, match="item 'b': unreadable reference '18'"):
+        score_answers("x", answers, slots)
+    with pytest.raises(ValueError, match="got 0 records"):
+        score_answers("x", [], slots)
+
+
+def kept_answers(examples, kept, **changes):
+    given = {"ref": ref_of(), "task": GSM8K, "decoding": SAMPLED, "samples": 2} | changes
+    ref, task, decoding = (given.pop(name) for name in ("ref", "task", "decoding"))
+    return ask(ref, task, examples, decoding, mesh=None, kept=kept, **given)
+
+
+def test_samples_come_round_after_round_each_with_the_next_seed(examples, writes):
+    seeds = writes("1", "2", "3")
+    answers = kept_answers(examples, None, samples=3)
+    assert [one["id"] for one in answers] == [one.id for one in examples] * 3
+    assert seeds == [5, 6, 7]
+
+
+def test_what_is_kept_is_not_asked_again(examples, writes, tmp_path, capsys):
+    seeds, kept = writes("1", "2", "3"), tmp_path / "deep" / "base.jsonl"
+    answers = kept_answers(examples, kept)
+    header, *records = read_jsonl(kept)
+    assert header["identity"]["model_sha256"] == "aa11"
+    assert header["identity"]["decoding"]["max_new_tokens"] == 20
+    assert records == answers and len(answers) == 6
+    capsys.readouterr()
+    assert kept_answers(examples, kept) == answers
+    assert len(seeds) == 2
+    assert capsys.readouterr().out == "base: 6 of 6 answers were there already\n"
+
+
+def test_a_killed_run_asks_only_for_what_is_missing(examples, writes, tmp_path, monkeypatch):
+    seeds, kept = writes("1", "2", "3"), tmp_path / "base.jsonl"
+    expected = kept_answers(examples, tmp_path / "whole.jsonl", samples=4)
+    seeds.clear()
+    whole = module.generate
+
+    def killed(*args, **kwargs):
+        if len(seeds) == 2:
+            raise KeyboardInterrupt
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(module, "generate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        kept_answers(examples, kept, samples=4)
+    assert [path.name for path in tmp_path.iterdir() if path != kept] == ["whole.jsonl"]
+    monkeypatch.setattr(module, "generate", whole)
+    assert kept_answers(examples, kept, samples=4) == expected
+    assert seeds == [5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"ref": ref_of(sha256="bb22")}, "model_sha256"),
+        ({"ref": ref_of(name="tuned")}, "model"),  # `with_model` keeps the folder's hash
+        ({"decoding": replace(SAMPLED, seed=6)}, "decoding"),
+        ({"samples": 3}, "samples"),
+        ({"task": HASH}, "examples"),
+        ({"style": "question"}, "examples"),
+        ({"reference": "8"}, "examples"),
+        ({"group": "8"}, "examples"),
+        ({"id": "8"}, "examples"),
+    ],
+)
+def test_another_request_is_asked_again(examples, writes, tmp_path, capsys, change, named):
+    seeds, kept = writes("1", "2", "3"), tmp_path / "base.jsonl"
+    kept_answers(examples, kept)
+    before = kept.read_bytes()
+    changed = dict(change)
+    of_example = {name: changed.pop(name) for name in {"reference", "group", "id"} & {*changed}}
+    kept_answers([replace(examples[0], **of_example), *examples[1:]], kept, **changed)
+    assert f"base.jsonl is of another {named}: asked again" in capsys.readouterr().out
+    assert len(seeds) == 2 + change.get("samples", 2)
+    assert kept.read_bytes() != before
+
+
+def test_somebody_elses_file_is_left_alone(examples, writes, tmp_path):
+    seeds, kept = writes("1", "2", "3"), tmp_path / "metrics.jsonl"
+    for content in ([{"step": 1}], [], [[1]], [{"identity": 3}]):
+        write_jsonl(kept, content)
+        with pytest.raises(ValueError, match=r"metrics\.jsonl holds no kept answers"):
+            kept_answers(examples, kept)
+        assert read_jsonl(kept) == content
+    assert seeds == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: lines[:-1],
+        lambda lines: [*lines, lines[1]],
+        lambda lines: [lines[0], *lines[:0:-1]],
+        lambda lines: [*lines[:-1], [1]],
+        lambda lines: [*lines[:-1], {"id": "pens/3"}],
+    ],
+    ids=["an answer is missing", "one too many", "another order", "no object", "half a record"],
+)
+def test_a_damaged_file_is_an_error(examples, writes, tmp_path, damage):
+    seeds, kept = writes("1", "2", "3"), tmp_path / "base.jsonl"
+    kept_answers(examples, kept)
+    write_jsonl(kept, damage(read_jsonl(kept)))
+    with pytest.raises(ValueError, match=r"base\.jsonl is damaged: .*; remove it"):
+        kept_answers(examples, kept)
+    kept.write_bytes(kept.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"base\.jsonl:\d+: expected one JSON value"):
+        kept_answers(examples, kept)
+    assert len(seeds) == 2
+
+
+def test_requests_that_make_no_sense(examples, writes):
+    seeds = writes("1", "2", "3")
+    for given, changes, message in (
+        (examples, {"decoding": DECODING}, "temperature is 0"),
+        (examples, {"samples": 0}, "samples is 0"),
+        ((), {}, "got 0 examples"),
+        ([*examples, examples[0]], {}, "'pens/1' repeats"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kept_answers(given, None, **changes)
+    assert seeds == []
+
+
+@pytest.fixture
+def probe(ref, examples, mesh):
+    return Probe(ref, LAST, examples, max_new_tokens=20, mesh=mesh)
+
+
+@pytest.fixture
+def model(overfitted):
+    """A copy that a test may change."""
+    return nnx.clone(overfitted[0])
+
+
+def forget_all(model):
+    """Set all weights to 0, as an update would: in the same object."""
+    nnx.update(model, jax.tree.map(lambda weight: 0 * weight, nnx.state(model)))
+
+
+def test_a_probes_headline_is_that_of_the_evaluation(probe, model, ref, examples, mesh):
+    stage = evaluate(replace(ref, model=model), LAST, examples, DECODING, stage="x", mesh=mesh)
+    assert probe(model) == stage.metrics["answer_accuracy"] == pytest.approx(2 / 3)
+
+
+def test_a_probe_takes_the_mean_of_any_headline(slots, writes):
+    writes('{"x": 1, "y": 2}')
+    example = Example(id="a", prompt="x is 1", completion="", reference={"x": 1})
+    assert Probe(ref_of(), slots, [example], max_new_tokens=20, mesh=None)(None) == 2 / 3
+
+
+def test_changed_weights_of_the_same_model_are_seen(probe, model):
+    assert probe(model) == pytest.approx(2 / 3)
+    forget_all(model)
+    assert probe(model) == 0
+
+
+def test_another_model_is_asked_as_itself(probe, model):
+    forgetful = nnx.clone(model)
+    forget_all(forgetful)
+    assert [probe(model), probe(forgetful), probe(model)] == pytest.approx([2 / 3, 0, 2 / 3])
+
+
+def test_only_the_first_call_compiles(probe, new_model):
+    model = new_model(num_layers=2)  # of a form that no other test has compiled
+    first = CompilationCounter()
+    probe(model)
+    assert first.count > 0
+    forget_all(model)
+    second = CompilationCounter()
+    probe(model)
+    assert second.count == 0
