@@ -30,7 +30,7 @@ def test_the_rooms_keep_their_order():
     ("file", "line", "broken"),
     [
         ("sources/rows.py", "import nblib.tasks.task", "An import points only to an earlier room"),
-        ("training/sft.py", "import nblib.tasks.task", "Training receives a task as a value"),
+        ("training/sft.py", "import nblib.tasks.gsm8k", "Training receives a task as a value"),
         ("tasks/task.py", "import jax", "Rows, tasks and run folders need no accelerator library"),
         ("delivery/place.py", "import benchmarks.stock", "The library needs no benchmark"),
     ],

@@ -39,7 +39,7 @@ def get_dataset(
             then under /kaggle/input.
         num_train: builtin: number of training rows. gsm8k always comes whole.
         num_test: builtin: number of test rows.
-        levels: builtin: the levels to make; for gsm8k see `tasks.task.filter_groups`.
+        levels: builtin: the levels to make; for gsm8k see `tasks.task.choose_examples`.
         long_hand: builtin: share of training solutions with every sum worked out by place value.
         seed: builtin: fixes the rows.
         source: gsm8k: where to look, in this order, out of `GSM8K_SOURCES`.

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 # What a Gemma 3 tokenizer, SentencePiece's or transformers', reads as one id that is no text: chat
 # turns, ends, padding, images. In a row they would forge a turn of the chat.
@@ -18,6 +18,8 @@ _CONTROL_PIECE = re.compile(
     r"<(?:(?:start|end)_of_(?:turn|image)|bos|eos|pad|unk|mask|image_soft_token|unused\d+)>"
     r"|\[multimodal\]"
 )
+
+Item = TypeVar("Item")  # a row, or the example of one
 
 
 class SourceError(RuntimeError):
@@ -113,12 +115,12 @@ def sample_rows(rows: Sequence[Row], count: int | None, *, seed: int) -> tuple[R
 
 
 def split_validation(
-    rows: Sequence[Row], *, share: float = 0.05, most: int = 100
-) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
-    """Return the rows to train on and a slice to validate on: the last `share`, 1 to `most` rows.
+    rows: Sequence[Item], *, share: float = 0.05, most: int = 100
+) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Return what to train on and a slice to validate on: the last `share`, 1 to `most` of them.
 
     Raises:
-        ValueError: fewer than two rows, so that one part would be empty.
+        ValueError: fewer than two, so that one part would be empty.
     """
     if len(rows) < 2:
         raise ValueError(f"{len(rows)} training rows: expected at least 2, one to validate on")

@@ -39,7 +39,7 @@ def reward_weights(task: Task, given: Mapping[str, float] | None = None) -> dict
     under which a completion with headline 0 could earn as much as one with headline 1.
     """
     default = {**task.reward_weights, BREVITY: 0.0, TRUNCATED: 0.0}
-    known = {*default, *(metric.name for metric in task.metrics)}
+    known = dict.fromkeys((*default, *task.metric_names))
     weights = {**default, **(given or {})}
     for name, weight in weights.items():
         if name not in known:
@@ -110,6 +110,9 @@ def _reward(
         TRUNCATED: float(truncated),
     }
     terms = {name: float(found[name]) for name in weights}
+    outside = {name: value for name, value in terms.items() if not 0 <= value <= 1}
+    if outside:
+        raise ValueError(f"{example.id}: {outside}, expected terms of a reward in 0..1")
     weighted = {name: weight * terms[name] for name, weight in weights.items()}
     # In the order of the check of the weights, so that rounding cannot undo what it promises.
     extra = sum(weighted[name] for name in _extra_terms(task, weights))

@@ -5,19 +5,21 @@ pipeline. Evaluation, training, reports and tools loop over what the task declar
 answer was cut at its token limit is a fact of the generation and is counted outside the task.
 """
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nblib.sources.rows import Row, control_piece
+from nblib.sources.rows import Row, control_piece, sample_rows
 
 TRUNCATION = "truncation_rate"  # counted for every task, beside its own metrics
-# Keys of a record that are no metrics.
-_RECORD_KEYS = frozenset(
-    {"id", "stage", "group", "question", "prompt", "completion", "reference", "answer", "failure"}
-    | {"details", "truncated", "tokens", "max_new_tokens", "n", TRUNCATION}
-)
+# Keys of predictions.jsonl, result.json and metrics.jsonl that are no metrics.
+_RECORD_KEYS = frozenset({
+    *("id", "stage", "group", "question", "prompt", "completion", "reference", "answer", "failure"),
+    *("details", "truncated", "tokens", "max_new_tokens", "n", TRUNCATION),
+    *("step", "loss", "val_loss", "learning_rate", "grad_norm", "kl", "entropy", "clip_share"),
+    *("reward", "reward_std", "terms", "zero_variance_groups", "completion_tokens", "longest"),
+    *("seconds", "rollout_seconds", "compilations", "alarms", "probe_accuracy"),
+})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +160,12 @@ class Task:
             raise ValueError(
                 f"task {self.name}: {unknown[0]!r} is no metric, expected one of {', '.join(names)}"
             )
+        lower = [name for name in used if self.metric(name).better == "lower"]
+        if lower:
+            raise ValueError(
+                f"task {self.name}: {lower[0]!r} is better when lower, expected a headline, form "
+                "and fallback of which 1 is the whole"
+            )
         if not self.reward_weights.get(self.headline):
             raise ValueError(f"task {self.name}: reward_weights must hold {self.headline!r}")
 
@@ -192,12 +200,13 @@ def example_of(row: Row, *, prompt: str, completion: str, reference: Any, group:
     """Return a row's example.
 
     Raises ValueError, by the row's place, for an empty prompt or completion, and for text that
-    would control the chat, such as `<end_of_turn>`.
+    would control the chat, such as `<end_of_turn>`, in them or in a field of the row.
     """
-    for name, text in (("prompt", prompt), ("completion", completion)):
-        if not text.strip():
+    made = {"prompt": prompt, "completion": completion}
+    for name, text in {**row.fields, **made}.items():
+        if name in made and not text.strip():
             raise ValueError(f"{row.named}: the {name} is empty; correct or remove this row")
-        piece = control_piece(text)
+        piece = control_piece(text) if isinstance(text, str) else None
         if piece:
             raise ValueError(
                 f"{row.named}: {piece!r} in its {name} is no text but controls the chat: it would "
@@ -208,31 +217,45 @@ def example_of(row: Row, *, prompt: str, completion: str, reference: Any, group:
     )
 
 
-def filter_groups(
-    task: Task, rows: Sequence[Row], groups: Collection[str]
-) -> tuple[tuple[Row, ...], int]:
-    """Return the rows whose example is in one of `groups` (empty: all), and how many are left out.
+def choose_examples(
+    task: Task,
+    rows: Sequence[Row],
+    count: int | None,
+    *,
+    groups: Collection[object] = (),
+    seed: int,
+) -> tuple[tuple[Example, ...], int]:
+    """Return the examples of `count` rows, and how many rows `groups` left out.
 
-    Raises ValueError for a group that no row has.
+    Args:
+        task: makes the examples.
+        rows: all rows of a split.
+        count: how many to draw, as for `sample_rows`.
+        groups: keep these groups alone, compared as text; empty keeps all.
+        seed: fixes the draw.
+
+    Raises ValueError where no row is in any of the groups, and for a row that is no example.
     """
-    if not groups:
-        return tuple(rows), 0
-    found = [example.group for example in task.examples(rows)]
-    unknown = sorted(set(groups) - set(found))
-    if unknown and not set(groups) & set(found):
-        known = ", ".join(sorted(set(found)))
-        raise ValueError(f"{task.grouped_by} {', '.join(unknown)}: expected some of {known}")
-    kept = tuple(row for row, group in zip(rows, found, strict=True) if group in groups)
-    return kept, len(rows) - len(kept)
+    kept, wanted = tuple(rows), {str(group) for group in groups}
+    if wanted:
+        found = [example.group for example in task.examples(rows)]
+        kept = tuple(row for row, group in zip(rows, found, strict=True) if group in wanted)
+        if not kept:
+            known = ", ".join(sorted(set(found)))
+            raise ValueError(
+                f"{task.grouped_by} {', '.join(sorted(wanted))}: expected some of {known}"
+            )
+    return task.examples(sample_rows(kept, count, seed=seed)), len(rows) - len(kept)
 
 
 def check_task(task: Task, examples: Sequence[Example]) -> None:
     """Prove that each example's own completion has the strict form and the whole headline.
 
-    Raises ValueError, by the example's id, where it does not, or where a score lacks a metric or
-    holds a value outside 0..1.
+    Raises ValueError, by the example's id, where it does not, where a score lacks a metric or
+    holds a value outside 0..1, or where a term that the task's rewards weigh is neither a metric
+    nor one of its `reward_terms`.
     """
-    names = {metric.name for metric in task.metrics}
+    names = set(task.metric_names)
     for example in examples:
         score = task.score(example.completion, example)
         if score.values.keys() != names:
@@ -240,7 +263,14 @@ def check_task(task: Task, examples: Sequence[Example]) -> None:
                 f"{example.id}: task {task.name} scores {sorted(score.values)}, expected its "
                 f"metrics {sorted(names)}"
             )
-        outside = {name: v for name, v in score.values.items() if not 0 <= v <= 1 or math.isnan(v)}
+        terms = {**score.values, **task.reward_terms(example.completion, example)}
+        if not task.reward_weights.keys() <= terms.keys():
+            unknown = ", ".join(sorted(task.reward_weights.keys() - terms.keys()))
+            raise ValueError(
+                f"{example.id}: task {task.name} weighs {unknown} in its rewards, expected some of "
+                f"{', '.join(terms)}"
+            )
+        outside = {name: value for name, value in terms.items() if not 0 <= value <= 1}
         if outside:
             raise ValueError(f"{example.id}: {outside}, expected values in 0..1")
         missed = [name for name in (task.headline, task.form) if score.values[name] != 1]

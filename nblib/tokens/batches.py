@@ -16,7 +16,7 @@ import sentencepiece as spm
 from jaxtyping import Float, Int
 from tunix.sft.peft_trainer import TrainingInput
 
-from nblib.tasks.task import Example, Task
+from nblib.tasks.task import Example, Task, check_task
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID, stop_tokens
 
@@ -63,9 +63,11 @@ def encode_task(
 ) -> tuple[TokenizedExample, ...]:
     """Tokenise a task's examples: the prompt, and the completion to be learnt.
 
-    Raises ValueError when one does not end, inside its loss mask, by a token that ends a
-    completion: whoever learns from it never learns to stop.
+    Raises ValueError for a completion that the task itself would not score as right (see
+    `check_task`), and for one that does not end, inside its loss mask, by a token that ends a
+    completion: a model that learns from it never learns to stop.
     """
+    check_task(task, examples)
     stops = stop_tokens(tokenizer)
     encoded = tuple(
         encode_example(

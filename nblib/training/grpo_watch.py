@@ -1,38 +1,25 @@
 """What surrounds each step of GRPO: its batch, its rewards, its record, its alarms, its seal."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from flax import nnx
 from jaxtyping import Int
 from tunix.sft.peft_trainer import PeftTrainer
 
-from nblib.files import append_jsonl, read_jsonl
+from nblib.files import read_jsonl
+from nblib.tasks.rewards import Reward, RewardFunction
+from nblib.tasks.task import Example, Task
 from nblib.training.alarms import AlarmLimits, new_alarms
 from nblib.training.checkpoints import seal_checkpoints
 from nblib.training.compilations import CompilationCounter
-from nblib.training.divergence import FiniteGuard, weights_norm
+from nblib.training.divergence import weights_norm
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.rollouts import RolloutClock, RolloutLog
-from nblib.training.session import Session
+from nblib.training.session import StepLog
 from nblib.training.signals import group_advantages, step_signals
-
-_LOG_EVERY_S = 15.0
-
-
-class Rewarded(Protocol):
-    """What a judge says of one completion."""
-
-    reward: float
-    terms: Mapping[str, float]
-    score: Any  # with the flags format, correct, preamble
-
-
-# (index of the prompt, completion, its tokens, whether it was cut) -> what it earned
-Judge = Callable[[int, str, int, bool], Rewarded]
 
 
 def prompt_order(count: int, *, per_step: int, steps: int, seed: int) -> Int[np.ndarray, "S P"]:
@@ -51,30 +38,27 @@ class GrpoWatch:
 
     def __init__(
         self,
+        log: StepLog,
         trainer: PeftTrainer,
         clock: RolloutClock,
         config: GrpoConfig,
-        folder: Path,
-        metrics_path: Path,
         rollouts: RolloutLog,
-        ids: Sequence[str],
-        judge: Judge,
+        task: Task,
+        examples: Sequence[Example],
+        reward_fn: RewardFunction,
         probe: Callable[[nnx.Module], float] | None,
         limits: AlarmLimits,
-        guard: FiniteGuard,
-        session: Session,
     ) -> None:
-        self._trainer, self._clock, self._config = trainer, clock, config
-        self._folder, self._metrics_path, self._rollouts = folder, metrics_path, rollouts
-        self._ids, self._judge, self._probe = ids, judge, probe
-        self._limits, self._guard, self._session = limits, guard, session
+        self._log, self._trainer, self._clock, self._config = log, trainer, clock, config
+        self._rollouts, self._probe, self._limits = rollouts, probe, limits
+        self._task, self._examples, self._reward_fn = task, examples, reward_fn
         self._schedule = config.schedule
-        self._history: list[Any] = read_jsonl(metrics_path) if metrics_path.is_file() else []
-        self._judged: list[Rewarded] = []
-        self._drawn: list[dict[str, Any]] = []  # records of this step's completions
+        kept = log.metrics_path
+        self._history: list[Any] = read_jsonl(kept) if kept.is_file() else []
+        self._earned: list[Reward] = []  # of this step's completions
+        self._drawn: list[dict[str, Any]] = []  # their records
         self._began: float | None = None
         self._programs, self._compiled = CompilationCounter(), 0
-        self._printed = 0.0
 
     def batches(self, prompts: Sequence[str], resumed_at: int) -> Iterator[dict[str, np.ndarray]]:
         """Yield a batch a step until the session is over.
@@ -93,7 +77,7 @@ class GrpoWatch:
         for step in range(first, config.steps):
             self.end_step()
             self._measure_probe(step)
-            if not self._session.begin_step():
+            if not self._log.session.begin_step():
                 return
             self._clock.start_step(step + 1)
             self._began, self._compiled = time.perf_counter(), self._programs.count
@@ -102,31 +86,31 @@ class GrpoWatch:
     def reward(
         self, prompts: Sequence[str], completions: Sequence[str], index: Any, **columns: Any
     ) -> list[float]:
-        """Judge the completions that Tunix has just drawn; the name is the one it logs."""
+        """Return what the completions earn that Tunix has just drawn; the name is logged by it."""
         lengths, truncated = self._clock.take()
         drawn = zip(np.asarray(index), completions, lengths, truncated, strict=True)
-        rewards = []
+        first = len(self._earned)
         for number, text, length, cut in drawn:
-            judged = self._judge(int(number), text, int(length), bool(cut))
-            rewards.append(judged.reward)
-            self._judged.append(judged)
+            example, tokens, is_cut = self._examples[number], int(length), bool(cut)
+            earned = self._reward_fn(example, text, tokens, is_cut)
+            self._earned.append(earned)
             self._drawn.append(
                 {
                     "step": self._clock.step,
-                    "id": self._ids[number],
+                    "id": example.id,
                     "completion": text,
-                    "truncated": bool(cut),
-                    "tokens": int(length),
-                    "reward": judged.reward,
-                    "terms": dict(judged.terms),
+                    "truncated": is_cut,
+                    "tokens": tokens,
+                    "reward": earned.reward,
+                    "terms": dict(earned.terms),
                 }
             )
-        return rewards
+        return [earned.reward for earned in self._earned[first:]]
 
     def end(self) -> None:
         """Write down the last step, and what the probe says of the policy as it now is."""
         self.end_step()
-        if self._history and not self._session.stopped_by:
+        if self._history and not self._log.session.stopped_by:
             self._measure_probe(self._clock.step or self._config.steps, last=True)
 
     def end_step(self) -> None:
@@ -134,46 +118,36 @@ class GrpoWatch:
         if self._began is not None:
             # Tunix logs one step behind. A run killed after the seal would lack the record.
             self._trainer._write_train_metrics()
-            record = self._record(time.perf_counter() - self._began)
-            self._guard.check(
-                record["step"],
-                # The step's completions were drawn with the weights before it.
-                last_good=(record["step"] - 1) * self._config.num_iterations - 1,
-                loss=record["loss"],
-                gradient_norm=record["grad_norm"],
-                weights_norm=weights_norm(self._trainer.model),
-            )
-            self._log(record)
-            self._session.end_step(record, self._config.steps)
+            self._write_down(self._record(time.perf_counter() - self._began))
             self._began = None
-        seal_checkpoints(self._folder)
+        seal_checkpoints(self._log.folder)
 
     def _record(self, seconds: float) -> dict[str, Any]:
-        shape = (-1, self._config.num_generations)
-        rewards = np.array([one.reward for one in self._judged]).reshape(shape)
-        flags = {
-            name: np.array([getattr(one.score, name) for one in self._judged]).reshape(shape)
-            for name in ("format", "correct", "preamble")
-        }
-        tokens = np.array([one["tokens"] for one in self._drawn])
+        earned, size = self._earned, self._config.num_generations
+
+        def groups_of(values: Sequence[float]) -> np.ndarray:
+            return np.array(values).reshape(-1, size)
+
+        rewards = groups_of([one.reward for one in earned])
+        tokens = groups_of([one["tokens"] for one in self._drawn])
         signals = step_signals(
-            rewards=rewards,
-            terms={
-                name: np.array([one.terms[name] for one in self._judged]).reshape(shape)
-                for name in self._judged[0].terms
+            rewards,
+            terms={n: groups_of([one.terms[n] for one in earned]) for n in earned[0].terms},
+            metrics={
+                name: groups_of([one.score.values[name] for one in earned])
+                for name in self._task.metric_names
             },
-            tokens=tokens.reshape(shape),
-            truncated=np.array([one["truncated"] for one in self._drawn]).reshape(shape),
-            **flags,
+            tokens=tokens,
+            truncated=groups_of([one["truncated"] for one in self._drawn]),
         )
         advantages = group_advantages(rewards, scaled=self._config.loss != "dr-grpo").ravel()
-        groups: np.ndarray = np.arange(rewards.size) // self._config.num_generations
+        groups: np.ndarray = np.arange(rewards.size) // size
         self._rollouts.append(
             {**drawn, "group": int(group), "advantage": float(advantage)}
             for drawn, group, advantage in zip(self._drawn, groups, advantages, strict=True)
         )
         step = self._clock.step
-        self._judged, self._drawn = [], []
+        self._earned, self._drawn = [], []
         return {
             "step": step,
             **self._trainer_figures(),
@@ -203,24 +177,24 @@ class GrpoWatch:
             "clip_share": known("pg_clipfrac"),
         }
 
-    def _log(self, record: dict[str, Any]) -> None:
-        alarms = new_alarms([*self._history, record], self._limits)
+    def _write_down(self, record: dict[str, Any]) -> None:
+        alarms = new_alarms([*self._history, record], self._limits, self._task)
         record["alarms"] = [alarm.name for alarm in alarms]
+        entropy = "-" if record["entropy"] is None else f"{record['entropy']:.2f}"
+        headline = self._task.headline
+        words = headline.replace("_", " ")
+        self._log.step(
+            record,
+            f"reward {record['reward']:.3f}  {words} {record[headline]:.1%}  "
+            f"zero-variance groups {record['zero_variance_groups']:.0%}  "
+            f"tokens {record['completion_tokens']:.0f}  entropy {entropy}",
+            # The step's completions were drawn with the weights before it.
+            last_good=(record["step"] - 1) * self._config.num_iterations - 1,
+            weights_norm=weights_norm(self._trainer.model),
+        )
         self._history.append(record)
-        append_jsonl(self._metrics_path, record)
         for alarm in alarms:
             print(f"ALARM, step {record['step']}: {alarm.message}", flush=True)
-        now, last = time.perf_counter(), record["step"] == self._config.steps
-        if now - self._printed > _LOG_EVERY_S or record["step"] == 1 or last:
-            self._printed = now
-            entropy = "-" if record["entropy"] is None else f"{record['entropy']:.2f}"
-            print(
-                f"step {record['step']:>4} of {self._config.steps}  "
-                f"reward {record['reward']:.3f}  right {record['answer_accuracy']:.1%}  "
-                f"flat groups {record['flat_groups']:.0%}  "
-                f"tokens {record['completion_tokens']:.0f}  entropy {entropy}",
-                flush=True,
-            )
 
     def _measure_probe(self, step: int, *, last: bool = False) -> None:
         every = self._config.probe_every
@@ -228,11 +202,7 @@ class GrpoWatch:
             return
         if self._history and "probe_accuracy" in self._history[-1]:
             return  # measured a moment ago, when the session's end was seen
-        accuracy = self._probe(self._trainer.model)
-        record = {"step": step, "probe_accuracy": accuracy}
+        record = {"step": step, "probe_accuracy": self._probe(self._trainer.model)}
         self._history.append(record)
-        append_jsonl(self._metrics_path, record)
-        print(
-            f"step {step:>4} of {self._config.steps}  probe: {accuracy:.1%} right, greedy",
-            flush=True,
-        )
+        words = self._task.headline.replace("_", " ")
+        self._log.measured(record, f"probe: {words} {record['probe_accuracy']:.1%}, greedy")

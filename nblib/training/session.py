@@ -1,4 +1,4 @@
-"""One training session: when to stop, what it says of its time, and what a killed one leaves.
+"""One training session: when to stop, what is written down of its steps, what a killed one leaves.
 
 Shared by `sft` and `grpo`. A session ends early on SIGTERM (the host takes the machine back) or at
 a deadline (a notebook's time limit); both end the data stream, so that the trainer saves and closes
@@ -15,8 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from nblib.files import read_jsonl, write_jsonl
+from nblib.files import append_jsonl, read_jsonl, write_jsonl
+from nblib.training.divergence import FiniteGuard
 
+_LOG_EVERY_S = 15.0
 _PLAN_AFTER = 5  # measured steps: the first ones of a run are no rule
 
 
@@ -102,6 +104,45 @@ class Session:
                 "parameters, here or with its output attached as an input, to go on.",
                 flush=True,
             )
+
+
+@dataclass(kw_only=True)
+class StepLog:
+    """Writes down each step of a training, and says one in so many seconds on the screen."""
+
+    folder: Path  # of the checkpoints
+    metrics_path: Path
+    planned: int  # steps
+    guard: FiniteGuard
+    session: Session
+    _printed: float = -math.inf
+
+    def step(self, record: Mapping[str, Any], line: str, *, last_good: int, **more: float) -> None:
+        """Write a step down.
+
+        Args:
+            record: of `metrics.jsonl`, with step, loss, grad_norm, seconds, compilations.
+            line: the step in words.
+            last_good: the newest checkpoint that may be kept if the step is one that diverged.
+            more: figures that must be finite besides loss and gradient.
+        """
+        step, figures = record["step"], {"loss": record["loss"], **more}
+        self.guard.check(step, last_good=last_good, gradient_norm=record["grad_norm"], **figures)
+        append_jsonl(self.metrics_path, record)
+        self.session.end_step(record, self.planned)
+        now = time.perf_counter()
+        if now - self._printed > _LOG_EVERY_S or step in (1, self.planned):
+            self._printed = now
+            self.say(step, line)
+
+    def measured(self, record: Mapping[str, Any], line: str) -> None:
+        """Write down what was measured between two steps."""
+        append_jsonl(self.metrics_path, record)
+        self.say(record["step"], line)
+
+    def say(self, step: int, line: str) -> None:
+        """Print a line that begins with the step."""
+        print(f"step {step:>5} of {self.planned}  {line}", flush=True)
 
 
 def plan_line(step: int, planned: int, step_s: float, left_s: float) -> str:

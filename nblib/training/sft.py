@@ -25,7 +25,7 @@ from nblib.training.checkpoints import (
 from nblib.training.divergence import FiniteGuard, weights_norm
 from nblib.training.loss import model_inputs, next_token_loss, weighted_loss
 from nblib.training.optimizers import build_optimizer, learning_rate_schedule, log_norm_of_steps
-from nblib.training.session import Session, Trained, forget_metrics_after
+from nblib.training.session import Session, StepLog, Trained, forget_metrics_after
 from nblib.training.sft_watch import SftWatch
 
 
@@ -113,10 +113,12 @@ def train(
     guard = FiniteGuard(
         folder=folder, learning_rate=config.learning_rate, resumable=resume_from is not None
     )
+    log = StepLog(
+        folder=folder, metrics_path=metrics_path, planned=planned, guard=guard, session=session
+    )
     watch = SftWatch(
-        folder, metrics_path, schedule, planned, config.accumulation, config.evaluations,
-        val_batches, resumed_at, guard, session,
-    )  # fmt: skip
+        log, schedule, config.accumulation, config.evaluations, val_batches, resumed_at
+    )
     with mesh:
         trainer = build_trainer(model, config, schedule, checkpoints=steps_folder)
         trainer.with_training_hooks(watch)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,15 +10,12 @@ from tunix.sft import hooks
 from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 from tunix.sft.sharding_utils import shard_input
 
-from nblib.files import append_jsonl
 from nblib.tokens.tokenizer import PAD_ID
 from nblib.training.checkpoints import seal_checkpoints, unsealed_steps
 from nblib.training.compilations import CompilationCounter
-from nblib.training.divergence import FiniteGuard
 from nblib.training.loss import as_one_batch
-from nblib.training.session import Session
+from nblib.training.session import StepLog
 
-_LOG_EVERY_S = 15.0
 _EVALUATION_SHARE = 0.1  # of the training's work
 
 
@@ -46,27 +42,21 @@ class SftWatch(hooks.TrainingHooks):
 
     def __init__(
         self,
-        folder: Path,
-        metrics_path: Path,
+        log: StepLog,
         schedule: optax.Schedule,
-        planned: int,
         accumulation: int,
         evaluations: int,
         val_batches: Sequence[TrainingInput],
         resumed_at: int,
-        guard: FiniteGuard,
-        session: Session,
     ) -> None:
-        self._folder, self._metrics_path = folder, metrics_path
-        self._guard, self._session = guard, session
-        self._planned, self._accumulation = planned, accumulation
+        self._log, self._planned, self._accumulation = log, log.planned, accumulation
         # All at once, before the first step: a rate a step would compile in the second one.
-        self._rates = np.asarray(jax.vmap(schedule)(np.arange(planned)))
+        self._rates = np.asarray(jax.vmap(schedule)(np.arange(log.planned)))
         self._val_batches = as_one_batch(list(val_batches))
         self._evaluated_after = evaluation_steps(
-            planned,
+            log.planned,
             evaluations,
-            train_batches=planned * accumulation,
+            train_batches=log.planned * accumulation,
             val_batches=len(val_batches),
         )
         self._resumed_at = resumed_at
@@ -75,7 +65,7 @@ class SftWatch(hooks.TrainingHooks):
         self._programs = CompilationCounter()
         self._programs_before: dict[int, int] = {}  # by batch
         self._evaluating_s = 0.0
-        self._last_step_s = self._last_print_s = 0.0
+        self._last_step_s = 0.0
 
     def watched(self, batches: Sequence[TrainingInput]) -> Iterator[TrainingInput]:
         """Yield the batches until the session is over; those already used Tunix passes over.
@@ -84,7 +74,7 @@ class SftWatch(hooks.TrainingHooks):
         once more by the run that goes on.
         """
         for step in range(self._planned):
-            if step >= self._resumed_at and not self._session.begin_step():
+            if step >= self._resumed_at and not self._log.session.begin_step():
                 return
             began = time.perf_counter()
             first = step * self._accumulation
@@ -98,7 +88,7 @@ class SftWatch(hooks.TrainingHooks):
 
     def on_train_start(self, train_ctx: PeftTrainer) -> None:
         """Begin to measure time."""
-        self._last_step_s = self._last_print_s = self._clock()
+        self._last_step_s = self._clock()
 
     def on_train_step_start(self, train_ctx: PeftTrainer) -> None:
         """Do what is due between two steps; called for each batch."""
@@ -125,18 +115,9 @@ class SftWatch(hooks.TrainingHooks):
             "tokens_per_second": tokens / seconds,
             "compilations": programs - self._programs_before[first],
         }
-        self._guard.check(
-            train_step,
-            last_good=train_step - 2,  # those weights gave a finite loss; later ones gave this
-            loss=record["loss"],
-            gradient_norm=record["grad_norm"],
-        )
-        append_jsonl(self._metrics_path, record)
-        self._session.end_step(record, self._planned)
+        # The weights before the last step gave a finite loss; later ones gave this.
+        self._log.step(record, f"loss {train_loss:.3f}", last_good=train_step - 2)
         self._last_step_s = now
-        if now - self._last_print_s > _LOG_EVERY_S or train_step in (1, self._planned):
-            self._last_print_s = now
-            print(f"step {train_step:>5} of {self._planned}  loss {train_loss:.3f}", flush=True)
 
     def on_train_end(self, train_ctx: PeftTrainer) -> None:
         """Do what is due after the last step of the run."""
@@ -152,10 +133,10 @@ class SftWatch(hooks.TrainingHooks):
     def _between_steps(self, trainer: PeftTrainer) -> None:
         """Seal what the step before has saved; measure the validation loss where it is due."""
         due = bool(self._val_batches) and trainer.train_steps in self._evaluated_after
-        if due or unsealed_steps(self._folder):
+        if due or unsealed_steps(self._log.folder):
             # Tunix logs one step behind. A run killed after the seal would lack the record.
             trainer._write_train_metrics()
-            seal_checkpoints(self._folder)
+            seal_checkpoints(self._log.folder)
         if due:
             self._evaluate(trainer)
 
@@ -166,9 +147,9 @@ class SftWatch(hooks.TrainingHooks):
         losses = [loss_of(shard_input(batch, axis))[0] for batch in self._val_batches]
         val_loss = float(np.mean(losses))
         step = trainer.train_steps
-        self._guard.check(step, last_good=step - 1, validation_loss=val_loss)
-        append_jsonl(self._metrics_path, {"step": step, "val_loss": val_loss})
-        print(f"step {step:>5} of {self._planned}  validation loss {val_loss:.3f}")
+        self._log.guard.check(step, last_good=step - 1, validation_loss=val_loss)
+        record = {"step": step, "val_loss": val_loss}
+        self._log.measured(record, f"validation loss {val_loss:.3f}")
         self._evaluating_s += time.perf_counter() - began
 
     def _clock(self) -> float:

@@ -1,8 +1,8 @@
 """Live signals of GRPO: what one step's rewards and completions say, beyond the loss.
 
 A loss says little in GRPO: it is near zero in a healthy run and in a dead one. What tells is the
-spread of the rewards in a group, length, truncation and form. When a signal becomes an alarm is
-said in `alarms`. Plain numpy: nothing is trained and nothing is written here.
+spread of the rewards in a group, length, truncation and the task's metrics. When a signal becomes
+an alarm is said in `alarms`. Plain numpy: nothing is trained and nothing is written here.
 """
 
 from collections.abc import Mapping
@@ -17,48 +17,36 @@ _SPREAD = 1e-9  # rewards nearer than this differ by rounding alone
 def step_signals(
     rewards: Float[np.ndarray, "P G"],
     terms: Mapping[str, Float[np.ndarray, "P G"]],
+    metrics: Mapping[str, np.ndarray],
     tokens: Int[np.ndarray, "P G"],
     truncated: Bool[np.ndarray, "P G"],
-    preamble: Bool[np.ndarray, "P G"],
-    format: Bool[np.ndarray, "P G"],
-    correct: Bool[np.ndarray, "P G"],
 ) -> dict[str, Any]:
     """Figures of one step's completions, for its record in `metrics.jsonl`.
 
     Args:
         rewards: of P prompts, G completions each: a row is a group.
         terms: the unweighted terms of the rewards.
+        metrics: the task's metrics of each completion, by their names.
         tokens: length of each completion.
         truncated: whether the length limit cut it.
-        preamble: whether text stands before the reasoning.
-        format: whether it is strictly in the format.
-        correct: whether its answer is right.
 
     Returns:
-        Rates as fractions of 1, lengths in tokens, the standard deviation over the whole step.
+        Means over the step: metrics as fractions of 1, lengths in tokens. The standard deviation is
+        over the whole step; in a zero-variance group all rewards are equal, so it has no gradient.
 
     Raises:
         ValueError: arrays of other shapes than the rewards', no completion, a reward that is no
             finite number.
     """
-    arrays = {
-        "tokens": tokens,
-        "truncated": truncated,
-        "preamble": preamble,
-        "format": format,
-        "correct": correct,
-        **{f"terms[{name!r}]": values for name, values in terms.items()},
-    }
-    _check(rewards, arrays)
+    named = {f"terms[{name!r}]": values for name, values in terms.items()}
+    _check(rewards, {"tokens": tokens, "truncated": truncated, **named, **metrics})
     return {
         "reward": float(rewards.mean()),
         "reward_std": float(rewards.std()),
         "terms": {name: float(values.mean()) for name, values in terms.items()},
-        "flat_groups": float((np.ptp(rewards, axis=1) < _SPREAD).mean()),
+        "zero_variance_groups": float((np.ptp(rewards, axis=1) < _SPREAD).mean()),
         "truncation_rate": float(truncated.mean()),
-        "preamble_rate": float(preamble.mean()),
-        "format_accuracy": float(format.mean()),
-        "answer_accuracy": float(correct.mean()),
+        **{name: float(values.mean()) for name, values in metrics.items()},
         "completion_tokens": float(tokens.mean()),
         "longest": int(tokens.max()),
     }
@@ -75,8 +63,8 @@ def group_advantages(
     array([[ 0.71, -0.71],
            [ 0.  ,  0.  ]])
     """
-    flat = np.ptp(rewards, axis=1, keepdims=True) < _SPREAD
-    centred = np.where(flat, 0.0, rewards - rewards.mean(axis=1, keepdims=True))
+    equal = np.ptp(rewards, axis=1, keepdims=True) < _SPREAD
+    centred = np.where(equal, 0.0, rewards - rewards.mean(axis=1, keepdims=True))
     return centred / (rewards.std(axis=1, ddof=1, keepdims=True) + 1e-6) if scaled else centred
 
 

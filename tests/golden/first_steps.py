@@ -10,7 +10,7 @@ import datetime
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.formats import XML
 from nblib.tasks.gsm8k import GSM8K
-from nblib.tokens.chat import render_prompt
+from nblib.tokens.chat import task_prompts
 
 # %% [markdown]
 # ## A problem
@@ -18,46 +18,41 @@ from nblib.tokens.chat import render_prompt
 
 # %%
 (row,) = word_problems(1, seed=0, split="train", levels=(2,))
-print(f"{row.id}, level {row.level}\n\n{row.question}\n\n{row.answer}")
+print(f"{row.id}, level {row.group}\n\n{row.fields['question']}\n\n{row.fields['answer']}")
 
 # %% [markdown]
 # ## An example
-# For a task the annotations go, and the number stands alone.
+# The task makes of a row what is asked, what a model should write, and what that is scored against.
 
 # %%
 (example,) = GSM8K.examples([row])
-print(f"{example.reasoning}\n-> {example.answer}")
+print(f"{example.completion}\n\nreference: {example.reference}")
 
 # %% [markdown]
 # ## The prompt
 # What a model reads. The system prompt stands at the head of the user's turn, as Gemma has it.
 
 # %%
-print(render_prompt(example.question, system_prompt=XML.system_prompt))
+print(*task_prompts(GSM8K, [example]))
 
 # %% [markdown]
-# ## The completion
-# What a model should write.
+# ## What the completion holds
 
 # %%
-completion = XML.render(example.reasoning, example.answer)
-print(completion)
-
-# %%
-XML.parse(completion)
+XML.parse(example.completion)
 
 # %% [markdown]
 # ## Its score
 # The strict scorer that every notebook uses: here all is right.
 
 # %%
-GSM8K.score(completion, example.answer)
+GSM8K.score(example.completion, example)
 
 # %% [markdown]
 # A word before the reasoning breaks the format; the number can still be read, and still counts.
 
 # %%
-GSM8K.score(f"Sure!\n{completion}", example.answer)
+GSM8K.score(f"Sure!\n{example.completion}", example)
 
 # %% [markdown]
 # ## When it was run

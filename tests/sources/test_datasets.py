@@ -4,8 +4,8 @@ import pytest
 
 from nblib.sources import gsm8k, hubs
 from nblib.sources.datasets import GSM8K_SOURCES, get_dataset
-from nblib.sources.gsm8k import Gsm8k, SourceError
-from nblib.sources.rows import Row, content_sha256
+from nblib.sources.gsm8k import Gsm8k
+from nblib.sources.rows import Row, SourceError, content_sha256
 from nblib.sources.wordproblems import word_problems
 
 EGGS = {"question": "2 hens, 3 eggs each. Eggs?", "answer": "2*3 = <<2*3=6>>6\n#### 6"}
@@ -13,7 +13,7 @@ PENS = {"question": "5 pens, 1 is lost. Pens?", "answer": "5-1 = <<5-1=4>>4\n###
 
 
 def loaded_from(origin):
-    train, test = (Row(id=f"gsm8k/{split}/0", **EGGS) for split in ("train", "test"))
+    train, test = (Row(id=f"gsm8k/{split}/0", fields=EGGS) for split in ("train", "test"))
     return Gsm8k(origin=origin, train=(train,), test=(test,))
 
 
@@ -85,8 +85,8 @@ def test_when_all_fail_one_error_lists_each_and_what_to_do():
 
 def test_broken_folder_is_an_error_and_no_reason_to_go_on(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(hubs, "from_hugging_face", lambda: loaded_from("hub"))
-    (tmp_path / "test.jsonl").write_text('{"question": "Eggs?", "answer": "six"}\n')
-    with pytest.raises(ValueError, match=r"test.jsonl line 1 .* no '####'"):
+    (tmp_path / "test.jsonl").write_text('{"question": "Eggs?"}\n')
+    with pytest.raises(ValueError, match=r"test.jsonl line 1: the key 'answer' is missing"):
         get_dataset("gsm8k", folder=folder)
 
 
@@ -104,7 +104,7 @@ def test_unknown_name_is_refused():
 def test_builtin_counts_levels_and_seed():
     data = get_dataset("builtin", num_train=30, num_test=10, levels=(1, 2), seed=3)
     assert (len(data.train), len(data.test)) == (30, 10)
-    assert {row.level for row in (*data.train, *data.test)} == {1, 2}
+    assert {row.group for row in (*data.train, *data.test)} == {"1", "2"}
     assert data.notes == ()
     assert data.origin == "built-in word problems, seed 3, levels 1, 2"
     assert data == get_dataset("builtin", num_train=30, num_test=10, levels=(1, 2), seed=3)
@@ -124,4 +124,4 @@ def test_long_hand_is_for_the_training_rows_alone():
 def test_builtin_problems_are_by_default_of_every_level():
     data = get_dataset("builtin", num_train=5, num_test=5)
     for rows in (data.train, data.test):
-        assert [row.level for row in rows] == [1, 2, 3, 4, 5]
+        assert [row.group for row in rows] == ["1", "2", "3", "4", "5"]

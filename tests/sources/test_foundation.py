@@ -5,8 +5,7 @@ import pytest
 
 from nblib.sources import gsm8k
 from nblib.sources.foundation import foundation_rows
-from nblib.sources.gsm8k import SourceError
-from nblib.sources.rows import content_sha256
+from nblib.sources.rows import SourceError, content_sha256
 from nblib.sources.wordproblems import word_problems
 
 EGGS = {"question": "2 hens, 3 eggs each. Eggs?", "answer": "2*3 = <<2*3=6>>6\n#### 6"}
@@ -36,6 +35,10 @@ def made(*, count=30, epochs=0, folder="", practice=0, long_hand=0.0, seed=0):
     )
 
 
+def questions(rows):
+    return [row.fields["question"] for row in rows]
+
+
 def test_built_in_rows_to_train_to_validate_and_held_out():
     rows = made()
     told = word_problems(230, seed=0, split="train", levels=(1, 2))
@@ -47,15 +50,27 @@ def test_built_in_rows_to_train_to_validate_and_held_out():
 
 def test_no_question_is_in_two_parts():
     rows = made()
-    parts = [{row.question for row in part} for part in (rows.train, rows.validation, rows.test)]
+    parts = [
+        {row.fields["question"] for row in part}
+        for part in (rows.train, rows.validation, rows.test)
+    ]
     assert len(set.union(*parts)) == sum(map(len, parts)) == 238
 
 
 def test_gsm8ks_training_rows_follow_once_an_epoch_and_its_test_split_is_not_read(gsm8k_folder):
     rows = made(epochs=2, folder=gsm8k_folder)
     assert rows.train[:30] == made().train
-    assert [row.question for row in rows.train[30:]] == [EGGS["question"], PENS["question"]] * 2
-    assert CUPS["question"] not in {r.question for r in rows.train + rows.validation + rows.test}
+    assert (
+        questions(rows.train[30:])
+        == [
+            EGGS["question"],
+            PENS["question"],
+        ]
+        * 2
+    )
+    assert CUPS["question"] not in {
+        r.fields["question"] for r in rows.train + rows.validation + rows.test
+    }
     assert "2 rows of GSM8K's train split, 2 times" in rows.notes
     assert rows.origin == "; ".join(rows.notes)
     assert rows.sha256 != made().sha256
@@ -65,7 +80,7 @@ def test_practice_is_of_fresh_problems_and_a_third_of_gsm8ks_rows(gsm8k_folder):
     rows = made(practice=12, epochs=2, folder=gsm8k_folder)
     *fresh, sampled = rows.practice
     assert tuple(fresh) == word_problems(12, seed=1, split="train", levels=(1, 1, 3))
-    assert sampled.question == EGGS["question"]
+    assert sampled.fields["question"] == EGGS["question"]
     assert rows.train == made(epochs=2, folder=gsm8k_folder).train
     assert rows.notes[-1] == "then practice: 12 more, of levels 1, 1, 3"
     assert rows.sha256 == content_sha256(rows.train + rows.practice)
@@ -74,9 +89,9 @@ def test_practice_is_of_fresh_problems_and_a_third_of_gsm8ks_rows(gsm8k_folder):
 
 def test_practice_asks_nothing_that_is_held_out():
     rows = made(count=3000, practice=3000)
-    asked = {row.question for row in rows.practice}
-    assert not asked & {row.question for row in rows.test + rows.validation}
-    assert not asked & {row.question for row in rows.train}
+    asked = set(questions(rows.practice))
+    assert not asked & set(questions(rows.test + rows.validation))
+    assert not asked & set(questions(rows.train))
     assert len(rows.practice) < 3000  # some were drawn twice, and left out
 
 
@@ -109,7 +124,7 @@ def test_another_seed_makes_other_rows():
 def test_long_hand_changes_how_it_is_solved_not_what_is_asked():
     short, long = made(practice=10), made(practice=10, long_hand=1.0)
     for one, other in ((short.train, long.train), (short.practice, long.practice)):
-        assert [row.question for row in one] == [row.question for row in other]
-        assert [row.answer for row in one] != [row.answer for row in other]
+        assert questions(one) == questions(other)
+        assert [row.fields["answer"] for row in one] != [row.fields["answer"] for row in other]
     assert short.test == long.test  # its solutions are never read
     assert short.sha256 != long.sha256

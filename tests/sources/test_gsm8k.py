@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from nblib.sources import gsm8k
-from nblib.sources.gsm8k import SourceError, content_notes, find_attached, from_folder
+from nblib.sources.gsm8k import content_notes, find_attached, from_folder
+from nblib.sources.rows import SourceError
+from nblib.tasks.gsm8k import GSM8K
 
 EGGS = {"question": "2 hens, 3 eggs each. Eggs?", "answer": "2*3 = <<2*3=6>>6\n#### 6"}
 PENS = {"question": "5 pens, 1 is lost. Pens?", "answer": "5-1 = <<5-1=4>>4\n#### 4"}
@@ -34,10 +36,9 @@ def test_rows_of_a_folder(folder):
     loaded = from_folder(str(folder))
     assert loaded.origin == f"folder {folder}"
     assert [row.id for row in loaded.train] == ["gsm8k/train/0", "gsm8k/train/1"]
-    assert (loaded.train[0].question, loaded.train[0].answer) == (EGGS["question"], EGGS["answer"])
-    assert [(row.id, row.answer, row.level) for row in loaded.test] == [
-        ("gsm8k/test/0", PENS["answer"], None)
-    ]
+    assert [row.fields for row in loaded.train] == [EGGS, PENS]
+    assert [row.place for row in loaded.train] == [f"{folder}/train.jsonl line {n}" for n in (1, 2)]
+    assert [(row.id, row.fields, row.group) for row in loaded.test] == [("gsm8k/test/0", PENS, "")]
 
 
 def test_argument_then_variable_then_attached(folder, tmp_path, monkeypatch):
@@ -107,7 +108,7 @@ def test_windows_line_ends_and_byte_order_mark_are_no_content(folder):
 def test_a_line_separator_inside_a_question_is_no_new_line(folder):
     odd = {**EGGS, "question": "2 hens.\u2028How many eggs?"}
     (folder / "train.jsonl").write_text(json.dumps(odd, ensure_ascii=False), encoding="utf-8")
-    assert from_folder(str(folder)).train[0].question == odd["question"]
+    assert from_folder(str(folder)).train[0].fields == odd
 
 
 GOOD = json.dumps(EGGS)
@@ -120,17 +121,11 @@ GOOD = json.dumps(EGGS)
         (b"\n \n", r"train.jsonl is empty"),
         (f"{GOOD}\n{{'question'}}\n{GOOD}\n".encode(), r"train.jsonl line 2: not JSON"),
         (f"{GOOD}\n\n{GOOD}\n".encode(), r"train.jsonl line 2: not JSON"),
-        (
-            f"{GOOD}\n".encode() + b'{"question": "<end_of_turn>\\nmodel", "answer": "#### 1"}\n',
-            r"train.jsonl line 2 .*'<end_of_turn>' is no text but controls the chat",
-        ),
         (b'{"question": "a", "question": "b"}', r"line 1: not JSON .*'question' is given twice"),
         (b"[" * 100_000 + b"\n", r"train.jsonl line 1: not JSON"),
         (f"{GOOD}\n[1]\n".encode(), r"line 2: expected an object .*, got list"),
         (b'{"question": "Eggs?"}\n', r"line 1: the key 'answer' is missing, .* keys: question"),
         (b'{"question": 5, "answer": "#### 5"}\n', r"line 1: 'question' is 5, expected a text"),
-        (b'{"question": "", "answer": "#### 5"}\n', r"line 1 .*: the question is empty"),
-        (f'{GOOD}\n{{"question": "Eggs?", "answer": "5"}}\n'.encode(), r"line 2 .* no '####'"),
         (f"{GOOD}\n".encode() + b'{"question": "\xff"}\n', r"train.jsonl line 2: .* UTF-8"),
     ],
 )
@@ -138,6 +133,20 @@ def test_broken_content_names_file_and_line(folder, content, message):
     (folder / "train.jsonl").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         from_folder(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"question": "<end_of_turn>\nmodel"}, r"'<end_of_turn>' in its question is no text but"),
+        ({"question": ""}, "the prompt is empty"),
+        ({"answer": "5"}, "no '####'"),
+    ],
+)
+def test_a_row_that_no_task_can_ask_is_named_by_file_and_line(folder, broken, message):
+    write_jsonl(folder / "train.jsonl", EGGS, {**PENS, **broken})
+    with pytest.raises(ValueError, match=rf"train.jsonl line 2 \(gsm8k/train/1\): {message}"):
+        GSM8K.examples(from_folder(str(folder)).train)
 
 
 def write_csv(folder):
@@ -150,8 +159,11 @@ def write_csv(folder):
 def test_csv_layout_of_kaggle(tmp_path):
     write_csv(tmp_path / "csv")
     loaded = from_folder(str(tmp_path / "csv"))
-    assert [row.question for row in loaded.train] == [EGGS["question"], 'Say "4".']
-    assert loaded.test[0].answer == EGGS["answer"]
+    assert [row.fields["question"] for row in loaded.train] == [EGGS["question"], 'Say "4".']
+    assert [row.place.split("/")[-1] for row in loaded.train] == [
+        *("main_train.csv line 2", "main_train.csv line 4")
+    ]
+    assert loaded.test[0].fields["answer"] == EGGS["answer"]
 
 
 def test_broken_csv_names_file_and_line(tmp_path):
@@ -195,7 +207,7 @@ def test_published_files_are_read_whole_and_recognised():
     loaded = from_folder(REAL)
     assert (len(loaded.train), len(loaded.test)) == (7473, 1319)
     assert content_notes(loaded) == ()
-    assert loaded.train[0].answer.endswith("#### 72")
+    assert loaded.train[0].fields["answer"].endswith("#### 72")
     assert loaded.test[17].id == "gsm8k/test/17"
 
 

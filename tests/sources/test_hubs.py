@@ -14,8 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from nblib.sources.gsm8k import SourceError
 from nblib.sources.hubs import from_splits
+from nblib.sources.rows import SourceError
+from nblib.tasks.gsm8k import GSM8K
 
 EGGS = {"question": "2 hens, 3 eggs each. Eggs?", "answer": "2*3 = <<2*3=6>>6\n#### 6"}
 PENS = {"question": "5 pens, 1 is lost. Pens?", "answer": "5-1 = <<5-1=4>>4\n#### 4"}
@@ -26,15 +27,15 @@ def load(function, tmp_path, *, before="", **environment):
     """Call a function of `hubs` in a new process; its result as (origin, train, test) or error."""
     code = f"""
 import json
-from nblib.sources import gsm8k, hubs
+from nblib.sources import hubs, rows
 {before}
 try:
     loaded = hubs.{function}()
-except gsm8k.SourceError as error:
+except rows.SourceError as error:
     print(json.dumps(["SourceError", str(error)]))
 else:
-    splits = [[[row.id, row.question, row.answer] for row in rows]
-              for rows in (loaded.train, loaded.test)]
+    splits = [[[row.id, *row.fields.values()] for row in split]
+              for split in (loaded.train, loaded.test)]
     print(json.dumps([loaded.origin, *splits]))
 """
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), REFUSED)
@@ -140,7 +141,7 @@ def test_rows_of_a_dataset_in_memory():
 
     splits = DatasetDict(train=Dataset.from_list([EGGS, PENS]), test=Dataset.from_list([PENS]))
     loaded = from_splits("hub", splits)
-    assert [(row.id, row.question, row.answer) for row in loaded.train] == [
+    assert [(row.id, *row.fields.values()) for row in loaded.train] == [
         ("gsm8k/train/0", EGGS["question"], EGGS["answer"]),
         ("gsm8k/train/1", PENS["question"], PENS["answer"]),
     ]
@@ -224,8 +225,9 @@ def test_missing_split_is_named():
 
 
 def test_broken_row_of_a_hub_is_named():
-    with pytest.raises(ValueError, match=r"^hub, test row 1 \(gsm8k/test/1\): .* no '####'"):
-        from_splits("hub", {"train": [EGGS], "test": [EGGS, {**PENS, "answer": "4"}]})
+    loaded = from_splits("hub", {"train": [EGGS], "test": [EGGS, {**PENS, "answer": "4"}]})
+    with pytest.raises(ValueError, match=r"^hub, test row 1 \(gsm8k/test/1\): no '####'"):
+        GSM8K.examples(loaded.test)
 
 
 def test_library_that_is_not_installed_is_one_line_with_what_to_do(monkeypatch):

@@ -6,58 +6,25 @@ from nblib.sources.gsm8k import Gsm8k
 from nblib.sources.rows import (
     Dataset,
     Row,
-    check_rows,
     content_sha256,
+    control_piece,
     duplicate_notes,
-    filter_levels,
-    level_of,
     sample_rows,
     split_validation,
 )
 
 
-def row(question="How many?", answer="2+3 = <<2+3=5>>5\n#### 5", *, index=0, level=None):
-    return Row(id=f"gsm8k/train/{index}", question=question, answer=answer, level=level)
-
-
-def line(index):
-    return f"train.jsonl line {index + 1}"
+def row(question="How many?", answer="2+3 = <<2+3=5>>5\n#### 5", *, index=0, place=""):
+    fields = {"question": question, "answer": answer}
+    return Row(id=f"gsm8k/train/{index}", fields=fields, place=place)
 
 
 TEN = tuple(row(f"Question {index}?", index=index) for index in range(10))
 
 
-@pytest.mark.parametrize(
-    "number", ["18", "-5", "+5", "1,250", "$70", "-$7", "0.5", ".5", "1,250.75"]
-)
-def test_published_number_forms_are_readable(number):
-    check_rows([row(answer=f"#### {number}")], where=line)
-
-
-@pytest.mark.parametrize(
-    ("broken", "reason"),
-    [
-        (row(question=" \n"), "the question is empty"),
-        (row(answer="the answer is 5"), "has no '####'"),
-        (row(answer="#### five"), "unreadable number 'five'"),
-        (row(answer="#### "), "unreadable number ''"),
-        (row(answer="#### -"), "unreadable number '-'"),
-        (row(answer="#### 5."), "unreadable number '5.'"),
-        (row(answer="#### 1,25"), "unreadable number '1,25'"),
-        (row(answer="#### 5 apples"), "unreadable number '5 apples'"),
-        (row(answer="#### 1/2"), "unreadable number '1/2'"),
-        (row(answer="#### \u0665"), "unreadable number '\u0665'"),
-    ],
-)
-def test_a_broken_row_is_named_by_file_line_and_id(broken, reason):
-    with pytest.raises(ValueError, match=r"^train.jsonl line 2 \(gsm8k/train/0\): ") as raised:
-        check_rows([row(), broken], where=line)
-    assert reason in str(raised.value)
-
-
-def test_of_a_long_answer_the_error_shows_the_last_60_characters():
-    with pytest.raises(ValueError, match=f"got '{'b' * 60}'; correct or remove"):
-        check_rows([row(answer="a" + "b" * 60)], where=line)
+def test_a_row_is_named_by_its_place_and_id():
+    assert row(place="train.jsonl line 1").named == "train.jsonl line 1 (gsm8k/train/0)"
+    assert row().named == "row gsm8k/train/0"
 
 
 @pytest.mark.parametrize(
@@ -75,43 +42,9 @@ def test_what_a_source_hands_on_cannot_be_changed(value):
         setattr(value, name, None)
 
 
-CONTROL = [
-    *("<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>", "<pad>", "<unk>", "<mask>"),
-    *("<start_of_image>", "<end_of_image>", "<image_soft_token>", "<unused7>", "[multimodal]"),
-]
-
-
-@pytest.mark.parametrize("piece", CONTROL)
-def test_a_row_cannot_forge_a_turn_of_the_chat(piece):
-    forged = f"2 + 2?{piece}\n4"
-    for broken in (
-        row(question=forged),
-        row(answer=f"{forged}\n#### 5"),
-        row(answer=f"{piece[:3]}<<1+1=2>>{piece[3:]}\n#### 5"),  # whole without its annotation
-    ):
-        with pytest.raises(ValueError, match=r"^train.jsonl line 2 .*controls the chat") as raised:
-            check_rows([row(), broken], where=line)
-        assert repr(piece) in str(raised.value)
-
-
-def test_markup_that_controls_nothing_is_text():
-    for text in ("a <table> of 2 < 3 > 1", "<answer>", "[image]", "the <end_of_turns>", "<unused>"):
-        check_rows([row(question=text, answer=f"{text}\n#### 5")], where=line)
-
-
-def test_every_piece_that_a_tokenizer_reads_as_a_mark_is_known(tokenizer):
-    pieces = [tokenizer.id_to_piece(id) for id in range(len(tokenizer))]
-    marks = [p for p in pieces if p[0] == "<" and p[-1] == ">" and len(tokenizer.encode(p)) == 1]
-    assert marks == ["<start_of_turn>", "<end_of_turn>"]  # no text becomes <unk>, <s> or <pad>
-    for piece in marks:
-        with pytest.raises(ValueError, match="controls the chat"):
-            check_rows([row(question=piece)], where=line)
-
-
-def test_the_last_mark_counts():
-    check_rows([row(answer="#### is the mark\n#### 7")], where=line)
-    with pytest.raises(ValueError, match="unreadable number 'none'"):
-        check_rows([row(answer="#### 7\n#### none")], where=line)
+def test_the_first_piece_that_controls_a_chat_is_found():
+    assert control_piece("2 + 2?<end_of_turn>\n<bos>") == "<end_of_turn>"
+    assert control_piece("a <table> of [image] and <unused>") is None
 
 
 def test_content_hash_ignores_order_and_ids_but_no_character():
@@ -125,16 +58,12 @@ def test_content_hash_ignores_order_and_ids_but_no_character():
     )
 
 
-def test_level_is_the_sources_or_the_number_of_annotations():
-    assert level_of(row(level=4)) == 4
-    assert level_of(row(answer="<<1+1=2>>2\n<<2*3=6>>6\n#### 6")) == 2
-    assert level_of(row(answer="So five.\n#### 5")) == 1
-
-
-def test_filter_levels_keeps_order_and_counts_the_dropped():
-    rows = tuple(row(level=level) for level in (1, 5, 2, 1))
-    assert filter_levels(rows, [1, 2]) == ((rows[0], rows[2], rows[3]), 1)
-    assert filter_levels(rows, []) == (rows, 0)
+def test_content_is_what_the_fields_hold_whatever_json_it_is():
+    slots = Row(id="x/0", fields={"text": "a", "slots": {"b": [1, None], "a": 2}})
+    turned = Row(id="x/1", fields={"text": "a", "slots": {"a": 2, "b": [1, None]}}, group="other")
+    assert content_sha256([slots]) == content_sha256([turned])
+    other = Row(id="x/0", fields={"text": "a", "slots": {"b": [1, 0], "a": 2}})
+    assert content_sha256([slots]) != content_sha256([other])
 
 
 @pytest.mark.parametrize("count", [0, None, 10, 11])
@@ -144,7 +73,7 @@ def test_sample_of_all_keeps_the_order(count):
 
 def test_sample_is_fixed_by_its_seed_and_nested():
     four = sample_rows(TEN, 4, seed=1)
-    assert len(set(four)) == 4
+    assert len({one.id for one in four}) == 4
     assert sample_rows(TEN, 6, seed=1)[:4] == four
     assert sample_rows(TEN, 4, seed=2) != four
 
@@ -184,3 +113,5 @@ def test_duplicates_and_overlap_are_counted_without_case_and_white_space():
         "overlap: 1 questions are in both train and test",
     )
     assert duplicate_notes(TEN, test) == ()
+    told = [Row(id=str(index), fields={"text": "The same."}) for index in range(2)]
+    assert duplicate_notes(told, [], field="text") == ("train: 1 of 2 questions are repeated",)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from nblib.sources import svamp
-from nblib.sources.gsm8k import SourceError
+from nblib.sources.rows import SourceError
 from nblib.sources.svamp import svamp_rows
 from nblib.tasks.gsm8k import GSM8K
 
@@ -27,11 +27,13 @@ def folder(tmp_path, monkeypatch):
 
 def test_a_problem_becomes_a_row_that_the_task_reads(folder):
     first, second = svamp_rows(str(folder))
-    assert first.id == "svamp/chal-1" and first.level == 1
-    assert first.question == "Ann had 8 pens and lost 3 of them. How many pens are left?"
-    assert first.answer == "8 - 3 = <<8-3=5>>5\n#### 5"
-    assert second.answer == "(4 + 13) * 15 = <<(4+13)*15=255>>255\n#### 255"
-    assert [example.answer for example in GSM8K.examples((first, second))] == ["5", "255"]
+    assert first.id == "svamp/chal-1" and first.group == "1"
+    assert first.fields == {
+        "question": "Ann had 8 pens and lost 3 of them. How many pens are left?",
+        "answer": "8 - 3 = <<8-3=5>>5\n#### 5",
+    }
+    assert second.fields["answer"] == "(4 + 13) * 15 = <<(4+13)*15=255>>255\n#### 255"
+    assert [example.reference for example in GSM8K.examples((first, second))] == ["5", "255"]
 
 
 def test_the_variable_names_the_folder(folder, monkeypatch):
@@ -70,11 +72,11 @@ def test_the_hub_is_asked_when_it_is_named(monkeypatch):
         ("[]", r"holds no problems"),
         ('[{"ID": 1}]', r"row 0: lacks Body, Question, Equation, Answer"),
         ("[3]", r"row 0: lacks ID"),
-        (json.dumps([PENS | {"Body": "<eos>"}]), r"row 0 .*'<eos>' is no text but controls"),
-        (json.dumps([PENS | {"Answer": "five"}]), r"row 0.*unreadable number 'five'"),
+        (json.dumps([PENS | {"Body": "<eos>"}]), r"row 0 .*'<eos>' in its question is no text"),
+        (json.dumps([PENS | {"Answer": "five"}]), r"row 0 .*unreadable number ' five'"),
     ],
 )
 def test_a_broken_file_is_an_error_by_its_place(folder, content, message):
     (folder / "SVAMP.json").write_text(content)
     with pytest.raises(ValueError, match=message):
-        svamp_rows(str(folder))
+        GSM8K.examples(svamp_rows(str(folder)))

@@ -4,9 +4,11 @@ from itertools import pairwise
 import pytest
 
 from nblib.sources import wordproblems
-from nblib.sources.rows import check_rows, content_sha256
+from nblib.sources.rows import content_sha256
 from nblib.sources.stories import DISTRACTORS, PEOPLE, SCENES
 from nblib.sources.wordproblems import LEVELS, word_problems
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.task import check_task
 
 COUNT = 2000
 STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = \$?<<(.+?)=(\d+)>>(\d+)(?!\d)")
@@ -37,7 +39,7 @@ def all_rows(rows):
 
 
 def step_lines(row):
-    return row.answer.split("\n")[:-1]
+    return row.fields["answer"].split("\n")[:-1]
 
 
 def steps_of(row):
@@ -47,7 +49,7 @@ def steps_of(row):
 
 
 def sentences(row):
-    return re.split(r"(?<=[.?]) ", row.question)
+    return re.split(r"(?<=[.?]) ", row.fields["question"])
 
 
 def story(row):
@@ -57,7 +59,7 @@ def story(row):
 
 def skeleton(row):
     words = [word for scene in SCENES for word in (*scene.things, *scene.places)]
-    text = NAMES.sub("X", re.sub(r"\d+", "N", row.question))
+    text = NAMES.sub("X", re.sub(r"\d+", "N", row.fields["question"]))
     text = re.sub(rf"\b(?:{'|'.join(words)})\b", "T", text)
     return re.sub(r"\b(?:he|she|his|her)\b", "they", text, flags=re.IGNORECASE)
 
@@ -72,13 +74,15 @@ def test_every_step_comes_to_what_it_says(all_rows):
 
 def test_there_are_as_many_steps_as_the_level_says(all_rows):
     for row in all_rows:
-        assert len(step_lines(row)) == row.answer.count("<<") == row.level, row
+        assert len(step_lines(row)) == row.fields["answer"].count("<<") == int(row.group), row
 
 
 def test_the_answer_is_the_last_result_and_every_number_is_whole_and_positive(all_rows):
     for row in all_rows:
-        assert re.fullmatch(rf"#### {steps_of(row)[-1][2]}", row.answer.split("\n")[-1]), row
-        text = re.sub("<<.+?>>", "", row.question + row.answer)
+        assert re.fullmatch(
+            rf"#### {steps_of(row)[-1][2]}", row.fields["answer"].split("\n")[-1]
+        ), row
+        text = re.sub("<<.+?>>", "", row.fields["question"] + row.fields["answer"])
         assert not re.search(r"\d[.,]\d|-\d|\b0", text), row
 
 
@@ -87,7 +91,7 @@ def test_the_steps_go_on_from_each_other_and_use_just_what_the_story_tells(all_r
         steps = steps_of(row)
         assert all(before[2] == after[0] for before, after in pairwise(steps)), row
         told = [int(number) for number in re.findall(r"\d+", story(row))]
-        in_words = {value for word, value in IN_WORDS.items() if word in row.question}
+        in_words = {value for word, value in IN_WORDS.items() if word in row.fields["question"]}
         worked_out = {steps[0][0], *(result for *_, result in steps)}
         others = {b for _, b, _ in steps}
         assert steps[0][0] == told[0], row
@@ -97,7 +101,7 @@ def test_the_steps_go_on_from_each_other_and_use_just_what_the_story_tells(all_r
 def test_only_from_level_3_on_is_there_a_number_that_is_not_needed(all_rows):
     extra = {level: [] for level in LEVELS}
     for row in all_rows:
-        extra[row.level].append(sum(bool(DISTRACTOR.fullmatch(s)) for s in sentences(row)))
+        extra[int(row.group)].append(sum(bool(DISTRACTOR.fullmatch(s)) for s in sentences(row)))
     assert sum(extra[1]) == sum(extra[2]) == 0
     for level in (3, 4, 5):
         assert set(extra[level]) == {0, 1}
@@ -106,16 +110,16 @@ def test_only_from_level_3_on_is_there_a_number_that_is_not_needed(all_rows):
 
 def test_the_question_comes_last_and_asks_once(all_rows):
     for row in all_rows:
-        assert row.question.endswith("?") and row.question.count("?") == 1, row
-        assert not re.search(r"[{}]|  |\$\$", row.question + row.answer), row
-    check_rows(all_rows, where=str)
+        assert row.fields["question"].endswith("?") and row.fields["question"].count("?") == 1, row
+        assert not re.search(r"[{}]|  |\$\$", row.fields["question"] + row.fields["answer"]), row
+    check_task(GSM8K, GSM8K.examples(all_rows))
 
 
 def test_levels_come_in_turn_and_ids_count(rows):
     few = word_problems(7, seed=0, split="test", levels=(1, 1, 4))
-    assert [row.level for row in few] == [1, 1, 4, 1, 1, 4, 1]
+    assert [int(row.group) for row in few] == [1, 1, 4, 1, 1, 4, 1]
     assert [row.id for row in few[:2]] == ["builtin/test/0", "builtin/test/1"]
-    assert [row.level for row in rows["train"][:6]] == [1, 2, 3, 4, 5, 1]
+    assert [int(row.group) for row in rows["train"][:6]] == [1, 2, 3, 4, 5, 1]
 
 
 def test_the_same_seed_tells_the_same_and_more_of_it(rows):
@@ -126,7 +130,9 @@ def test_the_same_seed_tells_the_same_and_more_of_it(rows):
 
 def test_another_seed_tells_others(rows):
     other = word_problems(COUNT, seed=1, split="train")
-    shared = {row.question for row in other} & {row.question for row in rows["train"]}
+    shared = {row.fields["question"] for row in other} & {
+        row.fields["question"] for row in rows["train"]
+    }
     assert len(shared) < COUNT // 100
 
 
@@ -139,7 +145,7 @@ def test_the_rows_are_those_that_the_embedded_model_learnt_from():
 
 
 def test_no_question_is_told_twice_or_in_both_splits(rows):
-    train, test = ({row.question for row in rows[split]} for split in ("train", "test"))
+    train, test = ({row.fields["question"] for row in rows[split]} for split in ("train", "test"))
     assert len(train) == len(test) == COUNT
     assert not train & test
 
@@ -181,10 +187,10 @@ def test_nobody_is_given_two_amounts(monkeypatch):
 
 
 def test_wording_varies(rows):
-    of_level = {level: [r for r in rows["train"] if r.level == level] for level in LEVELS}
+    of_level = {level: [r for r in rows["train"] if int(r.group) == level] for level in LEVELS}
     distinct = {level: len({skeleton(r) for r in of_level[level]}) for level in LEVELS}
     assert distinct[1] > 150 and distinct[2] > 300 and distinct[3] > 380, distinct
-    spoken_of = {name for row in rows["train"] for name in NAMES.findall(row.question)}
+    spoken_of = {name for row in rows["train"] for name in NAMES.findall(row.fields["question"])}
     assert spoken_of == {name for name, _, _ in PEOPLE}
 
 
@@ -240,7 +246,7 @@ def test_long_hand_is_a_share_of_the_solutions_and_by_default_none():
     told = {"seed": 3, "split": "train", "levels": (3, 4)}
     assert long(word_problems(400, **told)) == 0
     assert 60 < long(word_problems(400, long_hand=0.25, **told)) < 140
-    assert [row.level for row in word_problems(6, long_hand=0.5, **told)] == [3, 4] * 3
+    assert [int(row.group) for row in word_problems(6, long_hand=0.5, **told)] == [3, 4] * 3
     with pytest.raises(ValueError, match=r"long_hand 1.5 must be a share"):
         word_problems(1, long_hand=1.5, **told)
 

@@ -258,11 +258,12 @@ NEVER_18 = [
 @pytest.mark.parametrize("hostile", NEVER_18, ids=lambda text: ascii(text[:20]))
 def test_a_hostile_completion_never_scores_as_right(answer_format, hostile: str):
     for text in (hostile, answer_format.render("steps", hostile)):
-        assert not score(text, "18", answer_format=answer_format).correct
+        assert not score(text, "18", answer_format=answer_format).values["answer_accuracy"]
 
 
 @pytest.mark.parametrize("answer_format", [XML, HASH, BOXED], ids=lambda one: one.name)
 @pytest.mark.parametrize("hostile", ["<b>18</b>", "<script>18</script>", "18<!-- -->", "&nbsp;18"])
 def test_where_marks_say_so_markup_is_no_number(answer_format, hostile: str):
     one = score(answer_format.render("steps", hostile), "18", answer_format=answer_format)
-    assert (one.format, one.extractable, one.correct) == (True, False, False)
+    names = ("format_accuracy", "answer_extractable", "answer_accuracy")
+    assert [one.values[name] for name in names] == [True, False, False]

@@ -128,7 +128,7 @@ def test_broken_names_the_first_rule_broken(text: str, expected: Parsed):
 )
 def test_the_box_is_read_by_the_one_number_parser(box: str, reference: str, right: bool):
     one = score(BOXED.render("steps", box), reference, answer_format=BOXED)
-    assert (one.joint, one.extractable) == (right, right)
+    assert one.values["joint_accuracy"] == one.values["answer_extractable"] == right
 
 
 @pytest.mark.parametrize(
@@ -147,5 +147,5 @@ def test_boxes_with_the_same_number_are_one_answer_and_no_strict_form(
     text: str, answer: str | None
 ):
     one = score(f"steps {text}", "18", answer_format=BOXED)
-    assert (one.answer, one.correct) == (answer, answer == "18")
-    assert (one.format, one.failure) == (False, "repeated tag")
+    assert (one.answer, one.values["answer_accuracy"]) == (answer, answer == "18")
+    assert (one.values["format_accuracy"], one.failure) == (False, "repeated tag")

@@ -1,57 +1,64 @@
 """Rewards: each thing that public rewards pay wrongly, as an ordering; right always beats wrong."""
 
-import time
-from dataclasses import FrozenInstanceError
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nblib.tasks.formats import HASH
 from nblib.tasks.gsm8k import GSM8K
-from nblib.tasks.rewards import (
-    HAND_WRITTEN,
-    TERMS,
-    Rewarded,
-    RewardWeights,
-    reward_table,
-    reward_terms,
-    task_judge,
-    total_reward,
-)
-from nblib.tasks.scoring import score
-from nblib.tasks.task import Example, for_format
+from nblib.tasks.rewards import Reward, reward_function, reward_table, reward_weights
+from nblib.tasks.task import Example, Metric, Score, Task
 
-ALL = RewardWeights(correct=1.0, format=0.2, steps=0.1, brevity=0.1, truncated=0.3)
+ALL = reward_weights(
+    GSM8K,
+    {"answer_accuracy": 1.0, "format_accuracy": 0.2, "steps": 0.1, "brevity": 0.1,
+     "truncated": 0.3},
+)  # fmt: skip
+DEFAULT = reward_weights(GSM8K)
+HASH = GSM8K.variants["hash"]
+NAMES = ("answer_accuracy", "format_accuracy", "steps", "brevity", "truncated")
 
 
 def xml(answer: str, reasoning: str = "2 * 9 = 18") -> str:
     return f"<reasoning>{reasoning}</reasoning><answer>{answer}</answer>"
 
 
+def asked(reference: str = "18") -> Example:
+    return Example(id="q/0", prompt="How many?", completion=xml(reference), reference=reference)
+
+
 def reward(
     completion: str,
     reference: str = "18",
     *,
-    weights: RewardWeights = ALL,
+    weights=ALL,
     truncated: bool = False,
     length_share: float = 0.5,
 ) -> float:
-    judged = score(completion, reference, truncated=truncated)
-    return total_reward(reward_terms(judged, completion, length_share=length_share), weights)
-
-
-def steps(text: str) -> float:
-    return reward_terms(score(text, "0"), text, length_share=0.0)["steps"]
+    pay = reward_function(GSM8K, weights, max_new_tokens=1)  # so that length is a share
+    return pay(asked(reference), completion, length_share, truncated).reward
 
 
 def test_terms_and_their_weighted_sum_by_hand():
     completion = xml("18", "2 * 9 = 18 and 1 + 1 = 3")
-    terms = reward_terms(score(completion, "18", truncated=True), completion, length_share=0.75)
-    assert terms == {"correct": 1, "format": 1, "steps": 0.5, "brevity": 0.25, "truncated": 1}
-    assert tuple(terms) == TERMS
-    assert total_reward(terms, ALL) == pytest.approx(1.0 + 0.2 + 0.05 + 0.025 - 0.3)
-    assert total_reward(terms, RewardWeights()) == pytest.approx(1.2)
+    earned = reward_function(GSM8K, ALL, max_new_tokens=80)(asked(), completion, 60, True)
+    assert earned == Reward(
+        reward=earned.reward,
+        terms=dict(zip(NAMES, (1, 1, 0.5, 0.25, 1), strict=True)),
+        score=GSM8K.score(completion, asked()),
+    )
+    assert tuple(earned.terms) == NAMES
+    assert earned.reward == pytest.approx(1.0 + 0.2 + 0.05 + 0.025 - 0.3)
+    assert reward(completion, weights=DEFAULT, truncated=True) == pytest.approx(1.2)
+
+
+def test_the_tasks_own_weights_hold_where_none_is_given():
+    assert dict(zip(NAMES, (1.0, 0.2, 0.0, 0.0, 0.0), strict=True)) == DEFAULT
+    assert reward_weights(GSM8K, {"steps": 0.1}) == DEFAULT | {"steps": 0.1}
+    assert reward_weights(GSM8K, {"joint_accuracy": 0.1}) == DEFAULT | {"joint_accuracy": 0.1}
+    given = {"format_accuracy": 0.5}
+    assert reward_weights(GSM8K, given)["format_accuracy"] == 0.5 and len(given) == 1
 
 
 @pytest.mark.parametrize(
@@ -85,7 +92,7 @@ def test_terms_and_their_weighted_sum_by_hand():
     ],
 )
 def test_the_better_completion_earns_more(better: str, worse: str, reference: str):
-    for weights in (RewardWeights(), ALL):
+    for weights in (DEFAULT, ALL):
         better_reward = reward(better, reference, weights=weights)
         assert better_reward > reward(worse, reference, weights=weights)
 
@@ -103,28 +110,39 @@ def test_shorter_and_whole_earn_more_where_they_are_asked_for():
     assert reward(xml("18"), length_share=0.1) > reward(xml("18"), length_share=0.9)
     assert reward(xml("18")) > reward(xml("18"), truncated=True)
     assert reward("", truncated=True, weights=ALL) < 0
-    assert reward(xml("18"), truncated=True, weights=RewardWeights()) == 1.2
+    assert reward(xml("18"), truncated=True, weights=DEFAULT) == 1.2
 
 
 WEIGHT = st.floats(0, 1e6)
 RIGHT = (xml("18"), "<answer>18</answer>")
 
 
+def hand_written() -> list[str]:
+    return [completion for completion, _ in GSM8K.reward_examples]
+
+
+def right_and_valid(values: tuple[float, ...]) -> dict[str, float]:
+    """Weights of other terms, a penalty and a surplus, as weights that are allowed."""
+    extra, *others, penalty = values
+    given = (sum(others) + penalty + extra, *others, penalty)
+    try:
+        return reward_weights(GSM8K, dict(zip(NAMES, given, strict=True)))
+    except ValueError:
+        assume(False)
+        raise
+
+
 @given(
     st.builds("{}{}{}".format, st.text(), st.sampled_from(RIGHT), st.text()),
-    st.sampled_from([xml("16"), xml("1 + 1 = 2"), *HAND_WRITTEN, ""]) | st.text(),
+    st.sampled_from([xml("16"), xml("1 + 1 = 2"), *hand_written(), ""]) | st.text(),
     st.tuples(WEIGHT, WEIGHT, WEIGHT, WEIGHT, WEIGHT),
     st.tuples(st.booleans(), st.booleans()),
     st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
 def test_right_beats_wrong_under_all_valid_weights(right, wrong, values, cut, shares):
-    assume(score(right, "18").correct and not score(wrong, "18").correct)
-    extra, *others, penalty = values
-    correct = sum(others) + penalty + extra
-    try:
-        weights = RewardWeights(**dict(zip(TERMS, (correct, *others, penalty), strict=True)))
-    except ValueError:
-        assume(False)
+    assume(GSM8K.is_right(GSM8K.score(right, asked()).values))
+    assume(not GSM8K.is_right(GSM8K.score(wrong, asked()).values))
+    weights = right_and_valid(values)
     paid = [
         reward(text, weights=weights, truncated=truncated, length_share=share)
         for text, truncated, share in zip((right, wrong), cut, shares, strict=True)
@@ -132,229 +150,177 @@ def test_right_beats_wrong_under_all_valid_weights(right, wrong, values, cut, sh
     assert paid[0] > paid[1]
 
 
+def graded(**changes) -> Task:
+    """A task whose headline is a mean; its completions are their own scores, as text."""
+
+    def score(completion: str, example: Example) -> Score:
+        found, tidy, noise = map(float, completion.split())
+        return Score(values={"slot_f1": found, "tidy": bool(tidy), "noise_rate": noise})
+
+    given = {
+        "name": "graded",
+        "system_prompt": "",
+        "metrics": (
+            Metric(name="slot_f1", meaning="slots that are right", kind="mean"),
+            Metric(name="tidy", meaning="nothing else is said"),
+            Metric(name="noise_rate", meaning="share of other words", kind="mean", better="lower"),
+        ),
+        "headline": "slot_f1",
+        "form": "tidy",
+        "examples": lambda rows: (),
+        "score": score,
+        "reward_weights": {"slot_f1": 1.0, "tidy": 0.1, "noise_rate": 0.1, "words": 0.1},
+        "reward_terms": lambda completion, example: {"words": 0.5},
+    }
+    return Task(**{**given, **changes})
+
+
+SHARE = st.floats(0, 1)
+OUTCOME = st.tuples(SHARE, st.booleans(), SHARE, SHARE, st.booleans())
+TERMS = ("tidy", "noise_rate", "words", "brevity", "truncated")
+
+
+@given(st.tuples(*[WEIGHT] * 5), WEIGHT, SHARE, OUTCOME, OUTCOME)
+def test_of_a_mean_headline_0_never_earns_as_much_as_1(others, extra, words, best, worst):
+    task = graded(reward_terms=lambda completion, example: {"words": words})
+    given = {"slot_f1": sum(others) + extra, **dict(zip(TERMS, others, strict=True))}
+    try:
+        weights = reward_weights(task, given)
+    except ValueError:
+        assume(False)
+        raise
+    pay = reward_function(task, weights, max_new_tokens=1)
+    earned = [
+        pay(asked(), f"{headline} {int(tidy)} {noise!r}", length, cut).reward
+        for headline, (_, tidy, noise, length, cut) in ((1, best), (0, worst))
+    ]
+    assert earned[0] > earned[1]
+
+
+@given(SHARE, SHARE)
+def test_a_mean_headline_is_paid_in_proportion(low, high):
+    pay = reward_function(graded(), reward_weights(graded()), max_new_tokens=1)
+    earned = [pay(asked(), f"{found!r} 1 0", 0, False).reward for found in sorted((low, high))]
+    assert earned[1] - earned[0] == pytest.approx(abs(high - low))
+
+
+def test_of_a_metric_that_should_be_low_the_rest_to_1_is_the_term():
+    pay = reward_function(graded(), reward_weights(graded()), max_new_tokens=4)
+    quiet, loud = pay(asked(), "0.5 1 0", 1, False), pay(asked(), "0.5 1 0.75", 1, False)
+    assert (quiet.terms["noise_rate"], loud.terms["noise_rate"]) == (1.0, 0.25)
+    assert quiet.reward - loud.reward == pytest.approx(0.1 * 0.75)
+    assert loud.terms == {
+        "slot_f1": 0.5, "tidy": 1, "noise_rate": 0.25, "words": 0.5, "brevity": 0.75,
+        "truncated": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_a_term_outside_0_to_1_is_refused(value):
+    task = graded(reward_terms=lambda completion, example: {"words": value})
+    pay = reward_function(task, reward_weights(task), max_new_tokens=1)
+    with pytest.raises(ValueError, match=r"q/0: {'words': .*}, expected terms of a reward in 0..1"):
+        pay(asked(), "1 1 0", 0, False)
+
+
 def test_rounding_does_not_undo_the_promise():
     # 0.3 + 0.2 + 0.1 is 0.6 from the left and 0.6000000000000001 from the right.
+    given = {"format_accuracy": 0.3, "steps": 0.2, "brevity": 0.1}
     with pytest.raises(ValueError, match="a wrong answer could earn"):
-        RewardWeights(correct=0.6, format=0.3, steps=0.2, brevity=0.1)
-    weights = RewardWeights(correct=0.6000000000000001, format=0.3, steps=0.2, brevity=0.1)
+        reward_weights(GSM8K, {"answer_accuracy": 0.6, **given})
+    weights = reward_weights(GSM8K, {"answer_accuracy": 0.6000000000000001, **given})
     wrong = reward(xml("16"), weights=weights, length_share=0.0)  # with all else there is to earn
     assert reward("<answer>18</answer>", weights=weights, length_share=1.0) > wrong
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
 def test_a_weight_must_be_a_finite_amount(name: str, value: float):
-    with pytest.raises(ValueError, match=f"{name} {value}"):
-        RewardWeights(**{name: value})
+    with pytest.raises(ValueError, match=f"the weight of {name} is {value}: expected a number"):
+        reward_weights(GSM8K, {name: value})
 
 
-def test_a_right_answer_must_be_worth_something():
-    with pytest.raises(ValueError, match=r"correct 0.0 must be above 0"):
-        RewardWeights(correct=0.0, format=0.0)
+@pytest.mark.parametrize("name", ["format", "reward_format", "truncation_rate", "answer"])
+def test_an_unknown_term_names_those_that_are_known(name):
+    known = "answer_accuracy, format_accuracy, steps, brevity, truncated, tag_order_accuracy"
+    message = rf"reward '{name}' is unknown: expected some of {known}, .*lenient_accuracy"
+    with pytest.raises(ValueError, match=message):
+        reward_weights(GSM8K, {name: 0.1})
 
 
 @pytest.mark.parametrize(
     "weights",
-    [{"format": 1.0}, {"format": 0.5, "steps": 0.5}, {"brevity": 0.9}, {"truncated": 0.8},
-     {"truncated": 1.0, "format": 0.0}],
+    [{"format_accuracy": 1.0}, {"format_accuracy": 0.5, "steps": 0.5}, {"brevity": 0.9},
+     {"truncated": 0.8}, {"truncated": 1.0, "format_accuracy": 0.0},
+     {"answer_accuracy": 0.0, "format_accuracy": 0.0}, {"lenient_accuracy": 0.8}],
 )  # fmt: skip
 def test_weights_under_which_wrong_could_pay_are_refused(weights: dict[str, float]):
-    with pytest.raises(ValueError, match=r"raise correct or lower the others") as error:
-        RewardWeights(**weights)
+    with pytest.raises(ValueError, match="raise answer_accuracy or lower the others") as error:
+        reward_weights(GSM8K, weights)
     for name, value in weights.items():
-        assert f"{name} {value}" in str(error.value)
+        assert f"{name} {value:g}" in str(error.value)
 
 
 @pytest.mark.parametrize("share", [-0.01, 1.01, float("nan")])
 def test_a_length_share_is_a_share(share: float):
     with pytest.raises(ValueError, match="length_share"):
-        reward_terms(score("", "18"), "", length_share=share)
+        reward("", length_share=share)
 
 
-def test_terms_must_be_the_known_ones():
-    terms = reward_terms(score("", "18"), "", length_share=0.0)
-    for wrong in ({**terms, "style": 1.0}, {"correct": 1.0}):
-        with pytest.raises(ValueError, match="must be exactly"):
-            total_reward(wrong, RewardWeights())
+def test_the_reward_goes_by_the_example():
+    pay = reward_function(GSM8K, DEFAULT, max_new_tokens=80)
+    for right in ("18", "7", "1200"):
+        found = [pay(asked(one), xml(right), 9, False).score for one in ("18", "7", "1200")]
+        assert [GSM8K.is_right(one.values) for one in found] == [
+            one == right for one in ("18", "7", "1200")
+        ]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "2 + 3 = 5",
-        "2+3=5",
-        "5 - 8 = -3",
-        "5 - -3 = 8",
-        "-5 + 2 = -3",
-        "16 \N{MINUS SIGN} 3 = 13",
-        "16 – 3 = 13",
-        "2 * 9 = 18",
-        "2 x 9 = 18",
-        "2x9=18",
-        "2 × 9 = 18",
-        "48 / 2 = 24",
-        "48 ÷ 2 = 24",
-        "$1,200.50 - $0.50 = $1,200",
-        "1 / 4 = .25",
-        "She sells 9 * 2 = $18.",
-        "That leaves 13 - 9 = 4 chairs.",
-        "Step 1: 3 + 4 = 7",
-        "2 + 3 = 5, 5 + 1 = 6. Then 6 + 1 = 7.",
-        "2 + 3 = 5\n5 * 2 = 10",
-        "4 eggs (2 * 2 = 4)",
-        "box 3 + 4 = 7",
-        "2 + 3 + 4 = 9",
-        "2 + 3 * 4 = 14",
-        "16 - 3 - 4 = 9",
-        "12 / 3 / 2 * 5 = 10",
-        "47 + 38 = 47 + 30 + 8 = 77 + 8 = $85.",
-        "2 + 3 = 5 = 5",
-        "<reasoning>2 * 9 = 18</reasoning><answer>18</answer>",
-    ],
-)
-def test_right_sums(text: str):
-    assert steps(text) == 1.0
-
-
-@pytest.mark.parametrize(
-    ("text", "share"),
-    [
-        ("2 + 3 = 6", 0.0),
-        ("5 - 8 = 3", 0.0),
-        ("5 / 0 = 0", 0.0),
-        ("1 + 5 / 0 = 1", 0.0),
-        ("1,20 + 1 = 121", 0.0),
-        ("10 / 3 = 3.33", 0.0),
-        ("2 + 3 * 4 = 20", 0.0),
-        ("2 + 2 = 4 and 2 + 2 = 5", 0.5),
-        ("47 + 38 = 47 + 30 + 8 = 77 + 8 = 86", 2 / 3),
-        ("2 + 3 = 5 + 1 = 6", 0.5),  # what is written first is not so
-        ("1 + 1 = 2\n1 + 1 = 2\n1 + 1 = 3\n1 / 0 = 1", 0.5),
-    ],
-)
-def test_wrong_sums(text: str, share: float):
-    assert steps(text) == share
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "The answer is 18",
-        "18 = 18",
-        "2 + 3 = 4 + 1",
-        "(2 + 2) * 3 = 12",
-        "2 * (3 + 4) = 14",
-        "(1 + 1) + 2 + 2 = 6",
-        "20% * 50 = 10",
-        "2^3 + 1 = 9",
-        "2**3 + 1 = 9",
-        "y + 3 + 4 = 9",
-        "y+3+4=9",
-        "y = 3 + 4 = 7",
-        "3x+7=22",
-        "3x - 8 = 40",
-        "2 apples + 3 apples = 5 apples",
-        "2 + 3",
-        "+ ".join(["1 "] * 40) + "= 40",
-    ],
-)
-def test_what_cannot_be_read_surely_is_not_counted(text: str):
-    assert steps(text) == 0.0
-    assert steps(text + "\n1 + 1 = 2") == 1.0
-
-
-@given(st.integers(-9999, 9999), st.sampled_from("+-*"), st.integers(-9999, 9999), st.booleans())
-def test_any_sum_is_judged_as_python_judges_it(first: int, operator: str, second: int, right: bool):
-    result = {"+": first + second, "-": first - second, "*": first * second}[operator]
-    shown = result if right else result + 1
-    assert steps(f"So {first:,} {operator} ${second:,} = {shown:,}.") == right
-
-
-@given(st.text() | st.text("0123456789+-*/x=.,$()% "))
-def test_any_text_has_a_share_of_right_sums(text: str):
-    assert 0 <= steps(text) <= 1
-
-
-@pytest.mark.parametrize("piece", ["9", "9,", "1+", "1 + ", "+", "=", "x", " ", "1=", "(", "9.9*"])
-def test_time_is_linear(piece: str):
-    started = time.perf_counter()
-    steps(piece * (300_000 // len(piece)))
-    steps(piece * (300_000 // len(piece)) + "= 1")
-    assert time.perf_counter() - started < 3.0
-
-
-QUESTIONS = tuple(
-    Example(id=f"q/{answer}", question="How many?", reasoning="", answer=answer, level=None)
-    for answer in ("18", "7", "1200")
-)
-
-
-def test_the_judge_gives_the_weighted_terms_and_the_score_behind_them():
-    judge = task_judge(GSM8K, QUESTIONS, ALL, max_new_tokens=80)
-    completion = xml("18", "2 * 9 = 18 and 1 + 1 = 3")
-    judged = judge(0, completion, 20, False)
-    assert judged == Rewarded(
-        reward=judged.reward,
-        terms={"correct": 1, "format": 1, "steps": 0.5, "brevity": 0.75, "truncated": 0},
-        score=score(completion, "18"),
-    )
-    assert judged.reward == pytest.approx(1.0 + 0.2 + 0.05 + 0.075)
-    with pytest.raises(FrozenInstanceError):
-        judged.reward = 2.0
-
-
-def test_the_judge_goes_by_the_example_of_the_index():
-    judge = task_judge(GSM8K, QUESTIONS, RewardWeights(), max_new_tokens=80)
-    for right, example in enumerate(QUESTIONS):
-        found = [judge(index, xml(example.answer), 9, False).score.correct for index in range(3)]
-        assert found == [index == right for index in range(3)]
-    with pytest.raises(IndexError):
-        judge(3, xml("18"), 9, False)
-
-
-def test_the_judge_is_told_what_was_cut():
-    judge = task_judge(GSM8K, QUESTIONS, ALL, max_new_tokens=80)
-    whole, cut = (judge(0, xml("18"), 80, truncated) for truncated in (False, True))
-    assert (whole.score.truncated, cut.score.truncated) == (False, True)
+def test_the_reward_function_is_given_what_was_cut():
+    pay = reward_function(GSM8K, ALL, max_new_tokens=80)
+    whole, cut = (pay(asked(), xml("18"), 80, truncated) for truncated in (False, True))
     assert (whole.terms["truncated"], cut.terms["truncated"]) == (0, 1)
-    assert cut.reward == pytest.approx(whole.reward - ALL.truncated)
+    assert cut.reward == pytest.approx(whole.reward - ALL["truncated"])
 
 
-def test_the_judge_measures_length_in_tokens_of_those_allowed():
-    judge = task_judge(GSM8K, QUESTIONS, ALL, max_new_tokens=80)
-    assert [judge(0, xml("18"), tokens, False).terms["brevity"] for tokens in (0, 40, 80)] == [
+def test_length_is_measured_in_tokens_of_those_allowed():
+    pay = reward_function(GSM8K, ALL, max_new_tokens=80)
+    assert [pay(asked(), xml("18"), tokens, False).terms["brevity"] for tokens in (0, 40, 80)] == [
         *(1.0, 0.5, 0.0)
     ]
     with pytest.raises(ValueError, match=r"length_share 1\.0125 "):
-        judge(0, xml("18"), 81, False)
+        pay(asked(), xml("18"), 81, False)
 
 
-def test_the_judge_reads_answers_as_the_task_writes_them():
-    judge = task_judge(for_format(GSM8K, HASH), QUESTIONS, RewardWeights(), max_new_tokens=80)
-    assert judge(0, "2 * 9 = 18\n#### 18", 9, False).reward == pytest.approx(1.2)
-    assert judge(0, xml("18"), 9, False).reward == 0
+def test_answers_are_read_as_the_task_writes_them():
+    pay = reward_function(HASH, reward_weights(HASH), max_new_tokens=80)
+    assert pay(asked(), "2 * 9 = 18\n#### 18", 9, False).reward == pytest.approx(1.2)
+    assert pay(asked(), xml("18"), 9, False).reward == 0
 
 
 def column(table: str, index: int) -> list[str]:
     return [line.strip("| ").split(" | ")[index] for line in table.splitlines()[2:]]
 
 
+def showing(*completions: str, task: Task = GSM8K) -> Task:
+    return replace(task, reward_examples=tuple((text, asked()) for text in completions))
+
+
 def test_the_table_of_the_hand_written_completions():
-    table = reward_table(HAND_WRITTEN, "18", GSM8K, RewardWeights())
+    table = reward_table(GSM8K, DEFAULT)
     assert table.splitlines()[0] == (
-        "| completion | correct | format | steps | brevity | truncated | reward |"
+        "| completion | answer accuracy | format accuracy | steps | brevity | truncated | reward |"
     )
     assert column(table, -1) == (
         ["1.20", "1.20", "1.00", "1.00", "1.00", "0.20", "0.20", "0.00", "0.00"]
     )
-    assert column(table, 0)[0] == f"`{HAND_WRITTEN[0]}`"
+    assert column(table, 0)[0] == f"`{hand_written()[0]}`"
     assert column(table, 0)[-1] == "(nothing)"
 
 
 def test_the_table_stays_a_table_whatever_the_model_wrote():
     nasty = "a | b\n\n`code` " + "long " * 100 + "the end"
-    header, ruler, row = reward_table([nasty], "18", GSM8K, ALL).splitlines()
+    header, ruler, row = reward_table(showing(nasty), ALL).splitlines()
     assert row.replace("\\|", "").count("|") == ruler.count("|") == header.count("|")
     shown = row[2 : row.rindex("`") + 1]
     assert shown.startswith("`a \\| b 'code' long") and shown.endswith("the end`")
@@ -363,6 +329,6 @@ def test_the_table_stays_a_table_whatever_the_model_wrote():
 
 def test_the_table_uses_the_tasks_own_format_and_weights():
     in_hash = "2 * 9 = 18\n#### 18"
-    assert column(reward_table([in_hash], "18", for_format(GSM8K, HASH), ALL), -1) == ["1.30"]
-    assert column(reward_table([in_hash], "18", GSM8K, ALL), -1) == ["0.10"]
-    assert reward_table([], "18", GSM8K, ALL).count("\n") == 1
+    assert column(reward_table(showing(in_hash, task=HASH), ALL), -1) == ["1.30"]
+    assert column(reward_table(showing(in_hash), ALL), -1) == ["0.10"]
+    assert reward_table(showing(), ALL).count("\n") == 1

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import sentencepiece as spm
 
-from nblib.tasks.formats import HASH
 from nblib.tasks.gsm8k import GSM8K
-from nblib.tasks.task import Example, for_format
+from nblib.tasks.task import Example
 from nblib.tokens.batches import (
     BUCKETS,
     TokenizedExample,
@@ -26,8 +25,12 @@ from nblib.tokens.batches import (
 )
 
 BOS, END_OF_TURN = 2, 5
+HASH = GSM8K.variants["hash"]
 EGGS = Example(
-    id="e/0", question="2 hens, 3 eggs each?", reasoning="2 * 3 = 6.", answer="6", level=1
+    id="e/0",
+    prompt="2 hens, 3 eggs each?",
+    completion="<reasoning>\n2 * 3 = 6.\n</reasoning>\n<answer>6</answer>",
+    reference="6",
 )
 
 
@@ -94,6 +97,16 @@ def test_an_end_of_turn_that_is_not_read_from_text_is_refused(texts):
         encode_task(tokenizer, GSM8K, [EGGS])
 
 
+def test_an_example_that_its_own_task_would_not_reward_is_refused(tokenizer):
+    with pytest.raises(ValueError, match=r"^e/0: its own completion has answer_accuracy 0"):
+        encode_task(tokenizer, GSM8K, [replace(EGGS, reference="7")])
+
+
+def test_a_system_prompt_of_its_own_stands_in_place_of_the_tasks(tokenizer):
+    (own,) = encode_task(tokenizer, GSM8K, [replace(EGGS, system_prompt="Be brief.")])
+    assert "user\nBe brief.\n\n2 hens" in show_loss_mask(tokenizer, own)
+
+
 def test_without_a_prompt_all_but_bos_is_learnt(tokenizer):
     example = encode_example(tokenizer, id="a", prompt="", completion="77", end="")
     assert example.tokens.tolist() == [BOS, *tokenizer.encode("77")]
@@ -113,7 +126,8 @@ def test_the_prompt_is_tokenised_as_it_is_when_the_model_answers(tokenizer):
 
 def test_a_task_is_told_in_its_own_format(tokenizer):
     xml, hashed = (
-        encode_task(tokenizer, task, [EGGS])[0] for task in (GSM8K, for_format(GSM8K, HASH))
+        encode_task(tokenizer, task, [replace(EGGS, completion=completion)])[0]
+        for task, completion in ((GSM8K, EGGS.completion), (HASH, "2 * 3 = 6.\n#### 6"))
     )
     read, learnt = int((xml.loss_mask == 0).sum()), int(xml.loss_mask.sum())
     assert show_loss_mask(tokenizer, xml) == (
@@ -147,7 +161,7 @@ def test_when_all_are_too_long_the_longest_is_named():
 def asked(tokenizer):
     """Three questions of growing length, and how long their prompts are with BOS before them."""
     examples = tuple(
-        replace(EGGS, id=f"e/{n}", question=EGGS.question + " And 1 more." * n) for n in range(3)
+        replace(EGGS, id=f"e/{n}", prompt=EGGS.prompt + " And 1 more." * n) for n in range(3)
     )
     encoded = encode_task(tokenizer, GSM8K, examples)
     lengths = [int((one.loss_mask == 0).sum()) for one in encoded]
@@ -164,7 +178,7 @@ def test_a_prompt_of_exactly_the_limit_fits_and_the_rest_is_counted(tokenizer, a
 
 def test_prompts_are_measured_as_the_task_asks_them(tokenizer, asked):
     examples, lengths = asked
-    plain = for_format(GSM8K, HASH)  # no system prompt: shorter
+    plain = HASH  # no system prompt: shorter
     assert fitting_prompts(tokenizer, plain, examples, lengths[0] - 1)[0] == examples
 
 

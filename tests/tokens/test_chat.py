@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
-from nblib.tasks.formats import HASH, XML
+from nblib.tasks.formats import XML
 from nblib.tasks.gsm8k import GSM8K
-from nblib.tasks.task import Example, for_format
+from nblib.tasks.task import Example
 from nblib.tokens.chat import TEMPLATE, render_prompt, task_prompts
 
 
@@ -46,26 +48,31 @@ def test_its_markers_are_five_single_tokens(tokenizer):
     assert ids == [*(start, *words["user"], newline, end, newline, start, *words["model"], newline)]
 
 
+EXAMPLES = [
+    Example(
+        id=question,
+        prompt=question,
+        completion="<reasoning>\nSo.\n</reasoning>\n<answer>4</answer>",
+        reference="4",
+    )
+    for question in ("2 + 2?", "1 + 3?", "4 + 0?")
+]
+
+
 def test_a_tasks_prompts_ask_in_its_own_format_and_in_order():
-    examples = [
-        Example(id=question, question=question, reasoning="", answer="4", level=None)
-        for question in ("2 + 2?", "1 + 3?")
-    ]
-    assert task_prompts(GSM8K, examples) == [
-        render_prompt(question, system_prompt=XML.system_prompt)
-        for question in ("2 + 2?", "1 + 3?")
-    ]
-    assert task_prompts(for_format(GSM8K, HASH), examples) == [
-        render_prompt(question, system_prompt=HASH.system_prompt)
-        for question in ("2 + 2?", "1 + 3?")
-    ]
+    questions = [example.prompt for example in EXAMPLES]
+    for task, system_prompt in ((GSM8K, XML.system_prompt), (GSM8K.variants["hash"], "")):
+        assert task_prompts(task, EXAMPLES) == [
+            render_prompt(question, system_prompt=system_prompt) for question in questions
+        ]
     assert task_prompts(GSM8K, []) == []
 
 
-EXAMPLES = [
-    Example(id=question, question=question, reasoning="So.", answer="4", level=None)
-    for question in ("2 + 2?", "1 + 3?", "4 + 0?")
-]
+def test_an_examples_own_system_prompt_stands_in_place_of_the_tasks():
+    for own in ("Be brief.", ""):
+        asked = [replace(EXAMPLES[0], system_prompt=own)]
+        assert task_prompts(GSM8K, asked) == [render_prompt("2 + 2?", system_prompt=own)]
+        assert task_prompts(GSM8K, asked, style="question") == [render_prompt("2 + 2?")]
 
 
 def test_the_question_alone_has_no_system_prompt():

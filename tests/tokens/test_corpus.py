@@ -16,7 +16,9 @@ from nblib.tokens.corpus import (
     foundation_documents,
 )
 
-ROW = Row(id="r/0", question="2 hens, 3 eggs each?", answer="2 * 3 = <<2*3=6>>6.\nSo 6.\n#### 6")
+QUESTION = "2 hens, 3 eggs each?"
+ANSWER = "2 * 3 = <<2*3=6>>6.\nSo 6.\n#### 6"
+ROW = Row(id="r/0", fields={"question": QUESTION, "answer": ANSWER})
 PAIRS = (r"<reasoning>.*</reasoning>", r"<answer>.*</answer>")
 
 
@@ -62,7 +64,7 @@ def test_a_chat_is_answered_in_the_hash_form_without_annotations():
 
 def test_the_system_prompt_is_answered_in_the_hash_form_too():
     asked = tell(with_system_prompt=1.0)
-    assert asked.prompt == render_prompt(ROW.question, system_prompt=SYSTEM_PROMPT)
+    assert asked.prompt == render_prompt(QUESTION, system_prompt=SYSTEM_PROMPT)
     assert asked.completion == tell().completion
 
 

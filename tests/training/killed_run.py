@@ -9,9 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +22,9 @@ from nblib.models.gemma3 import init_model
 from nblib.models.lora import LORA_PARAMETER, get_lora_model
 from nblib.models.mesh import device_mesh
 from nblib.models.published import EMBEDDED_FOLDER
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.rewards import Reward
+from nblib.tasks.task import Example
 from nblib.tokens.tokenizer import load_tokenizer
 from nblib.training import grpo, grpo_watch, sft, sft_watch
 from nblib.training.checkpoints import latest_step
@@ -31,6 +32,7 @@ from nblib.training.grpo_config import GrpoConfig
 from nblib.training.rollouts import RolloutLog
 
 STEPS, SAVE_EVERY = 18, 3
+TASK = GSM8K.variants["hash"]
 
 
 class SlowBatches(Sequence):
@@ -82,21 +84,18 @@ def tune(model, folder, mesh):
     return model, trained
 
 
-@dataclass(frozen=True)
-class LengthReward:
-    """What a completion earns: its length in characters, so that rewards differ."""
-
-    reward: float
-    terms: dict
-    score: object
+QUESTIONS = [
+    Example(id=f"p{number}", prompt=f"{number} + 1?", completion="", reference="1")
+    for number in range(5)
+]
 
 
-def judge(index, completion, tokens, truncated):
-    """Reward length, slowly enough to be killed between two completions."""
+def reward_length(example, completion, tokens, truncated):
+    """Reward length in characters, slowly enough to be killed between two completions."""
     time.sleep(0.01)
     reward = len(completion) / 8
-    flags = SimpleNamespace(format=True, correct=False, preamble=False)
-    return LengthReward(reward=reward, terms={"length": reward}, score=flags)
+    score = TASK.score(completion, example)
+    return Reward(reward=reward, terms={"length": reward}, score=score)
 
 
 def reinforce(model, folder, mesh):
@@ -105,14 +104,15 @@ def reinforce(model, folder, mesh):
         model,
         None,
         load_tokenizer(EMBEDDED_FOLDER),
-        {f"p{number}": f"{number} + 1?" for number in range(5)},
-        judge,
+        TASK,
+        QUESTIONS,
+        reward_length,
         GrpoConfig(
             learning_rate=1e-2,
             steps=STEPS,
             prompts_per_step=2,
             num_generations=3,
-            max_prompt_length=16,
+            max_prompt_length=32,
             max_new_tokens=8,
             save_interval=f"{SAVE_EVERY} steps",
         ),

@@ -1,16 +1,31 @@
 """Every alarm driven by a history of its own, and none by a healthy one."""
 
 import math
+import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from nblib.training.alarms import ALARM_NAMES, AlarmLimits, check_alarms, new_alarms
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.task import Metric
+from nblib.training import alarms
+from nblib.training.alarms import AlarmLimits
 from nblib.training.signals import step_signals
 
-WINDOW = AlarmLimits().window
+LIMITS = AlarmLimits()
+WINDOW = LIMITS.window
 LONG = 4 * WINDOW
+
+
+def check_alarms(records, limits=LIMITS, task=GSM8K):
+    return alarms.check_alarms(records, limits, task)
+
+
+def new_alarms(records):
+    return alarms.new_alarms(records, LIMITS, GSM8K)
 
 
 def healthy(step: int, **changed: Any) -> dict[str, Any]:
@@ -27,8 +42,8 @@ def healthy(step: int, **changed: Any) -> dict[str, Any]:
         "clip_share": 0.0,
         "reward": 0.2 + right,
         "reward_std": 0.4,
-        "terms": {"correct": right, "format": 0.99},
-        "flat_groups": 0.3 + 0.1 * done,
+        "terms": {"answer_accuracy": right, "format_accuracy": 0.99},
+        "zero_variance_groups": 0.3 + 0.1 * done,
         "truncation_rate": 0.02,
         "preamble_rate": 0.0,
         "format_accuracy": 0.99,
@@ -65,9 +80,8 @@ def of_rewards(reward: float) -> dict[str, Any]:
     """Return the signals of a step in which every completion earns the same."""
     rewards = np.full((3, 4), reward)
     no = np.zeros((3, 4), bool)
-    return step_signals(
-        rewards, {"correct": rewards}, np.full((3, 4), 60), no, preamble=no, format=~no, correct=no
-    )
+    metrics = {"preamble_rate": no, "format_accuracy": ~no, "answer_accuracy": no}
+    return step_signals(rewards, {"steps": rewards}, metrics, np.full((3, 4), 60), no)
 
 
 def test_a_healthy_run_has_no_alarm_at_any_step():
@@ -83,18 +97,30 @@ def late(good: float, bad: float):
 
 
 UNHEALTHY = [
-    ("flat groups", {"flat_groups": 0.75}, "75%", "DIFFICULTY_FILTER"),
+    ("zero-variance groups", {"zero_variance_groups": 0.75}, "75%", "DIFFICULTY_FILTER"),
     ("truncation", {"truncation_rate": 0.25}, "25%", "MAX_NEW_TOKENS"),
-    ("truncation", {"truncation_rate": late(0.02, 0.15)}, "at the start 2%", "MAX_NEW_TOKENS"),
-    ("length drift", {"completion_tokens": late(60, 95)}, "95 tokens", "REWARD_BREVITY"),
-    ("length drift", {"completion_tokens": late(60, 35)}, "35 tokens", "REWARD_BREVITY"),
+    ("truncation", {"truncation_rate": late(0.02, 0.15)}, "at the start 2%", "'truncated' in REW"),
+    ("truncation", {"truncation_rate": late(0.0, 0.15)}, "at the start 0%", "MAX_NEW_TOKENS"),
+    ("truncation", {"truncation_rate": late(0.0, 0.5)}, "50%", "MAX_NEW_TOKENS"),
+    ("length drift", {"completion_tokens": late(60, 95)}, "95 tokens", "'brevity' in REWARDS"),
+    ("length drift", {"completion_tokens": late(60, 35)}, "35 tokens", "'brevity' in REWARDS"),
+    ("length drift", {"completion_tokens": late(60, math.nan)}, "nan tokens", "BETA"),
     ("KL", {"kl": late(0.1, 0.4)}, "0.40 nats", "BETA"),
     ("KL", {"kl": late(0.1, math.nan)}, "nan nats", "LEARNING_RATE"),
-    ("preamble", {"preamble_rate": late(0.0, 0.1)}, "10%", "REWARD_FORMAT"),
-    ("reward without answers", {"probe": (0.4, 0.4)}, "40.0% to 40.0%", "REWARD_STEPS"),
+    (
+        *("preamble rate", {"preamble_rate": late(0.0, 0.1)}),
+        *("10% (text before the first tag)", "'format_accuracy' in REWARDS"),
+    ),
+    (
+        *("reward without answers", {"probe": (0.4, 0.4)}),
+        *("answer accuracy went from 40.0% to 40.0%", "besides 'answer_accuracy'"),
+    ),
     ("entropy collapse", {"entropy": late(0.4, 0.05)}, "0.050 nats", "TEMPERATURE"),
-    ("no reward", {"reward": 0.0, "reward_std": 0.0}, "10 steps", "v1_sft_format"),
-    ("format falling", {"format_accuracy": late(0.99, 0.8)}, "99% to 80%", "LEARNING_RATE"),
+    ("no reward", {"reward": 0.0, "reward_std": 0.0}, "10 steps", "MODEL"),
+    (
+        *("form falling", {"format_accuracy": late(0.99, 0.8)}),
+        *("format accuracy fell from 99% to 80%", "'format_accuracy' in REWARDS"),
+    ),
     ("recompiling", {"compilations": 1}, "10 of the last 10 steps", "MAX_PROMPT_LENGTH"),
 ]
 
@@ -107,28 +133,64 @@ def test_each_alarm_has_its_history(name: str, curves: dict[str, Any], figure: s
 
 
 def test_every_alarm_is_driven():
-    assert {name for name, *_ in UNHEALTHY} == set(ALARM_NAMES)
+    rules = (*alarms._RULES, *alarms._rules_of(GSM8K))
+    known = {*alarms._CHECKS, *(rule.name for rule in rules)}
+    assert {name for name, *_ in UNHEALTHY} == known
+
+
+def test_a_cure_names_parameters_that_the_notebook_has():
+    source = (Path(__file__).parents[2] / "notebooks" / "v2_grpo.py").read_text()
+    for _, curves, *_ in UNHEALTHY:
+        (alarm,) = check_alarms(run(**curves))
+        named = set(re.findall(r"\b[A-Z]{4,}(?:_[A-Z]+)*\b", alarm.message))
+        assert named and all(f"\n{name} = " in source for name in named), named
+
+
+def test_alarms_go_by_the_metrics_that_the_task_has():
+    reached = Metric(name="slot_f1", meaning="slots {found}", kind="mean")
+    task = replace(
+        GSM8K,
+        metrics=(
+            *(reached, Metric(name="schema_valid", meaning="the schema holds")),
+            Metric(name="refusal_rate", meaning="{no} answer", better="lower"),
+            Metric(name="noise", meaning="other words", kind="mean", better="lower"),
+        ),
+        **{"headline": "slot_f1", "form": "schema_valid", "fallback": "", "targets": ()},
+        reward_weights={"slot_f1": 1.0},
+    )
+    own = {"slot_f1": 0.6, "schema_valid": late(0.99, 0.8), "refusal_rate": 0.2, "noise": 0.5}
+    found = check_alarms(run(zero_variance_groups=0.9, **own, probe=(0.4, 0.4)), task=task)
+    assert [alarm.name for alarm in found] == [
+        *("zero-variance groups", "reward without answers", "refusal rate", "form falling")
+    ]
+    for alarm, said in zip(
+        found,
+        ("slot f1 is 60%: the prompts are too easy", "slot f1 went from", "20% ({no} answer)",
+         "schema valid fell from"),
+        strict=True,
+    ):  # fmt: skip
+        assert said in alarm.message
 
 
 def test_rewards_that_are_always_zero():
     always_zero = of_rewards(0.0)
     found = names(run(**always_zero, probe=(0.0, 0.0)), length_ratio=1e9)
-    assert found == ["flat groups", "no reward"]
+    assert found == ["zero-variance groups", "no reward"]
 
 
 def test_rewards_that_are_zero_on_average_only_raise_nothing():
-    penalties = of_rewards(0.0) | {"reward_std": 0.4, "flat_groups": 0.1}
+    penalties = of_rewards(0.0) | {"reward_std": 0.4, "zero_variance_groups": 0.1}
     assert names(run(**penalties, probe=(0.4, 0.4))) == []
 
 
-def test_rewards_that_are_always_equal_are_flat_and_not_zero():
+def test_rewards_that_are_always_equal_have_no_variance_and_are_not_zero():
     always_equal = of_rewards(0.2)
-    assert names(run(**always_equal, probe=(0.0, 0.0))) == ["flat groups"]
+    assert names(run(**always_equal, probe=(0.0, 0.0))) == ["zero-variance groups"]
 
 
-def test_the_cure_of_flat_groups_depends_on_why_they_are_flat():
-    easy = check_alarms(run(flat_groups=0.9, answer_accuracy=0.97))[0].message
-    hard = check_alarms(run(flat_groups=0.9, answer_accuracy=0.01))[0].message
+def test_the_cure_of_zero_variance_groups_depends_on_why_rewards_are_equal():
+    easy = check_alarms(run(zero_variance_groups=0.9, answer_accuracy=0.97))[0].message
+    hard = check_alarms(run(zero_variance_groups=0.9, answer_accuracy=0.01))[0].message
     assert "too easy" in easy and "too hard" in hard
 
 
@@ -144,7 +206,7 @@ def test_rewards_after_the_newest_probe_are_not_held_against_it():
 
 def test_nothing_is_said_before_there_is_a_window():
     bad = {
-        "flat_groups": 1.0,
+        "zero_variance_groups": 1.0,
         "truncation_rate": 1.0,
         "preamble_rate": 1.0,
         "kl": 9.0,
@@ -152,7 +214,9 @@ def test_nothing_is_said_before_there_is_a_window():
         "reward_std": 0.0,
     }
     assert names(run(WINDOW - 1, **bad)) == []
-    assert names(run(WINDOW, **bad)) == ["flat groups", "truncation", "KL", "preamble", "no reward"]
+    assert names(run(WINDOW, **bad)) == [
+        *("zero-variance groups", "no reward", "truncation", "KL", "preamble rate")
+    ]
 
 
 def test_what_is_compared_with_the_start_waits_for_a_second_window():
@@ -178,7 +242,7 @@ def test_a_resumed_run_may_compile_again():
 
 
 def announce(records: list[dict[str, Any]]) -> list[tuple[int, str]]:
-    """Replay a run as the trainer does: only the record of a step is judged, and then marked."""
+    """Replay a run as the trainer does: only the record of a step is looked at, and then marked."""
     history: list[dict[str, Any]] = []
     said = []
     for record in records:
@@ -219,8 +283,8 @@ def test_an_alarm_that_was_never_announced_is_new():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("window", 0), ("flat_groups", 0.0), ("truncation", 1.0), ("length_ratio", 1.0),
-     ("kl", -1.0), ("kl", math.inf), ("entropy_share", math.nan), ("recompiling_steps", -1)],
+    [("window", 0), ("zero_variance_groups", 0.0), ("truncation", 1.0), ("length_ratio", 1.0),
+     ("kl", -1.0), ("kl", math.inf), ("entropy_ratio", math.nan), ("recompiling_steps", -1)],
 )  # fmt: skip
 def test_limits_that_mean_nothing_are_refused(name: str, value: float):
     with pytest.raises(ValueError, match=f"{name} {value}"):

@@ -3,7 +3,7 @@ import json
 import os
 import re
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -20,6 +20,8 @@ from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.rewards import Reward
+from nblib.tasks.task import Example
 from nblib.tokens.tokenizer import PAD_ID, stop_tokens
 from nblib.training import grpo_watch, policy_loss
 from nblib.training.checkpoints import ForeignCheckpoint
@@ -36,41 +38,47 @@ CONFIG = GrpoConfig(
     steps=3,
     prompts_per_step=2,
     num_generations=4,
-    max_prompt_length=8,
+    max_prompt_length=32,
     max_new_tokens=8,
     save_interval="1 step",
 )
-QUESTIONS = {f"p{number}": f"{number} + 1?" for number in range(5)}
+TASK = GSM8K.variants["hash"]  # whose prompts are short
 
 
-@dataclass(frozen=True)
-class Earned:
-    reward: float
-    terms: dict
-    score: object
+def asking(question, id="p0"):
+    return Example(id=id, prompt=question, completion="So\n#### 1", reference="1")
 
 
-def earned(reward, *, correct=False):
-    flags = SimpleNamespace(format=True, correct=correct, preamble=False)
-    return Earned(reward=reward, terms={"length": reward}, score=flags)
+QUESTIONS = [asking(f"{number} + 1?", id=f"p{number}") for number in range(5)]
 
 
-def long_is_good(index, completion, tokens, truncated):
+def earned(reward):
+    score = TASK.score("#### 2", QUESTIONS[0])
+    return Reward(reward=reward, terms={"length": reward}, score=score)
+
+
+def long_is_good(example, completion, tokens, truncated):
     return earned(len(completion) / 8)  # in characters: an untrained model is always cut
 
 
 @pytest.fixture
 def run(new_model, tokenizer, mesh, tmp_path):
-    """Train a tiny policy: `run(config, judge=..., folder=..., **arguments)`."""
+    """Train a tiny policy: `run(config, reward_fn=..., folder=..., **arguments)`."""
 
     def start(
-        config=CONFIG, *, judge=long_is_good, folder=tmp_path, lora=True, model=None, **arguments
+        config=CONFIG,
+        *,
+        reward_fn=long_is_good,
+        folder=tmp_path,
+        lora=True,
+        model=None,
+        **arguments,
     ):
         model = model or new_model(num_layers=1)
         policy = get_lora_model(model, mesh, rank=2, alpha=4.0) if lora else model
         given = {
             "reference": model if config.beta else None,
-            "prompts": QUESTIONS,
+            "examples": QUESTIONS,
             "identity": {"data": "five"},
             **arguments,
         }
@@ -78,8 +86,9 @@ def run(new_model, tokenizer, mesh, tmp_path):
             policy,
             given.pop("reference"),
             tokenizer,
-            given.pop("prompts"),
-            judge,
+            TASK,
+            given.pop("examples"),
+            reward_fn,
             config,
             folder=folder / "checkpoints",
             metrics_path=folder / "metrics.jsonl",
@@ -128,8 +137,8 @@ def test_each_epoch_asks_every_prompt_once_in_an_order_of_its_own():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"prompts": {"p": "1?"}}, "1 prompts are fewer than prompts_per_step 2"),
-        ({"prompts": {"a": "1?", "b": "1 + 1 is what?"}}, "prompt b has"),
+        ({"examples": QUESTIONS[:1]}, "1 prompts are fewer than prompts_per_step 2"),
+        ({"examples": [*QUESTIONS, asking("1 + 1 is what, " * 9, id="b")]}, "prompt b has"),
     ],
 )
 def test_prompts_that_do_not_fit_are_refused(run, changes, said):
@@ -154,6 +163,7 @@ def test_a_record_a_step_and_every_completion_kept(run, tmp_path):
         rewards = np.array([one["reward"] for one in drawn]).reshape(2, 4)
         assert record["reward"] == pytest.approx(rewards.mean())
         assert record["terms"] == {"length": pytest.approx(rewards.mean())}
+        assert {name: record[name] for name in TASK.metric_names} == earned(0.0).score.values
         assert record["tokens"] == sum(one["tokens"] for one in drawn)
         assert record["kl"] is None and record["entropy"] > 0
         assert 0 < record["rollout_seconds"] < record["seconds"]
@@ -222,8 +232,9 @@ def test_each_variant_trains(run, tmp_path, changes):
 
 
 def test_groups_that_teach_nothing_cost_nothing_and_change_nothing(run, tmp_path, monkeypatch):
-    def some_groups_are_flat(index, completion, tokens, truncated):
-        return long_is_good(index, completion, tokens, truncated) if index % 2 else earned(0.7)
+    def equal_in_some_groups(example, completion, tokens, truncated):
+        odd = int(example.id[1:]) % 2
+        return long_is_good(example, completion, tokens, truncated) if odd else earned(0.7)
 
     taught = []
     update = RLCluster.update_actor
@@ -237,7 +248,7 @@ def test_groups_that_teach_nothing_cost_nothing_and_change_nothing(run, tmp_path
     policies = {
         parts: run(
             replace(config, micro_batch=4 // parts),
-            judge=some_groups_are_flat,
+            reward_fn=equal_in_some_groups,
             folder=tmp_path / str(parts),
         )
         for parts in (1, 4)
@@ -253,7 +264,7 @@ def test_groups_that_teach_nothing_cost_nothing_and_change_nothing(run, tmp_path
     for one, other in zip(*weights, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     for record, expected in zip(*(steps_of(tmp_path / parts) for parts in "41"), strict=True):
-        assert 0 < record["flat_groups"] < 1
+        assert 0 < record["zero_variance_groups"] < 1
         for name in ("loss", "grad_norm"):
             assert record[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-6), name
         assert record["entropy"] == pytest.approx(expected["entropy"], rel=0.05)  # of the computed
@@ -296,13 +307,15 @@ def test_the_stop_token_is_trained_whichever_was_drawn(
 
 
 def test_a_step_that_teaches_nothing_has_no_figures(run, tmp_path, capsys):
-    run(replace(CONFIG, steps=1), judge=lambda *_: earned(0.7))
+    run(replace(CONFIG, steps=1), reward_fn=lambda *_: earned(0.7))
     (record,) = steps_of(tmp_path)
-    assert record["flat_groups"] == 1
+    assert record["zero_variance_groups"] == 1
     assert record["loss"] == 0
     assert record["entropy"] is None
     assert record["clip_share"] is None
-    assert "entropy -" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "step     1 of 1  reward 0.700  answer accuracy 0.0%  zero-variance groups 100%" in said
+    assert "entropy -" in said
 
 
 def test_all_weights_are_trained_without_adapters(run, new_model):
@@ -316,7 +329,7 @@ def test_the_reference_stays_as_it_was(run, new_model, logits, mesh, tokenizer, 
     before = logits(reference)
     policy = get_lora_model(reference, mesh, rank=2, alpha=4.0)
     trained = train_grpo(
-        policy, reference, tokenizer, QUESTIONS, long_is_good, replace(CONFIG, beta=0.1),
+        policy, reference, tokenizer, TASK, QUESTIONS, long_is_good, replace(CONFIG, beta=0.1),
         folder=tmp_path / "c", metrics_path=tmp_path / "m.jsonl",
         rollouts=RolloutLog(folder=tmp_path), identity={}, mesh=mesh,
     )  # fmt: skip
@@ -339,10 +352,10 @@ def test_the_probe_sees_the_policy_as_it_is_trained(run, tmp_path, logits):
 
 
 def test_an_alarm_is_said_and_kept(run, tmp_path, capsys):
-    run(replace(CONFIG, steps=11), judge=lambda *_: earned(0.0))
+    run(replace(CONFIG, steps=11), reward_fn=lambda *_: earned(0.0))
     records = steps_of(tmp_path)
     names = [name for record in records for name in record["alarms"]]
-    assert {"flat groups", "no reward"} <= set(names)
+    assert {"zero-variance groups", "no reward"} <= set(names)
     assert len(names) == len(set(names))  # each is announced once
     assert "ALARM, step 10: " in capsys.readouterr().out
 
@@ -350,12 +363,12 @@ def test_an_alarm_is_said_and_kept(run, tmp_path, capsys):
 def test_a_session_that_ends_is_gone_on_with(run, tmp_path):
     whole = run(folder=tmp_path / "whole")
 
-    def terminated(index, completion, tokens, truncated):
+    def terminated(*completion):
         os.kill(os.getpid(), signal.SIGTERM)
-        return long_is_good(index, completion, tokens, truncated)
+        return long_is_good(*completion)
 
     with pytest.raises(TrainingStopped, match="SIGTERM: saved at step 1 of 3"):
-        run(folder=tmp_path / "stopped", judge=terminated)
+        run(folder=tmp_path / "stopped", reward_fn=terminated)
     stopped = run(folder=tmp_path / "stopped")
     assert stopped.trained.resumed_at == 1
     assert_same_adapters(stopped.model, whole.model)
@@ -420,14 +433,14 @@ def assert_same_adapters(ours, expected):
 def test_a_wanted_length_is_learnt_in_a_few_steps(compilation_cache, mesh, tmp_path, sign):
     """The gradient is right: what is rewarded comes, whatever the sign."""
     ref = get_gemma_ref_model(EMBEDDED, mesh)
-    examples = GSM8K.examples(word_problems(8, seed=5, split="train", levels=(1,)))
-    plain = {one.id: f"{one.question}\n" for one in examples}
+    examples = TASK.examples(word_problems(8, seed=5, split="train", levels=(1,)))
     train_grpo(
         get_lora_model(ref.model, mesh, rank=16, alpha=16.0),
         None,
         ref.tokenizer,
-        plain,
-        lambda index, completion, tokens, truncated: earned(sign * tokens / 96),
+        TASK,
+        examples,
+        lambda example, completion, tokens, truncated: earned(sign * tokens / 96),
         GrpoConfig(
             learning_rate=3e-3,
             steps=10,
@@ -455,6 +468,7 @@ def test_a_batch_that_the_mesh_does_not_divide_is_refused(tokenizer, tmp_path):
             policy,
             None,
             tokenizer,
+            TASK,
             QUESTIONS,
             long_is_good,
             CONFIG,

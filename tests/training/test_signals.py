@@ -14,7 +14,8 @@ def signals(rewards: list[list[float]], **changed: Any) -> dict[str, Any]:
     arrays = {
         "terms": {"correct": np.array(rewards, float)},
         "tokens": np.full(shape, 5),
-        **{name: np.zeros(shape, bool) for name in ("truncated", "preamble", "format", "correct")},
+        "truncated": np.zeros(shape, bool),
+        "metrics": {"right": np.zeros(shape, bool)},
     }
     return step_signals(np.array(rewards, float), **{**arrays, **changed})
 
@@ -26,37 +27,39 @@ def test_signals_by_hand():
             "correct": np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]]),
             "format": np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]]),
         },
+        metrics={
+            "slot_f1": np.array([[1.0, 0.5], [0.0, 0.0], [1.0, 1.0]]),
+            "preamble_rate": np.array([[False, False], [False, False], [True, True]]),
+        },
         tokens=np.array([[10, 20], [30, 40], [50, 60]], np.int32),
         truncated=np.array([[False, False], [False, False], [False, True]]),
-        preamble=np.array([[False, False], [False, False], [True, True]]),
-        format=np.array([[True, True], [True, True], [True, False]]),
-        correct=np.array([[True, False], [False, False], [True, True]]),
     )
     assert found == {
         "reward": pytest.approx(4 / 6),
         "reward_std": pytest.approx(math.sqrt(4.0 / 6 - (4 / 6) ** 2)),
         "terms": {"correct": pytest.approx(3 / 6), "format": pytest.approx(5 / 6)},
-        "flat_groups": pytest.approx(1 / 3),
+        "zero_variance_groups": pytest.approx(1 / 3),
         "truncation_rate": pytest.approx(1 / 6),
+        "slot_f1": pytest.approx(3.5 / 6),
         "preamble_rate": pytest.approx(2 / 6),
-        "format_accuracy": pytest.approx(5 / 6),
-        "answer_accuracy": pytest.approx(3 / 6),
         "completion_tokens": 35.0,
         "longest": 60,
     }
     assert all(type(value) in (float, int, dict) for value in found.values())
 
 
-def test_rewards_that_differ_by_rounding_alone_are_flat():
-    assert signals([[0.1 + 0.2, 0.3], [0.3, 0.3 + 1e-6]])["flat_groups"] == 0.5
+def test_rewards_that_differ_by_rounding_alone_have_no_variance():
+    assert signals([[0.1 + 0.2, 0.3], [0.3, 0.3 + 1e-6]])["zero_variance_groups"] == 0.5
 
 
-@pytest.mark.parametrize("name", ["tokens", "truncated", "preamble", "format", "correct"])
+@pytest.mark.parametrize("name", ["tokens", "truncated"])
 def test_arrays_of_another_shape_are_refused(name: str):
     with pytest.raises(ValueError, match=rf"{name} has shape \(2, 1\), rewards have \(1, 2\)"):
         signals([[0.0, 1.0]], **{name: np.zeros((2, 1), int)})
     with pytest.raises(ValueError, match=r"terms\['x'\] has shape"):
         signals([[0.0, 1.0]], terms={"x": np.zeros(2)})
+    with pytest.raises(ValueError, match="slot_f1 has shape"):
+        signals([[0.0, 1.0]], metrics={"slot_f1": np.zeros(2)})
 
 
 @pytest.mark.parametrize(
@@ -77,5 +80,5 @@ def test_an_advantage_is_what_stands_out_of_its_own_group():
 
 
 @pytest.mark.parametrize("reward", [0.2, 1.15])
-def test_a_flat_group_has_no_advantage_not_even_by_rounding(reward):
+def test_a_zero_variance_group_has_no_advantage_not_even_by_rounding(reward):
     assert not group_advantages(np.full((1, 6), reward)).any()
