@@ -19,9 +19,9 @@ import jinja2
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from nblib.evaluation.plots import figure_png
-from nblib.evaluation.tables import RATE_MEANINGS, Table, in_words, rate_names, read_rate
-from nblib.evaluation.verdicts import Verdict
+from nblib.report.plots import figure_png
+from nblib.report.tables import RATE_MEANINGS, Table, in_words, rate_names, read_rate
+from nblib.report.verdicts import Verdict
 from nblib.files import write_text
 
 _MOST_CHARACTERS, _MOST_LINES = 1500, 40  # of one completion: about a screenful

@@ -1,6 +1,6 @@
 """The figure of a GRPO run: its signals over the step, and where an alarm began.
 
-In the manner of `evaluation.plots`, on the same `drawing`: a function returns a Figure of its own,
+In the manner of `report.plots`, on the same `drawing`: a function returns a Figure of its own,
 pyplot is not touched, nothing is saved, and a grey print says the same as the coloured one.
 """
 
@@ -17,7 +17,7 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
-from nblib.evaluation.drawing import (
+from nblib.report.drawing import (
     INK,
     QUIET,
     Curve,
@@ -27,7 +27,7 @@ from nblib.evaluation.drawing import (
     new_figure,
     smooth,
 )
-from nblib.evaluation.tables import in_words
+from nblib.report.tables import in_words
 
 _BLUE, _RED = "#0072b2", "#d55e00"
 _FIRST: Mapping[str, Any] = {"color": _BLUE, "linestyle": "-"}

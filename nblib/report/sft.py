@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nblib.evaluation.verdicts import Verdict, at_least, at_most
+from nblib.report.verdicts import Verdict, at_least, at_most
 from nblib.training.session import Trained
 
 _MORE = "train on more samples or epochs; look at the samples for what breaks the form"

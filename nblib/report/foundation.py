@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nblib.evaluation.evaluate import Stage
-from nblib.evaluation.verdicts import Verdict, at_least, at_most
+from nblib.report.verdicts import Verdict, at_least, at_most
 from nblib.sources.foundation import FoundationRows
 
 

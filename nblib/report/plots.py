@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from nblib.evaluation.drawing import (
+from nblib.report.drawing import (
     INK,
     QUIET,
     Curve,
@@ -25,7 +25,7 @@ from nblib.evaluation.drawing import (
     new_figure,
     smooth,
 )
-from nblib.evaluation.tables import Rate, in_words, read_rate
+from nblib.report.tables import Rate, in_words, read_rate
 
 # A stage looks the same in every figure of a run, whichever stages stand beside it.
 _KNOWN_STAGES: Mapping[str, Mapping[str, Any]] = {

@@ -7,7 +7,7 @@ from typing import Any
 from nblib.evaluation.comparison import Comparison
 from nblib.evaluation.forgetting import Forgetting
 from nblib.evaluation.paired import Paired, difference_text, p_text, paired_cells
-from nblib.evaluation.tables import Table, in_words, rate_names, read_rate
+from nblib.report.tables import Table, in_words, rate_names, read_rate
 
 _MOST_REGRESSIONS = 40
 _COUNTS = ("both right", "only before", "only after", "neither")

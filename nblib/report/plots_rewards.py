@@ -1,6 +1,6 @@
 """Figures of rewards: what a group is, and how the rewards moved through a GRPO run.
 
-In the manner of `evaluation.plots`, on the same `drawing`.
+In the manner of `report.plots`, on the same `drawing`.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from nblib.evaluation.drawing import INK, Curve, calm, new_figure
+from nblib.report.drawing import INK, Curve, calm, new_figure
 
 _BLUE, _RED = "#0072b2", "#d55e00"
 _LOOKS: Sequence[Mapping[str, Any]] = (

@@ -1,6 +1,6 @@
 """Figures of a comparison: what was gained and how sure that is, and what broke.
 
-Nothing is computed here; how stages look is decided in `evaluation.plots`.
+Nothing is computed here; how stages look is decided in `report.plots`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nblib.evaluation.comparison import Comparison
-from nblib.evaluation.drawing import INK, QUIET, calm, new_figure
+from nblib.report.drawing import INK, QUIET, calm, new_figure
 from nblib.evaluation.paired import Paired, difference_text
-from nblib.evaluation.tables import in_words
+from nblib.report.tables import in_words
 
 _HATCHES = ("", "////", "....", "\\\\\\\\", "xx", "--", "++", "oo")
 _FILLS = ("#6b7783", "#cfe3f1", "#f2d3b8", "#cfeadd", "#e8cfe0", "#efe6b0", "#dde2e7", "#ffffff")

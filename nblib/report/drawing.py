@@ -1,6 +1,6 @@
 """Drawing basics that all figures of a run share: colours, curves from records, quiet axes.
 
-Used by `evaluation.plots` and `evaluation.plots_grpo`; what a figure shows is decided there.
+Used by `report.plots` and `report.plots_grpo`; what a figure shows is decided there.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nblib.evaluation.tables import in_words, read_rate, stage_table
+from nblib.report.tables import in_words, read_rate, stage_table
 from nblib.files import write_text
 from nblib.models.folders import is_adapter_folder, read_manifest
 from nblib.models.licence import licence_of, root_of

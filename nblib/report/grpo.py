@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nblib.evaluation.paired import Paired
-from nblib.evaluation.verdicts import Verdict, at_least, at_most
+from nblib.report.verdicts import Verdict, at_least, at_most
 from nblib.training.session import Trained
 
 _MORE = "train for more NUM_STEPS; look at the alarms; is flat_groups low enough to learn from?"
