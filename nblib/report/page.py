@@ -6,110 +6,150 @@ out, what is long is shortened, and the page's own policy forbids scripts. Nothi
 
 import base64
 import difflib
-import json
 import re
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
+from nblib.files import read_object, write_jsonl, write_text
+from nblib.models.folders import read_manifest
+from nblib.report.model_card import write_model_card
 from nblib.report.plots import figure_png
-from nblib.report.tables import RATE_MEANINGS, Table, in_words, rate_names, read_rate
-from nblib.report.verdicts import Verdict
-from nblib.files import write_text
+from nblib.report.samples import Sample, outcome
+from nblib.report.tables import (
+    Table,
+    as_text,
+    group_word,
+    in_words,
+    settings_table,
+    shorten,
+    stage_table,
+    visible,
+)
+from nblib.report.verdicts import Verdict, verdict_table
+from nblib.runs import Run, finish_run
+from nblib.tasks.task import Task
+from nblib.training.session import Trained
 
-_MOST_CHARACTERS, _MOST_LINES = 1500, 40  # of one completion: about a screenful
+if TYPE_CHECKING:
+    from nblib.evaluation.answers import Stage
+
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")  # every character is in one of them
 _ALIKE = 0.4  # share of words in common, from which on differences are marked
+_CARDS = {"export": "", "adapters": ", adapters", "flax": ", for Flax"}  # folder -> in its title
 
 
-def write_report(
-    path: Path,
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """What a notebook has for its page; what is empty is left out.
+
+    Attributes:
+        title: Heading of the page, and of the model cards.
+        lead: One paragraph: what was done and what came of it.
+        warnings: What a reader must know first, one sentence each.
+        facts: Short facts, name -> text.
+        verdicts: Targets, met or not.
+        figures: Caption -> figure.
+        tables: Shown below the figures.
+        samples: What `pick_samples` gives.
+        rollouts: Records of `rollouts.jsonl` to show, in the order of the training.
+        details: Heading -> nested values, folded away at the end.
+    """
+
+    title: str
+    lead: str
+    warnings: Sequence[str] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    verdicts: Sequence[Verdict] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
+    samples: Sequence[Sample] = ()
+    rollouts: Sequence[Mapping[str, Any]] = ()
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def finish(
+    run: Run,
+    task: Task,
+    stages: Sequence["Stage"],
+    page: Page,
     *,
-    title: str,
-    lead: str,
-    facts: Mapping[str, str],
-    verdicts: Sequence[Verdict],
-    stages: Mapping[str, Mapping[str, Any]],
-    figures: Mapping[str, Figure],
-    samples: Sequence[Mapping[str, Any]],
-    config: Mapping[str, Any],
-    manifest: Mapping[str, Any],
-    warnings: Sequence[str] = (),
-    rollouts: Sequence[Mapping[str, Any]] = (),
-    tables: Mapping[str, Table] = MappingProxyType({}),
+    model: str,
+    data: str,
+    started: float,
+    trained: Trained | None = None,
+    **more: Any,
 ) -> None:
-    """Write the report of one run as a single HTML file, whole or not at all.
+    """End a notebook: write predictions, the page, the model cards and `result.json`.
+
+    Parameters, versions and hashes are read from the run's `config.json` and `manifest.json`. A
+    card is written into each of its folders `export`, `adapters` and `flax` whose manifest names a
+    base.
 
     Args:
-        path: The file, usually the run's `report.html`.
-        title: Heading of the page.
-        lead: One paragraph: what was done and what came of it.
-        facts: Short facts, name -> text (model, data, minutes ...).
-        verdicts: Targets, met or not.
-        stages: Stages of `result.json`.
-        figures: Caption -> figure.
-        samples: What `pick_samples` gives.
-        config: Every parameter of the run.
-        manifest: Versions, commit, hashes, devices.
-        warnings: What a reader must know first, one sentence each.
-        rollouts: Records of `rollouts.jsonl` to show, in the order of the training.
-        tables: Heading -> table, shown below the figures.
+        run: The run that ends.
+        task: What was asked.
+        stages: What was evaluated, in the order of time; may be empty.
+        page: What this notebook has for the page; facts and details of every run are added.
+        model: What the training began with, or what was judged.
+        data: Where the rows come from.
+        started: `time.monotonic()` at the notebook's start.
+        trained: Steps that were made, and that are left to the next session.
+        more: More keys of `result.json`.
 
-    Raises:
-        ValueError: a stage has a rate without its interval or its `n`.
+    Raises ValueError where the result breaks the contract of `runs.finish_run`.
     """
-    page = _template().render(
-        title=title,
-        lead=lead,
-        facts=facts,
-        verdicts=verdicts,
-        stages=stages,
-        rates=rate_names(stages),
-        figures={caption: _base64(figure) for caption, figure in figures.items()},
-        samples=samples,
-        details={"Settings": flatten(config), "Versions and hashes": flatten(manifest)},
-        warnings=warnings,
-        rollouts=rollouts,
-        tables=tables,
+    config, manifest = (_read(run.path / name) for name in ("config.json", "manifest.json"))
+    if stages:
+        predictions = [record for stage in stages for record in stage.records]
+        write_jsonl(run.path / "predictions.jsonl", predictions)
+    steps = {"steps": str(trained.steps)} if trained else {}
+    facts = {"model": model, "data": data, **steps, **page.facts}
+    details = {"Settings": config, "Versions and hashes": manifest, **page.details}
+    whole = replace(page, facts=facts, details=details)
+    write_page(run.path / "report.html", task, stages, whole)
+    for name, words in _CARDS.items():
+        if "base" in read_manifest(run.path / name):
+            write_model_card(run.path / name, task, stages, title=page.title + words)
+    wall_s = time.monotonic() - started
+    result = {
+        "notebook": run.notebook,
+        "task": task.name,
+        "profile": config["profile"],
+        "seed": config["seed"],
+        "wall_s": wall_s,
+        "model": model,
+        "data": data,
+        "stages": {stage.name: stage.metrics for stage in stages},
+        "groups": {stage.name: stage.by_group for stage in stages if stage.by_group},
+        "steps_left": trained.left if trained else 0,
+        **more,
+    }
+    finish_run(run, result, metrics=task.metric_names)
+    print(f"{run.path}: {wall_s / 60:.1f} minutes")
+
+
+def write_page(path: Path, task: Task, stages: Sequence["Stage"], page: Page) -> None:
+    """Write a page as a single HTML file, whole or not at all.
+
+    Raises ValueError where a stage has a metric without its interval or its `n`.
+    """
+    verdicts, measured = verdict_table(page.verdicts), stage_table(task, stages)
+    html = _template().render(
+        page=page,
+        task=task,
+        measured=[table for table in (verdicts, measured) if table.rows],
+        figures={caption: _base64(figure) for caption, figure in page.figures.items()},
+        details=[settings_table(values, title=name) for name, values in page.details.items()],
     )
-    write_text(path, page)
-
-
-def visible(value: object) -> str:
-    r"""Text of any value with every character that hides or reorders text spelled out.
-
-    >>> visible("18\u202e81\x00")
-    '18⟨U+202E⟩81⟨U+0000⟩'
-    """
-    if isinstance(value, Markup):  # made by `marked`, which has gone through here
-        return value
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(map(_spelled_out, text))
-
-
-def shorten(text: str, *, characters: int = _MOST_CHARACTERS, lines: int = _MOST_LINES) -> str:
-    """Text of at most about `characters` and `lines`: its beginning and end, with what is left out.
-
-    The end is kept because that is where an answer stands.
-    """
-    if len(text) > characters:
-        head, tail = text[: characters * 2 // 3], text[-(characters // 3) :]
-        text = f"{head}\n… {len(text) - len(head) - len(tail):,} characters left out …\n{tail}"
-    rows = text.split("\n")
-    if len(rows) > lines:
-        first, last = rows[: lines * 2 // 3], rows[-(lines // 3) :]
-        left_out = f"… {len(rows) - len(first) - len(last):,} lines left out …"
-        text = "\n".join([*first, left_out, *last])
-    return text
+    write_text(path, html)
 
 
 def marked(text: str, before: str | None) -> Markup:
@@ -129,44 +169,28 @@ def marked(text: str, before: str | None) -> Markup:
     return Markup("").join(pieces)
 
 
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as dotted name -> text; lists are written as JSON.
-
-    >>> flatten({"versions": {"jax": "0.10.2"}, "levels": [1, 2]})
-    {'versions.jax': '0.10.2', 'levels': '[1, 2]'}
-    """
-    return dict(_leaves(value, prefix))
-
-
-def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    for key, entry in value.items():
-        if isinstance(entry, Mapping):
-            yield from _leaves(entry, f"{prefix}{key}.")
-        else:
-            is_text = isinstance(entry, str)
-            yield f"{prefix}{key}", entry if is_text else json.dumps(entry, default=str)
-
-
-def _spelled_out(character: str) -> str:
-    # Zs: the spaces of other widths; they are harmless and common in prose.
-    plain = character.isprintable() or character in "\n\t"
-    if plain or unicodedata.category(character) == "Zs":
-        return character
-    return f"⟨U+{ord(character):04X}⟩"
-
-
 def _template() -> jinja2.Template:
     source = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True,
-        finalize=visible,  # applied to every value the template writes, so that none is forgotten
+        finalize=_finalize,  # of every value the template writes, so that none is forgotten
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shorten": shorten, "in_words": in_words, "marked": marked}
-    environment.globals |= {"read_rate": read_rate, "meanings": RATE_MEANINGS}
+    filters = (as_text, group_word, in_words, marked, settings_table, shorten)
+    environment.filters |= {one.__name__: one for one in filters}
+    environment.globals["outcome"] = outcome
     return environment.from_string(source)
+
+
+def _finalize(value: object) -> str:
+    # Markup is made by `marked`, which spells out itself, or by a macro of the template.
+    return value if isinstance(value, Markup) else visible(str(value))
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    return read_object(path) if path.is_file() else {}
 
 
 def _base64(figure: Figure) -> str:

@@ -1,25 +1,19 @@
-"""The figure of a GRPO run: its signals over the step, and where an alarm began.
+"""Figures of a GRPO run: its signals over the step, its rewards, and one group of completions."""
 
-In the manner of `report.plots`, on the same `drawing`: a function returns a Figure of its own,
-pyplot is not touched, nothing is saved, and a grey print says the same as the coloured one.
-"""
-
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    LogLocator,
-    MaxNLocator,
-    NullLocator,
-    StrMethodFormatter,
-)
+from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from nblib.report.drawing import (
+from nblib.report.plots import (
+    BLUE,
     INK,
     QUIET,
+    RED,
     Curve,
     by_step,
     calm,
@@ -28,30 +22,29 @@ from nblib.report.drawing import (
     smooth,
 )
 from nblib.report.tables import in_words
+from nblib.tasks.task import TRUNCATION, Task
 
-_BLUE, _RED = "#0072b2", "#d55e00"
-_FIRST: Mapping[str, Any] = {"color": _BLUE, "linestyle": "-"}
-_SECOND: Mapping[str, Any] = {"color": _RED, "linestyle": "--"}
-_TERMS: Sequence[Mapping[str, Any]] = (
+_LINES: Sequence[Mapping[str, Any]] = (
+    {"color": BLUE, "linestyle": "-"},
+    {"color": RED, "linestyle": "--"},
     {"color": "#b35a00", "linestyle": "--"},
     {"color": "#009e73", "linestyle": "-."},
     {"color": "#aa4488", "linestyle": ":"},
     {"color": "#6b7783", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
-    {"color": "#23303d", "linestyle": (0, (8, 3))},
+    {"color": INK, "linestyle": (0, (8, 3))},
 )
+_BARS: Sequence[Mapping[str, Any]] = (
+    {"facecolor": "white", "edgecolor": INK, "hatch": "////"},
+    {"facecolor": BLUE, "edgecolor": INK},
+)
+_MOST_BARS = 12  # more distinct rewards than this are put into as many ranges
 _ROW_HEIGHT = 0.08  # of an alarm's name, as a share of the reward panel's height
-# Panel -> heading and fields, each with its name in the legend.
+_REWARD = "reward, and its terms without their weights (means of the step)"
+# Panel -> heading and fields, each with its name in the legend; the task's own are in `_panels`.
 _PANELS: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "right": ("right answers (share)", {"answer_accuracy": "sampled in training"}),
-    "flat": ("flat groups (share)", {"flat_groups": ""}),
-    "cut": (
-        "cut or with a preamble (share)",
-        {"truncation_rate": "cut at the limit", "preamble_rate": "preamble"},
-    ),
-    "length": (
-        "completion length (tokens)",
-        {"completion_tokens": "mean", "longest": "longest"},
-    ),
+    "reward": (_REWARD, {"reward": "reward"}),
+    "flat": ("zero-variance groups (share)", {"zero_variance_groups": ""}),
+    "length": ("completion length (tokens)", {"completion_tokens": "mean", "longest": "longest"}),
     "kl": ("KL to the reference (nats a token)", {"kl": ""}),
     "entropy": ("entropy (nats a token)", {"entropy": ""}),
     "norm": ("gradient norm", {"grad_norm": ""}),
@@ -67,21 +60,13 @@ _LAYOUT = (
 )
 
 
-def plot_grpo(records: Sequence[Mapping[str, Any]], *, seed: int, title: str) -> Figure:
-    """Small multiples over the step: reward, right answers, and the signals that warn.
+def plot_grpo(task: Task, records: Sequence[Mapping[str, Any]], *, seed: int, title: str) -> Figure:
+    """Small multiples over the step: reward, the task's headline, and the signals that warn.
 
     A dashed line through every panel marks a step at which an alarm began; its name stands in the
-    panel of the reward.
-
-    Args:
-        records: Records of `metrics.jsonl`, the probe's among them. A step that a resumed run
-            wrote twice counts once, as last written. A field that is missing or null leaves a gap;
-            a panel without any value says "not measured".
-        seed: The run's seed, for the caption.
-        title: Heading of the figure.
-
-    Raises:
-        ValueError: there are no records.
+    panel of the reward. `records` are those of `metrics.jsonl`, the probe's among them: a step that
+    a resumed run wrote twice counts once, as last written, a field that is missing or null leaves a
+    gap, and a panel without any value says "not measured". Raises ValueError without records.
     """
     if not records:
         raise ValueError("no GRPO records: metrics.jsonl is empty, expected one a step")
@@ -94,33 +79,91 @@ def plot_grpo(records: Sequence[Mapping[str, Any]], *, seed: int, title: str) ->
     panels: dict[str, Axes] = figure.subplot_mosaic(
         [list(row) for row in _LAYOUT], height_ratios=[1.5, 1, 1]
     )
-    _draw_reward(panels["reward"], history, window)
-    for name, (heading, fields) in _PANELS.items():
+    for name, (heading, fields) in _panels(task).items():
         _draw_panel(panels[name], heading, history, fields, window)
+    _draw_terms(panels["reward"], history, window)
     _draw_probe(panels["right"], history)
-    for name in ("right", "flat", "cut"):
-        _as_share(panels[name], whole=name != "cut")
+    for name in ("right", "flat"):
+        panels[name].set_ylim(-0.03, 1.03)
+    panels["cut"].set_ylim(-0.003, max(0.1, panels["cut"].get_ylim()[1]))
     _as_times(panels["seconds"])
     steps = column(history, "step")
     for axes in panels.values():
         axes.set_xlim(steps[0] - 0.5, steps[-1] + max(0.5, 0.02 * (steps[-1] - steps[0])))
         if not axes.lines:
-            _say_not_measured(axes)
+            axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=QUIET)
+            axes.set_yticks([])
     _mark_alarms(panels, history)
     return figure
 
 
-def _draw_reward(axes: Axes, history: Sequence[Mapping[str, Any]], window: int) -> None:
-    heading = "reward, and its terms without their weights (means of the step)"
-    _draw_panel(axes, heading, history, {"reward": "reward"}, window)
+def plot_reward_histogram(rollouts: Sequence[Mapping[str, Any]], *, seed: int) -> Figure:
+    """Rewards in the first tenth of the steps beside those in the last tenth.
+
+    A tenth has at least one step. Few distinct rewards get a pair of bars each, many are put into
+    ranges of equal width. `rollouts` are records of `rollouts.jsonl`; null rewards are left out.
+    Raises ValueError when there are no others.
+    """
+    known = [one for one in rollouts if one.get("reward") is not None]
+    if not known:
+        raise ValueError("no rewards: rollouts.jsonl is empty, expected one record a completion")
+    periods = _periods(known)
+    names, shares = _binned(list(periods.values()))
+    figure = new_figure(9.0, 3.8, f"share of each period's completions, seed {seed}")
+    axes = figure.subplots()
+    places, width = np.arange(len(names)), 0.8 / len(periods)
+    for index, (label, values) in enumerate(periods.items()):
+        axes.bar(
+            places + (index - (len(periods) - 1) / 2) * width,
+            shares[index],
+            width,
+            label=f"{label}: n = {len(values)}, mean {values.mean():.3g}",
+            **_BARS[index],
+        )
+    axes.set_xticks(places, names)
+    axes.set(xlabel="reward of a completion", ylabel="share of completions")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    calm(axes, grid="y")
+    return figure
+
+
+def plot_group(rewards: Sequence[float], advantages: Sequence[float], *, seed: int) -> Figure:
+    """One group: the reward of each completion [G], their mean, and the advantages [G] beside it.
+
+    Raises ValueError for no rewards, or another number of advantages.
+    """
+    if not rewards or len(rewards) != len(advantages):
+        raise ValueError(
+            f"got {len(rewards)} rewards and {len(advantages)} advantages, "
+            "expected one of each a completion"
+        )
+    figure = new_figure(9.0, 3.4, f"one prompt, {len(rewards)} completions, seed {seed}")
+    left, right = figure.subplots(1, 2)
+    mean = float(np.mean(rewards))
+    _draw_bars(left, "reward", rewards)
+    left.axhline(mean, color=RED, linestyle="--", linewidth=1.6, label=f"mean {mean:.3g}")
+    left.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    _draw_bars(right, "advantage", advantages)
+    return figure
+
+
+def _panels(task: Task) -> dict[str, tuple[str, Mapping[str, str]]]:
+    """Return all panels: those of every task, its headline, and what should be rare."""
+    lower = {one.name: in_words(one.name) for one in task.metrics if one.better == "lower"}
+    return {
+        **_PANELS,
+        "right": (f"{in_words(task.headline)} (share)", {task.headline: "sampled in training"}),
+        "cut": ("lower is better (share)", {TRUNCATION: "cut at the limit", **lower}),
+    }
+
+
+def _draw_terms(axes: Axes, history: Sequence[Mapping[str, Any]], window: int) -> None:
     terms = list(dict.fromkeys(name for one in history for name in one.get("terms") or {}))
     steps = column(history, "step")
-    for index, name in enumerate(terms):
+    for name, style in zip(terms, itertools.cycle(_LINES[2:]), strict=False):
         values = column([one.get("terms") or {} for one in history], name)
-        style = _TERMS[index % len(_TERMS)]
-        axes.plot(
-            steps, _smooth_known(values, window), label=in_words(name), linewidth=1.3, **style
-        )
+        axes.plot(steps, smooth(values, window), label=in_words(name), linewidth=1.3, **style)
     if terms:
         _legend(axes, columns=6)
 
@@ -135,19 +178,19 @@ def _draw_panel(
     """Draw each field raw and thin with its moving mean over it."""
     steps = column(history, "step")
     marker = "." if len(steps) < 30 else ""
-    for (field, label), style in zip(fields.items(), (_FIRST, _SECOND), strict=False):
+    for (field, label), style in zip(fields.items(), itertools.cycle(_LINES), strict=False):
         values = column(history, field)
         if not np.isfinite(values).any():
             continue
         axes.plot(steps, values, color=QUIET, linewidth=0.6, alpha=0.7, marker=marker)
-        axes.plot(steps, _smooth_known(values, window), label=label or None, linewidth=1.8, **style)
+        axes.plot(steps, smooth(values, window), label=label or None, linewidth=1.8, **style)
     axes.set_title(heading, fontsize=9, loc="left", color=INK)
     axes.set_xlabel("training step", fontsize=8)
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     calm(axes, grid="y")
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    if axes.lines and len(fields) > 1:
+    if axes.lines and any(fields.values()):
         _legend(axes, columns=2)
 
 
@@ -155,7 +198,7 @@ def _draw_probe(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
     steps, values = column(history, "step"), column(history, "probe_accuracy")
     known = np.isfinite(values)
     if known.any():
-        style: dict[str, Any] = {**_SECOND, "marker": "D", "markersize": 5, "linewidth": 1.2}
+        style: dict[str, Any] = {**_LINES[1], "marker": "D", "markersize": 5, "linewidth": 1.2}
         axes.plot(steps[known], values[known], label="probe, greedy", **style)
         _legend(axes, columns=2)
 
@@ -190,25 +233,13 @@ def _mark_alarms(panels: Mapping[str, Axes], history: Sequence[Mapping[str, Any]
     top.set_ylim(low, low + (high - low) / max(0.3, 1 - _ROW_HEIGHT * len(rows)))
 
 
-def _as_share(axes: Axes, *, whole: bool) -> None:
-    """Set the range of a share: all of 0 to 1, or as far as it goes and a tenth at least."""
-    drawn = [np.asarray(line.get_ydata(), float) for line in axes.lines]
-    highest = max((float(np.nanmax(values)) for values in drawn), default=1.0)
-    axes.set_ylim(*((-0.03, 1.03) if whole else (-0.003, max(0.1, 1.1 * highest))))
-
-
 def _as_times(axes: Axes) -> None:
     """Take a logarithmic scale: the first step compiles and takes many times as long."""
     if axes.lines:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.minorticks_off()
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-
-
-def _smooth_known(values: Curve, window: int) -> Curve:
-    """Return the moving mean, with the gaps of `values` left open."""
-    return np.where(np.isfinite(values), smooth(values, window), np.nan)
 
 
 def _legend(axes: Axes, *, columns: int) -> None:
@@ -225,8 +256,45 @@ def _legend(axes: Axes, *, columns: int) -> None:
     axes.set_title(axes.get_title(loc="left"), fontsize=9, loc="left", color=INK, pad=18)
 
 
-def _say_not_measured(axes: Axes) -> None:
-    axes.text(
-        0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color=QUIET
-    )
-    axes.set_yticks([])
+def _periods(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
+    """Return name -> rewards of the first and the last tenth; one period when there is one step."""
+    steps = sorted({one["step"] for one in rollouts})
+    tenth = max(1, len(steps) // 10)
+    chosen = [("first", steps[:tenth])] + [("last", steps[-tenth:])] * (len(steps) > 1)
+    periods = {}
+    for name, period in chosen:
+        span = f"step {period[0]}" if tenth == 1 else f"steps {period[0]} to {period[-1]}"
+        wanted = set(period)
+        rewards = [float(one["reward"]) for one in rollouts if one["step"] in wanted]
+        periods[f"{name} tenth ({span})"] = np.array(rewards)
+    return periods
+
+
+def _binned(groups: Sequence[Curve]) -> tuple[list[str], list[Curve]]:
+    """Return the names of the bars and, for each group, its share in each of them."""
+    distinct = np.unique(np.concatenate(groups).round(6))
+    if len(distinct) <= _MOST_BARS:
+        counts = [np.array([(group.round(6) == v).sum() for v in distinct]) for group in groups]
+        names = [f"{value:.3g}" for value in distinct]
+    else:
+        edges = np.linspace(distinct[0], distinct[-1], _MOST_BARS + 1)
+        counts = [np.histogram(group.round(6), edges)[0] for group in groups]
+        names = [f"{low:.2g} to\n{high:.2g}" for low, high in itertools.pairwise(edges)]
+    return names, [count / len(group) for count, group in zip(counts, groups, strict=True)]
+
+
+def _draw_bars(axes: Axes, heading: str, values: Sequence[float]) -> None:
+    """Draw a bar a completion, its value at its end; what is below 0 is hatched."""
+    bars = axes.bar(range(1, len(values) + 1), values, 0.7)
+    for bar, value in zip(bars, values, strict=True):
+        bar.set(**_BARS[int(value >= 0)])
+    if len(values) <= 16:
+        axes.bar_label(bars, fmt="%.2g", padding=3, fontsize=8, color=INK)
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.margins(y=0.14)
+    if not any(values):
+        axes.set_ylim(-1, 1)
+    axes.set_title(heading, fontsize=10, loc="left", color=INK)
+    axes.set(xlabel="completion of the group", ylabel=heading)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    calm(axes, grid="y")
