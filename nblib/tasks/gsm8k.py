@@ -152,9 +152,28 @@ _HAND_WRITTEN = (
     "",
 )
 
+# The form that v0's model is trained in, from nothing.
+_FOUNDATION = _in_form(
+    HASH,
+    targets=(
+        Target(
+            metric="answer_accuracy",
+            limit=0.20,
+            advice="raise NUM_SAMPLES, or lower DIFFICULTY_FILTER to [1]",
+        ),
+        Target(
+            metric="answer_extractable",
+            limit=0.70,
+            advice="train for more steps; look at the samples for endless text",
+        ),
+    ),
+)
 GSM8K = _in_form(
     XML,
-    variants={form.name: _in_form(form) for form in (HASH, BOXED, LAST_NUMBER)},
+    variants={
+        HASH.name: _FOUNDATION,
+        **{form.name: _in_form(form) for form in (BOXED, LAST_NUMBER)},
+    },
     targets=(
         Target(metric="format_accuracy", limit=0.99, advice=_MORE),
         Target(metric="tag_order_accuracy", limit=0.99, advice=_MORE),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from nblib.evaluation.drawing import by_step, calm, column, new_figure, smooth
+from nblib.report.drawing import by_step, calm, column, new_figure, smooth
 
 
 def test_records_of_a_step_are_one_sorted_and_as_last_written():

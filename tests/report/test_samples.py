@@ -1,6 +1,6 @@
 import pytest
 
-from nblib.evaluation.samples import KINDS, pick_samples
+from nblib.report.samples import KINDS, pick_samples
 
 
 def item(name: str, base: bool, tuned: bool) -> list[dict]:

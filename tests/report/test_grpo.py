@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nblib.evaluation.grpo import grpo_lead, grpo_verdicts, rollout_samples
+from nblib.report.grpo import grpo_lead, grpo_verdicts, rollout_samples
 from nblib.evaluation.paired import Paired
 from nblib.training.session import Trained
 

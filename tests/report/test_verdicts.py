@@ -1,6 +1,6 @@
 import pytest
 
-from nblib.evaluation.verdicts import at_least, at_most, verdict_table
+from nblib.report.verdicts import at_least, at_most, verdict_table
 
 
 def test_limits_belong_to_the_good_side():

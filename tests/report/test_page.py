@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 import nblib.files
-from nblib.evaluation.report import flatten, marked, shorten, visible, write_report
-from nblib.evaluation.samples import pick_samples
-from nblib.evaluation.tables import Table
-from nblib.evaluation.verdicts import at_least
+from nblib.report.page import flatten, marked, shorten, visible, write_report
+from nblib.report.samples import pick_samples
+from nblib.report.tables import Table
+from nblib.report.verdicts import at_least
 
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)></pre></article>\x00\x1b[31m"

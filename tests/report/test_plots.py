@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from nblib.evaluation.plots import figure_png, plot_levels, plot_stages, plot_training
+from nblib.report.plots import figure_png, plot_levels, plot_stages, plot_training
 
 BASE = {"n": 200, "format_accuracy": 0.0, "format_accuracy_ci95": [1e-18, 0.019]}
 TUNED = {"n": 200, "format_accuracy": 0.995, "format_accuracy_ci95": [0.972, 0.999]}
@@ -153,7 +153,7 @@ def test_levels_without_metrics_say_so():
 
 def test_pyplot_and_jax_stay_out():
     code = (
-        "import sys, nblib.evaluation.plots, nblib.evaluation.report; "
+        "import sys, nblib.report.plots, nblib.report.page; "
         "sys.exit(bool({'matplotlib.pyplot', 'jax'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,8 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from nblib.evaluation.plots import figure_png
-from nblib.evaluation.plots_grpo import plot_grpo
+from nblib.report.plots import figure_png
+from nblib.report.plots_grpo import plot_grpo
 
 HEADINGS = {
     *("reward, and its terms without their weights (means of the step)", "gradient norm"),
@@ -152,7 +152,7 @@ def test_grpo_without_records_says_so():
 
 def test_pyplot_and_jax_stay_out():
     code = (
-        "import sys, nblib.evaluation.plots_grpo; "
+        "import sys, nblib.report.plots_grpo; "
         "sys.exit(bool({'matplotlib.pyplot', 'jax'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from nblib.evaluation.model_card import write_model_card
+from nblib.report.model_card import write_model_card
 
 TUNED = {
     "n": 200,

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from nblib.evaluation.plots_rewards import plot_group, plot_reward_histogram
+from nblib.report.plots_rewards import plot_group, plot_reward_histogram
 
 
 def texts(figure: Figure) -> str:

@@ -1,6 +1,6 @@
 import pytest
 
-from nblib.evaluation.tables import escape_cell, rate_names, read_rate, stage_table
+from nblib.report.tables import escape_cell, rate_names, read_rate, stage_table
 
 BASE = {"n": 200, "format_accuracy": 0.0, "format_accuracy_ci95": [0.0, 0.0188]}
 TUNED = {

@@ -6,9 +6,9 @@ import pytest
 from nblib.evaluation.comparison import compare_stages, failure_counts
 from nblib.evaluation.evaluate import score_stage
 from nblib.evaluation.forgetting import Forgetting
-from nblib.evaluation.plots import figure_png
-from nblib.evaluation.plots_comparison import plot_failures, plot_gains
-from nblib.evaluation.tables_comparison import comparison_tables, enough_line
+from nblib.report.plots import figure_png
+from nblib.report.plots_comparison import plot_failures, plot_gains
+from nblib.report.tables_comparison import comparison_tables, enough_line
 from nblib.evaluation.votes import vote_metrics
 from nblib.tasks.gsm8k import GSM8K
 

@@ -1,0 +1,247 @@
+"""Tables of texts, for a notebook, the page and the model card alike, and how values are written.
+
+Reads what a run's contract holds (`{"n", metric, metric + "_ci95"}`) and what was compared, paired.
+"""
+
+import json
+import math
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nblib.evaluation.statistics import Paired
+from nblib.tasks.task import TRUNCATION, Metric, Task
+
+if TYPE_CHECKING:
+    from nblib.evaluation.answers import Stage
+
+_MOST_CHARACTERS, _MOST_LINES = 1500, 40  # of one completion: about a screenful
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A metric over `n` items with its 95 % interval, all fractions of 1; NaN where unknown."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def figure(self) -> str:
+        """The value alone: `0.995`."""
+        return "unknown" if math.isnan(self.value) else f"{self.value:.3f}"
+
+    def __str__(self) -> str:
+        """The value, its interval and the number of items: `0.995 [0.981, 0.999] (n=200)`."""
+        known = not math.isnan(self.value)
+        return self.figure + f"\n[{self.low:.3f}, {self.high:.3f}] (n={self.n})" * known
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of texts; a notebook shows it in Markdown, the page in HTML.
+
+    The first line of a cell is what matters: the page writes what follows it small. Columns that
+    are `verbatim` are in code type in Markdown, so that a completion's tags are no HTML.
+    """
+
+    title: str = ""
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    verbatim: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        """The table in Markdown, without title and note."""
+        rows = [
+            tuple(
+                _code_cell(cell) if name in self.verbatim else _cell(cell)
+                for name, cell in zip(self.columns, row, strict=True)
+            )
+            for row in self.rows
+        ]
+        lines = [tuple(map(_cell, self.columns)), ("---",) * len(self.columns), *rows]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+    def _repr_markdown_(self) -> str:
+        """Show title, table and note; IPython asks for this."""
+        body = self.markdown() if self.rows else "None."
+        title = f"**{_cell(self.title)}**" if self.title else ""
+        return "\n\n".join(filter(None, (title, body, _cell(self.note))))
+
+
+def stage_table(
+    task: Task, stages: Sequence["Stage"], metrics: Sequence[str] | None = None
+) -> Table:
+    """Return a row a metric, a column a stage, with what each metric means.
+
+    ```
+    | metric | base | tuned |
+    | --- | --- | --- |
+    | answer accuracy (the number is right) | 0.000 [0.000, 0.019] (n=200) | 0.660 [0.592, ... |
+    ```
+    """
+    names = (*task.metric_names, TRUNCATION) if metrics is None else metrics
+    return Table(
+        title="Stages",
+        columns=("metric", *(in_words(stage.name) for stage in stages)),
+        rows=tuple(
+            (_meant(task.metric(name)), *(str(read_estimate(one.metrics, name)) for one in stages))
+            for name in (names if stages else ())
+        ),
+        note="fraction of 1, 95 % interval, number of items" if stages else "nothing was evaluated",
+    )
+
+
+def read_estimate(metrics: Mapping[str, Any], name: str) -> Estimate:
+    """Read one metric of a stage; ValueError where the stage lacks it, its interval or `n`."""
+    missing = [key for key in (name, f"{name}_ci95", "n") if key not in metrics]
+    if missing:
+        raise ValueError(f"stage lacks {missing}; it has {sorted(metrics)}. Use stage_metrics()")
+    if metrics[name] is None:
+        return Estimate(value=math.nan, low=math.nan, high=math.nan, n=metrics["n"])
+    low, high = metrics[f"{name}_ci95"]
+    return Estimate(value=metrics[name], low=low, high=high, n=metrics["n"])
+
+
+def paired_table(
+    paired: Mapping[str, Paired] | Iterable[tuple[str, Paired]],
+    *,
+    title: str = "",
+    heading: str = "compared",
+    stages: tuple[str, str] = ("first", "second"),
+    corrected: Sequence[float] = (),
+    note: str = "",
+) -> Table:
+    """Return a row a comparison; differences in percentage points with their interval.
+
+    ```
+    | compared | metric | n | difference, points | p | both | only first | only second | neither |
+    | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+    | base to tuned | answer accuracy | 200 | +6.0 [+1.0, +11.3] | 0.017 | 90 | 5 | 17 | 88 |
+    ```
+
+    Where one of them is a mean, the counts are the items that are higher in one of the two stages.
+
+    Args:
+        paired: Name -> comparison, or pairs of them where names repeat.
+        title: Of the table.
+        heading: Of the names.
+        stages: What the two stages are called.
+        corrected: The p-values corrected for being several.
+        note: Below the table.
+    """
+    named = [*(paired.items() if isinstance(paired, Mapping) else paired)]
+    rates = all(one.both_right is not None for _, one in named)
+    first, second = (f"only {name}" if rates else f"{name} higher" for name in stages)
+    rows = []
+    for index, (name, one) in enumerate(named):
+        counts = (one.only_first, one.only_second)
+        shown = (one.both_right, *counts, one.neither) if rates else counts
+        cells = (in_words(name), in_words(one.metric), str(one.n), difference_text(one))
+        p_values = (one.p_value, *corrected[index : index + 1])
+        rows.append((*cells, *map(p_text, p_values), *map(str, shown)))
+    return Table(
+        title=title,
+        columns=(
+            *(heading, "metric", "n", "difference, points", "p", *["p, Holm"] * bool(corrected)),
+            *(("both", first, second, "neither") if rates else (first, second)),
+        ),
+        rows=tuple(rows),
+        note=note,
+    )
+
+
+def difference_text(one: Paired, *, unit: str = "") -> str:
+    """Return the difference in points with its interval: `+6.0 [+1.0, +11.3]`."""
+    low, high = (f"{100 * bound:+.1f}" for bound in one.ci95)
+    return f"{100 * one.difference:+.1f}{unit} [{low}, {high}]"
+
+
+def p_text(p_value: float) -> str:
+    """Return a p-value to three places."""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def settings_table(values: Mapping[str, Any], *, title: str = "") -> Table:
+    """Return nested settings, a row a value: `training.steps | 40`; lists are written as JSON."""
+    return Table(
+        title=title, columns=("name", "value"), rows=tuple(_leaves(values)), verbatim=("value",)
+    )
+
+
+def in_words(name: str) -> str:
+    """Name of a metric or a stage as a reader sees it: `joint_accuracy` -> joint accuracy."""
+    return name.replace("_", " ")
+
+
+def group_word(task: Task) -> str:
+    """Return what one group is called: of "level (steps in the solution)" it is "level"."""
+    return task.grouped_by.partition(" (")[0]
+
+
+def as_text(value: Any) -> str:
+    """Return a reference or an answer as text: JSON where it is none itself, "none" for None."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def shorten(text: str, *, characters: int = _MOST_CHARACTERS, lines: int = _MOST_LINES) -> str:
+    """Text of at most about `characters` and `lines`: its beginning and end, with what is left out.
+
+    The end is kept because that is where an answer stands.
+    """
+    if len(text) > characters:
+        head, tail = text[: characters * 2 // 3], text[-(characters // 3) :]
+        text = f"{head}\n… {len(text) - len(head) - len(tail):,} characters left out …\n{tail}"
+    rows = text.split("\n")
+    if len(rows) > lines:
+        first, last = rows[: lines * 2 // 3], rows[-(lines // 3) :]
+        left_out = f"… {len(rows) - len(first) - len(last):,} lines left out …"
+        text = "\n".join([*first, left_out, *last])
+    return text
+
+
+def visible(text: str) -> str:
+    r"""Text with every character that hides or reorders text spelled out.
+
+    >>> visible("18\u202e81\x00")
+    '18⟨U+202E⟩81⟨U+0000⟩'
+    """
+    return text if text.isprintable() else "".join(map(_spelled_out, text))
+
+
+def _spelled_out(character: str) -> str:
+    # Zs: the spaces of other widths; they are harmless and common in prose.
+    plain = character.isprintable() or character in "\n\t"
+    if plain or unicodedata.category(character) == "Zs":
+        return character
+    return f"⟨U+{ord(character):04X}⟩"
+
+
+def _meant(metric: Metric) -> str:
+    lower = "; lower is better" if metric.better == "lower" else ""
+    return f"{in_words(metric.name)}\n({metric.meaning}{lower})"
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            is_text = isinstance(value, str)
+            yield f"{prefix}{key}", value if is_text else json.dumps(value, default=str)
+
+
+def _cell(text: str) -> str:
+    """Text that stays in its cell of a Markdown table: no bar ends it, no line break the row."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _code_cell(text: str) -> str:
+    """Lines in code type, where tags are no HTML and $ is no formula."""
+    lines = visible(shorten(text)).replace("`", "'").replace("|", "\\|").split("\n")
+    return "<br>".join(f"`{line}`" for line in lines if line.strip()) or "(nothing)"
