@@ -63,6 +63,13 @@ install_packages("0.1.0")
 import time
 
 from IPython.display import Image, Markdown, display
+from nblib.evaluation.plots import figure_png, plot_levels, plot_stages
+from nblib.evaluation.plots_comparison import plot_failures, plot_gains
+from nblib.evaluation.report import write_report
+from nblib.evaluation.samples import pick_samples
+from nblib.evaluation.sft import truncation_warnings
+from nblib.evaluation.tables import stage_table
+from nblib.evaluation.tables_comparison import comparison_tables, enough_line, gain_table
 
 from nblib.delivery.ladder import find_candidates
 from nblib.delivery.place import where_am_i
@@ -78,13 +85,6 @@ from nblib.evaluation.comparison import (
     schema_failures,
 )
 from nblib.evaluation.forgetting import forgetting, forgetting_checks, perplexities
-from nblib.evaluation.plots import figure_png, plot_levels, plot_stages
-from nblib.evaluation.plots_comparison import plot_failures, plot_gains
-from nblib.evaluation.report import write_report
-from nblib.evaluation.samples import pick_samples
-from nblib.evaluation.sft import truncation_warnings
-from nblib.evaluation.tables import stage_table
-from nblib.evaluation.tables_comparison import comparison_tables, enough_line, gain_table
 from nblib.evaluation.votes import vote_all
 from nblib.files import write_json, write_jsonl
 from nblib.models.mesh import device_mesh, mesh_summary

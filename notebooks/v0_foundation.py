@@ -62,20 +62,20 @@ import time
 from dataclasses import replace
 
 from IPython.display import Image, Markdown, display
+from nblib.evaluation.evaluate import evaluate
+from nblib.evaluation.foundation import foundation_manifest, foundation_verdicts
+from nblib.evaluation.plots import figure_png, plot_levels, plot_training
+from nblib.evaluation.report import write_report
+from nblib.evaluation.samples import pick_samples
+from nblib.evaluation.tables import stage_table
+from nblib.evaluation.verdicts import verdict_table
 
 from nblib.delivery.budget import check_room, session_budget
 from nblib.delivery.inputs import bring_attached_run
 from nblib.delivery.place import where_am_i
 from nblib.delivery.secrets import provide_tokens
 from nblib.delivery.settings import FoundationSettings
-from nblib.evaluation.evaluate import evaluate
-from nblib.evaluation.foundation import foundation_manifest, foundation_verdicts
 from nblib.evaluation.generate import Decoding
-from nblib.evaluation.plots import figure_png, plot_levels, plot_training
-from nblib.evaluation.report import write_report
-from nblib.evaluation.samples import pick_samples
-from nblib.evaluation.tables import stage_table
-from nblib.evaluation.verdicts import verdict_table
 from nblib.files import read_jsonl, write_jsonl
 from nblib.models.gemma3 import init_model, model_config, parameter_count, save_model
 from nblib.models.mesh import device_mesh, mesh_summary

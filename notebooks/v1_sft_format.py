@@ -62,12 +62,6 @@ install_packages("0.1.0")
 import time
 
 from IPython.display import Image, Markdown, display
-
-from nblib.delivery.budget import check_room, session_budget
-from nblib.delivery.inputs import bring_attached_run
-from nblib.delivery.place import where_am_i
-from nblib.delivery.secrets import provide_tokens
-from nblib.delivery.settings import SftSettings
 from nblib.evaluation.evaluate import evaluate_stages
 from nblib.evaluation.model_card import write_model_card
 from nblib.evaluation.plots import figure_png, plot_levels, plot_stages, plot_training
@@ -76,6 +70,12 @@ from nblib.evaluation.samples import pick_samples
 from nblib.evaluation.sft import sft_lead, sft_verdicts, truncation_warnings
 from nblib.evaluation.tables import stage_table
 from nblib.evaluation.verdicts import verdict_table
+
+from nblib.delivery.budget import check_room, session_budget
+from nblib.delivery.inputs import bring_attached_run
+from nblib.delivery.place import where_am_i
+from nblib.delivery.secrets import provide_tokens
+from nblib.delivery.settings import SftSettings
 from nblib.files import read_jsonl, write_jsonl
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora

@@ -63,18 +63,10 @@ install_packages("0.1.0")
 import time
 
 from IPython.display import Image, Markdown, display
-
-from nblib.delivery.budget import check_room, session_budget
-from nblib.delivery.inputs import bring_attached_run, find_start
-from nblib.delivery.place import where_am_i
-from nblib.delivery.secrets import provide_tokens
-from nblib.delivery.settings import GrpoSettings
 from nblib.evaluation.evaluate import evaluate_stages
-from nblib.evaluation.groups import sample_group
 from nblib.evaluation.grpo import grpo_lead, grpo_verdicts, rollout_samples
 from nblib.evaluation.model_card import write_model_card
 from nblib.evaluation.paired import paired_by_level, paired_comparison, paired_table
-from nblib.evaluation.pass_rates import keep_informative, pass_rates
 from nblib.evaluation.plots import figure_png, plot_levels, plot_stages
 from nblib.evaluation.plots_grpo import plot_grpo
 from nblib.evaluation.plots_rewards import plot_group, plot_reward_histogram
@@ -84,6 +76,14 @@ from nblib.evaluation.samples import pick_samples
 from nblib.evaluation.sft import truncation_warnings
 from nblib.evaluation.tables import stage_table
 from nblib.evaluation.verdicts import verdict_table
+
+from nblib.delivery.budget import check_room, session_budget
+from nblib.delivery.inputs import bring_attached_run, find_start
+from nblib.delivery.place import where_am_i
+from nblib.delivery.secrets import provide_tokens
+from nblib.delivery.settings import GrpoSettings
+from nblib.evaluation.groups import sample_group
+from nblib.evaluation.pass_rates import keep_informative, pass_rates
 from nblib.files import read_jsonl, write_jsonl
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import get_trainable_model, merge_trained, trainable_count

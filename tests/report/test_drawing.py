@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-
 from nblib.report.drawing import by_step, calm, column, new_figure, smooth
 
 

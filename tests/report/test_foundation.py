@@ -1,7 +1,7 @@
 import pytest
-
 from nblib.evaluation.evaluate import Stage
 from nblib.report.foundation import foundation_manifest, foundation_verdicts
+
 from nblib.files import append_jsonl, read_jsonl
 from nblib.sources.foundation import FoundationRows
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from nblib.report.grpo import grpo_lead, grpo_verdicts, rollout_samples
 from nblib.evaluation.paired import Paired
+from nblib.report.grpo import grpo_lead, grpo_verdicts, rollout_samples
+
 from nblib.training.session import Trained
 
 TRAINED = Trained(steps=120, planned=150, resumed_at=0)

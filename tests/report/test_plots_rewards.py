@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-
 from nblib.report.plots_rewards import plot_group, plot_reward_histogram
 
 

@@ -1,6 +1,6 @@
 import pytest
-
 from nblib.report.sft import sft_lead, sft_verdicts, truncation_warnings
+
 from nblib.training.session import Trained
 
 TRAINED = Trained(steps=120, planned=120, resumed_at=0)

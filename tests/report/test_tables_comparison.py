@@ -2,14 +2,14 @@ import math
 from dataclasses import replace
 
 import pytest
-
-from nblib.evaluation.comparison import compare_stages, failure_counts
 from nblib.evaluation.evaluate import score_stage
-from nblib.evaluation.forgetting import Forgetting
-from nblib.report.plots import figure_png
 from nblib.report.plots_comparison import plot_failures, plot_gains
 from nblib.report.tables_comparison import comparison_tables, enough_line
+
+from nblib.evaluation.comparison import compare_stages, failure_counts
+from nblib.evaluation.forgetting import Forgetting
 from nblib.evaluation.votes import vote_metrics
+from nblib.report.plots import figure_png
 from nblib.tasks.gsm8k import GSM8K
 
 RIGHT, WRONG, PLAIN = (
