@@ -70,6 +70,7 @@ def run_benches(names: Sequence[str]) -> Run:
         print(*(f"{key:40} {value:.3f}" for key, value in found.items()), sep="\n", flush=True)
     result = {
         "notebook": "bench",
+        "task": "gsm8k",
         "profile": jax.default_backend(),
         "seed": 0,
         "wall_s": time.monotonic() - started,
@@ -79,11 +80,11 @@ def run_benches(names: Sequence[str]) -> Run:
         **figures,
     }
     if any(name.endswith(_RATIO) for name in figures):
-        from nblib.evaluation.plots import figure_png
+        from nblib.report.plots import figure_png
 
         plot = plot_ratios(figures, caption=f"{where_am_i()}; tpu: compiled for a v5e-8, not run")
         (run.path / "ratios.png").write_bytes(figure_png(plot))
-    finish_run(run, result)
+    finish_run(run, result, metrics=())
     return run
 
 
@@ -97,7 +98,7 @@ def plot_ratios(figures: Mapping[str, float], *, caption: str) -> "Figure":
     Raises:
         ValueError: there is no ratio.
     """
-    from nblib.evaluation.drawing import INK, QUIET, calm, new_figure
+    from nblib.report.plots import INK, QUIET, calm, new_figure
 
     ratios = {name: value for name, value in figures.items() if name.endswith(_RATIO)}
     if not ratios:

@@ -23,6 +23,7 @@ from nblib.models.abstract import named_config
 from nblib.models.lora import get_trainable_model
 from nblib.models.mesh import device_mesh
 from nblib.sources.gsm8k import FOLDER_VARIABLE
+from nblib.tasks.gsm8k import GSM8K
 from nblib.tokens.tokenizer import BOS_ID
 from nblib.training.sft import build_trainer
 
@@ -43,7 +44,7 @@ def device() -> dict[str, float]:
     mesh = device_mesh()
     data = "gsm8k" if os.environ.get(FOLDER_VARIABLE) else "builtin"
     settings = SftSettings.of({"PROFILE": kind, "MAX_LENGTH": _LENGTH, "DATA": data})
-    work = sft_work(settings, row_multiple=mesh.shape["fsdp"])
+    work = sft_work(settings, GSM8K, row_multiple=mesh.shape["fsdp"])
     rows, length = largest_batch(settings, mesh)
     config = named_config(settings.model, dtype=settings.dtype)
     sft = settings.training

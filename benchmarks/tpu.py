@@ -38,6 +38,7 @@ from nblib.delivery.preflight.targets import (
 from nblib.delivery.settings import GrpoSettings, SftSettings
 from nblib.models.abstract import named_config, trainable_model
 from nblib.sources.gsm8k import FOLDER_VARIABLE
+from nblib.tasks.gsm8k import GSM8K
 
 _GIB = 2**30
 _MARK = "figure"  # of the lines that are meant for the other process
@@ -95,7 +96,7 @@ def _sft(target: Target, mesh: jax.sharding.Mesh) -> dict[str, float]:
     stock = _stock(
         _STOCK_ROWS, stock_sft_trainer, lambda rows: sft_batch(rows, _LENGTH, mesh), mesh
     )
-    work = sft_work(settings, row_multiple=mesh.shape["fsdp"])
+    work = sft_work(settings, GSM8K, row_multiple=mesh.shape["fsdp"])
     mean = sum(len(example.tokens) for example in work.examples) / len(work.examples)
     our_s = least_seconds(fast, target) / work.tokens_per_batch
     stock_s = min(least_seconds(one, target) / (rows * mean) for rows, one in stock.items())

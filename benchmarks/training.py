@@ -40,13 +40,12 @@ from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tokens.batches import (
     TokenizedExample,
-    batch_stream,
     bucket_of,
-    drop_too_long,
     encode_task,
 )
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import PAD_ID, load_tokenizer, stop_tokens
+from nblib.tokens.training_data import training_data
 from nblib.training.cluster import policy_trainer
 from nblib.training.rollouts import PolicyRollout, RolloutClock
 from nblib.training.sft import build_trainer
@@ -70,8 +69,10 @@ def sft() -> dict[str, float]:
     ).train
     examples = GSM8K.examples(split_validation(rows)[0])
     encoded = encode_task(load_tokenizer(find_model(EMBEDDED)), GSM8K, examples)
-    kept, _ = drop_too_long(encoded, settings.max_length)
-    ours, stock = _our_shapes(kept, settings), _stock_shapes(kept, settings)
+    data_of_run = training_data(encoded, **settings.batching)
+    kept = data_of_run.examples
+    ours = Counter(batch.input_tokens.shape for batch in data_of_run.batches)
+    stock = _stock_shapes(kept, settings)
     times = _turns({"sft": tuple(ours), "stock-sft": tuple(stock)})
     useful = sum(len(example.tokens) for example in kept)
     ours_s, stock_s = _total(ours, times["sft"]), _total(stock, times["stock-sft"])
@@ -106,13 +107,6 @@ def grpo() -> dict[str, float]:
         "grpo_stock_steps_per_s": 1 / (stock_rollout_s + stock_update_s),
         "grpo_peak_memory_ratio": times["stock-grpo"][()] / times["grpo"][()],
     }
-
-
-def _our_shapes(examples: Sequence[TokenizedExample], settings: SftSettings) -> Mapping[Shape, int]:
-    stream = batch_stream(
-        examples, tokens_per_batch=settings.batch_tokens, epochs=1, seed=0, shuffle=True
-    )
-    return Counter(batch.input_tokens.shape for batch in stream)
 
 
 def _stock_shapes(

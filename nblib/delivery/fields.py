@@ -4,7 +4,7 @@ A kind is a type annotated with its rule. No number may be NaN or infinite, or a
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, get_type_hints
 
@@ -51,6 +51,13 @@ Text = Annotated[str, TEXT]
 Texts = Annotated[tuple[str, ...], _several("a list of texts", TEXT)]
 Flag = Annotated[bool, Rule("True or False", lambda value: isinstance(value, bool))]
 Number = Annotated[float, Rule(f"a number from 0 to {_MOST:,}", _number)]
+Weights = Annotated[
+    Mapping[str, float],
+    Rule(
+        'a dictionary of numbers, such as {"format_accuracy": 0.3}',
+        lambda value: isinstance(value, Mapping) and all(map(_number, value.values())),
+    ),
+]
 Count = Annotated[int, whole()]
 CountOrNone = Annotated[int, whole(0)]
 CountOrAll = Annotated[int, whole(or_all=True)]
@@ -93,7 +100,7 @@ class Checked:
     def _in_capitals(self, message: str) -> str:
         """Return a configuration's message with its fields called as the parameters are."""
         for name, value in self._values().items():
-            written = rf"\b{name.removeprefix('reward_')} (?={re.escape(repr(value))})"
+            written = rf"\b{name} (?={re.escape(repr(value))})"
             message = re.sub(written, f"{parameter_name(name)} ", message)
         return message
 

@@ -8,7 +8,7 @@ what is expected. Whether rows and model fit the settings is known when they are
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Self
 
 from nblib.delivery import profiles
@@ -23,6 +23,7 @@ from nblib.delivery.fields import (
     Number,
     Text,
     Texts,
+    Weights,
     one_of,
     parameter_name,
     whole,
@@ -34,7 +35,8 @@ from nblib.models.lora import ALL_WEIGHTS, check_dtype
 from nblib.models.published import OVER, ModelNotFound, check_name
 from nblib.sources.datasets import NAMES
 from nblib.sources.wordproblems import LEVELS
-from nblib.tasks.rewards import TERMS, RewardWeights
+from nblib.tasks.registry import TASKS, get_task
+from nblib.tasks.rewards import reward_weights
 from nblib.tokens.packing import PACKING
 from nblib.training.checkpoints import check_resume_from
 from nblib.training.grpo_config import GrpoConfig
@@ -48,6 +50,7 @@ RowsOrAll = Annotated[int, whole(2, or_all=True)]
 Epochs = Annotated[int, whole(most=1000)]  # the batches of all are planned at once
 Tokens = Annotated[int, whole(most=32_768)]  # what Gemma 3 1B reads, ai.google.dev/gemma/docs/core
 Packing = Annotated[str, one_of(PACKING)]
+TaskName = Annotated[str, one_of(tuple(TASKS))]
 Seed = Annotated[int, whole(0, 2**32 - 1)]  # jax drops higher bits without a word
 
 
@@ -167,6 +170,11 @@ class SftSettings(_Tuned):
         return _counted(profiles.fill(table, given))
 
     @property
+    def batching(self) -> dict[str, Any]:
+        """How examples become batches, as `training_data` takes it."""
+        return _batching(self)
+
+    @property
     def training(self) -> SftConfig:
         """How the adapters are trained."""
         names = ("learning_rate", "accumulation", "remat", "save_interval")
@@ -179,8 +187,9 @@ class SftSettings(_Tuned):
 
 @dataclass(frozen=True, kw_only=True)
 class GrpoSettings(_Tuned):
-    """The settings of a GRPO notebook; `model` "" is the newest export that it reads."""
+    """The settings of a GRPO notebook; `model` "" is the newest export that it starts from."""
 
+    task: TaskName = "gsm8k"
     pass_rate_samples: CountOrNone = 0
     num_steps: Count
     prompts_per_step: Count
@@ -193,11 +202,7 @@ class GrpoSettings(_Tuned):
     temperature: Number
     lora_rank: Annotated[int, whole(most=_WIDEST, or_all=True)]
     max_prompt_length: Tokens
-    reward_correct: Number = RewardWeights.correct
-    reward_format: Number = RewardWeights.format
-    reward_steps: Number = RewardWeights.steps
-    reward_brevity: Number = RewardWeights.brevity
-    reward_truncated: Number = RewardWeights.truncated
+    rewards: Weights = field(default_factory=dict)  # over the task's own
     probe_samples: Count
     probe_every: Count
     gain_target: Number
@@ -205,7 +210,7 @@ class GrpoSettings(_Tuned):
     _aside = (
         *(*_Tuned._aside, "model"),  # its hash is known when it is loaded
         *("remat", "num_iterations", "loss", "beta", "kl"),  # as `grpo`
-        *(f"reward_{term}" for term in TERMS),  # as `weights`
+        "rewards",  # as `weights`
     )
     _built = ("grpo", "weights", "greedy", "sampled")
 
@@ -229,9 +234,12 @@ class GrpoSettings(_Tuned):
         return GrpoConfig(steps=self.num_steps, **given)
 
     @property
-    def weights(self) -> RewardWeights:
+    def weights(self) -> dict[str, float]:
         """What each term of a reward is worth."""
-        return RewardWeights(**{term: getattr(self, f"reward_{term}") for term in TERMS})
+        try:
+            return reward_weights(get_task(self.task), self.rewards)
+        except ValueError as error:
+            raise ValueError(f"REWARDS {dict(self.rewards)}: {error}") from error
 
     @property
     def sampled(self) -> Decoding:
@@ -253,6 +261,7 @@ class GrpoSettings(_Tuned):
 class EvalSettings(_Asked):
     """The settings of eval; no `stages` are the ladder."""
 
+    task: TaskName = "gsm8k"
     stages: Texts = ()
     builtin_levels: Levels
     svamp_dir: Text = ""
@@ -322,6 +331,11 @@ class FoundationSettings(_Settings):
         return profiles.fill(profiles.FOUNDATION_RECIPES[recipe], {**given, "recipe": recipe})
 
     @property
+    def batching(self) -> dict[str, Any]:
+        """How texts become batches, as `training_data` takes it."""
+        return _batching(self)
+
+    @property
     def training(self) -> SftConfig:
         """How all weights are trained."""
         return SftConfig(
@@ -341,6 +355,11 @@ def _counted(filled: dict[str, Any]) -> dict[str, Any]:
     """Return the settings with "all rows" as a number where the built-in problems have no end."""
     counts = _ALL_BUILTIN if filled["data"] == "builtin" else {}
     return filled | {name: many for name, many in counts.items() if filled.get(name) == ALL}
+
+
+def _batching(settings: SftSettings | FoundationSettings) -> dict[str, Any]:
+    names = ("max_length", "packing", "batch_tokens", "seed")
+    return {"epochs": settings.num_epochs, **{name: getattr(settings, name) for name in names}}
 
 
 def _check_builtin(levels: Sequence[int]) -> None:

@@ -11,16 +11,16 @@ import numpy as np
 
 from nblib.delivery.budget import NotEnoughRoom, check_room
 from nblib.delivery.inputs import ExportNotFound, find_export
-from nblib.delivery.preflight.plan import Work
+from nblib.delivery.preflight.plan import Work, few_questions
+from nblib.delivery.preflight.targets import PreflightError
 from nblib.delivery.settings import GrpoSettings
 from nblib.evaluation.groups import sample_group
 from nblib.models.credentials import has_credentials
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED, GEMMA, KAGGLE_PAGE
 from nblib.runs import runs_root
-from nblib.sources.wordproblems import word_problems
-from nblib.tasks.gsm8k import GSM8K
-from nblib.tasks.rewards import task_judge
+from nblib.tasks.registry import get_task
+from nblib.tasks.rewards import reward_function
 from nblib.tokens.batches import TokenizedExample
 from nblib.tokens.tokenizer import END_OF_TURN
 
@@ -83,19 +83,22 @@ def check_adapters(count: int, moved: float | None) -> list[Check]:
 
 
 def check_rewards(settings: GrpoSettings, mesh: jax.sharding.Mesh, start: str) -> Check:
-    """Check on a few completions that the rewards of a group differ.
+    """Check on a few completions of the run's own questions that the rewards of a group differ.
 
     They are those of the newest export of `start`, the notebook that GRPO goes on from.
     """
+    task, size = get_task(settings.task), settings.num_generations
     name = "rewards differ"
     try:
         ref = get_gemma_ref_model(str(find_export(start)), mesh)
     except ExportNotFound:
         return Check(name=name, passed=None, said=f"no export of {start} here: run it first")
-    rows = word_problems(8, seed=1, split="train", levels=settings.levels or (4, 5))
-    examples, size = GSM8K.examples(rows), settings.num_generations
-    judge = task_judge(GSM8K, examples, settings.weights, max_new_tokens=settings.max_new_tokens)
-    group = sample_group(ref, GSM8K, examples, judge, settings.sampled, size=size, mesh=mesh)
+    try:
+        examples = few_questions(settings, task)
+    except PreflightError as error:
+        return Check(name=name, passed=None, said=str(error))
+    reward_fn = reward_function(task, settings.weights, max_new_tokens=settings.max_new_tokens)
+    group = sample_group(ref, task, examples, reward_fn, settings.sampled, size=size, mesh=mesh)
     low, high = min(group.rewards), max(group.rewards)
     return Check(name=name, passed=high > low, said=f"{low:.2f} to {high:.2f} in a group of {size}")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from nblib.delivery.notebooks import NotebookInfo
 from nblib.delivery.preflight import checks
 from nblib.delivery.preflight.flight import Flight, Step, compile_run, hours_of, measured_steps
 from nblib.delivery.preflight.measured import Measured, measure_steps
@@ -30,6 +31,7 @@ from nblib.delivery.preflight.targets import (
 from nblib.delivery.settings import GrpoSettings, SftSettings
 from nblib.models.abstract import named_config
 from nblib.models.mesh import check_model_divides
+from nblib.tasks.registry import get_task
 
 
 def run_preflight(
@@ -62,7 +64,8 @@ def run_preflight(
     if mesh:
         check_model_divides(named_config(settings.model), mesh)
     here = target_mesh(find_target("cpu"))
-    work = _work(settings, mesh or here, notes)
+    info = preflight_info(notebook)
+    work = _work(settings, info, mesh or here, notes)
     measured = _measured(settings, target, work, here, say)
     steps: tuple[Step, ...] = ()
     suggestion: Mapping[str, Any] = {}
@@ -83,9 +86,7 @@ def run_preflight(
             else 0.0
         ),
         suggestion=suggestion,
-        checks=_checks(
-            settings, preflight_info(notebook).reads, target, work, mesh, here, measured
-        ),
+        checks=_checks(settings, info.reads, target, work, mesh, here, measured),
         compiler=compiler_of(target) if mesh and not measured else "",
         notes=(*notes, *(work.notes if work else ())),
     )
@@ -105,13 +106,16 @@ def _mesh(target: Target, fsdp: int, tp: int) -> tuple[jax.sharding.Mesh | None,
 
 
 def _work(
-    settings: SftSettings | GrpoSettings, mesh: jax.sharding.Mesh, notes: list[str]
+    settings: SftSettings | GrpoSettings,
+    info: NotebookInfo,
+    mesh: jax.sharding.Mesh,
+    notes: list[str],
 ) -> Work | None:
     """Return SFT's batches; None, with a note, where the data is not here, and for GRPO."""
     if not isinstance(settings, SftSettings):
         return None
     try:
-        return sft_work(settings, row_multiple=mesh.shape["fsdp"])
+        return sft_work(settings, get_task(info.task), row_multiple=mesh.shape["fsdp"])
     except PreflightError as error:
         notes.append(str(error))
         return None

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jupytext
 import numpy as np
@@ -22,14 +23,15 @@ from nblib.delivery.profiles import SFT_PROFILES
 from nblib.delivery.settings import GrpoSettings, SftSettings
 from nblib.models.published import GEMMA, find_model
 from nblib.sources.datasets import get_dataset
-from nblib.sources.rows import SourceError, sample_rows, split_validation
-from nblib.tasks.gsm8k import GSM8K
-from nblib.tasks.task import Example
-from nblib.tokens.batches import TokenizedExample, batch_stream, drop_too_long, encode_task
+from nblib.sources.rows import Row, SourceError, split_validation
+from nblib.sources.wordproblems import LEVELS as ALL_LEVELS
+from nblib.tasks.task import Example, Task, choose_examples
+from nblib.tokens.batches import TokenizedExample, encode_task
 from nblib.tokens.chat import task_prompts
-from nblib.tokens.packing import pack
 from nblib.tokens.tokenizer import BOS_ID, load_tokenizer
+from nblib.tokens.training_data import training_data
 
+_FEW = 8  # questions: among as many there is a group whose rewards differ
 _PIECE = re.compile(r"\d|[^\W\d_]+|[^\w\s]|_|\n+")  # digits one by one, as Gemma has them
 
 
@@ -92,31 +94,22 @@ def notebook_settings(
     return replace(settings, model=settings.model or SFT_PROFILES[settings.profile]["model"])
 
 
-def sft_work(settings: SftSettings, *, row_multiple: int) -> Work:
+def sft_work(settings: SftSettings, task: Task, *, row_multiple: int) -> Work:
     """Return the batches that an SFT would train on, made as the notebook makes them.
 
     Raises PreflightError where the data is not at hand.
     """
-    seed, length = settings.seed, settings.max_length
     tokenizer = _tokenizer(settings.model)
-    encoded = _encoded(tokenizer, _train_examples(settings))
-    kept, too_long = drop_too_long(encoded, length)
-    rows = pack(kept, settings.packing, max_length=length, seed=seed)
-    batches = batch_stream(
-        rows,
-        tokens_per_batch=settings.batch_tokens,
-        epochs=settings.num_epochs,
-        seed=seed,
-        row_multiple=row_multiple,
-    )
-    left_out = f"{too_long} of {len(encoded)} examples over {length} tokens: left out"
+    encoded = _encoded(tokenizer, task, _train_examples(settings, task))
+    data = training_data(encoded, **settings.batching, row_multiple=row_multiple)
+    left_out = f"{data.too_long} of {len(encoded)} examples over {data.max_length} tokens: left out"
     stand_in = f"{settings.model} is not here: its tokens are estimated from the texts"
     return Work(
-        batches=list(batches),
-        examples=kept,
+        batches=list(data.batches),
+        examples=data.examples,
         epochs=settings.num_epochs,
         tokenizer=tokenizer,
-        notes=(*[left_out] * (too_long > 0), *[stand_in] * (tokenizer is None)),
+        notes=(*[left_out] * (data.too_long > 0), *[stand_in] * (tokenizer is None)),
     )
 
 
@@ -129,22 +122,35 @@ def estimated_tokens(text: str) -> int:
     return len(_PIECE.findall(text))
 
 
-def _train_examples(settings: SftSettings) -> tuple[Example, ...]:
+def few_questions(settings: GrpoSettings, task: Task) -> tuple[Example, ...]:
+    """Return a few of the questions that a GRPO run would ask.
+
+    Raises PreflightError where the data is not at hand.
+    """
+    rows = _train_rows(settings, num_train=_FEW, levels=settings.levels or ALL_LEVELS)
+    return choose_examples(task, rows, _FEW, groups=settings.levels, seed=settings.seed)[0]
+
+
+def _train_examples(settings: SftSettings, task: Task) -> tuple[Example, ...]:
+    rows = _train_rows(
+        settings,
+        num_train=settings.num_samples,
+        levels=settings.builtin_levels,
+        long_hand=settings.long_hand,
+    )
+    chosen, _ = choose_examples(
+        task, rows, settings.num_samples, groups=settings.levels, seed=settings.seed
+    )
+    return split_validation(chosen)[0]
+
+
+def _train_rows(settings: SftSettings | GrpoSettings, **builtin: Any) -> tuple[Row, ...]:
     try:
-        data = get_dataset(
-            settings.data,
-            folder=settings.gsm8k_dir,
-            num_train=settings.num_samples,
-            num_test=1,
-            levels=settings.builtin_levels,
-            long_hand=settings.long_hand,
-            seed=settings.seed,
-        )
+        return get_dataset(
+            settings.data, folder=settings.gsm8k_dir, num_test=1, seed=settings.seed, **builtin
+        ).train
     except SourceError as error:
         raise PreflightError(f"how long the run is depends on its data: {error}") from error
-    levelled, _ = filter_levels(data.train, settings.levels)
-    train, _ = split_validation(sample_rows(levelled, settings.num_samples, seed=settings.seed))
-    return GSM8K.examples(train)
 
 
 def _tokenizer(name: str) -> spm.SentencePieceProcessor | None:
@@ -155,18 +161,15 @@ def _tokenizer(name: str) -> spm.SentencePieceProcessor | None:
 
 
 def _encoded(
-    tokenizer: spm.SentencePieceProcessor | None, examples: Sequence[Example]
+    tokenizer: spm.SentencePieceProcessor | None, task: Task, examples: Sequence[Example]
 ) -> tuple[TokenizedExample, ...]:
     if tokenizer is not None:
-        return encode_task(tokenizer, GSM8K, examples)
-    form = GSM8K.answer_format
+        return encode_task(tokenizer, task, examples)
     return tuple(
         _stand_in(
-            example.id,
-            1 + estimated_tokens(prompt),
-            1 + estimated_tokens(form.render(example.reasoning, example.answer)),
+            example.id, 1 + estimated_tokens(prompt), 1 + estimated_tokens(example.completion)
         )
-        for example, prompt in zip(examples, task_prompts(GSM8K, examples), strict=True)
+        for example, prompt in zip(examples, task_prompts(task, examples), strict=True)
     )
 
 

@@ -1,0 +1,98 @@
+"""From encoded examples to batches: the one way that notebooks, preflight and benchmarks go."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunix.sft.peft_trainer import TrainingInput
+
+from nblib.tokens.batches import (
+    TokenizedExample,
+    batch_stream,
+    drop_too_long,
+    examples_sha256,
+    length_summary,
+)
+from nblib.tokens.packing import pack
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What a training reads, in order.
+
+    Attributes:
+        examples: Those that are short enough, before packing.
+        too_long: How many were longer: left out, not cut.
+        rows: Of how many rows an epoch is made; with packing fewer than there are examples.
+        batches: Of all epochs.
+        val_batches: Of one pass over the examples to validate on.
+        max_length: Tokens that an example may have.
+    """
+
+    examples: tuple[TokenizedExample, ...]
+    too_long: int
+    rows: int
+    batches: Sequence[TrainingInput]
+    val_batches: Sequence[TrainingInput]
+    max_length: int
+
+    @property
+    def sha256(self) -> str:
+        """The checksum of tokens and masks: what a checkpoint was trained on."""
+        return examples_sha256(self.examples)
+
+    def __str__(self) -> str:
+        """Lengths, examples left out, and rows."""
+        return (
+            f"{length_summary(self.examples)}\n"
+            f"{self.too_long} over {self.max_length} tokens: left out, not cut; "
+            f"{self.rows} rows in {len(self.batches)} batches"
+        )
+
+
+def training_data(
+    encoded: Sequence[TokenizedExample],
+    val_encoded: Sequence[TokenizedExample] = (),
+    *,
+    max_length: int,
+    packing: str,
+    batch_tokens: int,
+    epochs: int,
+    seed: int,
+    row_multiple: int = 1,
+) -> TrainingData:
+    """Leave out what is too long, pack where asked, and batch by length.
+
+    Args:
+        encoded: to learn from.
+        val_encoded: to validate on; may be empty.
+        max_length: tokens.
+        packing: one of `tokens.packing.PACKING`.
+        batch_tokens: tokens a batch, padding included.
+        epochs: passes over the examples.
+        seed: fixes order and packing.
+        row_multiple: the devices that share a batch.
+
+    Raises ValueError when no example is short enough.
+    """
+    parts = []
+    for examples, passes in ((encoded, epochs), (val_encoded, 1)):
+        kept, too_long = drop_too_long(examples, max_length) if examples else ((), 0)
+        rows = pack(kept, packing, max_length=max_length, seed=seed)
+        batches = batch_stream(
+            rows,
+            tokens_per_batch=batch_tokens,
+            epochs=passes,
+            seed=seed,
+            shuffle=examples is encoded,
+            row_multiple=row_multiple,
+        )
+        parts.append((kept, too_long, len(rows), batches if rows else ()))
+    (kept, too_long, count, batches), (*_, val_batches) = parts
+    return TrainingData(
+        examples=kept,
+        too_long=too_long,
+        rows=count,
+        batches=batches,
+        val_batches=val_batches,
+        max_length=max_length,
+    )
