@@ -62,14 +62,7 @@ install_packages("0.1.0")
 # %%
 import time
 
-from IPython.display import Image, Markdown, display
-from nblib.evaluation.plots import figure_png, plot_levels, plot_stages
-from nblib.evaluation.plots_comparison import plot_failures, plot_gains
-from nblib.evaluation.report import write_report
-from nblib.evaluation.samples import pick_samples
-from nblib.evaluation.sft import truncation_warnings
-from nblib.evaluation.tables import stage_table
-from nblib.evaluation.tables_comparison import comparison_tables, enough_line, gain_table
+from IPython.display import display
 
 from nblib.delivery.ladder import find_candidates
 from nblib.delivery.place import where_am_i
@@ -79,19 +72,36 @@ from nblib.evaluation.candidates import answer_all, settings_of
 from nblib.evaluation.comparable import comparable
 from nblib.evaluation.comparison import (
     compare_stages,
-    comparison_lead,
     comparison_metrics,
     failure_counts,
     schema_failures,
 )
-from nblib.evaluation.forgetting import forgetting, forgetting_checks, perplexities
+from nblib.evaluation.forgetting import forgetting, perplexities
 from nblib.evaluation.votes import vote_all
 from nblib.files import write_json, write_jsonl
 from nblib.models.mesh import device_mesh, mesh_summary
-from nblib.runs import finish_run, start_run, write_manifest
+from nblib.report import (
+    Page,
+    comparison_lead,
+    comparison_tables,
+    enough_line,
+    finish,
+    gain_table,
+    pick_samples,
+    plot_failures,
+    plot_gains,
+    plot_groups,
+    plot_stages,
+    samples_table,
+    settings_table,
+    show,
+    stage_table,
+    truncation_warnings,
+)
+from nblib.runs import start_run, write_manifest
 from nblib.sources.datasets import get_dataset
-from nblib.sources.rows import filter_levels, sample_rows
-from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.registry import get_task
+from nblib.tasks.task import choose_examples
 
 started = time.monotonic()
 
@@ -102,6 +112,7 @@ started = time.monotonic()
 # %% tags=["parameters"]
 PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
 STAGES = []  # "name=model@style", "name=adapters::base", "name=file.jsonl:stage"; []: the ladder
+TASK = "gsm8k"
 DATA = ""  # builtin, gsm8k
 GSM8K_DIR = ""  # folder of train.jsonl and test.jsonl; "" asks NBLIB_GSM8K_DIR
 SVAMP_DIR = ""  # folder of SVAMP.json, or "hub"; "" asks NBLIB_SVAMP_DIR
@@ -123,6 +134,7 @@ SEED = 0
 # %%
 place = where_am_i(PROFILE)
 settings = EvalSettings.of(globals())
+task = get_task(settings.task)
 mesh = device_mesh()
 print(place, mesh_summary(mesh), sep="\n")
 print(f"tokens     {provide_tokens() or 'none'}")
@@ -131,12 +143,11 @@ print(f"tokens     {provide_tokens() or 'none'}")
 # A run that was killed is found again by its parameters and asks only what is still missing.
 
 # %%
-candidates, notes = find_candidates(
-    settings.stages, reads={"sft": "v1_sft_format", "grpo": "v2_grpo"}
-)
+ladder = {"sft": "v1_sft_format", "grpo": "v2_grpo"}
+candidates, notes = find_candidates(settings.stages, reads=ladder)
 parameters = {**settings.parameters, "stages": candidates}
 run = start_run("eval", parameters)
-display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.items())))
+display(settings_table(parameters))
 
 # %% [markdown]
 # ## Questions
@@ -152,11 +163,12 @@ data = get_dataset(
     levels=settings.levels or settings.builtin_levels,
     seed=SEED,
 )
-levelled, _ = filter_levels(data.test, settings.levels)
-asked = GSM8K.examples(sample_rows(levelled, settings.eval_samples, seed=SEED))
-shots = GSM8K.examples(sample_rows(data.train, settings.shots, seed=SEED))
+chosen, _ = choose_examples(
+    task, data.test, settings.eval_samples, groups=settings.levels, seed=SEED
+)
+shots, _ = choose_examples(task, data.train, settings.shots, seed=SEED)
 print(data.origin, *data.notes, *notes, sep="\n")
-print(f"{len(asked)} questions; worked examples: {', '.join(shot.id for shot in shots)}")
+print(f"{len(chosen)} questions; worked examples: {', '.join(shot.id for shot in shots)}")
 
 # %% [markdown]
 # ## The ladder
@@ -166,27 +178,21 @@ print(f"{len(asked)} questions; worked examples: {', '.join(shot.id for shot in 
 
 # %%
 greedy = settings.greedy
-answered = answer_all(
-    candidates, GSM8K, asked, greedy, shots=shots, mesh=mesh, folder=run.path / "answers"
-)
+asking = {"shots": shots, "mesh": mesh, "folder": run.path / "answers"}
+answered = answer_all(candidates, task, chosen, greedy, **asking)
+files = [one.name for one in candidates if one.is_file]
 stages, mismatches = comparable(
-    answered,
-    GSM8K,
-    from_files=[one.name for one in candidates if one.is_file],
-    allow_mismatch=settings.allow_mismatch,
+    answered, task, from_files=files, allow_mismatch=settings.allow_mismatch
 )
-metrics = {stage.name: stage.metrics for stage in stages}
-display(Markdown(stage_table(metrics)))
+display(stage_table(task, stages))
 
 # %% [markdown]
-# `lenient accuracy` takes the last number of the text, whatever the form: it says what a model can
-# do that was never taught the form. If it stands still while `answer accuracy` rises, the gain is
-# the form alone.
+# A lenient metric, such as `lenient accuracy` (the last number of the text, whatever the form),
+# says what a model can do that was never taught the form. If it stands still while the headline
+# rises, the gain is the form alone.
 
 # %%
-shown = ("format_accuracy", "answer_accuracy", "lenient_accuracy", "truncation_rate")
-figures = {"The ladder": plot_stages(metrics, shown, seed=SEED)}
-display(Image(figure_png(figures["The ladder"])))
+figures = {"The ladder": show(plot_stages(task, stages, seed=SEED))}
 
 # %% [markdown]
 # ## The gain
@@ -195,21 +201,14 @@ display(Image(figure_png(figures["The ladder"])))
 # testing several.
 
 # %%
-comparison = compare_stages(stages)
-display(Markdown(gain_table(comparison).markdown()))
+comparison = compare_stages(stages, task)
+display(gain_table(comparison))
 print(enough_line(comparison))
 
 # %%
-figures["The gain, and how sure it is"] = plot_gains(comparison, seed=SEED)
-display(Image(figure_png(figures["The gain, and how sure it is"])))
-
-# %%
-by_level = {stage.name: stage.by_level for stage in stages if stage.by_level}
-if by_level:
-    figures["Right answers whatever the form, by level"] = plot_levels(
-        by_level, seed=SEED, rate="lenient_accuracy"
-    )
-    display(Image(figure_png(figures["Right answers whatever the form, by level"])))
+figures["The gain, and how sure it is"] = show(plot_gains(task, comparison, seed=SEED))
+if any(stage.by_group for stage in stages):
+    figures["By group"] = show(plot_groups(task, stages, comparison.metric, seed=SEED))
 
 # %% [markdown]
 # ## What fails, and how
@@ -217,9 +216,9 @@ if by_level:
 # form is learnt.
 
 # %%
-failures = failure_counts(stages)
-figures["What became of the items"] = plot_failures(failures, len(stages[0].records), seed=SEED)
-display(Image(figure_png(figures["What became of the items"])))
+failures = failure_counts(stages, task)
+n = len(stages[0].records)
+figures["What became of the items"] = show(plot_failures(failures, n, seed=SEED))
 
 # %% [markdown]
 # ## What got worse
@@ -228,13 +227,14 @@ display(Image(figure_png(figures["What became of the items"])))
 # is less surprised).
 
 # %%
-checks, left_out = forgetting_checks(
-    settings.svamp_dir, count=settings.forgetting_samples, seed=SEED
-)
-print(*left_out, sep="\n")
 models = [one.source for one in candidates if not one.is_file]
-forgot = forgetting(models, checks, GSM8K, greedy, mesh=mesh, folder=run.path / "answers")
-surprise = perplexities(models, asked[: settings.forgetting_samples], mesh=mesh)
+own_form = task.variants.get("hash", task)
+count = settings.forgetting_samples
+checks, left_out = task.outside(count, SEED, settings.svamp_dir) if task.outside else ((), ())
+print(*left_out, sep="\n")
+forgotten = forgetting(models, checks, greedy, mesh=mesh, folder=run.path / "answers")
+solutions, _ = choose_examples(own_form, data.test, count, groups=settings.levels, seed=SEED)
+perplexity = perplexities(models, own_form, solutions, mesh=mesh)
 
 # %% [markdown]
 # ## Several answers to each question
@@ -242,91 +242,52 @@ surprise = perplexities(models, asked[: settings.forgetting_samples], mesh=mesh)
 # every guess. `maj@k` lets the k answers vote.
 
 # %%
-votes = vote_all(
-    candidates,
-    GSM8K,
-    asked,
-    settings.sampled,
-    samples=settings.samples_per_question,
-    shots=shots,
-    mesh=mesh,
-    folder=run.path / "answers",
-)
+samples_each = settings.samples_per_question
+votes = vote_all(candidates, task, chosen, settings.sampled, samples=samples_each, **asking)
 
 # %% [markdown]
 # ## All tables
 
 # %%
-predictions = [record for stage in stages for record in stage.records]
-tables = comparison_tables(comparison, failures, forgot, surprise, votes, predictions)
-display(Markdown("\n\n".join(f"**{name}**\n\n{one.markdown()}" for name, one in tables.items())))
+tables = comparison_tables(
+    task, comparison, stages, failures, forgotten=forgotten, perplexity=perplexity, votes=votes
+)
+display(*tables)
 
 # %% [markdown]
 # ## Samples
 # The same question, the last two stages.
 
 # %%
-samples = pick_samples(predictions, count=6, seed=SEED)
-for sample in samples[:3]:
-    print(f"{sample['question']}\n  wanted {sample['reference']}  ({sample['kind']})")
-    for name, record in list(sample["stages"].items())[-2:]:
-        print(f"\n[{name}]\n{record['completion']}")
-    print("-" * 60)
+samples = pick_samples(task, stages, count=6, seed=SEED)
+display(samples_table(task, samples[:3]))
 
 # %% [markdown]
 # ## Files and report
 
 # %%
-write_jsonl(run.path / "predictions.jsonl", predictions)
-write_jsonl(run.path / "schema_failures_debug.jsonl", schema_failures(stages))
+write_jsonl(run.path / "schema_failures_debug.jsonl", schema_failures(stages, task))
 hashes = {f"data/{split}": digest for split, digest in data.sha256.items()}
 write_manifest(run, hashes=hashes, devices=place.devices)
-asked_how = settings_of(candidates, shots)
-write_json(
-    run.path / "comparison_metrics.json",
-    comparison_metrics(
-        comparison,
-        stages,
-        failures=failures,
-        forgetting=forgot,
-        perplexity=surprise,
-        votes=votes,
-        settings={**parameters, "asked": asked_how, "mismatches": mismatches},
-        hashes=hashes,
-    ),
-)
+asked_how = {"asked": settings_of(candidates, shots), "mismatches": mismatches}
+found = {"failures": failures, "forgetting": forgotten, "perplexity": perplexity, "votes": votes}
+about = {"settings": {**parameters, **asked_how}, "hashes": hashes}
+metrics = comparison_metrics(comparison, stages, **found, **about)
+write_json(run.path / "comparison_metrics.json", metrics)
 
 # %%
-result = {
-    "notebook": "eval",
-    "profile": settings.profile,
-    "seed": SEED,
-    "wall_s": time.monotonic() - started,
-    "model": candidates[-1].source,
-    "data": data.origin,
-    "stages": metrics,
-    "levels": by_level,
-}
-write_report(
-    run.path / "report.html",
+page = Page(
     title="Eval: base against tuned",
-    lead=comparison_lead(comparison, stages),
-    facts={
-        "data": data.origin,
-        "questions": f"{len(stages[0].records):,}",
-        "smallest gain that shows": enough_line(comparison),
-    },
-    verdicts=(),
-    stages=metrics,
+    lead=comparison_lead(task, comparison, stages),
+    warnings=[*mismatches, *truncation_warnings(stages, judged=""), *notes],
+    facts={"questions": f"{n:,}", "smallest gain that shows": enough_line(comparison)},
     figures=figures,
-    samples=samples,
     tables=tables,
-    config={**parameters, "asked": asked_how},
-    manifest={"hashes": hashes},
-    warnings=[*mismatches, *truncation_warnings(metrics, judged=""), *notes],
+    samples=samples,
+    details={"Asked": asked_how},
 )
-finish_run(run, result)
-print(f"{run.path}: {result['wall_s'] / 60:.1f} minutes")
+model = candidates[-1].source
+finish(run, task, stages, page, model=model, data=data.origin, started=started)
 
 # %% [markdown]
 # ## Summary

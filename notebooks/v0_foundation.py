@@ -61,33 +61,39 @@ install_packages("0.1.0")
 import time
 from dataclasses import replace
 
-from IPython.display import Image, Markdown, display
-from nblib.evaluation.evaluate import evaluate
-from nblib.evaluation.foundation import foundation_manifest, foundation_verdicts
-from nblib.evaluation.plots import figure_png, plot_levels, plot_training
-from nblib.evaluation.report import write_report
-from nblib.evaluation.samples import pick_samples
-from nblib.evaluation.tables import stage_table
-from nblib.evaluation.verdicts import verdict_table
+from IPython.display import display
 
 from nblib.delivery.budget import check_room, session_budget
 from nblib.delivery.inputs import bring_attached_run
 from nblib.delivery.place import where_am_i
 from nblib.delivery.secrets import provide_tokens
 from nblib.delivery.settings import FoundationSettings
+from nblib.evaluation.answers import evaluate_stages
 from nblib.evaluation.generate import Decoding
-from nblib.files import read_jsonl, write_jsonl
+from nblib.files import read_jsonl
 from nblib.models.gemma3 import init_model, model_config, parameter_count, save_model
 from nblib.models.mesh import device_mesh, mesh_summary
-from nblib.runs import finish_run, start_run, write_manifest
+from nblib.models.names import RefModel
+from nblib.report import (
+    Page,
+    finish,
+    foundation_manifest,
+    foundation_verdicts,
+    pick_samples,
+    plot_groups,
+    plot_training,
+    samples_table,
+    settings_table,
+    show,
+    stage_table,
+    verdict_table,
+)
+from nblib.runs import start_run, write_manifest
 from nblib.sources.foundation import foundation_rows
-from nblib.tasks.formats import HASH
 from nblib.tasks.gsm8k import GSM8K
-from nblib.tasks.task import for_format
-from nblib.tokens.batches import batch_stream, drop_too_long, examples_sha256, length_summary
 from nblib.tokens.corpus import corpus_texts, encode_documents, foundation_documents
-from nblib.tokens.packing import pack
 from nblib.tokens.tokenizer import tokenizer_seal, train_tokenizer
+from nblib.tokens.training_data import training_data
 from nblib.training.sft import train
 
 started = time.monotonic()
@@ -135,7 +141,7 @@ print(f"tokens     {provide_tokens() or 'none'}")
 parameters = settings.parameters
 bring_attached_run("v0_foundation", parameters)
 run = start_run("v0_foundation", parameters)
-display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.items())))
+display(settings_table(parameters))
 
 # %% [markdown]
 # ## Problems
@@ -155,7 +161,7 @@ rows = foundation_rows(
     seed=SEED,
 )
 print("\n".join(rows.notes))
-print(f"\n{rows.train[0].question}\n{rows.train[0].answer}")
+print("", *rows.train[0].fields.values(), sep="\n")
 
 # %% [markdown]
 # ## Tokenizer
@@ -174,10 +180,10 @@ print(tokenizer.encode(documents[0].completion, out_type=str))
 # prompt, some the annotations of GSM8K, and a few only practise the tags.
 
 # %%
-examples, too_long = drop_too_long(encode_documents(tokenizer, documents), settings.max_length)
-val_examples, _ = drop_too_long(encode_documents(tokenizer, val_documents), settings.max_length)
-print(length_summary(examples))
-print(f"{too_long} of {len(documents)} texts were longer than {settings.max_length}: left out")
+batching = {**settings.batching, "row_multiple": mesh.shape["fsdp"]}
+val_texts = encode_documents(tokenizer, val_documents)
+texts = training_data(encode_documents(tokenizer, documents), val_texts, **batching)
+print(texts)
 print(f"\n{documents[1].prompt}{documents[1].completion}")
 
 # %% [markdown]
@@ -205,29 +211,22 @@ deadline_s = budget.training_s(**reserved)
 # The same trainer that the fine-tuning uses, here on all weights. Each line is about 15 seconds.
 
 # %%
-batching = {"tokens_per_batch": settings.batch_tokens, "row_multiple": mesh.shape["fsdp"]}
-packing = {"packing": settings.packing, "max_length": settings.max_length, "seed": SEED}
-packed, val_packed = pack(examples, **packing), pack(val_examples, **packing)
-batches = batch_stream(packed, epochs=settings.num_epochs, seed=SEED, **batching)
-val_batches = batch_stream(val_packed, epochs=1, seed=SEED, shuffle=False, **batching)
-hashes = {**tokenizer_seal(tokenizer), "examples": examples_sha256(examples)}
+hashes = {**tokenizer_seal(tokenizer), "examples": texts.sha256}
 trained = train(
     model,
-    batches,
+    texts.batches,
     settings.training,
     folder=run.checkpoints,
     metrics_path=run.path / "metrics.jsonl",
     identity={**hashes, **parameters},
     mesh=mesh,
-    val_batches=val_batches,
+    val_batches=texts.val_batches,
     deadline_s=deadline_s,
 )
-steps_left = trained.left
 
 # %%
 history = read_jsonl(run.path / "metrics.jsonl")
-figures = {"Loss while reading": plot_training(history, seed=SEED, title="Foundation: reading")}
-display(Image(figure_png(figures["Loss while reading"])))
+figures = {"Loss while reading": show(plot_training(history, seed=SEED, title="Reading"))}
 
 # %% [markdown]
 # ## Practice
@@ -238,70 +237,70 @@ display(Image(figure_png(figures["Loss while reading"])))
 
 # %%
 if rows.practice and trained.left == 0:
-    practice_documents = foundation_documents(rows.practice, seed=SEED + 1)
-    practice, _ = drop_too_long(
-        encode_documents(tokenizer, practice_documents), settings.max_length
-    )
-    print(length_summary(practice))
-    batching["tokens_per_batch"] //= 2
+    half = {"epochs": 1, "seed": SEED + 1, "batch_tokens": settings.batch_tokens // 2}
+    documents = foundation_documents(rows.practice, seed=SEED + 1)
+    practice = training_data(encode_documents(tokenizer, documents), **{**batching, **half})
+    print(practice)
     trained = train(
         model,
-        batch_stream(pack(practice, **packing), epochs=1, seed=SEED + 1, **batching),
+        practice.batches,
         replace(settings.training, learning_rate=0.25 * settings.learning_rate),
         folder=run.checkpoints / "practice",
         metrics_path=run.path / "metrics_practice.jsonl",
-        identity={**hashes, "practice": examples_sha256(practice), **parameters},
+        identity={**hashes, "practice": practice.sha256, **parameters},
         mesh=mesh,
-        val_batches=val_batches,
+        val_batches=texts.val_batches,
         deadline_s=budget.training_s(**reserved),
     )
-    steps_left = trained.left
     practised = read_jsonl(run.path / "metrics_practice.jsonl")
-    figures["Loss in practice"] = plot_training(practised, seed=SEED, title="Foundation: practice")
+    figures["Loss in practice"] = show(plot_training(practised, seed=SEED, title="Practice"))
     history += practised
-    display(Image(figure_png(figures["Loss in practice"])))
 
 # %% [markdown]
 # ## Evaluation
 # Held-out problems, asked in the model's own form and answered greedily.
 
 # %%
-task = for_format(GSM8K, HASH)
-held_out = task.examples(rows.test)
+task = GSM8K.variants["hash"]
+foundation = RefModel(
+    name=settings.size,
+    folder=run.path,
+    model=model,
+    tokenizer=tokenizer,
+    sha256="",  # not saved yet
+    root=settings.size,
+)
 decoding = Decoding(max_new_tokens=320, seed=SEED)
-stage = evaluate(model, tokenizer, task, held_out, decoding, stage="base", mesh=mesh)
-write_jsonl(run.path / "predictions.jsonl", stage.records)
-display(Markdown(stage_table({"base": stage.metrics})))
+held_out = task.examples(rows.test)
+stages = evaluate_stages(foundation, {"base": (task, decoding)}, held_out, mesh=mesh)
+display(stage_table(task, stages))
 
 # %%
-figures["Right answers by level"] = plot_levels({"base": stage.by_level}, seed=SEED)
-display(Image(figure_png(figures["Right answers by level"])))
+figures["Right answers by level"] = show(plot_groups(task, stages, seed=SEED))
 
 # %% [markdown]
 # ## Verdict
-# What the field's experience asks of a run that learnt something. Where a line says NOT MET, its
+# What the field's experience asks of a run that learnt something. Where a line says `not met`, its
 # last column says what to try next.
 
 # %%
-verdicts = foundation_verdicts(history, stage)
-print(verdict_table(verdicts))
+verdicts = foundation_verdicts(task, stages[0], history)
+display(verdict_table(verdicts))
 
 # %% [markdown]
 # ## Samples
 # One problem of each kind: read them before believing a number.
 
 # %%
-samples = pick_samples(stage.records, count=4, seed=SEED)
-for sample in samples:
-    print(f"{sample['question']}\n  wanted {sample['reference']}\n")
-    print(f"{sample['stages']['base']['completion']}\n{'-' * 60}")
+samples = pick_samples(task, stages, count=4, seed=SEED)
+display(samples_table(task, samples))
 
 # %% [markdown]
 # ## Export
 # A Hugging Face folder, in bf16, with a manifest of how it was made and what it can do.
 
 # %%
-manifest = foundation_manifest(parameters, rows, stage, history)
+manifest = foundation_manifest(parameters, rows, stages[0], history)
 save_model(model, tokenizer, run.export, manifest=manifest, dtype="bfloat16")
 write_manifest(run, hashes=hashes, devices=place.devices)
 
@@ -309,31 +308,15 @@ write_manifest(run, hashes=hashes, devices=place.devices)
 # ## Result
 
 # %%
-write_report(
-    run.path / "report.html",
+page = Page(
     title="v0 · Foundation",
     lead="A Gemma-3-architecture model trained from nothing on word problems.",
-    facts={"model": settings.size, "data": rows.origin, "steps": str(manifest["steps"])},
     verdicts=verdicts,
-    stages={"base": stage.metrics},
     figures=figures,
     samples=samples,
-    config=parameters,
-    manifest=manifest,
 )
-result = {
-    "notebook": "v0_foundation",
-    "profile": settings.profile,
-    "seed": SEED,
-    "wall_s": time.monotonic() - started,
-    "model": settings.size,
-    "data": rows.origin,
-    "stages": {"base": stage.metrics},
-    "levels": {"base": stage.by_level},
-    "steps_left": steps_left,
-}
-finish_run(run, result)
-print(f"{run.path}: {result['wall_s'] / 60:.1f} minutes")
+about = {"model": settings.size, "data": rows.origin, "started": started, "trained": trained}
+finish(run, task, stages, page, **about)
 
 # %% [markdown]
 # ## Summary

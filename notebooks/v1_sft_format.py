@@ -61,44 +61,45 @@ install_packages("0.1.0")
 # %%
 import time
 
-from IPython.display import Image, Markdown, display
-from nblib.evaluation.evaluate import evaluate_stages
-from nblib.evaluation.model_card import write_model_card
-from nblib.evaluation.plots import figure_png, plot_levels, plot_stages, plot_training
-from nblib.evaluation.report import write_report
-from nblib.evaluation.samples import pick_samples
-from nblib.evaluation.sft import sft_lead, sft_verdicts, truncation_warnings
-from nblib.evaluation.tables import stage_table
-from nblib.evaluation.verdicts import verdict_table
+from IPython.display import display
 
 from nblib.delivery.budget import check_room, session_budget
 from nblib.delivery.inputs import bring_attached_run
 from nblib.delivery.place import where_am_i
 from nblib.delivery.secrets import provide_tokens
 from nblib.delivery.settings import SftSettings
-from nblib.files import read_jsonl, write_jsonl
+from nblib.evaluation.answers import evaluate_stages
+from nblib.files import read_jsonl
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
 from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.parity import PROMPTS, export_adapters, export_model
-from nblib.runs import finish_run, start_run, write_manifest
-from nblib.sources.datasets import get_dataset
-from nblib.sources.rows import filter_levels, sample_rows, split_validation
-from nblib.tasks.formats import HASH
-from nblib.tasks.gsm8k import GSM8K
-from nblib.tasks.task import for_format
-from nblib.tokens.batches import (
-    batch_stream,
-    drop_too_long,
-    encode_task,
-    examples_sha256,
-    length_summary,
-    show_loss_mask,
+from nblib.report import (
+    Page,
+    finish,
+    pick_samples,
+    plot_groups,
+    plot_stages,
+    plot_training,
+    samples_table,
+    settings_table,
+    sft_lead,
+    sft_verdicts,
+    show,
+    stage_table,
+    truncation_warnings,
+    verdict_table,
 )
+from nblib.runs import start_run, write_manifest
+from nblib.sources.datasets import get_dataset
+from nblib.sources.rows import split_validation
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.task import choose_examples
+from nblib.tokens.batches import encode_task, show_loss_mask
 from nblib.tokens.chat import task_prompts
-from nblib.tokens.packing import pack
 from nblib.tokens.tokenizer import tokenizer_seal
+from nblib.tokens.training_data import training_data
 from nblib.training.sft import train
 
 started = time.monotonic()
@@ -154,7 +155,7 @@ print(f"tokens     {provide_tokens() or 'none'}")
 parameters = settings.parameters
 bring_attached_run("v1_sft_format", parameters)
 run = start_run("v1_sft_format", parameters)
-display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.items())))
+display(settings_table(parameters))
 
 # %% [markdown]
 # ## Data
@@ -171,18 +172,19 @@ data = get_dataset(
     seed=SEED,
 )
 print(data.origin, *data.notes, sep="\n")
-print(f"\n{data.train[0].question}\n{data.train[0].answer}")
+print(*data.train[0].fields.values(), sep="\n")
 
 # %% [markdown]
 # A slice of train is kept for the validation loss; the test split is read by the evaluation alone.
 
 # %%
-levelled, wrong_level = filter_levels(data.train, settings.levels)
-chosen = sample_rows(levelled, settings.num_samples, seed=SEED)
-train_rows, val_rows = split_validation(chosen)
-test_rows = sample_rows(data.test, settings.eval_samples, seed=SEED)
-print(f"{wrong_level} of {len(data.train)} rows dropped by DIFFICULTY_FILTER")
-print(f"{len(train_rows)} to train, {len(val_rows)} to validate, {len(test_rows)} held out")
+chosen, other_level = choose_examples(
+    GSM8K, data.train, settings.num_samples, groups=settings.levels, seed=SEED
+)
+train_examples, val_examples = split_validation(chosen)
+held_out, _ = choose_examples(GSM8K, data.test, settings.eval_samples, seed=SEED)
+print(f"{other_level} of {len(data.train)} rows dropped by DIFFICULTY_FILTER")
+print(f"{len(train_examples)} to train, {len(val_examples)} to validate, {len(held_out)} held out")
 
 # %% [markdown]
 # ## Model
@@ -195,16 +197,19 @@ print(base)
 # %% [markdown]
 # ## Examples
 # Annotations go, the steps become the reasoning, the number becomes the answer. The model reads
-# the question with mask 0 and learns only what it has to write, the end of its turn included.
+# the question with mask 0 and learns only what it has to write, the end of its turn included. With
+# `PACKING` several examples share a row, none of them cut or seen by another; the loss is the same,
+# the padding less.
 
 # %%
-encoded = encode_task(base.tokenizer, GSM8K, GSM8K.examples(train_rows))
-val_encoded = encode_task(base.tokenizer, GSM8K, GSM8K.examples(val_rows))
-train_examples, too_long = drop_too_long(encoded, settings.max_length)
-val_examples, _ = drop_too_long(val_encoded, settings.max_length)
-print(f"{too_long} of {len(encoded)} over {settings.max_length} tokens: left out, not cut")
-print(f"{length_summary(train_examples)}\n")
-print(show_loss_mask(base.tokenizer, train_examples[0]))
+texts = training_data(
+    encode_task(base.tokenizer, GSM8K, train_examples),
+    encode_task(base.tokenizer, GSM8K, val_examples),
+    **settings.batching,
+    row_multiple=mesh.shape["fsdp"],
+)
+print(texts)
+print(show_loss_mask(base.tokenizer, texts.examples[0]))
 
 # %% [markdown]
 # ## LoRA
@@ -223,14 +228,13 @@ print("disk:", check_room(run.path, trained=trained_size, exported=size))
 # so that what the format costs or gains in arithmetic can be seen.
 
 # %%
-own_form = for_format(GSM8K, HASH)
+own_form = GSM8K.variants["hash"]
 greedy = settings.greedy
 standard = greedy.sampled(temperature=0.7, top_p=0.95)
-asked = GSM8K.examples(test_rows)
 before = evaluate_stages(
     base,
     {"base": (GSM8K, greedy), "base_own_form": (own_form, greedy)},
-    asked,
+    held_out,
     mesh=mesh,
     enabled=settings.eval_at_end,
 )
@@ -246,39 +250,30 @@ deadline_s = budget.training_s(evaluation_s=sum(stage.seconds for stage in befor
 
 # %% [markdown]
 # ## Training
-# AdamW with warm-up and a cosine. One line about every 15 seconds. With `PACKING` several examples
-# share a row, none of them cut or seen by another; the loss is the same, the padding less.
+# AdamW with warm-up and a cosine. One line about every 15 seconds.
 
 # %%
-packing = {"packing": settings.packing, "max_length": settings.max_length, "seed": SEED}
-train_packed = pack(train_examples, **packing)
-val_packed = pack(val_examples, **packing)
-print(f"{len(train_examples)} examples in {len(train_packed)} rows")
-
-# %%
-batching = {"tokens_per_batch": settings.batch_tokens, "row_multiple": mesh.shape["fsdp"]}
 hashes = {
     "model": base.sha256,
     **tokenizer_seal(base.tokenizer),
-    "examples": examples_sha256(train_examples),
+    "examples": texts.sha256,
 }
 trained = train(
     model,
-    batch_stream(train_packed, epochs=settings.num_epochs, seed=SEED, **batching),
+    texts.batches,
     settings.training,
     folder=run.checkpoints,
     metrics_path=run.path / "metrics.jsonl",
     identity={**hashes, **parameters},
     mesh=mesh,
-    val_batches=batch_stream(val_packed, epochs=1, seed=SEED, shuffle=False, **batching),
+    val_batches=texts.val_batches,
     resume_from=settings.resume_from,
     deadline_s=deadline_s,
 )
 
 # %%
 history = read_jsonl(run.path / "metrics.jsonl")
-loss_figure = plot_training(history, seed=SEED, title="SFT: loss on the completions")
-display(Image(figure_png(loss_figure)))
+figures = {"Loss while training": show(plot_training(history, seed=SEED, title="SFT"))}
 
 # %% [markdown]
 # ## Export
@@ -296,7 +291,7 @@ manifest = {
     "steps": trained.steps,
     "steps_left": trained.left,
 }
-asked_again = {"prompts": task_prompts(GSM8K, asked[:PROMPTS]), "mesh": mesh}
+asked_again = {"prompts": task_prompts(GSM8K, held_out[:PROMPTS]), "mesh": mesh}
 told = {"manifest": manifest, **asked_again}
 proof = export_model(tuned.model, tuned.tokenizer, run.export, trained=model, **told)
 print(*proof, sep="\n")
@@ -321,13 +316,11 @@ write_manifest(run, hashes=hashes, devices=place.devices)
 after = evaluate_stages(
     tuned,
     {"tuned": (GSM8K, greedy), "tuned_sampled": (GSM8K, standard)},
-    asked,
+    held_out,
     mesh=mesh,
     enabled=settings.eval_at_end,
 )
-stages = {stage.name: stage.metrics for stage in (*before, *after)}
-predictions = [record for stage in (*before, *after) for record in stage.records]
-write_jsonl(run.path / "predictions.jsonl", predictions)
+stages = (*before, *after)
 
 # %% [markdown]
 # ## Result
@@ -335,77 +328,46 @@ write_jsonl(run.path / "predictions.jsonl", predictions)
 # form, so it cannot be raised by either alone.
 
 # %%
-display(Markdown(stage_table(stages)))
+display(stage_table(GSM8K, stages))
 
 # %%
-figures = {"Loss while training": loss_figure}
-rates = ("format_accuracy", "answer_extractable", "answer_accuracy", "joint_accuracy")
+shown = ("format_accuracy", "answer_extractable", "answer_accuracy", "joint_accuracy")
 if stages:
-    figures["Base and tuned"] = plot_stages(stages, rates, seed=SEED)
-    display(Image(figure_png(figures["Base and tuned"])))
-
-# %%
-by_level = {stage.name: stage.by_level for stage in (*before, *after) if stage.by_level}
-if by_level:
-    figures["Right answers by level"] = plot_levels(by_level, seed=SEED)
-    display(Image(figure_png(figures["Right answers by level"])))
+    figures["Base and tuned"] = show(plot_stages(GSM8K, stages, shown, seed=SEED))
+    figures["Right answers by level"] = show(plot_groups(GSM8K, stages, seed=SEED))
 
 # %% [markdown]
 # ## Verdict
 
 # %%
-verdicts = sft_verdicts(stages, target=settings.format_target)
-print(verdict_table(verdicts))
+verdicts = sft_verdicts(GSM8K, stages, settings.format_target)
+display(verdict_table(verdicts))
 
 # %% [markdown]
 # ## Samples
 # The same question before and after.
 
 # %%
-paired = [record for record in predictions if record["stage"] in ("base", "tuned")]
-samples = pick_samples(paired, count=4, seed=SEED)
-for sample in samples[:2]:
-    print(f"{sample['question']}\n  wanted {sample['reference']}")
-    for name, record in sample["stages"].items():
-        print(f"\n[{name}]\n{record['completion']}")
-    print("-" * 60)
+samples = pick_samples(
+    GSM8K, [one for one in stages if one.name in ("base", "tuned")], count=4, seed=SEED
+)
+display(samples_table(GSM8K, samples[:2]))
 
 # %% [markdown]
 # ## Report
 # And a card for each exported folder: data, settings, rates, limits.
 
 # %%
-write_model_card(run.export, stages, title="v1 · SFT: teach the format")
-write_model_card(adapters, stages, title="v1 · SFT: teach the format, adapters")
-write_model_card(flax, stages, title="v1 · SFT: teach the format, for Flax")
-
-# %%
-result = {
-    "notebook": "v1_sft_format",
-    "profile": settings.profile,
-    "seed": SEED,
-    "wall_s": time.monotonic() - started,
-    "model": base.name,
-    "data": data.origin,
-    "stages": stages,
-    "levels": by_level,
-    "steps_left": trained.left,
-}
-write_report(
-    run.path / "report.html",
+page = Page(
     title="v1 · SFT: teach the format",
-    lead=sft_lead(stages, trained),
-    facts={"model": base.name, "data": data.origin, "steps": str(trained.steps)},
+    lead=sft_lead(GSM8K, stages, trained),
+    warnings=truncation_warnings(stages),
     verdicts=verdicts,
-    stages=stages,
     figures=figures,
     samples=samples,
-    config=parameters,
-    manifest=manifest,
-    warnings=truncation_warnings(stages),
 )
-finish_run(run, result)
-print(f"{run.path}: {result['wall_s'] / 60:.1f} minutes")
+about = {"model": base.name, "data": data.origin, "started": started, "trained": trained}
+finish(run, GSM8K, stages, page, **about)
 
 # %% [markdown]
 # ## Summary

@@ -62,39 +62,49 @@ install_packages("0.1.0")
 # %%
 import time
 
-from IPython.display import Image, Markdown, display
-from nblib.evaluation.evaluate import evaluate_stages
-from nblib.evaluation.grpo import grpo_lead, grpo_verdicts, rollout_samples
-from nblib.evaluation.model_card import write_model_card
-from nblib.evaluation.paired import paired_by_level, paired_comparison, paired_table
-from nblib.evaluation.plots import figure_png, plot_levels, plot_stages
-from nblib.evaluation.plots_grpo import plot_grpo
-from nblib.evaluation.plots_rewards import plot_group, plot_reward_histogram
-from nblib.evaluation.probe import Probe
-from nblib.evaluation.report import write_report
-from nblib.evaluation.samples import pick_samples
-from nblib.evaluation.sft import truncation_warnings
-from nblib.evaluation.tables import stage_table
-from nblib.evaluation.verdicts import verdict_table
+from IPython.display import Markdown, display
 
 from nblib.delivery.budget import check_room, session_budget
 from nblib.delivery.inputs import bring_attached_run, find_start
 from nblib.delivery.place import where_am_i
 from nblib.delivery.secrets import provide_tokens
 from nblib.delivery.settings import GrpoSettings
+from nblib.evaluation.answers import Probe, evaluate_stages
 from nblib.evaluation.groups import sample_group
 from nblib.evaluation.pass_rates import keep_informative, pass_rates
-from nblib.files import read_jsonl, write_jsonl
+from nblib.evaluation.statistics import paired_by, paired_comparison
+from nblib.files import read_jsonl
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import get_trainable_model, merge_trained, trainable_count
 from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.parity import PROMPTS, export_adapters, export_model
-from nblib.runs import finish_run, start_run, write_manifest
+from nblib.report import (
+    Page,
+    finish,
+    grpo_lead,
+    grpo_verdicts,
+    paired_table,
+    pick_samples,
+    plot_group,
+    plot_groups,
+    plot_grpo,
+    plot_reward_histogram,
+    plot_stages,
+    rollout_samples,
+    samples_table,
+    settings_table,
+    show,
+    stage_table,
+    truncation_warnings,
+    verdict_table,
+)
+from nblib.runs import start_run, write_manifest
 from nblib.sources.datasets import get_dataset
-from nblib.sources.rows import filter_levels, sample_rows, split_validation
-from nblib.tasks.gsm8k import GSM8K
-from nblib.tasks.rewards import HAND_WRITTEN, reward_table, task_judge
+from nblib.sources.rows import split_validation
+from nblib.tasks.registry import get_task
+from nblib.tasks.rewards import reward_function, reward_table
+from nblib.tasks.task import choose_examples
 from nblib.tokens.batches import fitting_prompts
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import tokenizer_seal
@@ -111,6 +121,7 @@ started = time.monotonic()
 PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
 MODEL = ""  # v1's export or run, adapters, "adapters::base", or a name; "" is the newest v1
 DTYPE = ""  # bfloat16, float32: of weights that stay as they are; what is trained is float32
+TASK = "gsm8k"
 DATA = ""  # builtin, gsm8k
 GSM8K_DIR = ""  # folder of train.jsonl and test.jsonl; "" asks NBLIB_GSM8K_DIR
 NUM_SAMPLES = 0  # training questions
@@ -147,6 +158,7 @@ SEED = 0
 # %%
 place = where_am_i(PROFILE)
 settings = GrpoSettings.of(globals())
+task = get_task(settings.task)
 budget = session_budget(place, settings.session_hours)
 mesh = device_mesh()
 print(place, mesh_summary(mesh), budget, sep="\n")
@@ -170,7 +182,7 @@ print(v1)
 parameters = {**settings.parameters, "model_sha256": v1.sha256}
 bring_attached_run("v2_grpo", parameters)
 run = start_run("v2_grpo", parameters)
-display(Markdown("\n".join(f"- {name}: `{value}`" for name, value in parameters.items())))
+display(settings_table(parameters))
 
 # %% [markdown]
 # ## Policy and reference
@@ -204,38 +216,42 @@ data = get_dataset(
     levels=settings.levels or (1, 2, 3, 4, 5),
     seed=SEED + 1000,  # built-in problems that v1 was not trained on
 )
-levelled, wrong_level = filter_levels(data.train, settings.levels)
-chosen = sample_rows(levelled, settings.num_samples, seed=SEED)
-train_rows, probe_rows = split_validation(chosen, most=settings.probe_samples)
-test_levelled, _ = filter_levels(data.test, settings.levels)
-test_rows = sample_rows(test_levelled, settings.eval_samples, seed=SEED)
 print(data.origin, *data.notes, sep="\n")
-print(f"{wrong_level} of {len(data.train)} rows dropped by DIFFICULTY_FILTER")
+
+# %%
+chosen, other_level = choose_examples(
+    task, data.train, settings.num_samples, groups=settings.levels, seed=SEED
+)
+train_examples, probe_examples = split_validation(chosen, most=settings.probe_samples)
+held_out, _ = choose_examples(
+    task, data.test, settings.eval_samples, groups=settings.levels, seed=SEED
+)
+print(f"{other_level} of {len(data.train)} rows dropped by DIFFICULTY_FILTER")
 
 # %%
 candidates, too_long = fitting_prompts(
-    v1.tokenizer, GSM8K, GSM8K.examples(train_rows), settings.max_prompt_length
+    v1.tokenizer, task, train_examples, settings.max_prompt_length
 )
 print(f"{too_long} questions over {settings.max_prompt_length} tokens: left out, not cut")
 questions = candidates
 if settings.pass_rate_samples > 1:
     rates = pass_rates(
-        v1, GSM8K, candidates, settings.sampled,
+        v1, task, candidates, settings.sampled,
         samples=settings.pass_rate_samples, mesh=mesh,
         cache=run.path.parent / "pass_rates.jsonl",  # measured once, for later runs as well
     )  # fmt: skip
     questions, always, never = keep_informative(candidates, rates)
     print(f"{rates.summary()}\nleft out: {always} always solved, {never} never solved")
-print(f"{len(questions)} to train, {len(probe_rows)} in the probe, {len(test_rows)} held out")
+print(f"{len(questions)} to train, {len(probe_examples)} in the probe, {len(held_out)} held out")
 
 # %% [markdown]
 # ## Rewards
 # A weighted view of the one scorer that also evaluates: nothing is parsed twice, so what is trained
 # is what is measured. A well-formed wrong answer never earns as much as a right one; weights that
-# would allow it are refused. Here are completions written by hand, for the answer 18.
+# would allow it are refused. Here are completions written by hand.
 
 # %%
-display(Markdown(reward_table(HAND_WRITTEN, "18", GSM8K, settings.weights)))
+display(Markdown(reward_table(task, settings.weights)))
 
 # %% [markdown]
 # ## A group
@@ -247,17 +263,16 @@ display(Markdown(reward_table(HAND_WRITTEN, "18", GSM8K, settings.weights)))
 # computed.
 
 # %%
-judge = task_judge(GSM8K, questions, settings.weights, max_new_tokens=settings.max_new_tokens)
+reward_fn = reward_function(task, settings.weights, max_new_tokens=settings.max_new_tokens)
 group = sample_group(
-    v1, GSM8K, questions, judge, settings.sampled, size=settings.num_generations, mesh=mesh
+    v1, task, questions, reward_fn, settings.sampled, size=settings.num_generations, mesh=mesh
 )
-print(f"{group.example.question}\n  wanted {group.example.answer}\n")
+print(f"{group.example.prompt}\n  wanted {group.example.reference}\n")
 print(f"[best: advantage {group.advantages[0]:+.2f}]\n{group.completions[0]}\n")
 print(f"[worst: advantage {group.advantages[-1]:+.2f}]\n{group.completions[-1]}")
 
 # %%
-group_figure = plot_group(group.rewards, group.advantages, seed=SEED)
-display(Image(figure_png(group_figure)))
+group_figure = show(plot_group(group.rewards, group.advantages, seed=SEED))
 
 # %% [markdown]
 # ## v1 on the held-out questions
@@ -265,9 +280,8 @@ display(Image(figure_png(group_figure)))
 
 # %%
 greedy = settings.greedy
-asked = GSM8K.examples(test_rows)
 before = evaluate_stages(
-    v1, {"base": (GSM8K, greedy)}, asked, mesh=mesh, enabled=settings.eval_at_end
+    v1, {"base": (task, greedy)}, held_out, mesh=mesh, enabled=settings.eval_at_end
 )
 
 # %% [markdown]
@@ -288,16 +302,14 @@ deadline_s = budget.training_s(evaluation_s=sum(stage.seconds for stage in befor
 # %%
 hashes = {"model": v1.sha256, **tokenizer_seal(v1.tokenizer), "data": data.sha256["train"]}
 rollouts = RolloutLog(folder=run.path)
-probe = Probe(
-    v1.tokenizer, GSM8K, GSM8K.examples(probe_rows),
-    max_new_tokens=settings.max_new_tokens, mesh=mesh,
-)  # fmt: skip
+probe = Probe(v1, task, probe_examples, max_new_tokens=settings.max_new_tokens, mesh=mesh)
 tuned_policy = train_grpo(
     policy,
     v1.model,
     v1.tokenizer,
-    dict(zip([one.id for one in questions], task_prompts(GSM8K, questions), strict=True)),
-    judge,
+    task,
+    questions,
+    reward_fn,
     settings.grpo,
     folder=run.checkpoints,
     metrics_path=run.path / "metrics.jsonl",
@@ -311,9 +323,9 @@ tuned_policy = train_grpo(
 
 # %% [markdown]
 # ## Curves
-# Look at the answers first: *right* in the rollouts, drawn with noise, and on the probe, greedily.
-# They should rise together; a reward that rises alone is being cheated. *Flat groups* teach
-# nothing: their share grows as the questions become easy. *Entropy* (of the micro-batches that were
+# Look at the answers first: right ones in the rollouts, which are sampled, and on the probe,
+# greedily. They should rise together; a reward that rises alone is being cheated. *Zero-variance
+# groups* teach nothing: their share grows as the questions become easy. *Entropy* (of the micro-batches that were
 # computed) falls as the policy becomes sure; at zero all of a group are copies and learning ends.
 
 # %%
@@ -321,13 +333,9 @@ history = read_jsonl(run.path / "metrics.jsonl")
 drawn = rollouts.read()
 figures = {
     "A group: rewards and advantages": group_figure,
-    "Training": plot_grpo(history, seed=SEED, title="GRPO"),
-    "Rewards at the beginning and at the end": plot_reward_histogram(drawn, seed=SEED),
+    "Training": show(plot_grpo(task, history, seed=SEED, title="GRPO")),
+    "Rewards at the beginning and at the end": show(plot_reward_histogram(drawn, seed=SEED)),
 }
-display(Image(figure_png(figures["Training"])))
-
-# %%
-display(Image(figure_png(figures["Rewards at the beginning and at the end"])))
 
 # %% [markdown]
 # ## Export
@@ -345,7 +353,7 @@ manifest = {
     "steps": tuned_policy.trained.steps,
     "steps_left": tuned_policy.trained.left,
 }
-asked_again = {"prompts": task_prompts(GSM8K, asked[:PROMPTS]), "mesh": mesh}
+asked_again = {"prompts": task_prompts(task, held_out[:PROMPTS]), "mesh": mesh}
 told = {"manifest": manifest, "trained": tuned_policy.model, **asked_again}
 proof = export_model(tuned.model, tuned.tokenizer, run.export, **told)
 print(*proof, sep="\n")
@@ -369,12 +377,10 @@ write_manifest(run, hashes=hashes, devices=place.devices)
 
 # %%
 after = evaluate_stages(
-    tuned, {"tuned": (GSM8K, greedy)}, asked, mesh=mesh, enabled=settings.eval_at_end
+    tuned, {"tuned": (task, greedy)}, held_out, mesh=mesh, enabled=settings.eval_at_end
 )
-stages = {stage.name: stage.metrics for stage in (*before, *after)}
-predictions = [record for stage in (*before, *after) for record in stage.records]
-write_jsonl(run.path / "predictions.jsonl", predictions)
-display(Markdown(stage_table(stages)))
+stages = (*before, *after)
+display(stage_table(task, stages))
 
 # %% [markdown]
 # The same items before and after: what counts are the ones that changed. McNemar's exact test asks
@@ -382,83 +388,51 @@ display(Markdown(stage_table(stages)))
 
 # %%
 paired = None
-if settings.eval_at_end:
-    paired = paired_comparison(before[0].records, after[0].records)
-    levels = paired_by_level(before[0].records, after[0].records)
-    named = {f"level {level}": one for level, one in levels.items()}
-    display(Markdown(paired_table({"all": paired, **named})))
-
-# %%
-by_level = {stage.name: stage.by_level for stage in (*before, *after) if stage.by_level}
 if stages:
-    rates_shown = ("format_accuracy", "answer_accuracy", "joint_accuracy", "truncation_rate")
-    figures["v1 (base) and v2 (tuned)"] = plot_stages(stages, rates_shown, seed=SEED)
-    display(Image(figure_png(figures["v1 (base) and v2 (tuned)"])))
+    records = [stage.records for stage in stages]
+    headline = task.metric(task.headline)
+    paired = paired_comparison(*records, headline)
+    by_group = paired_by(*records, lambda record: record["group"], headline)
+    display(paired_table({"all": paired, **by_group}, heading=task.grouped_by))
 
 # %%
-if by_level:
-    figures["Right answers by level"] = plot_levels(by_level, seed=SEED)
-    display(Image(figure_png(figures["Right answers by level"])))
+if stages:
+    figures["v1 (base) and v2 (tuned)"] = show(plot_stages(task, stages, seed=SEED))
+    figures[f"{task.headline} by group"] = show(plot_groups(task, stages, seed=SEED))
 
 # %% [markdown]
 # ## Verdict
 
 # %%
-verdicts = grpo_verdicts(stages, paired, gain_target=settings.gain_target) if paired else ()
-print(verdict_table(verdicts))
+verdicts = grpo_verdicts(task, stages, paired, gain_target=settings.gain_target)
+display(verdict_table(verdicts))
 
 # %% [markdown]
 # ## Samples
 # The same question before and after.
 
 # %%
-samples = pick_samples(predictions, count=4, seed=SEED)
-for sample in samples[:2]:
-    print(f"{sample['question']}\n  wanted {sample['reference']}")
-    for name, record in sample["stages"].items():
-        print(f"\n[{name}]\n{record['completion']}")
-    print("-" * 60)
+samples = pick_samples(task, stages, count=4, seed=SEED)
+display(samples_table(task, samples[:2]))
 
 # %% [markdown]
 # ## Report
 # And a card for each exported folder: data, settings, rates, limits.
 
 # %%
-write_model_card(run.export, stages, title="v2 · GRPO: better answers from rewards")
-write_model_card(adapters, stages, title="v2 · GRPO: better answers, adapters")
-write_model_card(flax, stages, title="v2 · GRPO: better answers, for Flax")
-
-# %%
 alarms = [f"step {one['step']}: {name}" for one in history for name in one.get("alarms", ())]
-result = {
-    "notebook": "v2_grpo",
-    "profile": settings.profile,
-    "seed": SEED,
-    "wall_s": time.monotonic() - started,
-    "model": v1.name,
-    "data": data.origin,
-    "stages": stages,
-    "levels": by_level,
-    "paired": paired,
-    "alarms": alarms,
-    "steps_left": tuned_policy.trained.left,
-}
-write_report(
-    run.path / "report.html",
+page = Page(
     title="v2 · GRPO: better answers from rewards",
-    lead=grpo_lead(stages, paired, tuned_policy.trained),
-    facts={"model": v1.name, "data": data.origin, "steps": str(tuned_policy.trained.steps)},
+    lead=grpo_lead(task, stages, paired, tuned_policy.trained),
+    warnings=[*truncation_warnings(stages), *(f"Alarm at {alarm}" for alarm in alarms)],
     verdicts=verdicts,
-    stages=stages,
     figures=figures,
     samples=samples,
     rollouts=rollout_samples(drawn, count=6, seed=SEED),
-    config=parameters,
-    manifest=manifest,
-    warnings=[*truncation_warnings(stages), *(f"Alarm at {alarm}" for alarm in alarms)],
 )
-finish_run(run, result)
-print(f"{run.path}: {result['wall_s'] / 60:.1f} minutes")
+about = {"model": v1.name, "data": data.origin, "started": started}
+trained = {"trained": tuned_policy.trained, "paired": paired, "alarms": alarms}
+finish(run, task, stages, page, **about, **trained)
 
 # %% [markdown]
 # ## Summary
