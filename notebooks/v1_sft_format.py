@@ -348,9 +348,7 @@ display(verdict_table(verdicts))
 # The same question before and after.
 
 # %%
-samples = pick_samples(
-    GSM8K, [one for one in stages if one.name in ("base", "tuned")], count=4, seed=SEED
-)
+samples = pick_samples(GSM8K, (*before[:1], *after[:1]), count=4, seed=SEED)
 display(samples_table(GSM8K, samples[:2]))
 
 # %% [markdown]

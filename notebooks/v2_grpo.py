@@ -325,8 +325,9 @@ tuned_policy = train_grpo(
 # ## Curves
 # Look at the answers first: right ones in the rollouts, which are sampled, and on the probe,
 # greedily. They should rise together; a reward that rises alone is being cheated. *Zero-variance
-# groups* teach nothing: their share grows as the questions become easy. *Entropy* (of the micro-batches that were
-# computed) falls as the policy becomes sure; at zero all of a group are copies and learning ends.
+# groups* teach nothing: their share grows as the questions become easy. *Entropy* (of the
+# micro-batches that were computed) falls as the policy becomes sure; at zero all of a group are
+# copies and learning ends.
 
 # %%
 history = read_jsonl(run.path / "metrics.jsonl")
