@@ -228,13 +228,17 @@ figures["What became of the items"] = show(plot_failures(failures, n, seed=SEED)
 
 # %%
 models = [one.source for one in candidates if not one.is_file]
-own_form = task.variants.get("hash", task)
 count = settings.forgetting_samples
 checks, left_out = task.outside(count, SEED, settings.svamp_dir) if task.outside else ((), ())
 print(*left_out, sep="\n")
 forgotten = forgetting(models, checks, greedy, mesh=mesh, folder=run.path / "answers")
-solutions, _ = choose_examples(own_form, data.test, count, groups=settings.levels, seed=SEED)
-perplexity = perplexities(models, own_form, solutions, mesh=mesh)
+
+# %%
+plain = task.variants.get("hash", task)
+solutions, _ = choose_examples(
+    plain, data.test, settings.eval_samples, groups=settings.levels, seed=SEED
+)
+perplexity = perplexities(models, plain, solutions[:count], mesh=mesh)
 
 # %% [markdown]
 # ## Several answers to each question

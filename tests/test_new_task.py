@@ -1,0 +1,79 @@
+"""A track is a task and rows: a JSON task that nblib has never seen goes through SFT and GRPO."""
+
+import json
+
+from nblib.evaluation.answers import evaluate_stages
+from nblib.evaluation.comparison import compare_stages, comparison_metrics
+from nblib.evaluation.generate import Decoding
+from nblib.files import parse_json, read_json, read_jsonl, write_json
+from nblib.models.lora import get_lora_model, merge_lora
+from nblib.models.mesh import device_mesh
+from nblib.models.names import get_gemma_ref_model
+from nblib.report import Page, finish, sft_lead
+from nblib.runs import start_run
+from nblib.sources.rows import Row, split_validation
+from nblib.tasks.rewards import reward_function, reward_weights
+from nblib.tasks.task import Metric, Score, Task, choose_examples, example_of
+from nblib.tokens.batches import encode_task
+from nblib.tokens.training_data import training_data
+from nblib.training.grpo import train_grpo
+from nblib.training.grpo_config import GrpoConfig
+from nblib.training.rollouts import RolloutLog
+from nblib.training.sft import SftConfig, train
+
+
+def score(completion, example):
+    try:
+        found = parse_json(completion)
+    except ValueError:
+        found = None
+    fields, wanted = found if isinstance(found, dict) else {}, example.reference
+    share = sum(fields.get(name) == value for name, value in wanted.items()) / len(wanted)
+    return Score(values={"json_valid": bool(fields), "fields_right": share}, answer=found)
+
+
+def example(row):
+    text, found = row.fields["text"], row.fields["found"]
+    made = {"prompt": text, "completion": json.dumps(found), "reference": found}
+    return example_of(row, **made, group=row.group)
+
+
+VALID = Metric(name="json_valid", meaning="a JSON object")
+FIELDS = Metric(name="fields_right", meaning="share of right fields", kind="mean")
+OPTIONS = {"profile": "smoke", "seed": 0}
+WEIGHTS = {"fields_right": 1.0, "json_valid": 0.5}
+TOY = Task(name="toy", system_prompt="JSON.", metrics=(VALID, FIELDS), headline="fields_right",
+           form="json_valid", score=score, examples=lambda rows: tuple(map(example, rows)),
+           grouped_by="parity", reward_weights=WEIGHTS)  # fmt: skip
+FOUND = [{"n": n, "thing": "pens"} for n in range(10, 50)]
+ROWS = [Row(id=str(one["n"]), fields={"text": f"{one['n']} pens", "found": one}, group="odd" if
+        one["n"] % 2 else "even") for one in FOUND]  # fmt: skip
+
+
+def test_an_unknown_json_task_goes_through_sft_and_grpo(tmp_path):
+    mesh, ask, lora = device_mesh(), Decoding(max_new_tokens=24), {"rank": 16, "alpha": 16.0}
+    base, run = get_gemma_ref_model("embedded", mesh), start_run("toy", OPTIONS, root=tmp_path)
+    parts = split_validation(choose_examples(TOY, ROWS, -1, seed=0)[0])
+    encoded = [encode_task(base.tokenizer, TOY, part) for part in parts]
+    batching = {"max_length": 128, "packing": "off", "batch_tokens": 512, "epochs": 8, "seed": 0}
+    texts, model = training_data(*encoded, **batching), get_lora_model(base.model, mesh, **lora)
+    outputs = {"folder": run.checkpoints, "metrics_path": run.path / "metrics.jsonl"}
+    options = {"val_batches": texts.val_batches, "identity": {}, "mesh": mesh}
+    trained = train(model, texts.batches, SftConfig(learning_rate=5e-3), **outputs, **options)
+    tuned = base.with_model(merge_lora(model, **lora), name="tuned")
+    stages = evaluate_stages(base, {"base": (TOY, ask)}, parts[0], mesh=mesh)
+    stages += evaluate_stages(tuned, {"tuned": (TOY, ask)}, parts[0], mesh=mesh)
+    compared = comparison_metrics(compare_stages(stages, TOY), stages)
+    write_json(run.path / "comparison_metrics.json", compared)
+    page = Page(title="Toy", lead=sft_lead(TOY, stages, trained))
+    finish(run, TOY, stages, page, model="embedded", data="made here", started=0.0)
+    before, after = read_json(run.path / "result.json")["stages"].values()
+    assert after["json_valid"] > 0.5 > before["json_valid"] and after["fields_right"] > 0.2
+    assert "share of right fields" in (run.path / "report.html").read_text()
+    sizes = {"prompts_per_step": 4, "max_prompt_length": 64, "max_new_tokens": 24}
+    config, rewards = GrpoConfig(learning_rate=1e-4, steps=2, **sizes), reward_weights(TOY)
+    outputs = {"folder": tmp_path / "grpo", "metrics_path": tmp_path / "grpo.jsonl"}
+    options = {"rollouts": RolloutLog(folder=tmp_path), "identity": {}, "mesh": mesh}
+    earned = reward_function(TOY, rewards, max_new_tokens=24)
+    train_grpo(model, None, base.tokenizer, TOY, parts[0], earned, config, **outputs, **options)
+    assert read_jsonl(tmp_path / "grpo.jsonl")[-1]["fields_right"] > 0
