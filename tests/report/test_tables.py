@@ -41,7 +41,7 @@ def test_a_metric_without_its_interval_is_refused():
         read_estimate({"n": 3, "format_accuracy": 1.0}, "format_accuracy")
 
 
-def test_a_rate_that_is_unknown_is_told_so():
+def test_an_unknown_rate_is_called_unknown():
     unknown = {"n": 3, "truncation_rate": None, "truncation_rate_ci95": None}
     assert str(read_estimate(unknown, "truncation_rate")) == "unknown"
     table = stage_table(GSM8K, [stage("file", unknown)], ["truncation_rate"])
