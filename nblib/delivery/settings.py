@@ -2,7 +2,7 @@
 
 What cannot work is refused when the value is made, before a model is loaded or asked: each field by
 its kind, a combination by the configuration that will be used (`SftConfig`, `GrpoConfig`,
-`RewardWeights`, `Decoding`). An error names the parameter as the notebook spells it, what came and
+`reward_weights`, `Decoding`). An error names the parameter as the notebook spells it, what came and
 what is expected. Whether rows and model fit the settings is known when they are loaded.
 """
 
@@ -101,24 +101,63 @@ class _Asked(_Settings):
         )
 
     def _check(self) -> None:
+        super()._check()
         if self.data == "builtin":
             _check_builtin(self.levels)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Tuned(_Asked):
+class _Trained(_Settings):
+    """A model that is trained on so many rows, within a session."""
+
+    num_samples: RowsOrAll
+    learning_rate: Number
+    save_interval: Text
+    session_hours: Number = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batched(_Trained):
+    """Examples that are learnt as they are, in batches by length."""
+
+    long_hand: Number  # share of solutions that work every sum out
+    num_epochs: Epochs
+    max_length: Tokens
+    packing: Packing
+    batch_tokens: Count
+    accumulation: Count = 1
+
+    @property
+    def batching(self) -> dict[str, Any]:
+        """How examples become batches, as `training_data` takes it."""
+        names = ("max_length", "packing", "batch_tokens", "seed")
+        return {"epochs": self.num_epochs, **{name: getattr(self, name) for name in names}}
+
+    def _check(self) -> None:
+        super()._check()
+        if self.max_length > self.batch_tokens:
+            raise ValueError(
+                f"BATCH_TOKENS {self.batch_tokens}: expected at least MAX_LENGTH "
+                f"{self.max_length}, or a row would not fit"
+            )
+        rows = self.num_samples * self.num_epochs
+        if 0 < rows < self.accumulation:
+            raise ValueError(
+                f"GRADIENT_ACCUMULATION {self.accumulation}: expected at most the {rows:,} rows of "
+                "NUM_SAMPLES and NUM_EPOCHS, or there would be no step"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tuned(_Asked, _Trained):
     """A model that is tuned: in adapters, or in all its weights."""
 
     model: Text = ""
     dtype: Annotated[str, one_of(profiles.DTYPES)]
-    num_samples: RowsOrAll
     remat: Flag = False
-    learning_rate: Number
     lora_rank: Annotated[int, whole(most=_WIDEST)]
     lora_alpha: Number
-    save_interval: Text
     resume_from: Text = ""
-    session_hours: Number = 0.0
     export_flax: Flag = False
     eval_at_end: Flag = True
 
@@ -148,16 +187,10 @@ class _Tuned(_Asked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftSettings(_Tuned):
+class SftSettings(_Tuned, _Batched):
     """The settings of an SFT notebook."""
 
     builtin_levels: Levels
-    long_hand: Number  # share of solutions that work every sum out
-    num_epochs: Epochs
-    max_length: Tokens
-    packing: Packing
-    batch_tokens: Count
-    accumulation: Count = 1
     format_target: Number
 
     _built = ("training", "greedy")
@@ -170,19 +203,10 @@ class SftSettings(_Tuned):
         return _counted(profiles.fill(table, given))
 
     @property
-    def batching(self) -> dict[str, Any]:
-        """How examples become batches, as `training_data` takes it."""
-        return _batching(self)
-
-    @property
     def training(self) -> SftConfig:
         """How the adapters are trained."""
         names = ("learning_rate", "accumulation", "remat", "save_interval")
         return SftConfig(**{name: getattr(self, name) for name in names})
-
-    def _check(self) -> None:
-        super()._check()
-        _check_batches(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,26 +322,17 @@ class EvalSettings(_Asked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundationSettings(_Settings):
+class FoundationSettings(_Batched):
     """The settings of a foundation; the profile `smoke` beats the recipe."""
 
     recipe: Text
     size: Annotated[str, one_of(tuple(SIZES))] = "embedded"
     levels: Levels
     num_samples: Rows
-    num_epochs: Epochs
     gsm8k_epochs: CountOrNone
     practice_samples: CountOrNone
     practice_levels: Levels
-    long_hand: Number  # share of solutions that work every sum out
-    max_length: Tokens
-    packing: Packing
-    batch_tokens: Count
-    accumulation: Count = 1
-    learning_rate: Number
     eval_samples: Count
-    save_interval: Text
-    session_hours: Number = 0.0
 
     _aside = ("session_hours", "gsm8k_dir")
     _built = ("training",)
@@ -331,11 +346,6 @@ class FoundationSettings(_Settings):
         return profiles.fill(profiles.FOUNDATION_RECIPES[recipe], {**given, "recipe": recipe})
 
     @property
-    def batching(self) -> dict[str, Any]:
-        """How texts become batches, as `training_data` takes it."""
-        return _batching(self)
-
-    @property
     def training(self) -> SftConfig:
         """How all weights are trained."""
         return SftConfig(
@@ -347,8 +357,8 @@ class FoundationSettings(_Settings):
         )
 
     def _check(self) -> None:
+        super()._check()
         _check_builtin(self.levels)
-        _check_batches(self)
 
 
 def _counted(filled: dict[str, Any]) -> dict[str, Any]:
@@ -357,28 +367,9 @@ def _counted(filled: dict[str, Any]) -> dict[str, Any]:
     return filled | {name: many for name, many in counts.items() if filled.get(name) == ALL}
 
 
-def _batching(settings: SftSettings | FoundationSettings) -> dict[str, Any]:
-    names = ("max_length", "packing", "batch_tokens", "seed")
-    return {"epochs": settings.num_epochs, **{name: getattr(settings, name) for name in names}}
-
-
 def _check_builtin(levels: Sequence[int]) -> None:
     if not set(levels) <= set(LEVELS):
         raise ValueError(
             f"DIFFICULTY_FILTER {list(levels)}: expected some of {list(LEVELS)}, the levels of "
             "the built-in problems"
-        )
-
-
-def _check_batches(settings: SftSettings | FoundationSettings) -> None:
-    if settings.max_length > settings.batch_tokens:
-        raise ValueError(
-            f"BATCH_TOKENS {settings.batch_tokens}: expected at least MAX_LENGTH "
-            f"{settings.max_length}, or a row would not fit"
-        )
-    rows = settings.num_samples * settings.num_epochs
-    if 0 < rows < settings.accumulation:
-        raise ValueError(
-            f"GRADIENT_ACCUMULATION {settings.accumulation}: expected at most the {rows:,} rows of "
-            "NUM_SAMPLES and NUM_EPOCHS, or there would be no step"
         )

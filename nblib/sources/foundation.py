@@ -1,4 +1,4 @@
-"""The rows that the foundation is trained, validated and judged on."""
+"""The rows that the foundation is trained, validated and evaluated on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

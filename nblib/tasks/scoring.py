@@ -1,6 +1,6 @@
 """The scorer of answers that are one number, in any `AnswerFormat`.
 
-It judges one completion, for reward and evaluation alike. Rates over many, with their intervals,
+It scores one completion, for reward and evaluation alike. Rates over many, with their intervals,
 are in `evaluation`; rewards are weighted views of the Score made here, never a second parser.
 """
 

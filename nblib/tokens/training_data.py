@@ -73,10 +73,10 @@ def training_data(
         seed: fixes order and packing.
         row_multiple: the devices that share a batch.
 
-    Raises ValueError when no example is short enough.
+    Raises ValueError when no example is short enough, or one cannot be packed.
     """
     parts = []
-    for examples, passes in ((encoded, epochs), (val_encoded, 1)):
+    for examples, passes, shuffle in ((encoded, epochs, True), (val_encoded, 1, False)):
         kept, too_long = drop_too_long(examples, max_length) if examples else ((), 0)
         rows = pack(kept, packing, max_length=max_length, seed=seed)
         batches = batch_stream(
@@ -84,7 +84,7 @@ def training_data(
             tokens_per_batch=batch_tokens,
             epochs=passes,
             seed=seed,
-            shuffle=examples is encoded,
+            shuffle=shuffle,
             row_multiple=row_multiple,
         )
         parts.append((kept, too_long, len(rows), batches if rows else ()))

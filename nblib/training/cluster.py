@@ -158,9 +158,9 @@ class _LeanLearner(GRPOLearner):
     def _generate_and_compute_advantage(self, *args: Any, **kwargs: Any) -> TrainExample:
         example = super()._generate_and_compute_advantage(*args, **kwargs)
         groups = np.asarray(example.advantages).reshape(-1, self.algo_config.num_generations)
-        flat = np.ptp(groups, axis=1) == 0  # not 0 each: a mean of equal rewards is rounded
-        order = np.argsort(np.repeat(flat, groups.shape[1]), kind="stable")
-        advantages = jnp.asarray(np.where(flat[:, None], 0, groups).ravel())
+        equal = np.ptp(groups, axis=1) == 0  # not 0 each: a mean of equal rewards is rounded
+        order = np.argsort(np.repeat(equal, groups.shape[1]), kind="stable")
+        advantages = jnp.asarray(np.where(equal[:, None], 0, groups).ravel())
         return jax.tree.map(lambda rows: rows[order], replace(example, advantages=advantages))
 
 

@@ -126,8 +126,14 @@ class StepLog:
             last_good: the newest checkpoint that may be kept if the step is one that diverged.
             more: figures that must be finite besides loss and gradient.
         """
-        step, figures = record["step"], {"loss": record["loss"], **more}
-        self.guard.check(step, last_good=last_good, gradient_norm=record["grad_norm"], **figures)
+        step = record["step"]
+        self.guard.check(
+            step,
+            last_good=last_good,
+            loss=record["loss"],
+            gradient_norm=record["grad_norm"],
+            **more,
+        )
         append_jsonl(self.metrics_path, record)
         self.session.end_step(record, self.planned)
         now = time.perf_counter()

@@ -19,6 +19,7 @@ MAX_LENGTH: int | None = None
 NOTE: str | None = None
 FOLDER = str()
 LEVELS: list[int] = []
+REWARDS = {}
 """
 )
 DECLARED = declared_parameters([cell("X = 1", tags=()), CELL])
@@ -37,6 +38,7 @@ def test_each_assignment_of_the_tagged_cell_is_a_parameter():
         "NOTE": (str, type(None)),
         "FOLDER": (),
         "LEVELS": (list,),
+        "REWARDS": (dict,),
     }
 
 
@@ -59,6 +61,7 @@ def test_each_assignment_of_the_tagged_cell_is_a_parameter():
         ("NOTE", "12", "12"),
         ("FOLDER", "a/b", "a/b"),
         ("LEVELS", "[5]", [5]),
+        ("REWARDS", "{'format_accuracy': 0.3}", {"format_accuracy": 0.3}),
     ],
 )
 def test_text_becomes_a_value_of_the_declared_type(name, text, value):
@@ -76,6 +79,7 @@ def test_text_becomes_a_value_of_the_declared_type(name, text, value):
         ("EVAL_AT_END", "1", "takes bool (default True), got int: 1"),
         ("EVAL_AT_END", "false", "takes bool (default True), got text: false"),
         ("DIFFICULTY_FILTER", "(1, 2)", "takes list (default [1, 2]), got tuple: (1, 2)"),
+        ("REWARDS", "format=0.3", "takes dict (default {}), got text: format=0.3"),
         ("MAX_LENGTH", "long", "takes int or None (default None), got text: long"),
     ],
 )

@@ -16,7 +16,8 @@ from nblib.delivery.profiles import FOUNDATION_RECIPES, GRPO_PROFILES, SFT_PROFI
 from nblib.delivery.settings import EvalSettings, FoundationSettings, GrpoSettings, SftSettings
 from nblib.evaluation.generate import Decoding
 from nblib.files import to_jsonable
-from nblib.tasks.rewards import RewardWeights
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.rewards import reward_weights
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.sft import SftConfig
 
@@ -107,16 +108,24 @@ WRONG = {
         ("KL", "k4"),
         ("TEMPERATURE", -1.0),
         ("MAX_PROMPT_LENGTH", -1),
-        ("REWARD_CORRECT", 0.0),
-        ("REWARD_CORRECT", 0.1),  # less than the format is worth
-        ("REWARD_FORMAT", NAN),
-        ("REWARD_STEPS", 0.9),
-        ("REWARD_BREVITY", -1.0),
-        ("REWARD_TRUNCATED", 1.5),
+        ("TASK", "gsm9k"),
+        ("TASK", "gsm8k/hash"),  # a variant is for models that never learnt the form
+        ("REWARDS", [0.3]),
+        ("REWARDS", "format_accuracy=0.3"),
+        ("REWARDS", {"format_accuracy": "0.3"}),
+        ("REWARDS", {"format_accuracy": NAN}),
+        ("REWARDS", {"brevity": -1.0}),
+        ("REWARDS", {"format": 0.3}),  # no metric, no term
+        ("REWARDS", {1: 0.3}),
+        ("REWARDS", {"answer_accuracy": 0.0}),
+        ("REWARDS", {"answer_accuracy": 0.1}),  # less than the format is worth
+        ("REWARDS", {"steps": 0.9}),
+        ("REWARDS", {"truncated": 1.5}),
         ("DTYPE", "bfloat16"),  # and all weights trained
     ],
     EvalSettings: [
         *EVERYWHERE,
+        ("TASK", "gsm9k"),
         ("STAGES", ["base"]),
         ("STAGES", ["base=embedded"]),
         ("STAGES", ["base=embedded@loud", "sft=x"]),
@@ -203,12 +212,12 @@ V2_KEYS = {
     *("num_generations", "micro_batch", "max_prompt_length", "max_new_tokens", "temperature"),
     *("learning_rate", "lora_rank", "lora_alpha", "probe_samples", "probe_every"),
     *("eval_samples", "eval_batch", "gain_target", "save_interval", "pass_rate_samples", "grpo"),
-    *("weights", "seed"),
+    *("weights", "task", "seed"),
 }
 EVAL_KEYS = {
     *("profile", "data", "builtin_levels", "levels", "eval_samples", "eval_batch"),
     *("max_new_tokens", "shots", "samples_per_question", "forgetting_samples", "temperature"),
-    *("top_p", "allow_mismatch", "seed"),
+    *("top_p", "allow_mismatch", "task", "seed"),
 }
 V0_KEYS = {
     *("profile", "recipe", "levels", "num_samples", "num_epochs", "gsm8k_epochs"),
@@ -313,7 +322,7 @@ def test_settings_make_the_configurations_that_are_trained_and_asked_with():
 
 def test_settings_of_grpo_make_its_configuration_and_its_rewards():
     given = {**CPU, "NUM_STEPS": 7, "LOSS": "dr-grpo", "BETA": 0.04, "KL": "kl", "SEED": 3}
-    grpo = GrpoSettings.of({**given, "REWARD_FORMAT": 0.3, "REWARD_TRUNCATED": 0.1})
+    grpo = GrpoSettings.of({**given, "REWARDS": {"format_accuracy": 0.3, "truncated": 0.1}})
     table = GRPO_PROFILES["cpu"]
     names = (
         *("learning_rate", "prompts_per_step", "micro_batch", "num_generations", "probe_every"),
@@ -321,8 +330,32 @@ def test_settings_of_grpo_make_its_configuration_and_its_rewards():
     )
     own = {"steps": 7, "loss": "dr-grpo", "beta": 0.04, "kl": "kl", "seed": 3}
     assert grpo.grpo == GrpoConfig(**own, **{name: table[name] for name in names})
-    assert grpo.weights == RewardWeights(format=0.3, truncated=0.1)
+    assert grpo.weights == reward_weights(GSM8K, {"format_accuracy": 0.3, "truncated": 0.1})
+    assert type(grpo.weights) is dict and grpo.weights["answer_accuracy"] == 1.0
+    assert GrpoSettings.of(CPU).weights == reward_weights(GSM8K)
     assert grpo.sampled == Decoding(temperature=0.5, max_new_tokens=320, batch_size=32, seed=3)
+
+
+def test_a_run_is_found_again_by_what_its_rewards_are_worth_not_by_how_they_were_given():
+    given = {**CPU, "REWARDS": {"format_accuracy": 0.2}}  # the task's own
+    assert GrpoSettings.of(given).parameters == GrpoSettings.of(CPU).parameters
+    other = {**CPU, "REWARDS": {"format_accuracy": 0.3}}
+    assert GrpoSettings.of(other).parameters != GrpoSettings.of(CPU).parameters
+
+
+def test_rewards_are_refused_by_what_they_would_pay():
+    with pytest.raises(ValueError, match=r"REWARDS {'steps': 0.9}: a wrong answer could earn"):
+        GrpoSettings.of({**CPU, "REWARDS": {"steps": 0.9}})
+    with pytest.raises(ValueError, match=r"expected a dictionary of numbers, such as {\"format_"):
+        GrpoSettings.of({**CPU, "REWARDS": {"steps": "high"}})
+
+
+@pytest.mark.parametrize("kind", [SftSettings, FoundationSettings])
+def test_settings_say_how_examples_become_batches(kind):
+    given = {"NUM_EPOCHS": 2, "MAX_LENGTH": 100, "BATCH_TOKENS": 300, "PACKING": "on", "SEED": 3}
+    assert kind.of({**CPU, **given}).batching == {
+        "epochs": 2, "max_length": 100, "batch_tokens": 300, "packing": "on", "seed": 3,
+    }  # fmt: skip
 
 
 def test_a_notebook_with_a_wrong_value_ends_before_it_has_begun_a_run(tmp_path):

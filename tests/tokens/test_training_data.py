@@ -1,0 +1,92 @@
+import hashlib
+
+import numpy as np
+import pytest
+
+from nblib.sources.rows import split_validation
+from nblib.sources.wordproblems import word_problems
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tokens.batches import encode_task
+from nblib.tokens.corpus import encode_documents, foundation_documents
+from nblib.tokens.training_data import training_data
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return split_validation(word_problems(300, seed=0, split="train"))
+
+
+@pytest.fixture(scope="module")
+def encoded(tokenizer, rows):
+    """What v1 trains and validates on."""
+    return [encode_task(tokenizer, GSM8K, GSM8K.examples(part)) for part in rows]
+
+
+@pytest.fixture(scope="module")
+def told(tokenizer, rows):
+    """What v0 trains and validates on."""
+    return [encode_documents(tokenizer, foundation_documents(part, seed=0)) for part in rows]
+
+
+def sha(batches):
+    digest = hashlib.sha256()
+    for batch in batches:
+        tokens, mask = batch.input_tokens, batch.input_mask
+        digest.update(repr(tokens.shape).encode() + tokens.tobytes() + mask.tobytes())
+    return digest.hexdigest()[:16]
+
+
+V1 = {"max_length": 192, "batch_tokens": 1024, "epochs": 2, "seed": 3}
+V0 = {"max_length": 128, "batch_tokens": 1024, "epochs": 1, "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "counts", "hashes"),
+    [
+        (
+            *("encoded", {**V1, "packing": "off", "row_multiple": 1}, (130, 155, 130, 46, 2)),
+            ("e4c56613f64c4e31", "726f4a932b8c978c", "2bd4f2643b9a8ba6"),
+        ),
+        (
+            *("encoded", {**V1, "packing": "on", "row_multiple": 2}, (130, 155, 130, 66, 2)),
+            ("e4c56613f64c4e31", "4a14ca46c4d4bb67", "28a59f6df00f457f"),
+        ),
+        (
+            *("told", {**V0, "packing": "off", "row_multiple": 1}, (109, 176, 109, 14, 1)),
+            ("141ee82fd53a77c1", "5e7fcd55b681366f", "ad74697398d94082"),
+        ),
+    ],
+)
+def test_batches_are_bit_for_bit_what_runs_were_made_with(request, given, options, counts, hashes):
+    # If this changes on purpose, checkpoints of before cannot be gone on from.
+    data = training_data(*request.getfixturevalue(given), **options)
+    sizes = (len(data.examples), data.too_long, data.rows, len(data.batches), len(data.val_batches))
+    assert sizes == counts
+    assert (data.sha256[:16], sha(data.batches), sha(data.val_batches)) == hashes
+
+
+OPTIONS = {**V1, "packing": "on", "row_multiple": 1}
+
+
+def test_it_says_what_was_left_out_and_how_the_rest_is_packed(encoded):
+    data = training_data(*encoded, **{**OPTIONS, "max_length": 512})
+    lengths, rest = str(data).splitlines()
+    assert lengths.startswith("285 examples: ")
+    said = f"0 over 512 tokens: left out, not cut; {data.rows} rows in {len(data.batches)} batches"
+    assert rest == said and data.rows < 285
+
+
+def test_without_anything_to_validate_on_there_are_no_batches_of_it(encoded):
+    data = training_data(encoded[0], **OPTIONS)
+    assert len(data.val_batches) == 0 and list(data.val_batches) == []
+    both = training_data(*encoded, **OPTIONS)
+    for one, other in zip(data.batches, both.batches, strict=True):
+        np.testing.assert_array_equal(one.input_tokens, other.input_tokens)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_examples_that_are_all_too_long_are_an_error(encoded, part):
+    given = [encoded[0][:8], encoded[1][:8]]
+    given[part] = [one for one in encoded[part] if len(one.tokens) > 192]
+    with pytest.raises(ValueError, match="MAX_LENGTH 192 leaves none"):
+        training_data(*given, **{**OPTIONS, "packing": "off"})
