@@ -36,10 +36,10 @@ from nblib.report.tables import (
 from nblib.report.verdicts import Verdict, verdict_table
 from nblib.runs import Run, finish_run
 from nblib.tasks.task import Task
-from nblib.training.session import Trained
 
 if TYPE_CHECKING:
     from nblib.evaluation.answers import Stage
+    from nblib.training.session import Trained
 
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")  # every character is in one of them
 _ALIKE = 0.4  # share of words in common, from which on differences are marked
@@ -84,7 +84,7 @@ def finish(
     model: str,
     data: str,
     started: float,
-    trained: Trained | None = None,
+    trained: "Trained | None" = None,
     **more: Any,
 ) -> None:
     """End a notebook: write predictions, the page, the model cards and `result.json`.
