@@ -142,12 +142,13 @@ def write_page(path: Path, task: Task, stages: Sequence["Stage"], page: Page) ->
     Raises ValueError where a stage has a metric without its interval or its `n`.
     """
     verdicts, measured = verdict_table(page.verdicts), stage_table(task, stages)
+    details = [settings_table(values, title=name) for name, values in page.details.items()]
     html = _template().render(
         page=page,
         task=task,
         measured=[table for table in (verdicts, measured) if table.rows],
         figures={caption: _base64(figure) for caption, figure in page.figures.items()},
-        details=[settings_table(values, title=name) for name, values in page.details.items()],
+        details=[table for table in details if table.rows],
     )
     write_text(path, html)
 
