@@ -240,7 +240,7 @@ def plot_gains(task: Task, comparison: "Comparison", *, seed: int) -> Figure:
 
 
 def plot_failures(counts: Mapping[str, Mapping[str, int]], n: int, *, seed: int) -> Figure:
-    """What became of the `n` items of each stage: right, or the first rule that was broken.
+    """The first rule that each stage broke on its `n` items, or none.
 
     Raises ValueError when there are no stages.
     """
@@ -252,7 +252,7 @@ def plot_failures(counts: Mapping[str, Mapping[str, int]], n: int, *, seed: int)
     left = np.zeros(len(counts))
     places = range(len(counts))
     series = {
-        "right, in the form": [n - sum(count.values()) for count in counts.values()],
+        "no failure": [n - sum(count.values()) for count in counts.values()],
         **{kind: [count[kind] for count in counts.values()] for kind in kinds},
     }
     for index, (kind, values) in enumerate(series.items()):
