@@ -35,7 +35,7 @@ def test_manifest_says_how_it_was_made_and_what_it_can_do():
 
 def accuracy(manifest, *levels):
     """Share of right answers over all problems of these levels."""
-    figures = [manifest["levels"][level] for level in levels]
+    figures = [manifest["groups"][level] for level in levels]
     right = sum(figure["answer_accuracy"] * figure["n"] for figure in figures)
     return right / sum(figure["n"] for figure in figures)
 
