@@ -2,11 +2,12 @@ from dataclasses import replace
 
 from nblib.delivery.preflight.measured import measure_steps
 from nblib.delivery.preflight.plan import sft_work
+from nblib.tasks.gsm8k import GSM8K
 
 
 def test_every_shape_is_trained_on_and_the_adapters_move(sft, tiny_folder, mesh):
     settings = replace(sft, model=str(tiny_folder), builtin_levels=(1, 4), max_length=384)
-    work = sft_work(settings, row_multiple=1)
+    work = sft_work(settings, GSM8K, row_multiple=1)
     assert len(work.shapes) > 1
     measured = measure_steps(settings, work, mesh)
     assert measured.seconds.keys() == work.shapes.keys()
