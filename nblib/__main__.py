@@ -89,7 +89,10 @@ def _add_score(score: argparse.ArgumentParser) -> None:
         " packed as .gz too; - is standard input",
     )
     score.add_argument(
-        "--task", choices=task_names(), default="gsm8k", help="what was asked, and how (gsm8k)"
+        "--task",
+        choices=task_names(),
+        default=task_names()[0],
+        help="what was asked, and how it was to be answered (%(default)s)",
     )
     score.add_argument(
         "--skip-unreadable-references",

@@ -157,7 +157,7 @@ display(settings_table(parameters))
 # %%
 data = get_dataset(
     settings.data,
-    folder=settings.gsm8k_dir,
+    folder=settings.data_folder,
     num_train=200,
     num_test=settings.eval_samples,
     levels=settings.levels or settings.builtin_levels,

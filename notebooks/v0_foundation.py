@@ -154,7 +154,7 @@ rows = foundation_rows(
     settings.num_samples,
     held_out=settings.eval_samples,
     gsm8k_epochs=settings.gsm8k_epochs,
-    gsm8k_folder=settings.gsm8k_dir,
+    gsm8k_folder=settings.data_folder,
     practice=settings.practice_samples,
     practice_levels=settings.practice_levels,
     long_hand=settings.long_hand,

@@ -164,7 +164,7 @@ display(settings_table(parameters))
 # %%
 data = get_dataset(
     settings.data,
-    folder=settings.gsm8k_dir,
+    folder=settings.data_folder,
     num_train=settings.num_samples,
     num_test=settings.eval_samples,
     levels=settings.builtin_levels,

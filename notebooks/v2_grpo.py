@@ -210,7 +210,7 @@ print("disk:", check_room(run.path, trained=trained_size, exported=size))
 # %%
 data = get_dataset(
     settings.data,
-    folder=settings.gsm8k_dir,
+    folder=settings.data_folder,
     num_train=settings.num_samples,
     num_test=settings.eval_samples,
     levels=settings.levels or (1, 2, 3, 4, 5),

@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from nblib import files, runs
-from nblib.runs import RATES, finish_run, start_run
+from nblib.runs import start_run
+
+METRICS = ("json_valid", "fields_right")
+
+
+def finish_run(run, content):
+    runs.finish_run(run, content, metrics=METRICS)
 
 
 @pytest.fixture(autouse=True)
@@ -21,13 +27,15 @@ def _root(tmp_path, monkeypatch):
 
 
 def stage(**changes):
-    rates = {name: 0.5 for name in RATES} | {f"{name}_ci95": [0.4, 0.6] for name in RATES}
-    return {"n": 200, **rates} | changes
+    names = (*METRICS, "truncation_rate")
+    figures = {name: 0.5 for name in names} | {f"{name}_ci95": [0.4, 0.6] for name in names}
+    return {"n": 200, **figures} | changes
 
 
 def result(**changes):
     content = {
         "notebook": "toy",
+        "task": "toy",
         "profile": "cpu",
         "seed": 0,
         "wall_s": 1.5,
@@ -191,13 +199,13 @@ def test_latest_is_a_text_file_where_links_fail(monkeypatch):
     [
         ({"steps_left": -1}, "steps_left is -1, expected a number of steps"),
         ({"notebook": "other"}, "notebook is 'other', expected 'toy'"),
-        ({"stages": {"base": {"n": 3}}}, "stage base: missing format_accuracy, "),
+        ({"stages": {"base": {"n": 3}}}, "stage base: missing json_valid, "),
         ({"stages": {"base": stage(n=0)}}, "n is 0"),
-        ({"stages": {"base": stage(format_accuracy=99.5)}}, "format_accuracy is 99.5"),
-        ({"stages": {"base": stage(format_accuracy=math.nan)}}, "format_accuracy is None"),
-        ({"stages": {"base": stage(joint_accuracy_ci95=[0.6, 0.7])}}, r"joint_accuracy_ci95 is"),
-        ({"stages": {"base": stage(joint_accuracy_ci95=[0.4])}}, r"joint_accuracy_ci95 is"),
-        ({"stages": {"base": stage(joint_accuracy_ci95=[40, 60])}}, r"joint_accuracy_ci95 is"),
+        ({"stages": {"base": stage(json_valid=99.5)}}, "json_valid is 99.5"),
+        ({"stages": {"base": stage(json_valid=math.nan)}}, "json_valid is None"),
+        ({"stages": {"base": stage(fields_right_ci95=[0.6, 0.7])}}, r"fields_right_ci95 is"),
+        ({"stages": {"base": stage(fields_right_ci95=[0.4])}}, r"fields_right_ci95 is"),
+        ({"stages": {"base": stage(fields_right_ci95=[40, 60])}}, r"fields_right_ci95 is"),
     ],
 )
 def test_a_result_off_the_contract_is_refused_and_not_written(changes, said):
@@ -224,7 +232,7 @@ def test_a_run_that_evaluated_nothing_is_finished_as_well():
 
 
 def test_an_interval_that_rounding_ends_just_below_its_rate_passes():
-    sure = stage(format_accuracy=1.0, format_accuracy_ci95=[0.98, 0.9999999999999998])
+    sure = stage(json_valid=1.0, json_valid_ci95=[0.98, 0.9999999999999998])
     finish_run(start_run("toy", {}), result(stages={"tuned": sure}))
 
 
@@ -234,16 +242,10 @@ def test_only_truncation_may_be_unknown():
     for changes in (
         {"truncation_rate": None},
         {"truncation_rate_ci95": None},
-        {name.replace("truncation", "preamble"): None for name in unknown},
+        {"json_valid": None, "json_valid_ci95": None},
     ):
         with pytest.raises(ValueError, match="is None, expected"):
             finish_run(start_run("toy", {}), result(stages={"base": stage(**changes)}))
-
-
-def test_the_rates_are_those_that_evaluation_computes():
-    from nblib.evaluation import metrics
-
-    assert metrics.RATES == RATES
 
 
 def test_the_manifest_names_what_can_change_the_numbers():

@@ -54,7 +54,7 @@ Number = Annotated[float, Rule(f"a number from 0 to {_MOST:,}", _number)]
 Weights = Annotated[
     Mapping[str, float],
     Rule(
-        'a dictionary of numbers, such as {"format_accuracy": 0.3}',
+        'a dictionary of numbers, such as {"brevity": 0.1}',
         lambda value: isinstance(value, Mapping) and all(map(_number, value.values())),
     ),
 ]

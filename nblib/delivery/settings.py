@@ -62,6 +62,11 @@ class _Settings(Checked):
     gsm8k_dir: Text = ""
     seed: Seed = 0
 
+    @property
+    def data_folder(self) -> str:
+        """The folder that the rows are read from; "" looks for one."""
+        return self.gsm8k_dir
+
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Self:
         """Return the settings that a notebook's parameters and its profile make.

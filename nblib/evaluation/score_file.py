@@ -9,8 +9,8 @@ Two kinds of object are read:
 
 The task's `score` judges a completion, here as everywhere; its slow `verify` is not asked. A bad
 completion scores 0. A line that cannot be scored is an error: metrics of the other lines would be
-those of something else. Only lines whose reference the task refuses, as GSM8K does those of MATH
-that are no number, may be left out, and are counted.
+those of something else. Only lines whose reference the task refuses, as a task of numbers
+does formulas that are no number, may be left out, and are counted.
 """
 
 from collections import Counter

@@ -32,7 +32,7 @@ def stage_metrics(records: Iterable[Record], task: Task) -> dict[str, Any]:
     interval are None. A record is counted as it comes, and of rates no more is kept than counts.
 
     Example:
-        {"n": 400, "format_accuracy": 0.145, "format_accuracy_ci95": [0.114, 0.183], ...}
+        {"n": 400, "json_valid": 0.145, "json_valid_ci95": [0.114, 0.183], ...}
 
     Raises:
         ValueError: no records, or one, by its id, without a metric or with another value.
@@ -88,7 +88,7 @@ class Paired:
     """One metric of two stages on the same `n` items: counts, and fractions of 1.
 
     Attributes:
-        metric: Its name, such as "answer_accuracy".
+        metric: Its name, such as "json_valid".
         kind: Whether it is a rate or a mean.
         n: Items.
         both_right: Of a rate, items that have it in both stages; None for a mean.

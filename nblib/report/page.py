@@ -36,10 +36,10 @@ from nblib.report.tables import (
 from nblib.report.verdicts import Verdict, verdict_table
 from nblib.runs import Run, finish_run
 from nblib.tasks.task import Task
-from nblib.training.session import Trained
 
 if TYPE_CHECKING:
     from nblib.evaluation.answers import Stage
+    from nblib.training.session import Trained
 
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")  # every character is in one of them
 _ALIKE = 0.4  # share of words in common, from which on differences are marked
@@ -84,7 +84,7 @@ def finish(
     model: str,
     data: str,
     started: float,
-    trained: Trained | None = None,
+    trained: "Trained | None" = None,
     **more: Any,
 ) -> None:
     """End a notebook: write predictions, the page, the model cards and `result.json`.
@@ -142,12 +142,13 @@ def write_page(path: Path, task: Task, stages: Sequence["Stage"], page: Page) ->
     Raises ValueError where a stage has a metric without its interval or its `n`.
     """
     verdicts, measured = verdict_table(page.verdicts), stage_table(task, stages)
+    details = [settings_table(values, title=name) for name, values in page.details.items()]
     html = _template().render(
         page=page,
         task=task,
         measured=[table for table in (verdicts, measured) if table.rows],
         figures={caption: _base64(figure) for caption, figure in page.figures.items()},
-        details=[settings_table(values, title=name) for name, values in page.details.items()],
+        details=[table for table in details if table.rows],
     )
     write_text(path, html)
 

@@ -64,7 +64,7 @@ def samples_table(task: Task, samples: Iterable[Sample], *, last: int = 2) -> Ta
     ```
     | item | question | reference | base | tuned |
     | --- | --- | --- | --- | --- |
-    | gsm8k/test/17 newly right | `Ann has ...` | `14` | `✗ wrong`<br>`14 pens` | `✓ right`<br>... |
+    | pens/17 newly right | `Ann has ...` | `14` | `✗ wrong`<br>`14 pens` | `✓ right`<br>... |
     ```
     """
     samples = [*samples]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from nblib.evaluation.statistics import Paired
 from nblib.report.tables import Table, difference_text, in_words
 from nblib.tasks.task import TRUNCATION, Task
-from nblib.training.session import Trained
 
 if TYPE_CHECKING:
     from nblib.evaluation.answers import Stage
+    from nblib.training.session import Trained
 
 _MOST_LOST = 0.05  # of the headline, against the base in the form that it knows
 _TRUNCATION_LIMIT = 0.02  # above it the figures speak of the limit, not of the model
@@ -167,7 +167,7 @@ def foundation_verdicts(
     )
 
 
-def sft_lead(task: Task, stages: Sequence["Stage"], trained: Trained) -> str:
+def sft_lead(task: Task, stages: Sequence["Stage"], trained: "Trained") -> str:
     """Return the first paragraph of the report on a fine-tuning."""
     done = f"LoRA adapters were trained for {trained}"
     if not stages:
@@ -183,7 +183,7 @@ def sft_lead(task: Task, stages: Sequence["Stage"], trained: Trained) -> str:
 
 
 def grpo_lead(
-    task: Task, stages: Sequence["Stage"], paired: Paired | None, trained: Trained
+    task: Task, stages: Sequence["Stage"], paired: Paired | None, trained: "Trained"
 ) -> str:
     """Return the first paragraph of the report on a training by rewards."""
     done = f"GRPO trained the policy for {trained}"

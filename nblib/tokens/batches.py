@@ -46,7 +46,7 @@ def encode_example(
     Prompt and completion are tokenised apart, as they are when the model answers. An empty
     prompt gives a text to learn as a whole.
 
-        tokens     <bos> <start_of_turn> user ... model \n <reasoning> ... </answer> <end_of_turn>
+        tokens     <bos> <start_of_turn> user ... model \n 3 * 6 =  ...    14    <end_of_turn>
         loss_mask    0         0          0   ...   0    0       1      ...     1           1
     """
     head = [tokenizer.bos_id(), *tokenizer.encode(prompt)]

@@ -41,11 +41,12 @@ class TrainingData:
         return examples_sha256(self.examples)
 
     def __str__(self) -> str:
-        """Lengths, examples left out, and rows."""
+        """How long the examples are, how many were left out, and how many rows the rest fills."""
+        total = len(self.examples) + self.too_long
         return (
+            f"{self.too_long} of {total} over {self.max_length} tokens: left out, not cut\n"
             f"{length_summary(self.examples)}\n"
-            f"{self.too_long} over {self.max_length} tokens: left out, not cut; "
-            f"{self.rows} rows in {len(self.batches)} batches"
+            f"{len(self.examples)} examples in {self.rows} rows, {len(self.batches)} batches"
         )
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import device, tpu, training
 from benchmarks.__main__ import plot_ratios, run_benches
-from benchmarks.training import _our_shapes, _stock_shapes, _total, _turns
+from benchmarks.training import _stock_shapes, _total, _turns
 from nblib.delivery.preflight.compiled import Compiled
 from nblib.delivery.preflight.programs import sft_batch
 from nblib.delivery.preflight.targets import PreflightError
@@ -52,7 +52,6 @@ def test_stock_pads_all_to_the_longest_allowed(eight_examples):
     settings = SftSettings.of({"PROFILE": "cpu", "MAX_LENGTH": 256, "BATCH_TOKENS": 2048})
     examples = [*eight_examples, long]
     assert _stock_shapes(examples, settings) == {(8, 256): 2}
-    assert _our_shapes(examples, settings) == {(16, 128): 1, (8, 256): 1}
 
 
 def test_an_epoch_takes_each_step_as_often_as_it_comes():

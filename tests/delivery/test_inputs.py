@@ -364,8 +364,9 @@ def session(new_model, mesh, eight_examples, tmp_path, monkeypatch):
             mesh=mesh,
             **options,
         )
-        keys = {"notebook": V1, "profile": "cpu", "seed": 0, "wall_s": 1.0, "model": "", "data": ""}
-        finish_run(folder, {**keys, "stages": {}, "steps_left": trained.left})
+        keys = {"notebook": V1, "task": "gsm8k", "profile": "cpu", "seed": 0, "wall_s": 1.0}
+        keys |= {"model": "", "data": ""}
+        finish_run(folder, {**keys, "stages": {}, "steps_left": trained.left}, metrics=())
         weights = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
         return weights, trained.left, folder
 

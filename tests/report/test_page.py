@@ -1,25 +1,33 @@
 import base64
+import json
 import re
+import time
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 import nblib.files
-from nblib.report.page import flatten, marked, shorten, visible, write_report
+from nblib.files import read_jsonl
+from nblib.report.page import Page, finish, marked, write_page
 from nblib.report.samples import pick_samples
-from nblib.report.tables import Table
+from nblib.report.tables import Table, visible
 from nblib.report.verdicts import at_least
+from nblib.runs import start_run
+from nblib.tasks.gsm8k import GSM8K
+from nblib.training.session import Trained
 
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)></pre></article>\x00\x1b[31m"
     "\u202e81\u200b\ud800{{ 7 * 7 }}"
 )
+TUNED = "<reasoning>\n2 + 2 = 4\n</reasoning>\n<answer>4</answer>"
 
 
-class Page(HTMLParser):
+class Browser(HTMLParser):
     """Tags, attributes and text of a page, as a browser would see them."""
 
     def __init__(self, html: str):
@@ -36,64 +44,59 @@ class Page(HTMLParser):
         self.pieces.append(data)
 
 
-def prediction(stage: str, **fields) -> dict:
-    return {
-        "id": "t/1",
-        "stage": stage,
-        "prompt": "How many?",
-        "completion": "#### 4",
-        "reference": "2 + 2 = 4\n#### 4",
-        "answer": None,
-        "correct": False,
-        "format": False,
-        "failure": "missing tag",
-        "truncated": True,
-        "level": 1,
-    } | fields
+def changed(stage, **fields):
+    """Return a stage with fields of its only record replaced."""
+    (record,) = stage.records
+    return replace(stage, records=({**record, **fields},))
 
 
-TUNED = {
-    "completion": "<reasoning>\n2 + 2 = 4\n</reasoning>\n<answer>4</answer>",
-    "answer": "4",
-    "correct": True,
-    "format": True,
-    "failure": None,
-    "truncated": False,
-}
+def picked(*stages, task=GSM8K):
+    return pick_samples(task, stages, count=1, seed=0)
 
 
-def written(tmp_path, **changes) -> str:
-    path = tmp_path / "report.html"
-    arguments = {
-        "title": "A run",
-        "lead": "What came of it.",
-        "facts": {"Model": "embedded"},
-        "verdicts": [
-            at_least("format", 0.995, 0.99, "unseen"),
-            at_least("accuracy", 0.1, 0.2, "train longer"),
-        ],
-        "stages": {
-            "base": {"n": 200, "format_accuracy": 0.995, "format_accuracy_ci95": [0.981, 0.999]},
-            "tuned": {"n": 200},
-        },
-        "figures": {"Loss over steps": Figure(figsize=(1, 1))},
-        "samples": pick_samples(
-            [prediction("base"), prediction("tuned", **TUNED)], count=1, seed=0
-        ),
-        "config": {"SEED": 3, "training": {"steps": 40}},
-        "manifest": {"versions": {"jax": "0.10.2"}, "git_commit": None},
-        "warnings": ["12 examples were left out."],
-    }
-    write_report(path, **(arguments | changes))
-    return path.read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def base(word_stage):
+    return word_stage("base", ["#### 4"], truncated=True)
+
+
+@pytest.fixture(scope="module")
+def tuned(word_stage):
+    return word_stage("tuned", [TUNED])
+
+
+@pytest.fixture
+def written(tmp_path, base, tuned):
+    """Write a page and return it as text; what is given replaces a part of it."""
+
+    def write(*, task=GSM8K, stages=(base, tuned), **changes):
+        page = Page(
+            title="A run",
+            lead="What came of it.",
+            facts={"Model": "embedded"},
+            verdicts=[
+                at_least("format", 0.995, 0.99, "unseen"),
+                at_least("accuracy", 0.1, 0.2, "train longer"),
+            ],
+            figures={"Loss over steps": Figure(figsize=(1, 1))},
+            samples=picked(base, tuned),
+            details={
+                "Settings": {"SEED": 3, "training": {"steps": 40}},
+                "Versions": {"versions": {"jax": "0.10.2"}, "git_commit": None},
+            },
+            warnings=["12 examples were left out."],
+        )
+        write_page(tmp_path / "report.html", task, stages, replace(page, **changes))
+        return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+    return write
 
 
 def squeezed(html: str) -> str:
-    return " ".join(" ".join(Page(html).pieces).split())
+    return " ".join(" ".join(Browser(html).pieces).split())
 
 
-def test_the_page_says_everything(tmp_path):
-    said = squeezed(written(tmp_path))
+def test_the_page_says_everything(written):
+    said = squeezed(written())
     for words in (
         "A run",
         "What came of it.",
@@ -102,10 +105,9 @@ def test_the_page_says_everything(tmp_path):
         "1 of 2 met",
         "✓ met format at least 0.99 0.995",
         "✗ not met accuracy at least 0.2 0.1 train longer",
-        "0.995 [0.981, 0.999] (n=200)",
-        "not measured",
+        "format accuracy (the whole completion has the strict form) 0.000 [0.000, 0.793] (n=1)",
         "Loss over steps",
-        "newly right t/1, level 1",
+        "newly right t/0, level 1",
         "How many?",
         "✗ wrong not strict: missing tag",
         "✓ right strict",
@@ -121,20 +123,19 @@ def test_the_page_says_everything(tmp_path):
     assert "unseen" not in said
 
 
-def test_a_rate_that_is_unknown_is_told_so(tmp_path):
-    file = {"n": 3, "truncation_rate": None, "truncation_rate_ci95": None}
-    said = squeezed(written(tmp_path, stages={"file": file}))
-    assert "cut at the token limit; lower is better unknown" in said and "nan" not in said
+def test_an_unknown_rate_is_called_unknown(written, word_stage):
+    said = squeezed(written(stages=[word_stage("file", ["4"], truncated=None)]))
+    assert "cut at the token limit; lower is better) unknown" in said and "nan" not in said
 
 
-def test_warnings_stand_before_the_verdicts(tmp_path):
-    said = squeezed(written(tmp_path))
+def test_warnings_stand_before_the_verdicts(written):
+    said = squeezed(written())
     assert said.index("Warning.") < said.index("Targets")
 
 
-def test_the_page_needs_nothing_outside_it(tmp_path):
-    html = written(tmp_path)
-    page = Page(html)
+def test_the_page_needs_nothing_outside_it(written):
+    html = written()
+    page = Browser(html)
     assert {"script", "link", "iframe"}.isdisjoint(page.tags)
     links = [value for name, value in page.attributes if name in {"src", "href"}]
     assert len(links) == 1 and links[0].startswith("data:image/png;base64,")
@@ -142,29 +143,15 @@ def test_the_page_needs_nothing_outside_it(tmp_path):
     assert "default-src 'none'" in html and "http://" not in html and "https://" not in html
 
 
-def test_a_hostile_completion_is_shown_harmless(tmp_path):
-    harmless, samples = (
-        written(tmp_path),
-        pick_samples(
-            [
-                prediction(
-                    "base",
-                    completion=HOSTILE,
-                    answer=HOSTILE,
-                    failure=HOSTILE,
-                    id=HOSTILE,
-                    prompt=HOSTILE,
-                    reference=HOSTILE,
-                ),
-                prediction("tuned", id=HOSTILE, **TUNED),
-            ],
-            count=1,
-            seed=0,
-        ),
-    )
-    html = written(tmp_path, samples=samples)
-    page = Page(html)
-    assert page.tags == Page(harmless).tags  # nothing of the completion became an element
+def test_a_hostile_completion_is_shown_harmless(written, base, tuned):
+    fields = ("completion", "answer", "failure", "id", "question", "reference", "group")
+    hostile = changed(base, **dict.fromkeys(fields, HOSTILE), details={HOSTILE: HOSTILE})
+    calm = changed(base, details={"a": "b"})
+    same = {"id": HOSTILE, "reference": HOSTILE, "group": HOSTILE, "question": HOSTILE}
+    harmless = written(samples=picked(calm, tuned))
+    html = written(samples=picked(hostile, changed(tuned, **same)))
+    page = Browser(html)
+    assert page.tags == Browser(harmless).tags  # nothing of the completion became an element
     assert "onerror" not in dict(page.attributes)
     assert "<script>alert(1)</script>" in page.text and "{{ 7 * 7 }}" in page.text
     assert "⟨U+0000⟩⟨U+001B⟩[31m⟨U+202E⟩81⟨U+200B⟩⟨U+D800⟩" in page.text
@@ -172,30 +159,26 @@ def test_a_hostile_completion_is_shown_harmless(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "place", ["title", "lead", "facts", "warnings", "config", "figures", "tables"]
+    "place", ["title", "lead", "facts", "warnings", "details", "figures", "tables"]
 )
-def test_every_other_text_is_harmless_too(tmp_path, place):
+def test_every_other_text_is_harmless_too(written, place):
     change = {
         "title": HOSTILE,
         "lead": HOSTILE,
         "facts": {HOSTILE: HOSTILE},
         "warnings": [HOSTILE],
-        "config": {HOSTILE: HOSTILE},
+        "details": {HOSTILE: {HOSTILE: HOSTILE}},
         "figures": {HOSTILE: Figure(figsize=(1, 1))},
-        "tables": {HOSTILE: Table(columns=(HOSTILE,), rows=((HOSTILE,),), note=HOSTILE)},
+        "tables": [Table(title=HOSTILE, columns=(HOSTILE,), rows=((HOSTILE,),), note=HOSTILE)],
     }[place]
-    page = Page(written(tmp_path, **{place: change}))
+    page = Browser(written(**{place: change}))
     assert page.tags.count("script") == 0 and page.tags.count("img") == 1
     assert "onerror" not in dict(page.attributes)
 
 
-def test_a_megabyte_is_shortened_with_both_ends_kept(tmp_path):
-    samples = pick_samples(
-        [prediction("base", completion="start" + "\n<" * 500_000 + "end"), prediction("tuned")],
-        count=1,
-        seed=0,
-    )
-    html = written(tmp_path, samples=samples, figures={})
+def test_a_megabyte_is_shortened_with_both_ends_kept(written, base, tuned):
+    samples = picked(changed(base, completion="start" + "\n<" * 500_000 + "end"), tuned)
+    html = written(samples=samples, figures={})
     assert len(html) < 40_000
     assert "left out" in html and "start" in html and "end</pre>" in html
 
@@ -211,9 +194,9 @@ ROLLOUT = {
 }
 
 
-def test_completions_of_the_training_are_shown_in_their_order(tmp_path):
+def test_completions_of_the_training_are_shown_in_their_order(written):
     cut = ROLLOUT | {"step": 40, "reward": -0.3, "advantage": 2, "truncated": True}
-    html = written(tmp_path, rollouts=[ROLLOUT, cut])
+    html = written(rollouts=[ROLLOUT, cut])
     said = squeezed(html)
     for words in (
         "Completions through the training",
@@ -222,92 +205,61 @@ def test_completions_of_the_training_are_shown_in_their_order(tmp_path):
     ):
         assert words in said
     assert said.index("step 17") < said.index("step 40")
-    assert {"reasoning", "answer"}.isdisjoint(Page(html).tags)
+    assert {"reasoning", "answer"}.isdisjoint(Browser(html).tags)
 
 
-def test_a_hostile_completion_of_the_training_is_shown_harmless(tmp_path):
+def test_a_hostile_completion_of_the_training_is_shown_harmless(written):
     hostile = ROLLOUT | {"completion": HOSTILE, "id": HOSTILE}
-    harmless = written(tmp_path, rollouts=[ROLLOUT])
-    html = written(tmp_path, rollouts=[hostile])
-    assert Page(html).tags == Page(harmless).tags
-    assert "<script>alert(1)</script>" in Page(html).text
+    harmless = written(rollouts=[ROLLOUT])
+    html = written(rollouts=[hostile])
+    assert Browser(html).tags == Browser(harmless).tags
+    assert "<script>alert(1)</script>" in Browser(html).text
     assert "⟨U+202E⟩" in html and "{{ 7 * 7 }}" in html
-    assert "onerror" not in dict(Page(html).attributes)
+    assert "onerror" not in dict(Browser(html).attributes)
 
 
-def test_a_long_completion_of_the_training_is_shortened(tmp_path):
+def test_a_long_completion_of_the_training_is_shortened(written):
     endless = ROLLOUT | {"completion": "start" + "9" * 500_000 + "end"}
-    html = written(tmp_path, rollouts=[endless], figures={})
+    html = written(rollouts=[endless], figures={})
     assert len(html) < 40_000
     assert "start9" in html and "9end</pre>" in html
 
 
-def test_without_rollouts_there_is_no_section_of_them(tmp_path):
+def test_without_rollouts_there_is_no_section_of_them(written):
     for nothing in ({}, {"rollouts": ()}):
-        assert "Completions through the training" not in written(tmp_path, **nothing)
+        assert "Completions through the training" not in written(**nothing)
 
 
-def test_sections_without_content_are_left_out(tmp_path):
-    html = written(tmp_path, facts={}, verdicts=[], stages={}, figures={}, samples=[], warnings=())
-    page = Page(html)
-    assert page.tags.count("h2") == 1 and "Details" in page.text
-    assert {"dl", "img", "article", "section"}.isdisjoint(page.tags)
+def test_sections_without_content_are_left_out(written):
+    nothing = {"facts": {}, "verdicts": [], "figures": {}, "samples": (), "warnings": ()}
+    page = Browser(written(stages=(), details={"Settings": {}}, **nothing))
+    assert {"h2", "details", "dl", "img", "article", "section"}.isdisjoint(page.tags)
 
 
-def test_a_failed_write_leaves_the_old_page_and_no_other_file(tmp_path, monkeypatch):
-    old = written(tmp_path)
+def test_a_failed_write_leaves_the_old_page_and_no_other_file(written, tmp_path, monkeypatch):
+    old = written()
 
     def full_disk(source, target):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(nblib.files.os, "replace", full_disk)
     with pytest.raises(OSError, match="No space"):
-        written(tmp_path, title="Another")
+        written(title="Another")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == old
 
 
-def test_a_rate_without_interval_is_refused(tmp_path):
-    broken = {"base": {"format_accuracy": 0.5, "format_accuracy_ci95": [0.4, 0.6]}}
+def test_a_metric_without_interval_is_refused(written, tmp_path, base):
     with pytest.raises(ValueError, match="'n'"):
-        written(tmp_path, stages=broken)
+        written(stages=[replace(base, metrics={"format_accuracy": 0.5})])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_flatten():
-    assert flatten({"a": {"b": {"c": 1}}, "d": [1, None], "e": "x"}) == {
-        "a.b.c": "1",
-        "d": "[1, null]",
-        "e": "x",
-    }
-
-
-def test_shorten_by_hand():
-    assert shorten("abcdefghi", characters=6) == "abcd\n… 3 characters left out …\nhi"
-    assert shorten("1\n2\n3\n4\n5", lines=3) == "1\n2\n… 2 lines left out …\n5"
-    assert shorten("as it is") == "as it is"
-
-
-def test_prose_stays_as_it_is():
-    assert visible("é 数 👍 a\tb\n5\u00a0%") == "é 数 👍 a\tb\n5\u00a0%"
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.text(alphabet=st.characters(exclude_categories=())))
-def test_whatever_comes_can_be_seen_and_stored(text):
-    shown = visible(text)
-    shown.encode("utf-8")
-    assert all(c.isprintable() or c in "\n\t" or c.isspace() for c in shown)
-    assert "\u2028" not in shown and "\r" not in shown
-
-
-def test_a_table_stands_with_its_note_and_an_empty_one_says_so(tmp_path):
-    tables = {
-        "Gains": Table(columns=("over", "points"), rows=(("base", "+6.0"),), note="same items"),
-        "Regressions": Table(columns=("item",), rows=()),
-    }
-    said = squeezed(written(tmp_path, tables=tables))
-    assert "Gains over points base +6.0 same items" in said
+def test_a_table_stands_with_its_note_and_an_empty_one_says_so(written):
+    gains = Table(title="Gains", columns=("over", "points"), rows=(("base", "+6.0"),), note="same")
+    lost = Table(title="Regressions", columns=("item",), rows=())
+    said = squeezed(written(tables=[gains, lost]))
+    assert "Gains over points base +6.0 same" in said
     assert "Regressions None." in said
 
 
@@ -327,14 +279,69 @@ def test_without_a_stage_before_or_much_in_common_nothing_is_underlined():
 @given(st.text(), st.text())
 def test_marking_loses_no_character_and_opens_no_tag(text, before):
     html = str(marked(text, before))
-    page = Page(html)
+    page = Browser(html)
     assert set(page.tags) <= {"ins"}
     assert page.text == visible(text)
 
 
-def test_samples_are_marked_against_the_stage_before(tmp_path):
-    changed = TUNED | {"completion": TUNED["completion"].replace("= 4", "= 5")}
-    samples = pick_samples(
-        [prediction("base", **TUNED), prediction("tuned", **changed)], count=1, seed=0
-    )
-    assert written(tmp_path, samples=samples).count("<ins>5</ins>") == 1
+def test_samples_are_marked_against_the_stage_before(written, word_stage, tuned):
+    other = word_stage("grpo", [TUNED.replace("= 4", "= 5")])
+    assert written(samples=picked(tuned, other)).count("<ins>5</ins>") == 1
+
+
+def test_a_mean_and_a_reference_that_is_no_text(written, slots, slot_stage):
+    stages = slot_stage("base", ["a is 1"]), slot_stage("tuned", ['{"a": 1, "b": 3}'])
+    samples = picked(*stages, task=slots)
+    said = squeezed(written(task=slots, stages=stages, samples=samples))
+    for words in (
+        "slot f1 (F1 of the slots) 0.000",
+        "wrong at the end s/0, group times",
+        'Reference {"a": 1, "b": 2}',
+        "base ✗ slot f1 0.000 not strict: no object",
+        'tuned ✗ slot f1 0.500 strict {"a": 1, "b": 3}',
+        'Answer read: {"a": 1, "b": 3} right: 1 empty: false',
+    ):
+        assert words in said, words
+
+
+@pytest.fixture
+def run(tmp_path):
+    return start_run("toy", {"profile": "cpu", "seed": 3, "rank": 4}, root=tmp_path / "runs")
+
+
+def ended(run, stages, **more):
+    page = Page(title="A run", lead="What came of it.", facts={"rows": "8"})
+    given = {"model": "embedded", "data": "built-in", "started": time.monotonic() - 60}
+    finish(run, GSM8K, stages, page, **given, **more)
+    return json.loads((run.path / "result.json").read_text())
+
+
+def test_one_call_ends_a_notebook(run, base, tuned, capsys):
+    result = ended(run, (base, tuned), trained=Trained(steps=2, planned=5, resumed_at=0), extra=1)
+    assert (result["notebook"], result["task"], result["profile"]) == ("toy", "gsm8k", "cpu")
+    assert (result["steps_left"], result["extra"]) == (3, 1) and result["wall_s"] >= 60
+    assert result["stages"]["tuned"]["answer_accuracy"] == 1.0
+    assert result["groups"]["base"]["1"]["n"] == 1
+    records = read_jsonl(run.path / "predictions.jsonl")
+    assert [(one["stage"], one["id"]) for one in records] == [("base", "t/0"), ("tuned", "t/0")]
+    said = squeezed((run.path / "report.html").read_text())
+    assert "model embedded data built-in steps 2 rows 8" in said
+    assert said.endswith("Details Settings profile cpu seed 3 rank 4")  # no manifest, no section
+    assert "1.0 minutes" in capsys.readouterr().out
+
+
+def test_without_stages_there_are_no_predictions(run):
+    assert ended(run, ())["stages"] == {}
+    assert {"report.html", "result.json"} <= {path.name for path in run.path.iterdir()}
+    assert not (run.path / "predictions.jsonl").exists()
+
+
+def test_a_card_stands_in_every_folder_that_names_its_base(run, tuned):
+    manifests = {"export": {"base": {"name": "embedded"}}, "adapters": {"base": {}}, "flax": {}}
+    for name, manifest in manifests.items():
+        (run.path / name).mkdir(exist_ok=True)
+        (run.path / name / "manifest.json").write_text(json.dumps(manifest))
+    ended(run, [tuned])
+    assert "# A run\n" in (run.path / "export" / "README.md").read_text()
+    assert "# A run, adapters\n" in (run.path / "adapters" / "README.md").read_text()
+    assert not (run.path / "flax" / "README.md").exists()

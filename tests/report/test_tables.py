@@ -1,49 +1,160 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from nblib.report.tables import escape_cell, rate_names, read_rate, stage_table
+from nblib.evaluation.answers import Stage
+from nblib.evaluation.statistics import paired_comparison
+from nblib.report.tables import (
+    Table,
+    as_text,
+    group_word,
+    p_text,
+    paired_table,
+    read_estimate,
+    settings_table,
+    shorten,
+    stage_table,
+    visible,
+)
+from nblib.tasks.gsm8k import GSM8K
 
 BASE = {"n": 200, "format_accuracy": 0.0, "format_accuracy_ci95": [0.0, 0.0188]}
-TUNED = {
-    "n": 200,
-    "format_accuracy": 0.995,
-    "format_accuracy_ci95": [0.9722, 0.9991],
-    "answer_accuracy": 0.66,
-    "answer_accuracy_ci95": [0.5918, 0.7221],
-}
+TUNED = {"n": 200, "format_accuracy": 0.995, "format_accuracy_ci95": [0.9722, 0.9991]}
+FORM = "format accuracy (the whole completion has the strict form)"
 
 
-def test_a_rate_reads_with_its_interval_and_count():
-    assert str(read_rate(TUNED, "format_accuracy")) == "0.995 [0.972, 0.999] (n=200)"
+def stage(name, metrics):
+    return Stage(name=name, metrics=metrics, by_group={}, records=())
 
 
-def test_a_rate_without_its_interval_is_refused():
+def lines(table):
+    return table.markdown().splitlines()
+
+
+def test_an_estimate_reads_with_its_interval_and_count():
+    assert str(read_estimate(TUNED, "format_accuracy")) == "0.995\n[0.972, 0.999] (n=200)"
+    assert read_estimate(TUNED, "format_accuracy").figure == "0.995"
+
+
+def test_a_metric_without_its_interval_is_refused():
     with pytest.raises(ValueError, match="format_accuracy_ci95"):
-        read_rate({"n": 3, "format_accuracy": 1.0}, "format_accuracy")
+        read_estimate({"n": 3, "format_accuracy": 1.0}, "format_accuracy")
 
 
-def test_a_rate_that_is_unknown_is_told_so():
+def test_an_unknown_rate_is_called_unknown():
     unknown = {"n": 3, "truncation_rate": None, "truncation_rate_ci95": None}
-    assert str(read_rate(unknown, "truncation_rate")) == "unknown"
-    assert stage_table({"file": unknown}).splitlines()[-1] == "| truncation rate | unknown |"
+    assert str(read_estimate(unknown, "truncation_rate")) == "unknown"
+    table = stage_table(GSM8K, [stage("file", unknown)], ["truncation_rate"])
+    assert table.rows == (
+        ("truncation rate\n(cut at the token limit; lower is better)", "unknown"),
+    )
 
 
-def test_names_come_from_all_stages_in_order_and_skip_counts():
-    assert rate_names({"base": BASE, "tuned": TUNED}) == ("format_accuracy", "answer_accuracy")
-
-
-def test_markdown():
-    assert stage_table({"base": BASE, "tuned|x": TUNED}).splitlines() == [
-        "| rate | base | tuned\\|x |",
+def test_stages_in_markdown():
+    stages = [stage("base", BASE), stage("tuned|x", TUNED)]
+    assert lines(stage_table(GSM8K, stages, ["format_accuracy"])) == [
+        "| metric | base | tuned\\|x |",
         "| --- | --- | --- |",
-        "| format accuracy | 0.000 [0.000, 0.019] (n=200) | 0.995 [0.972, 0.999] (n=200) |",
-        "| answer accuracy | not measured | 0.660 [0.592, 0.722] (n=200) |",
+        f"| {FORM} | 0.000 [0.000, 0.019] (n=200) | 0.995 [0.972, 0.999] (n=200) |",
     ]
 
 
-def test_markdown_of_chosen_rates():
-    assert stage_table({}) == "nothing was evaluated"
-    assert "answer" not in stage_table({"tuned": TUNED}, ["format_accuracy"])
+def test_a_row_for_every_metric_of_the_task_and_what_was_cut(slots, slot_stage):
+    table = stage_table(slots, [slot_stage("base", ['{"a": 1}', "a"])])
+    assert [row[0] for row in table.rows] == [
+        "slot f1\n(F1 of the slots)",
+        "schema valid\n(one JSON object)",
+        "prose\n(no object; lower is better)",
+        "truncation rate\n(cut at the token limit; lower is better)",
+    ]
+    assert table.rows[0][1].startswith("0.333\n[")
+
+
+def test_without_stages_the_table_says_so():
+    table = stage_table(GSM8K, [])
+    assert (table.rows, table.note) == ((), "nothing was evaluated")
+
+
+def test_a_stage_that_lacks_a_metric_of_the_task_is_refused():
+    with pytest.raises(ValueError, match="answer_accuracy"):
+        stage_table(GSM8K, [stage("base", BASE)], ["answer_accuracy"])
 
 
 def test_a_cell_ends_neither_itself_nor_its_row():
-    assert escape_cell("a | b\nc") == "a \\| b c"
+    table = Table(columns=("a|b",), rows=(("a | b\nc",),))
+    assert lines(table) == ["| a\\|b |", "| --- |", "| a \\| b c |"]
+
+
+def test_a_verbatim_cell_is_code_and_no_tag_or_tick_ends_it():
+    table = Table(columns=("text",), rows=(("<b>`x`\n\n$1|2$",), ("",)), verbatim=("text",))
+    assert lines(table)[2:] == ["| `<b>'x'`<br>`$1\\|2$` |", "| (nothing) |"]
+
+
+def test_a_notebook_shows_title_table_and_note():
+    table = Table(title="Gains", columns=("over",), rows=(("base",),), note="same items")
+    assert table._repr_markdown_() == ("**Gains**\n\n| over |\n| --- |\n| base |\n\nsame items")
+    assert Table(columns=("over",), rows=())._repr_markdown_() == "None."
+
+
+def test_paired_rates_have_the_four_counts(word_stage):
+    base, tuned = word_stage("base", ["4", "4", "5", "5"]), word_stage("t", ["4", "5", "4", "4"])
+    paired = paired_comparison(base.records, tuned.records, GSM8K.metric("lenient_accuracy"))
+    table = paired_table({"base_to_t": paired}, corrected=[0.0004])
+    assert table.columns == (
+        *("compared", "metric", "n", "difference, points", "p", "p, Holm"),
+        *("both", "only first", "only second", "neither"),
+    )
+    ((name, metric, n, difference, p, holm, *counts),) = table.rows
+    assert (name, metric, n) == ("base to t", "lenient accuracy", "4")
+    assert difference.startswith("+25.0 [") and (p, holm) == ("1.000", "< 0.001")
+    assert counts == ["1", "1", "2", "0"]
+
+
+def test_a_mean_among_the_paired_leaves_the_counts_that_both_have(slots, slot_stage):
+    base, tuned = slot_stage("base", ['{"a": 1}', "a"]), slot_stage("t", ['{"a": 2}', '{"b": 2}'])
+    paired = paired_comparison(base.records, tuned.records, slots.metric("slot_f1"))
+    table = paired_table([("one", paired)], heading="stage", stages=("before", "after"))
+    assert table.columns[0] == "stage"
+    assert table.columns[-2:] == ("before higher", "after higher")
+    assert table.rows[0][-2:] == ("1", "1")
+    assert {len(row) for row in table.rows} == {len(table.columns)}
+
+
+def test_p_values():
+    assert [p_text(p) for p in (0.0009, 0.001, 0.25, 1.0)] == [
+        *("< 0.001", "0.001", "0.250", "1.000")
+    ]
+
+
+def test_nested_settings_are_a_row_a_value():
+    table = settings_table({"a": {"b": {"c": 1}}, "d": [1, None], "e": "x"})
+    assert table.rows == (("a.b.c", "1"), ("d", "[1, null]"), ("e", "x"))
+
+
+def test_any_reference_is_text():
+    assert [as_text(value) for value in (None, "18", 18, {"é": [1]})] == [
+        *("none", "18", "18", '{"é": [1]}')
+    ]
+
+
+def test_one_group_is_called_without_what_explains_it(slots):
+    assert (group_word(GSM8K), group_word(slots)) == ("level", "group")
+
+
+def test_shorten_by_hand():
+    assert shorten("abcdefghi", characters=6) == "abcd\n… 3 characters left out …\nhi"
+    assert shorten("1\n2\n3\n4\n5", lines=3) == "1\n2\n… 2 lines left out …\n5"
+    assert shorten("as it is") == "as it is"
+
+
+def test_prose_stays_as_it_is():
+    assert visible("é 数 👍 a\tb\n5\u00a0%") == "é 数 👍 a\tb\n5\u00a0%"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet=st.characters(exclude_categories=())))
+def test_every_text_can_be_seen_and_stored(text):
+    shown = visible(text)
+    shown.encode("utf-8")
+    assert all(c.isprintable() or c in "\n\t" or c.isspace() for c in shown)
+    assert "\u2028" not in shown and "\r" not in shown

@@ -147,7 +147,7 @@ def _train_examples(settings: SftSettings, task: Task) -> tuple[Example, ...]:
 def _train_rows(settings: SftSettings | GrpoSettings, **builtin: Any) -> tuple[Row, ...]:
     try:
         return get_dataset(
-            settings.data, folder=settings.gsm8k_dir, num_test=1, seed=settings.seed, **builtin
+            settings.data, folder=settings.data_folder, num_test=1, seed=settings.seed, **builtin
         ).train
     except SourceError as error:
         raise PreflightError(f"how long the run is depends on its data: {error}") from error
