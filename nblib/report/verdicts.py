@@ -70,11 +70,11 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
 
 
 def target_verdicts(task: Task, stage: "Stage", target: float | None = None) -> tuple[Verdict, ...]:
-    """Judge a stage by the task's targets; `target` is the form's, in place of the task's own."""
+    """Judge a stage by the task's targets; `target` is the limit in place of the task's own."""
     verdicts = []
     for one in task.targets:
         metric = task.metric(one.metric)
-        limit = target if target is not None and one.metric == task.form else one.limit
+        limit = one.limit if target is None else target
         judge = at_least if metric.better == "higher" else at_most
         name = f"{in_words(one.metric)}, {in_words(stage.name)}"
         verdicts.append(judge(name, stage.metrics[one.metric], limit, one.advice))
@@ -86,7 +86,7 @@ def sft_verdicts(
 ) -> tuple[Verdict, ...]:
     """Judge the stage `tuned` by the task's targets and by the base in the form that it knows.
 
-    `target` is the form's. Without a stage `base_own_form` nothing can be lost against it; without
+    `target` is the limit of the task's targets. Without a stage `base_own_form` nothing can be lost against it; without
     `tuned` there is no verdict.
     """
     named = {stage.name: stage for stage in stages}
