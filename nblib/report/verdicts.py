@@ -86,8 +86,8 @@ def sft_verdicts(
 ) -> tuple[Verdict, ...]:
     """Judge the stage `tuned` by the task's targets and by the base in the form that it knows.
 
-    `target` is the limit of the task's targets. Without a stage `base_own_form` nothing can be lost against it; without
-    `tuned` there is no verdict.
+    `target` is the limit of the task's targets. Without a stage `base_own_form` nothing can be lost
+    against it; without `tuned` there is no verdict.
     """
     named = {stage.name: stage for stage in stages}
     if "tuned" not in named:
