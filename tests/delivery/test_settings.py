@@ -346,7 +346,7 @@ def test_a_run_is_found_again_by_what_its_rewards_are_worth_not_by_how_they_were
 def test_rewards_are_refused_by_what_they_would_pay():
     with pytest.raises(ValueError, match=r"REWARDS {'steps': 0.9}: a wrong answer could earn"):
         GrpoSettings.of({**CPU, "REWARDS": {"steps": 0.9}})
-    with pytest.raises(ValueError, match=r"expected a dictionary of numbers, such as {\"format_"):
+    with pytest.raises(ValueError, match=r"expected a dictionary of numbers, such as {\"brevity"):
         GrpoSettings.of({**CPU, "REWARDS": {"steps": "high"}})
 
 

@@ -70,10 +70,11 @@ OPTIONS = {**V1, "packing": "on", "row_multiple": 1}
 
 def test_it_says_what_was_left_out_and_how_the_rest_is_packed(encoded):
     data = training_data(*encoded, **{**OPTIONS, "max_length": 512})
-    lengths, rest = str(data).splitlines()
+    left_out, lengths, filled = str(data).splitlines()
+    assert left_out == "0 of 285 over 512 tokens: left out, not cut"
     assert lengths.startswith("285 examples: ")
-    said = f"0 over 512 tokens: left out, not cut; {data.rows} rows in {len(data.batches)} batches"
-    assert rest == said and data.rows < 285
+    assert filled == f"285 examples in {data.rows} rows, {len(data.batches)} batches"
+    assert data.rows < 285
 
 
 def test_without_anything_to_validate_on_there_are_no_batches_of_it(encoded):
