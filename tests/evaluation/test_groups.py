@@ -69,7 +69,7 @@ def test_advantages_by_hand(drawn):
     assert sum(group.advantages) == pytest.approx(0)
 
 
-def test_flat_groups_have_no_advantage(drawn):
+def test_zero_variance_groups_have_no_advantage(drawn):
     group, _, _ = drawn([[0.2] * 3, [1.2] * 3])
     assert len(group.rewards) == 3
     assert group.advantages == pytest.approx((0, 0, 0), abs=1e-6)
