@@ -25,7 +25,7 @@ from nblib.files import read_json, read_object, to_jsonable, write_json, write_t
 
 # Of every stage in result.json, beside the metrics of its task; null where a file of answers does
 # not say which ones were cut.
-_TRUNCATION = "truncation_rate"
+TRUNCATION = "truncation_rate"
 RESULT_KEYS = ("notebook", "task", "profile", "seed", "wall_s", "model", "data", "stages")
 # What can change a run's numbers, so what its manifest names.
 MANIFEST_PACKAGES = (
@@ -77,7 +77,7 @@ def start_run(notebook: str, parameters: Mapping[str, Any], *, root: Path | None
     One with checkpoints goes before a newer one without, whose start must have failed. A run that
     another live process holds is left alone: a second process gets a new folder.
     `config.json` holds the parameters. When the variable `NBLIB_RUN_POINTER` names a file, the
-    run's path is written there, so that whoever started the notebook finds its run.
+    run's path is written there, so that the program that started the notebook finds its run.
 
     Args:
         notebook: the notebook's name, the folder under the root.
@@ -114,7 +114,7 @@ def finish_run(run: Run, result: Mapping[str, Any], *, metrics: Sequence[str]) -
         ValueError: a key is missing, or a metric is outside 0..1 or outside its own interval.
     """
     content = to_jsonable(result)
-    _check_result(content, notebook=run.notebook, metrics=(*metrics, _TRUNCATION))
+    _check_result(content, notebook=run.notebook, metrics=(*metrics, TRUNCATION))
     write_json(run.path / "result.json", content)
     point_latest(run.path)
     _unlock(run.path)
@@ -246,7 +246,7 @@ def _check_stage(stage: Mapping[str, Any], metrics: Sequence[str], where: str) -
         raise ValueError(f"{where}: n is {stage['n']!r}, expected the number of items, at least 1")
     for name in metrics:
         value, interval = stage[name], stage[f"{name}_ci95"]
-        if name == _TRUNCATION and value is None and interval is None:
+        if name == TRUNCATION and value is None and interval is None:
             continue
         if not _is_fraction(value):
             raise ValueError(f"{where}: {name} is {value!r}, expected a fraction in 0..1")

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from nblib.evaluation.answers import Stage, stage_of
+from nblib.evaluation.statistics import by_id
 from nblib.tasks.task import Task
 
 _ITEM = ("question", "reference")
@@ -44,7 +45,7 @@ def comparable(
 
 
 def _problems(first: Stage, second: Stage, *, prompts: Collection[str]) -> Iterator[str]:
-    before, after = _by_id(first), _by_id(second)
+    before, after = by_id(first.records, first.name), by_id(second.records, second.name)
     both = [id_ for id_ in before if id_ in after]
     alone = len(before) + len(after) - 2 * len(both)
     if alone:
@@ -63,7 +64,7 @@ def _problems(first: Stage, second: Stage, *, prompts: Collection[str]) -> Itera
 
 def _narrowed(stages: Sequence[Stage], task: Task) -> Iterator[Stage]:
     """Yield the stages with the items alone that are the same in all of them."""
-    found = [_by_id(stage) for stage in stages]
+    found = [by_id(stage.records, stage.name) for stage in stages]
     common = {
         id_
         for id_, record in found[0].items()
@@ -79,7 +80,3 @@ def _narrowed(stages: Sequence[Stage], task: Task) -> Iterator[Stage]:
 
 def _same(first: Mapping[str, Any], second: Mapping[str, Any], names: Sequence[str]) -> bool:
     return all(first.get(name) == second.get(name) for name in names)
-
-
-def _by_id(stage: Stage) -> dict[str, Mapping[str, Any]]:
-    return {record["id"]: record for record in stage.records}

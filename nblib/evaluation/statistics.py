@@ -243,7 +243,7 @@ def _pairs(
 
 def _items(first: Sequence[Record], second: Sequence[Record]) -> list[tuple[Record, Record]]:
     """Return both records of each item, in the order of the first stage."""
-    before, after = _by_id(first, "first"), _by_id(second, "second")
+    before, after = by_id(first, "first"), by_id(second, "second")
     for here, there, which in ((before, after, "second"), (after, before, "first")):
         missing = [id_ for id_ in here if id_ not in there]
         if missing:
@@ -260,14 +260,18 @@ def _items(first: Sequence[Record], second: Sequence[Record]) -> list[tuple[Reco
     return [(record, after[id_]) for id_, record in before.items()]
 
 
-def _by_id(records: Sequence[Record], which: str) -> dict[str, Record]:
+def by_id(records: Sequence[Record], stage: str) -> dict[str, Record]:
+    """Return the records of one stage by their items.
+
+    Raises ValueError, naming the stage, for no records and for an item that repeats.
+    """
     if not records:
-        raise ValueError(f"the {which} stage has no records: expected one an item")
+        raise ValueError(f"the {stage} stage has no records: expected one an item")
     found: dict[str, Record] = {}
     for record in records:
         if record["id"] in found:
             raise ValueError(
-                f"item {record['id']!r} repeats in the {which} stage: "
+                f"item {record['id']!r} repeats in the {stage} stage: "
                 "expected the records of one stage, one an item"
             )
         found[record["id"]] = record

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nblib.evaluation.statistics import by_id
 from nblib.report.tables import Table, as_text, in_words
 from nblib.tasks.task import Task
 
@@ -45,7 +46,7 @@ def pick_samples(
     """
     if count < 0:
         raise ValueError(f"count must be 0 or more, got {count}")
-    answers = [_by_id(stage) for stage in stages]
+    answers = [by_id(stage.records, stage.name) for stage in stages]
     shared = set.intersection(*map(set, answers)) if answers else ()
     names = [stage.name for stage in stages]
     samples = [
@@ -105,17 +106,6 @@ def rollout_samples(
     rng = random.Random(seed)
     by_step = {step: [one for one in rollouts if one["step"] == step] for step in picked}
     return [dict(rng.choice(by_step[step])) for step in picked]
-
-
-def _by_id(stage: "Stage") -> dict[str, Mapping[str, Any]]:
-    found: dict[str, Mapping[str, Any]] = {}
-    for record in stage.records:
-        if record["id"] in found:
-            raise ValueError(
-                f"item {record['id']!r} has two records in stage {stage.name!r}, expected one"
-            )
-        found[record["id"]] = record
-    return found
 
 
 def _sample(task: Task, records: Mapping[str, Mapping[str, Any]]) -> Sample:

@@ -98,7 +98,7 @@ def _outside(
     file.
     """
     plain = word_problems(count, seed=seed + 3000, split="test")
-    own = GSM8K.variants["hash"]
+    own = GSM8K.in_base_form
     checks = [OutsideCheck(name="plain_form", task=own, examples=own.examples(plain))]
     try:
         svamp = sample_rows(svamp_rows(folder), count, seed=seed)
@@ -174,6 +174,7 @@ GSM8K = _in_form(
         HASH.name: _FOUNDATION,
         **{form.name: _in_form(form) for form in (BOXED, LAST_NUMBER)},
     },
+    base_variant=HASH.name,
     targets=(
         Target(metric="format_accuracy", limit=0.99, advice=_MORE),
         Target(metric="tag_order_accuracy", limit=0.99, advice=_MORE),

@@ -19,7 +19,7 @@ METRICS = (
     Metric(name="answer_accuracy", meaning="the number is right"),
     Metric(name="joint_accuracy", meaning="strict form and right number"),
     Metric(name="preamble_rate", meaning="text before the first tag", better="lower"),
-    Metric(name="lenient_accuracy", meaning="the last number is right, whatever the form"),
+    Metric(name="lenient_accuracy", meaning="the last number is right, in any form"),
 )
 _PERCENT = re.compile(r"\\?%|\b(?:per ?cent|percentage)\b", re.IGNORECASE)
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from nblib.runs import TRUNCATION
 from nblib.sources.rows import Row, control_piece, sample_rows
 
-TRUNCATION = "truncation_rate"  # counted for every task, beside its own metrics
 # Keys of predictions.jsonl, result.json and metrics.jsonl that are no metrics.
 _RECORD_KEYS = frozenset({
     *("id", "stage", "group", "question", "prompt", "completion", "reference", "answer", "failure"),
@@ -121,6 +121,7 @@ class Task:
         verify: A slow verifier (a judge, another model) for evaluation alone: gets the completions,
             their examples and scores, and returns the scores that count.
         variants: Name -> the same questions, answered and scored in another form.
+        base_variant: The one in which a base answers before it is tuned; "" is the task itself.
         targets: What a tuned model should reach.
         outside: (count, seed, folder) -> checks of what a training made worse, and notes on what
             is left out.
@@ -142,6 +143,7 @@ class Task:
     schema: Mapping[str, Any] | None = None
     verify: Verifier | None = None
     variants: Mapping[str, "Task"] = field(default_factory=dict)
+    base_variant: str = ""
     targets: tuple[Target, ...] = ()
     outside: Callable[[int, int, str], tuple[tuple[OutsideCheck, ...], tuple[str, ...]]] | None = (
         None
@@ -173,6 +175,11 @@ class Task:
     def lenient(self) -> str:
         """The metric that judges models which never learnt the form: `fallback`, or `headline`."""
         return self.fallback or self.headline
+
+    @property
+    def in_base_form(self) -> "Task":
+        """The task in the form that a base knows."""
+        return self.variants[self.base_variant] if self.base_variant else self
 
     @property
     def main(self) -> tuple[str, ...]:

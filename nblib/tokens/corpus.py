@@ -1,4 +1,4 @@
-"""What the foundation reads: rows told in the forms that the later notebooks will ask for.
+"""What the foundation reads: rows written in the forms that the later notebooks ask for.
 
 Two traps shape the mix. A small model computes inside GSM8K's `<<...>>` annotations, so most of
 the text has none, in the surface form that v1 and v2 write. And markers that never occur while the
@@ -51,7 +51,7 @@ def foundation_documents(
     """Tell each row once, in a form drawn from the mix; the same seed tells the same."""
     mix = mix or Mix()
     rng = random.Random(f"corpus/{seed}")
-    examples = GSM8K.variants["hash"].examples(rows)
+    examples = GSM8K.in_base_form.examples(rows)
     return tuple(_tell(rng, row, one, mix) for row, one in zip(rows, examples, strict=True))
 
 

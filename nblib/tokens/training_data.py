@@ -75,11 +75,12 @@ def training_data(
 
     Raises ValueError when no example is short enough, or one cannot be packed.
     """
-    parts = []
-    for examples, passes, shuffle in ((encoded, epochs, True), (val_encoded, 1, False)):
-        kept, too_long = drop_too_long(examples, max_length) if examples else ((), 0)
+
+    def batched(
+        kept: Sequence[TokenizedExample], passes: int, *, shuffle: bool
+    ) -> tuple[int, Sequence[TrainingInput]]:
         rows = pack(kept, packing, max_length=max_length, seed=seed)
-        batches = batch_stream(
+        return len(rows), batch_stream(
             rows,
             tokens_per_batch=batch_tokens,
             epochs=passes,
@@ -87,12 +88,16 @@ def training_data(
             shuffle=shuffle,
             row_multiple=row_multiple,
         )
-        parts.append((kept, too_long, len(rows), batches if rows else ()))
-    (kept, too_long, count, batches), (*_, val_batches) = parts
+
+    kept, too_long = drop_too_long(encoded, max_length)
+    rows, batches = batched(kept, epochs, shuffle=True)
+    val_batches: Sequence[TrainingInput] = ()
+    if val_encoded:
+        _, val_batches = batched(drop_too_long(val_encoded, max_length)[0], 1, shuffle=False)
     return TrainingData(
         examples=kept,
         too_long=too_long,
-        rows=count,
+        rows=rows,
         batches=batches,
         val_batches=val_batches,
         max_length=max_length,

@@ -99,7 +99,7 @@ def test_nothing_to_pick():
 
 @pytest.mark.parametrize(
     ("items", "count", "message"),
-    [("aa", 1, "'a' has two records in stage 'base'"), ("a", -1, "0 or more, got -1")],
+    [("aa", 1, "'a' repeats in the base stage"), ("a", -1, "0 or more, got -1")],
 )
 def test_broken_input_is_named(items, count, message):
     records = tuple(record(id_, "text", True) for id_ in items)
