@@ -130,7 +130,7 @@ def _add_parameters(command: argparse.ArgumentParser) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    """Run the notebook `eval`: there is one way to compare, whoever asks for it."""
+    """Run the notebook `eval`: the command and the notebook compare in one way."""
     options.notebook = "eval"
     options.parameters += [["STAGES", repr(options.stages)]] if options.stages else []
     options.parameters += [["ALLOW_MISMATCH", "True"]] if options.allow_mismatch else []

@@ -187,7 +187,7 @@ stages, mismatches = comparable(
 display(stage_table(task, stages))
 
 # %% [markdown]
-# A lenient metric, such as `lenient accuracy` (the last number of the text, whatever the form),
+# A lenient metric, such as `lenient accuracy` (the last number of the text, in any form),
 # says what a model can do that was never taught the form. If it stands still while the headline
 # rises, the gain is the form alone.
 
@@ -234,7 +234,7 @@ print(*left_out, sep="\n")
 forgotten = forgetting(models, checks, greedy, mesh=mesh, folder=run.path / "answers")
 
 # %%
-plain = task.variants.get("hash", task)
+plain = task.in_base_form
 solutions, _ = choose_examples(
     plain, data.test, settings.eval_samples, groups=settings.levels, seed=SEED
 )

@@ -145,7 +145,7 @@ display(settings_table(parameters))
 
 # %% [markdown]
 # ## Problems
-# Stories told from a seed, with as many steps as their level says. The held-out ones share no
+# Stories made from a seed, with as many steps as their level says. The held-out ones share no
 # question and no (template, numbers) pair with the training ones.
 
 # %%
@@ -261,7 +261,7 @@ if rows.practice and trained.left == 0:
 # Held-out problems, asked in the model's own form and answered greedily.
 
 # %%
-task = GSM8K.variants["hash"]
+task = GSM8K.in_base_form
 foundation = RefModel(
     name=settings.size,
     folder=run.path,

@@ -228,7 +228,7 @@ print("disk:", check_room(run.path, trained=trained_size, exported=size))
 # so that what the format costs or gains in arithmetic can be seen.
 
 # %%
-own_form = GSM8K.variants["hash"]
+own_form = GSM8K.in_base_form
 greedy = settings.greedy
 standard = greedy.sampled(temperature=0.7, top_p=0.95)
 before = evaluate_stages(
@@ -291,9 +291,9 @@ manifest = {
     "steps": trained.steps,
     "steps_left": trained.left,
 }
-asked_again = {"prompts": task_prompts(GSM8K, held_out[:PROMPTS]), "mesh": mesh}
-told = {"manifest": manifest, **asked_again}
-proof = export_model(tuned.model, tuned.tokenizer, run.export, trained=model, **told)
+parity_check = {"prompts": task_prompts(GSM8K, held_out[:PROMPTS]), "mesh": mesh}
+exporting = {"manifest": manifest, **parity_check}
+proof = export_model(tuned.model, tuned.tokenizer, run.export, trained=model, **exporting)
 print(*proof, sep="\n")
 
 # %% [markdown]
@@ -302,9 +302,9 @@ print(*proof, sep="\n")
 
 # %%
 adapters, flax = run.path / "adapters", run.path / "flax"
-proof = export_adapters(model, base, adapters, **settings.lora, **told)
+proof = export_adapters(model, base, adapters, **settings.lora, **exporting)
 if settings.export_flax:
-    proof += export_model(tuned.model, tuned.tokenizer, flax, trained=model, flax=True, **told)
+    proof += export_model(tuned.model, tuned.tokenizer, flax, trained=model, flax=True, **exporting)
 print(*proof, sep="\n")
 write_manifest(run, hashes=hashes, devices=place.devices)
 

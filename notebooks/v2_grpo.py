@@ -354,9 +354,9 @@ manifest = {
     "steps": tuned_policy.trained.steps,
     "steps_left": tuned_policy.trained.left,
 }
-asked_again = {"prompts": task_prompts(task, held_out[:PROMPTS]), "mesh": mesh}
-told = {"manifest": manifest, "trained": tuned_policy.model, **asked_again}
-proof = export_model(tuned.model, tuned.tokenizer, run.export, **told)
+parity_check = {"prompts": task_prompts(task, held_out[:PROMPTS]), "mesh": mesh}
+exporting = {"manifest": manifest, "trained": tuned_policy.model, **parity_check}
+proof = export_model(tuned.model, tuned.tokenizer, run.export, **exporting)
 print(*proof, sep="\n")
 
 # %% [markdown]
@@ -366,10 +366,10 @@ print(*proof, sep="\n")
 # %%
 adapters, flax = run.path / "adapters", run.path / "flax"
 if settings.lora_rank > 0:
-    about = {"manifest": manifest, **settings.lora, **asked_again}
+    about = {"manifest": manifest, **settings.lora, **parity_check}
     print(*export_adapters(tuned_policy.model, v1, adapters, **about), sep="\n")
 if settings.export_flax:
-    print(*export_model(tuned.model, tuned.tokenizer, flax, flax=True, **told), sep="\n")
+    print(*export_model(tuned.model, tuned.tokenizer, flax, flax=True, **exporting), sep="\n")
 write_manifest(run, hashes=hashes, devices=place.devices)
 
 # %% [markdown]
@@ -437,6 +437,6 @@ finish(run, task, stages, page, **about, **trained)
 
 # %% [markdown]
 # ## Summary
-# The policy was never shown a solution in this notebook: it tried, was told right or wrong, and
+# The policy was never shown a solution in this notebook: it tried, its answers were scored, and
 # does more of what was right. Whether that was enough is said by the paired table above, not by the
 # rising reward. **Next:** `eval` compares base, v1 and v2 on everything.

@@ -1,8 +1,8 @@
 """What a session may use, said before training begins: hours, and room on the disk.
 
-A hosted session ends at its limit whatever is under way. So the time for what follows the training
-is kept back, estimated from what was measured before it and from sizes, and the training gets the
-rest. On Kaggle only /kaggle/working is kept, 20 GB of it.
+A hosted session ends at its limit, also in the middle of a step. So the time for what follows the
+training is kept back, estimated from what was measured before it and from sizes, and the training
+gets the rest. On Kaggle only /kaggle/working is kept, 20 GB of it.
 """
 
 import math

@@ -66,7 +66,7 @@ class VariationMetadata:
     licenseName: str
 
     def __post_init__(self) -> None:
-        """Refuse what Kaggle would refuse, and a licence that is none of ours."""
+        """Refuse what Kaggle would refuse, and a licence that `models.licence` does not know."""
         owner = bool(_OWNER.fullmatch(self.ownerSlug))
         _check(self, "ownerSlug", self.ownerSlug, owner, "a name of letters, digits and dashes")
         _check_slug(self, "modelSlug", self.modelSlug, 3, 50)
@@ -97,7 +97,7 @@ class CardMetadata:
     datasets: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a licence that is none of ours, and a fine-tune of Gemma that does not name it."""
+        """Refuse an unknown licence, and a fine-tune of Gemma that does not name it."""
         _check(self, "license", self.license, self.license in LICENCES, _listed(LICENCES))
         libraries = ("transformers", "peft")
         known = self.library_name in libraries

@@ -29,7 +29,7 @@ from nblib.tokens.tokenizer import TOKENIZER_FILE
 
 # notebooks/<owner>/<slug>/runs/<notebook>/<run id>/export is the longest way that Kaggle makes.
 MAX_LEVELS = 7
-MAX_ENTRIES = 1000  # a folder with more is somebody's images, not a run
+MAX_ENTRIES = 1000  # a folder with more holds images or data, not a run
 _MAX_MANIFEST_BYTES = 2**20
 _RUN_CONFIG = "config.json"  # a run's parameters, as `start_run` writes them
 

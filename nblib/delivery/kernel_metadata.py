@@ -1,4 +1,4 @@
-"""What Kaggle is told of a kernel: our strict schema of `kernel-metadata.json`.
+"""The metadata of a Kaggle kernel: a strict schema of `kernel-metadata.json`.
 
 Kaggle's client (2.2) ignores unknown keys, sends any accelerator as it is, and lets a title that
 does not fit its slug pass with a remark; the kernel then runs elsewhere or under another name. Here

@@ -18,7 +18,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from traitlets import Dict, Float
 
-# XLA's CPU client allocates its temporaries anew each step and gives them back after it; the page
+# XLA's CPU client allocates its temporaries in each step and gives them back after it; the page
 # faults of fresh memory cost about half the step time. Kept in huge pages and never given back,
 # training goes from 3,700 to 5,400 tokens/s on 2 cores.
 MALLOC_TUNABLES = ":".join(

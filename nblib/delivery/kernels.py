@@ -214,7 +214,7 @@ def _write_kernel(folder: Path, metadata: KernelMetadata, text: str) -> Path:
 def stamp(text: str) -> str:
     """Return the text with each link and install cell naming this repository and version.
 
-    >>> stamp("https://github.com/somebody/fork/blob/main/notebooks/eval.ipynb")
+    >>> stamp("https://github.com/owner/fork/blob/main/notebooks/eval.ipynb")
     'https://github.com/nblib-suite/nblib/blob/main/notebooks/eval.ipynb'
     """
     return _VERSION.sub(__version__, _PAGE.sub(rf"\1{REPOSITORY}", text))

@@ -1,7 +1,7 @@
 """The stages that an evaluation compares: those that are named, or a ladder from the base upwards.
 
 The ladder is followed downwards: each export says which model it was trained from, the lowest one
-which base. So its stages belong together, whatever else lies in the runs' folder.
+which base. So its stages belong together, also where the runs' folder holds other ones.
 """
 
 from collections.abc import Mapping, Sequence

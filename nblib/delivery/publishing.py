@@ -123,13 +123,13 @@ def _check_export(folder: Path, manifest: dict[str, Any]) -> None:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder: give an export")
     if "not_equal" in manifest:
-        raise ValueError(f"{folder} did not answer as the model in memory: export it anew")
+        raise ValueError(f"{folder} did not answer as the model in memory: export it again")
     if "tokenizer_sha256" not in manifest:
         raise ValueError(
             f"{folder} has no {MANIFEST_FILE} of an export: give what a notebook exported"
         )
     if not any(folder.glob("*.safetensors")) and not orbax_trees(folder):
-        raise FileNotFoundError(f"{folder} holds no weights: export the model anew")
+        raise FileNotFoundError(f"{folder} holds no weights: export the model again")
     if not (folder / CARD_FILE).is_file():
         raise FileNotFoundError(
             f"{folder} has no model card, {CARD_FILE}: its notebook writes it, run that to the end"

@@ -1,6 +1,6 @@
 """Tokens: found in the environment, at Kaggle or at Colab, never printed, and taken out of files.
 
-What is taken out are the known shapes of tokens, whoever they belong to, and the values of the
+Taken out are the known shapes of tokens, also those of other services, and the values of the
 secrets that this process holds.
 """
 

@@ -48,7 +48,7 @@ def send(package: Package) -> str:
         with _staged(package) as folder:
             return _SENDERS[package.target](package, folder)
     except refused as error:
-        again = "are sent anew, and become a version together"
+        again = "are sent again, and become a version together"
         raise NotPublished(
             f"{package.name} was not published: {_reason(package, error)}\n{package.folder} is as "
             "it was. Mend this, then give the same command again: the files "

@@ -238,7 +238,7 @@ def _read_pairs(path: Path, rank: int) -> dict[tuple[int, str], _Pair]:
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: {error}; save the adapters anew") from error
+        raise ValueError(f"{path} is damaged: {error}; save the adapters again") from error
     if not tensors:
         raise ValueError(f"{path} holds no tensor: save the adapters again, or copy the file again")
     found: dict[tuple[int, str], dict[str, np.ndarray]] = {}
@@ -247,7 +247,7 @@ def _read_pairs(path: Path, rank: int) -> dict[tuple[int, str], _Pair]:
         if match is None:
             raise ValueError(f"{path} holds {name}, which is no LoRA tensor of a Gemma 3 layer")
         if not np.isfinite(tensor.astype(np.float32)).all():
-            raise ValueError(f"{path}: {name} holds NaN or infinity: save the adapters anew")
+            raise ValueError(f"{path}: {name} holds NaN or infinity: save the adapters again")
         found.setdefault((int(match[1]), match[2]), {})[match[3]] = tensor.astype(np.float32)
     for (layer, name), pair in found.items():
         shapes = {part: tensor.shape for part, tensor in sorted(pair.items())}

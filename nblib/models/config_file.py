@@ -136,7 +136,7 @@ def generation_values(tokenizer: spm.SentencePieceProcessor) -> dict[str, Any]:
 
 
 def check_stop_tokens(folder: Path, tokenizer: spm.SentencePieceProcessor) -> None:
-    """Raise ValueError when a folder's model ends its text by a token at which nobody stops here.
+    """Raise ValueError when a model ends its text by a token that does not stop the decoder.
 
     Completions end, in training and in sampling, at `stop_tokens(tokenizer)`.
     """

@@ -1,7 +1,7 @@
 """Token by token, in a batch that is filled up again: what is finished costs nothing more.
 
 Tunix's Sampler keeps every row until the slowest has ended, attends to the whole cache from the
-first token on, computes logits for every token of the prompt, and compiles anew for each Sampler.
+first token on, computes logits for every token of the prompt, and compiles again for each Sampler.
 Here a row that has ended makes room for the next prompt, only the last prompt token gets logits,
 and what was compiled serves every model of the same configuration. Each row's noise is its own, so
 that a completion does not depend on what else is in the batch.

@@ -102,7 +102,7 @@ def _restore(tree: Path) -> dict[str, Any]:
         return checkpointer.restore(tree.absolute(), args=options)
     except (ValueError, OSError, KeyError) as error:
         reason = str(error).splitlines()[0][:200]
-        raise ValueError(f"{tree} is damaged: {reason}; get the checkpoint anew") from error
+        raise ValueError(f"{tree} is damaged: {reason}; get the checkpoint again") from error
 
 
 def _config_of(shapes: _Shapes, tree: Path, dtype: np.dtype | type) -> ModelConfig:
@@ -142,7 +142,7 @@ def _check_names(tree: Path, found: Mapping[Any, Any], expected: Mapping[Any, An
     for kind, paths in (("lacks", missing), ("holds an unknown", extra)):
         if paths:
             first = min(".".join(map(str, path)) for path in paths)
-            raise ValueError(f"{tree} {kind} {first} ({len(paths)} such tensors): get it anew")
+            raise ValueError(f"{tree} {kind} {first} ({len(paths)} such tensors): get it again")
     for path, variable in expected.items():
         wanted = variable.get_value().shape
         if found[path].shape != wanted:

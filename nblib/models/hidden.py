@@ -26,7 +26,7 @@ def hidden_states(
     """Return the states after the final norm; `model.embedder.decode` makes logits of them.
 
     The mask must be causal. The whole model is called, as adapters act only within its call: layers
-    called one by one would silently be the base's. Its own logits are computed and read by nobody,
+    called one by one would silently be the base's. Its own logits are computed and not used,
     so that a compiled program does not hold them. With `remat` the backward pass keeps only what
     goes from layer to layer and computes the rest once more. Adapters: see `multiplied_out`.
     """

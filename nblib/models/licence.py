@@ -49,7 +49,7 @@ def root_of(manifest: Mapping[str, Any]) -> str:
 
 
 def licence_of(manifest: Mapping[str, Any]) -> Licence | None:
-    """Return the licence of an export, by its manifest; None where its root is none of ours."""
+    """Return the licence of an export, by its manifest; None where its root is not known here."""
     root = root_of(manifest)
     if root in GEMMA:
         return LICENCES["gemma"]

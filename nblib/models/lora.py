@@ -33,7 +33,7 @@ def get_lora_model(
 ) -> Gemma3:
     """Return `base` with fresh adapters on all projections; at first it answers as `base` does.
 
-    The adapters are fp32, whatever the base is. Sharding follows afterwards, as qwix traces the
+    The adapters are fp32 over a base of any dtype. Sharding follows afterwards, as qwix traces the
     model with a batch of two that a mesh of eight cannot split.
     Raises ValueError for a rank or alpha that is not positive, or when no module matched (which
     would mean a silent full fine-tune).

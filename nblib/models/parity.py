@@ -1,7 +1,7 @@
 """The parity gate: an export is called saved when, loaded again, it answers as the model did.
 
 Both models continue the same prompts greedily; compared are the logits at every choice, in fp32 and
-with full-precision products, whatever the host would do by itself. The exported folder is read from
+with full-precision products, which is not every host's default. The exported folder is read from
 nothing, and where torch is installed by `transformers` as well.
 """
 
@@ -92,7 +92,7 @@ def export_model(
         model: a plain Gemma3, adapters merged.
         tokenizer: the model's own.
         folder: a new one, or one that an earlier start of the run made.
-        manifest: what is told of the model; `base` as `RefModel.described` says it.
+        manifest: the facts of the model; `base` as `RefModel.described` says it.
         prompts: what both are asked.
         mesh: where the folder is loaded to.
         trained: the model with its adapters, as it was trained: it is what is compared, so that a

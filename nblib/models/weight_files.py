@@ -146,7 +146,7 @@ def _headers(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             return {n: (str(s.get_dtype()), tuple(s.get_shape())) for n, s in slices.items()}
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is truncated or no safetensors: {error}; get it anew") from error
+        raise ValueError(f"{path} is truncated or no safetensors: {error}; get it again") from error
 
 
 def _check_tied(head: Path, embedding: Path) -> None:

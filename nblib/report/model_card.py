@@ -50,7 +50,7 @@ def write_model_card(folder: Path, task: Task, stages: Sequence["Stage"], *, tit
 
 
 def _metadata(manifest: Mapping[str, Any], *, adapters: bool) -> str:
-    """Return the YAML head; JSON strings are YAML, whatever a path holds."""
+    """Return the YAML head; JSON strings are YAML, also where a path holds quotes."""
     root, licence = root_of(manifest), licence_of(manifest)
     values = {
         "license": licence.name if licence else "other",

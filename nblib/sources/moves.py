@@ -1,6 +1,6 @@
 """What may happen in a story: a move is one step, with its wording and how it is worked out.
 
-Here is the form of a move, and the moves of things somebody owns or compares; the other scenes
+Here is the form of a move, and the moves of things that a person owns or compares; the other scenes
 have theirs in `stories`.
 """
 

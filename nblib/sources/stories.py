@@ -1,4 +1,4 @@
-"""The words that the built-in problems are told with: people and scenes.
+"""The words of the built-in problems: people and scenes.
 
 Only text and tables; `wordproblems` draws from them. In every template `{name}` is the person the
 story is about at that moment, `{other}` the next one, `{n}` a number and `{sum}` the worked sum

@@ -27,7 +27,7 @@ _TRIES = 60
 
 @dataclass
 class _Story:
-    """A problem while it is being told: what was said, what was worked out, what it stands on."""
+    """A problem while it is written: what was said, what was worked out, what it stands on."""
 
     scene: Scene
     words: dict[str, str]
@@ -110,7 +110,7 @@ def _open(rng: random.Random, level: int) -> _Story:
         "place": rng.choice(scene.places),
         "cash": "$" if scene.money else "",
     }
-    # One person more than any story can hand over to, so that nobody is given two amounts.
+    # One person more than any story can hand over to, so that no person is given two amounts.
     story = _Story(scene=scene, words=words, people=rng.sample(PEOPLE, max(LEVELS) + 3))
     _speak_of_first(story)
     opening = rng.randrange(len(scene.openings))
@@ -153,7 +153,7 @@ def _move(rng: random.Random, story: _Story, level: int, *, last: bool) -> bool:
 
 
 def _apply(rng: random.Random, story: _Story, move: Move, n: int) -> None:
-    """Tell the move, work it out, and hand the story on to whoever it is now about."""
+    """Tell the move, work it out, and hand the story on to the person it is now about."""
     a = story.value
     result = OPERATIONS[move.kind](a, n)
     sign = SIGNS[move.kind]

@@ -1,7 +1,7 @@
 """The SentencePiece tokenizer: training a small one, loading one from a model folder, guarding it.
 
 A model and a tokenizer that do not belong together give a run of 0 % accuracy and no error, so
-every model folder and checkpoint carries the tokenizer's size and fingerprint, and whoever uses
+every model folder and checkpoint carries the tokenizer's size and fingerprint, and code that uses
 the two together calls `check_tokenizer` first.
 SentencePiece: https://github.com/google/sentencepiece
 """

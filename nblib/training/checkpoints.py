@@ -1,6 +1,6 @@
 """Checkpoints that survive a kill: whose they are, which are whole, where to go on.
 
-Tunix's trainer restores the newest checkpoint of its folder in its constructor, whatever it is.
+Tunix's trainer restores the newest checkpoint of its folder in its constructor, without a check.
 So before a trainer is built, `prepare_checkpoints` refuses a folder that belongs to other
 parameters, and sets aside a checkpoint that is not whole. Whole means sealed: after a save is
 committed, the size and SHA-256 of each of its files are written beside it.
@@ -39,7 +39,7 @@ def prepare_checkpoints(
 ) -> Path:
     """Return the folder to hand to the trainer: claimed by `identity`, newest checkpoint whole.
 
-    `identity` holds whatever must agree for a checkpoint to be continued: data, tokenizer, model,
+    `identity` holds what must agree for a checkpoint to be continued: data, tokenizer, model,
     adapters, optimizer. Damaged or half-written checkpoints are renamed to `damaged-<step>` with a
     warning, and the one before is used. Where none is left, the newest of the folder `resume_from`
     is copied, if one is given: its identity may differ in `MAY_DIFFER`.
@@ -137,7 +137,7 @@ def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
     if differing:
         raise ForeignCheckpoint(
             f"the checkpoints in {folder} belong to other parameters ({differing}). "
-            "Use the same parameters to go on, or another run folder to start anew."
+            "Use the same parameters to go on, or another run folder to start from step 0."
         )
 
 

@@ -79,7 +79,7 @@ def build_cluster(
 class _LeanCluster(RLCluster):
     """Tunix's cluster, but its log-probabilities never hold the logits of all positions.
 
-    They are fp32, whatever the model's dtype.
+    They are fp32 for every dtype of the model.
     """
 
     def get_ref_per_token_logps(

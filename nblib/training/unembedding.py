@@ -1,7 +1,7 @@
 """Log-probabilities and entropies of tokens, from logits that exist a few positions at a time.
 
 A chunk's logits are made, scored and dropped, and made once more in the backward pass; the full
-`[B, T, V]` exists in neither. Scores are fp32 whatever the model's dtype.
+`[B, T, V]` exists in neither. Scores are fp32 for every dtype of the model.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from jax.interpreters import pxla
 from jaxtyping import Array, Float, Int
 
 # Of the rows of one device: 2 GiB of bf16 for Gemma's 262,144 tokens. Where devices share the
-# embedding, XLA gathers it anew for every chunk, whatever is asked for: on a TPU v5e in about as
-# long as the product of 2,048 positions takes. Smaller chunks would wait for it.
+# embedding, XLA gathers it again for every chunk, with every setting that was tried: on a TPU v5e
+# in about as long as the product of 2,048 positions takes. Smaller chunks would wait for it.
 CHUNK_POSITIONS = 4096
 
 

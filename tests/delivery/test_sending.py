@@ -270,10 +270,28 @@ ECHO = {"code": 500, "message": "no room for you, $AUTH"}
 @pytest.mark.parametrize(
     ("target", "part", "answer", "reason", "go_on"),
     [
-        ("kaggle-dataset", "/put/2", (500, ECHO), "Upload failed with status code 500", "anew"),
-        ("kaggle-model", "StartBlob", (500, ECHO), "no room for you, Basic ***", "anew"),
-        ("kaggle-model", "StartBlob", (401, {}), "make new ones and set KAGGLE_USERNAME", "anew"),
-        ("kaggle-dataset", "CreateDataset", (200, {"error": "bad licence"}), "bad licence", "anew"),
+        (
+            "kaggle-dataset",
+            "/put/2",
+            (500, ECHO),
+            "Upload failed with status code 500",
+            "sent again",
+        ),
+        ("kaggle-model", "StartBlob", (500, ECHO), "no room for you, Basic ***", "sent again"),
+        (
+            "kaggle-model",
+            "StartBlob",
+            (401, {}),
+            "make new ones and set KAGGLE_USERNAME",
+            "sent again",
+        ),
+        (
+            "kaggle-dataset",
+            "CreateDataset",
+            (200, {"error": "bad licence"}),
+            "bad licence",
+            "sent again",
+        ),
         ("huggingface", "/put/", (507, {}), "the hub answered 507, RuntimeError", "not sent twice"),
         ("huggingface", "/commit/", (400, {"error": "no, $AUTH"}), "Bearer ***", "not sent twice"),
         ("huggingface", "/api/", (403, {}), "may not write to somebody", "not sent twice"),

@@ -177,7 +177,7 @@ def test_truncated_tree(part, kaggle, tokenizer, mesh, tmp_path):
     # All of them: Orbax spreads the tensors as its threads come, and some files hold what is stale.
     for path in (tmp_path / "copy" / "gemma3-1b-it" / part).iterdir():
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match=r"gemma3-1b-it is damaged: .*; get the checkpoint anew"):
+    with pytest.raises(ValueError, match=r"gemma3-1b-it is damaged: .*; get the checkpoint again"):
         load_flax_model(tmp_path / "copy", tokenizer, mesh=mesh)
 
 

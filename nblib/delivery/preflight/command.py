@@ -55,7 +55,7 @@ def run_preflight(
         fsdp: the mesh's first axis; 0 takes all devices that `tp` leaves.
         tp: its second axis.
         search: for settings that fit, where these do not.
-        say: is told what is going on.
+        say: gets a line on each thing that is done.
 
     Raises PreflightError, ParameterError, and ValueError for settings that no run would take.
     """

@@ -18,7 +18,7 @@ from nblib.delivery.preflight.targets import Target
 from nblib.files import read_json, to_jsonable, write_json
 from nblib.runs import runs_root
 
-# Whatever of ours shapes a step; and of others.
+# Sources that a compiled step depends on: modules of nblib, and packages.
 _ROOMS = ("tokens", "models", "training")
 _PACKAGES = ("jax", "jaxlib", "flax", "google-tunix", "qwix", "optax", "libtpu")
 # "Used 22.60G of 15.75G hbm", or "temporaries (20.89G) exceeds available HBM (15.75G)".

@@ -21,7 +21,7 @@ _GIB = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One program and what the compiler said of it; seconds of one call, 0 where nobody knows."""
+    """One program and what the compiler said of it; seconds of one call, 0 where unknown."""
 
     name: str
     rows: int
@@ -92,7 +92,7 @@ def compile_run(
 ) -> tuple[tuple[Step, ...], Mapping[str, Any]]:
     """Compile a notebook's programs; return them, and for one that does not fit what would.
 
-    `say` is told of each compilation before it begins. After a refusal nothing more is compiled
+    `say` gets a line before each compilation. After a refusal nothing more is compiled
     than the search needs. Raises PreflightError where the compiler fails for another reason than
     memory.
     """

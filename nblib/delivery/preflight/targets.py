@@ -95,7 +95,7 @@ def find_target(name: str) -> Target:
 
 
 def prepare_environment(target: Target) -> None:
-    """Let jax compute on the CPU, whatever else is there, and libtpu compile for the target.
+    """Let jax compute on the CPU, also beside an accelerator, and libtpu compile for the target.
 
     To be called before jax looks for its devices; what the user has set stays.
     """
