@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from nblib.sources.rows import Row
 from nblib.tasks.task import Example, Metric, Score, Task
 
 # Tiny models are compiled for longer than they run.
@@ -205,3 +206,15 @@ def overfitted(tmp_path_factory, new_model, eight_examples, mesh):
 def eight():
     """The questions and completions that `overfitted` has learnt."""
     return EIGHT
+
+
+@pytest.fixture(scope="session")
+def pens():
+    """Rows of three questions that `overfitted` has learnt; the second has a wrong reference."""
+    return [
+        Row(
+            id=f"pens/{n}",
+            fields={"question": f"{n} pens and {n + 1}?", "answer": f"So.\n#### {right}"},
+        )
+        for n, right in ((1, 3), (2, 99), (3, 7))
+    ]

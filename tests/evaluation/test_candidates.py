@@ -19,24 +19,14 @@ from nblib.models.adapters import AdapterMismatch, save_adapters
 from nblib.models.gemma3 import save_model
 from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
 from nblib.models.names import model_sha256
-from nblib.sources.rows import Row
 from nblib.tasks.gsm8k import GSM8K
 
 DECODING = Decoding(max_new_tokens=20, batch_size=2)
 
 
 @pytest.fixture(scope="module")
-def examples(eight):
-    """Three learnt questions; the reference of the second is wrong on purpose."""
-    return GSM8K.examples(
-        [
-            Row(
-                id=f"pens/{n}",
-                fields={"question": f"{n} pens and {n + 1}?", "answer": f"So.\n#### {right}"},
-            )
-            for n, right in ((1, 3), (2, 99), (3, 7))
-        ]
-    )
+def examples(pens):
+    return GSM8K.examples(pens)
 
 
 @pytest.fixture(scope="module")

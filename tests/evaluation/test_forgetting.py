@@ -8,7 +8,6 @@ from flax import nnx
 from nblib.evaluation.forgetting import forgetting, perplexities
 from nblib.evaluation.generate import Decoding
 from nblib.models.gemma3 import save_model
-from nblib.sources.rows import Row
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import OutsideCheck
 
@@ -17,17 +16,8 @@ DECODING = Decoding(max_new_tokens=20, batch_size=2)
 
 
 @pytest.fixture(scope="module")
-def examples():
-    """Three learnt questions; the reference of the second is wrong on purpose."""
-    return HASH.examples(
-        [
-            Row(
-                id=f"pens/{n}",
-                fields={"question": f"{n} pens and {n + 1}?", "answer": f"So.\n#### {right}"},
-            )
-            for n, right in ((1, 3), (2, 99), (3, 7))
-        ]
-    )
+def examples(pens):
+    return HASH.examples(pens)
 
 
 @pytest.fixture(scope="module")
