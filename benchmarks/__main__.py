@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from nblib.delivery.kernel_process import in_the_kernels_environment
-from nblib.delivery.place import where_am_i
+from nblib.hosts.place import where_am_i
 from nblib.models.published import EMBEDDED
 from nblib.runs import Run, finish_run, start_run
+from nblib.tools.kernel_process import in_the_kernels_environment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,15 +16,15 @@ from tunix.models.gemma3.model import Gemma3, ModelConfig
 from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
 from benchmarks.stock import stock_sft_trainer
-from nblib.delivery.preflight.plan import sft_work
-from nblib.delivery.preflight.programs import largest_batch
-from nblib.delivery.settings import SftSettings
+from nblib.hosts.settings import SftSettings
 from nblib.models.abstract import named_config
 from nblib.models.lora import get_trainable_model
 from nblib.models.mesh import device_mesh
 from nblib.sources.gsm8k import FOLDER_VARIABLE
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tokens.tokenizer import BOS_ID
+from nblib.tools.preflight.plan import sft_work
+from nblib.tools.preflight.programs import largest_batch
 from nblib.training.sft import build_trainer
 
 _LENGTH = 512

@@ -19,15 +19,19 @@ from tunix.sft.peft_trainer import PeftTrainer
 
 from benchmarks import worker_environment
 from benchmarks.stock import stock_grpo_trainer, stock_sft_trainer
-from nblib.delivery.preflight.compiled import Compiled, compile_cached, least_seconds
-from nblib.delivery.preflight.plan import sft_work
-from nblib.delivery.preflight.programs import (
+from nblib.hosts.settings import GrpoSettings, SftSettings
+from nblib.models.abstract import named_config, trainable_model
+from nblib.sources.gsm8k import FOLDER_VARIABLE
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tools.preflight.compiled import Compiled, compile_cached, least_seconds
+from nblib.tools.preflight.plan import sft_work
+from nblib.tools.preflight.programs import (
     grpo_batch,
     lower_train_step,
     programs,
     sft_batch,
 )
-from nblib.delivery.preflight.targets import (
+from nblib.tools.preflight.targets import (
     PreflightError,
     Target,
     compiler_of,
@@ -35,10 +39,6 @@ from nblib.delivery.preflight.targets import (
     prepare_environment,
     target_mesh,
 )
-from nblib.delivery.settings import GrpoSettings, SftSettings
-from nblib.models.abstract import named_config, trainable_model
-from nblib.sources.gsm8k import FOLDER_VARIABLE
-from nblib.tasks.gsm8k import GSM8K
 
 _GIB = 2**30
 _MARK = "figure"  # of the lines that are meant for the other process

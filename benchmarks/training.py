@@ -27,8 +27,7 @@ from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
 from benchmarks import worker_environment
 from benchmarks.stock import stock_grpo_trainer, stock_sft_trainer
-from nblib.delivery.kernel_process import kernel_variables
-from nblib.delivery.settings import GrpoSettings, SftSettings
+from nblib.hosts.settings import GrpoSettings, SftSettings
 from nblib.models.lora import get_trainable_model
 from nblib.models.mesh import device_mesh
 from nblib.models.names import RefModel, get_gemma_ref_model
@@ -46,6 +45,7 @@ from nblib.tokens.batches import (
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import PAD_ID, load_tokenizer, stop_tokens
 from nblib.tokens.training_data import training_data
+from nblib.tools.kernel_process import kernel_variables
 from nblib.training.cluster import policy_trainer
 from nblib.training.rollouts import PolicyRollout, RolloutClock
 from nblib.training.sft import build_trainer

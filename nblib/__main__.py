@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from nblib.delivery.hub_commands import add_kernels, add_publish
 from nblib.tasks.registry import get_task, task_names
+from nblib.tools.hub_commands import add_kernels, add_publish
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,7 +138,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from nblib.delivery.notebooks import NotebookError, run_notebook
+    from nblib.tools.notebooks import NotebookError, run_notebook
 
     parameters = _parameters(options)
     if parameters is None:
@@ -167,8 +167,8 @@ def _parameters(options: argparse.Namespace) -> dict[str, str] | None:
 
 def _preflight(options: argparse.Namespace) -> int:
     """Print what a run needs; exit code 0 where it fits or nothing could be compiled, else 1."""
-    from nblib.delivery.kernel_process import in_the_kernels_environment
-    from nblib.delivery.preflight.targets import find_target, prepare_environment
+    from nblib.tools.kernel_process import in_the_kernels_environment
+    from nblib.tools.preflight.targets import find_target, prepare_environment
 
     parameters = _parameters(options)
     if parameters is None:
@@ -180,7 +180,7 @@ def _preflight(options: argparse.Namespace) -> int:
     try:
         target = find_target(options.target)
         prepare_environment(target)  # before jax is imported
-        from nblib.delivery.preflight.command import flight_json, run_preflight
+        from nblib.tools.preflight.command import flight_json, run_preflight
 
         flight = run_preflight(
             options.notebook,
@@ -199,7 +199,7 @@ def _preflight(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from nblib.delivery.notebooks import list_notebooks
+    from nblib.tools.notebooks import list_notebooks
 
     for name, title in list_notebooks().items():
         print(f"{name:20} {title}")

@@ -52,7 +52,7 @@ if getattr(find_spec("nblib"), "origin", None) is None:
     pip_install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
     subprocess.run([*pip_install, nblib_from], check=True)
 
-from nblib.delivery.install import install_packages
+from nblib.hosts.install import install_packages
 
 install_packages("0.1.0")
 
@@ -64,10 +64,6 @@ import time
 
 from IPython.display import display
 
-from nblib.delivery.ladder import find_candidates
-from nblib.delivery.place import where_am_i
-from nblib.delivery.secrets import provide_tokens
-from nblib.delivery.settings import EvalSettings
 from nblib.evaluation.candidates import answer_all, settings_of
 from nblib.evaluation.comparable import comparable
 from nblib.evaluation.comparison import (
@@ -79,6 +75,10 @@ from nblib.evaluation.comparison import (
 from nblib.evaluation.forgetting import forgetting, perplexities
 from nblib.evaluation.votes import vote_all
 from nblib.files import write_json, write_jsonl
+from nblib.hosts.ladder import find_candidates
+from nblib.hosts.place import where_am_i
+from nblib.hosts.secrets import provide_tokens
+from nblib.hosts.settings import EvalSettings
 from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.report import (
     Page,

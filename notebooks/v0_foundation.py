@@ -49,7 +49,7 @@ if getattr(find_spec("nblib"), "origin", None) is None:
     pip_install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
     subprocess.run([*pip_install, nblib_from], check=True)
 
-from nblib.delivery.install import install_packages
+from nblib.hosts.install import install_packages
 
 install_packages("0.1.0")
 
@@ -63,14 +63,14 @@ from dataclasses import replace
 
 from IPython.display import display
 
-from nblib.delivery.budget import check_room, session_budget
-from nblib.delivery.inputs import bring_attached_run
-from nblib.delivery.place import where_am_i
-from nblib.delivery.secrets import provide_tokens
-from nblib.delivery.settings import FoundationSettings
 from nblib.evaluation.answers import evaluate_stages
 from nblib.evaluation.generate import Decoding
 from nblib.files import read_jsonl
+from nblib.hosts.budget import check_room, session_budget
+from nblib.hosts.inputs import bring_attached_run
+from nblib.hosts.place import where_am_i
+from nblib.hosts.secrets import provide_tokens
+from nblib.hosts.settings import FoundationSettings
 from nblib.models.gemma3 import init_model, model_config, parameter_count, save_model
 from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import RefModel

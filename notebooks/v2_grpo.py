@@ -52,7 +52,7 @@ if getattr(find_spec("nblib"), "origin", None) is None:
     pip_install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
     subprocess.run([*pip_install, nblib_from], check=True)
 
-from nblib.delivery.install import install_packages
+from nblib.hosts.install import install_packages
 
 install_packages("0.1.0")
 
@@ -64,16 +64,16 @@ import time
 
 from IPython.display import Markdown, display
 
-from nblib.delivery.budget import check_room, session_budget
-from nblib.delivery.inputs import bring_attached_run, find_start
-from nblib.delivery.place import where_am_i
-from nblib.delivery.secrets import provide_tokens
-from nblib.delivery.settings import GrpoSettings
 from nblib.evaluation.answers import Probe, evaluate_stages
 from nblib.evaluation.groups import sample_group
 from nblib.evaluation.pass_rates import keep_informative, pass_rates
 from nblib.evaluation.statistics import paired_by, paired_comparison
 from nblib.files import read_jsonl
+from nblib.hosts.budget import check_room, session_budget
+from nblib.hosts.inputs import bring_attached_run, find_start
+from nblib.hosts.place import where_am_i
+from nblib.hosts.secrets import provide_tokens
+from nblib.hosts.settings import GrpoSettings
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import get_trainable_model, merge_trained, trainable_count
 from nblib.models.mesh import device_mesh, mesh_summary

@@ -6,10 +6,10 @@ import pytest
 from benchmarks import device, tpu, training
 from benchmarks.__main__ import plot_ratios, run_benches
 from benchmarks.training import _stock_shapes, _total, _turns
-from nblib.delivery.preflight.compiled import Compiled
-from nblib.delivery.preflight.programs import sft_batch
-from nblib.delivery.preflight.targets import PreflightError
-from nblib.delivery.settings import SftSettings
+from nblib.hosts.settings import SftSettings
+from nblib.tools.preflight.compiled import Compiled
+from nblib.tools.preflight.programs import sft_batch
+from nblib.tools.preflight.targets import PreflightError
 
 
 def test_an_unknown_bench_is_named():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nblib.delivery.inputs import ExportNotFound, find_export
+from nblib.hosts.inputs import ExportNotFound, find_export
 from nblib.models import parity, weight_files
 from nblib.models.gemma3 import load_model, save_model
 from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
@@ -125,7 +125,7 @@ def test_adapters_are_proven_over_their_base(adapted, model, tokenizer, mesh, tm
 def test_failed_export_is_not_found_among_a_hosts_inputs(
     model, tokenizer, mesh, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("nblib.delivery.inputs.KAGGLE_INPUT", tmp_path)
+    monkeypatch.setattr("nblib.hosts.inputs.KAGGLE_INPUT", tmp_path)
     monkeypatch.setenv("NBLIB_RUNS_DIR", str(tmp_path / "none"))
     with monkeypatch.context() as patch, pytest.raises(ExportNotEqual):
         swap_gate_and_up(patch)

@@ -1,1 +1,0 @@
-"""Delivery: running the notebooks headless, wherever this is (Kaggle, Colab, a laptop)."""

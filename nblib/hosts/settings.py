@@ -1,0 +1,219 @@
+"""A notebook's settings as one value: its parameters, filled from the profile and checked at once.
+
+What cannot work is refused when the value is made, before a model is loaded or asked: each field by
+its kind, a combination by the configuration that will be used (`SftConfig`, `GrpoConfig`,
+`reward_weights`, `Decoding`). An error names the parameter as the notebook spells it, what came and
+what is expected. Whether rows and model fit the settings is known when they are loaded.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
+
+from nblib.evaluation.generate import Decoding
+from nblib.hosts import profiles
+from nblib.hosts.fields import (
+    ALL,
+    Count,
+    CountOrNone,
+    Flag,
+    Levels,
+    Number,
+    Text,
+    Texts,
+    Weights,
+    one_of,
+    whole,
+)
+from nblib.hosts.ladder import named_candidates
+from nblib.hosts.settings_base import (
+    WIDEST,
+    Asked,
+    Batched,
+    Rows,
+    TaskName,
+    Tokens,
+    Tuned,
+    check_builtin,
+    counted,
+)
+from nblib.models.gemma3 import SIZES
+from nblib.models.lora import ALL_WEIGHTS, check_dtype
+from nblib.tasks.registry import get_task
+from nblib.tasks.rewards import reward_weights
+from nblib.training.grpo_config import GrpoConfig
+from nblib.training.sft import SftConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftSettings(Tuned, Batched):
+    """The settings of an SFT notebook."""
+
+    builtin_levels: Levels
+    format_target: Number
+
+    _built = ("training", "greedy")
+
+    @classmethod
+    def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
+        table = profiles.SFT_PROFILES[profile]
+        if profile == "cpu" and given.get("data") == "gsm8k":
+            table = {**table, **profiles.GSM8K_ON_CPU}
+        return counted(profiles.fill(table, given))
+
+    @property
+    def training(self) -> SftConfig:
+        """How the adapters are trained."""
+        names = ("learning_rate", "accumulation", "remat", "save_interval")
+        return SftConfig(**{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpoSettings(Tuned):
+    """The settings of a GRPO notebook; `model` "" is the newest export that it starts from."""
+
+    task: TaskName = "gsm8k"
+    pass_rate_samples: CountOrNone = 0
+    num_steps: Count
+    prompts_per_step: Count
+    micro_batch: Count
+    num_generations: Count
+    num_iterations: Count = GrpoConfig.num_iterations
+    loss: Text = GrpoConfig.loss
+    beta: Number = GrpoConfig.beta
+    kl: Text = GrpoConfig.kl
+    temperature: Number
+    lora_rank: Annotated[int, whole(most=WIDEST, or_all=True)]
+    max_prompt_length: Tokens
+    rewards: Weights = field(default_factory=dict)  # over the task's own
+    probe_samples: Count
+    probe_every: Count
+    gain_target: Number
+
+    _aside = (
+        *(*Tuned._aside, "model"),  # its hash is known when it is loaded
+        *("remat", "num_iterations", "loss", "beta", "kl"),  # as `grpo`
+        "rewards",  # as `weights`
+    )
+    _built = ("grpo", "weights", "greedy", "sampled")
+
+    @classmethod
+    def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
+        filled = profiles.fill(profiles.GRPO_PROFILES[profile], given)
+        if filled["lora_rank"] == ALL_WEIGHTS and not given.get("dtype"):
+            filled["dtype"] = "float32"  # all weights are trained, and nothing else was asked for
+        return counted(filled)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What a run is found again by, together with the hash of the model it starts from."""
+        return {**super().parameters, "grpo": self.grpo, "weights": self.weights}
+
+    @property
+    def grpo(self) -> GrpoConfig:
+        """How the policy is trained."""
+        names = {field.name for field in fields(GrpoConfig)}
+        given = {name: value for name, value in self._values().items() if name in names}
+        return GrpoConfig(steps=self.num_steps, **given)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """What each term of a reward is worth."""
+        try:
+            return reward_weights(get_task(self.task), self.rewards)
+        except ValueError as error:
+            raise ValueError(f"REWARDS {dict(self.rewards)}: {error}") from error
+
+    @property
+    def sampled(self) -> Decoding:
+        """How completions are drawn before the training, to be compared with each other."""
+        return self.greedy.sampled(temperature=self.temperature, top_p=1.0)
+
+    def _check(self) -> None:
+        super()._check()
+        if self.lora_rank == ALL_WEIGHTS:
+            check_dtype(self.dtype)
+        if ALL < self.num_samples <= self.prompts_per_step:
+            raise ValueError(
+                f"NUM_SAMPLES {self.num_samples}: expected more than PROMPTS_PER_STEP "
+                f"{self.prompts_per_step}, as some questions are kept for the probe"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings(Asked):
+    """The settings of eval; no `stages` are the ladder."""
+
+    task: TaskName = "gsm8k"
+    stages: Texts = ()
+    builtin_levels: Levels
+    svamp_dir: Text = ""
+    shots: Annotated[int, whole(most=200)]  # so many rows of train the notebook asks for
+    samples_per_question: Count
+    temperature: Number = 0.7
+    top_p: Number = 0.95
+    forgetting_samples: Count
+    allow_mismatch: Flag = False
+
+    _aside = ("stages", "gsm8k_dir", "svamp_dir")  # stages count as what is found by them
+    _built = ("greedy", "sampled")
+
+    @classmethod
+    def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
+        return counted(profiles.fill(profiles.EVAL_PROFILES[profile], given))
+
+    @property
+    def sampled(self) -> Decoding:
+        """How several answers to each question are drawn."""
+        return self.greedy.sampled(temperature=self.temperature, top_p=self.top_p)
+
+    def _check(self) -> None:
+        super()._check()
+        try:
+            named_candidates(self.stages)
+        except ValueError as error:
+            raise ValueError(f"STAGES {list(self.stages)}: {error}") from error
+        if self.samples_per_question > 1 and not self.temperature:
+            raise ValueError(
+                f"TEMPERATURE {self.temperature}: expected more with SAMPLES_PER_QUESTION "
+                f"{self.samples_per_question}, as greedy answers are all the same"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundationSettings(Batched):
+    """The settings of a foundation; the profile `smoke` beats the recipe."""
+
+    recipe: Text
+    size: Annotated[str, one_of(tuple(SIZES))] = "embedded"
+    levels: Levels
+    num_samples: Rows
+    gsm8k_epochs: CountOrNone
+    practice_samples: CountOrNone
+    practice_levels: Levels
+    eval_samples: Count
+
+    _aside = ("session_hours", "gsm8k_dir")
+    _built = ("training",)
+
+    @classmethod
+    def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
+        recipe = "smoke" if profile == "smoke" else given.get("recipe", "quick")
+        if recipe not in tuple(profiles.FOUNDATION_RECIPES):
+            names = ", ".join(profiles.FOUNDATION_RECIPES)
+            raise ValueError(f"RECIPE {recipe!r} is unknown: expected one of {names}")
+        return profiles.fill(profiles.FOUNDATION_RECIPES[recipe], {**given, "recipe": recipe})
+
+    @property
+    def training(self) -> SftConfig:
+        """How all weights are trained."""
+        return SftConfig(
+            learning_rate=self.learning_rate,
+            weight_decay=0.05,
+            accumulation=self.accumulation,
+            optimizer="muon",
+            save_interval=self.save_interval,
+        )
+
+    def _check(self) -> None:
+        super()._check()
+        check_builtin(self.levels)

@@ -1,0 +1,231 @@
+"""Self-contained Kaggle kernels: each notebook in a folder of its own, with nblib's wheel inside.
+
+`kaggle kernels push` uploads the text of one notebook and nothing beside it. So the wheel travels
+in a cell before the install cell, which is the same everywhere and takes nblib from where that cell
+puts it. The embedded model's weights are too large for that and travel as a dataset that the
+kernels attach: see `model_dataset`. Nothing is sent here: see `push`.
+"""
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import nblib
+from nblib import REPOSITORY, __version__
+from nblib.files import write_json, write_text
+from nblib.models.folders import MANIFEST_FILE
+from nblib.tools.kernel_metadata import METADATA_FILE, KernelMetadata, read_metadata, slug_of
+from nblib.tools.model_dataset import sealed_manifest, write_model_dataset
+from nblib.tools.notebooks import NotebookInfo, check_pair, notebook_infos, notebooks_folder
+
+KERNELS_FOLDER = Path("build/kernels")
+WHEEL_TAG = "wheel"  # of the cell that holds it
+# Kaggle: "The kernel source must be less than 1 megabytes in size", of 1,000,000 bytes.
+MAX_NOTEBOOK_BYTES = 950_000
+# A link to the repository in a notebook or the README, and a version; `make sync` brings them up.
+_PAGE = re.compile(r"(github(?:\.com)?/)[\w.-]+/[\w.-]+(?=/blob/main/|@v\d)")
+_VERSION = re.compile(r'(?<=@v)[\d.]+(?=")|(?<=install_packages\(")[\d.]+(?="\))')
+_EPOCH = "315532800"  # 1980, where zip files begin: the same sources give the same wheel
+_CELL = '''\
+# nblib {version} as a wheel, put here by `python -m nblib kernels build`.
+import base64
+import os
+import tempfile
+from pathlib import Path
+
+wheel = Path(tempfile.mkdtemp(), "{name}")
+wheel.write_bytes(base64.b64decode("""
+{content}
+"""))
+os.environ["NBLIB_WHEEL"] = str(wheel)
+'''
+
+
+def build_kernels(names: Sequence[str] = (), *, owner: str = "") -> list[Path]:
+    """Write `build/kernels/<notebook>/` for each notebook and return the folders.
+
+    Beside them lies the folder of the dataset that they attach.
+
+    Args:
+        names: notebooks; none are all that say in their metadata what they are.
+        owner: whose kernels they are at Kaggle; "" is the owner of the root's metadata.
+
+    Raises:
+        ValueError: no checkout here, a notebook that is unknown or does not say what it is, or one
+            that is too large or out of step with its source.
+    """
+    checkout = Path(nblib.__file__).parents[1]
+    if not (checkout / METADATA_FILE).is_file():
+        raise ValueError(f"{checkout} is no checkout: kernels are built where nblib's source is")
+    infos = notebook_infos()
+    for name in names:
+        if name not in infos:
+            raise ValueError(
+                f"unknown notebook {name!r}: expected {', '.join(infos)}, or one whose .py says "
+                "what it is: kind, task, reads"
+            )
+    template = read_metadata(checkout)
+    owner = owner or template.id.partition("/")[0]
+    wheel_cell = _wheel_cell(*_wheel(checkout))
+    dataset = write_model_dataset(KERNELS_FOLDER, owner=owner)
+    folders = []
+    for name in names or infos:
+        text = _with_cell(notebooks_folder() / f"{name}.ipynb", wheel_cell)
+        metadata = kernel_metadata(name, infos[name], template, owner=owner, dataset=dataset)
+        folders.append(_write_kernel(KERNELS_FOLDER / name, metadata, text))
+    return folders
+
+
+def built_kernels(names: Sequence[str] = ()) -> list[Path]:
+    """Return the folders of built kernels, each after those whose output it reads.
+
+    Raises:
+        ValueError: nothing is built, or not one that is named.
+    """
+    built = {path.parent.name: path.parent for path in KERNELS_FOLDER.glob(f"*/{METADATA_FILE}")}
+    missing = [name for name in names if name not in built]
+    if missing or not built:
+        wanted = ", ".join(missing) or "any kernel"
+        raise ValueError(f"{KERNELS_FOLDER} lacks {wanted}: run `python -m nblib kernels build`")
+    metadata = {name: read_metadata(built[name]) for name in sorted(names or built)}
+    order = TopologicalSorter({one.id: () for one in metadata.values()})
+    for one in metadata.values():
+        order.add(one.id, *one.kernel_sources)
+    folders = {one.id: built[name] for name, one in metadata.items()}
+    return [folders[kernel] for kernel in order.static_order() if kernel in folders]
+
+
+def kernel_metadata(
+    name: str, info: NotebookInfo, template: KernelMetadata, *, owner: str, dataset: str
+) -> KernelMetadata:
+    """Return the metadata of a notebook's kernel: the template's, with what is the notebook's own.
+
+    All but a foundation, which begins with no model on a CPU, attach the embedded model: PROFILE or
+    MODEL may ask for it on any machine, and it is small. What starts from another notebook's export
+    needs no published model.
+
+    Args:
+        name: the notebook.
+        info: what it is.
+        template: the root's metadata.
+        owner: whose kernels these are, also those whose output this one reads.
+        dataset: the handle of the embedded model's.
+    """
+
+    def title_of(notebook: str) -> str:
+        if notebook == Path(template.code_file).stem:
+            return template.title
+        return f"nblib {notebook.replace('_', ' ')}"
+
+    from_nothing = info.kind == "foundation"
+    from_export = info.is_tuned and bool(info.reads)
+    return replace(
+        template,
+        id=f"{owner}/{slug_of(title_of(name))}",
+        title=title_of(name),
+        code_file=f"{name}.ipynb",
+        machine_shape="" if from_nothing else template.machine_shape,
+        dataset_sources=() if from_nothing else (*template.dataset_sources, dataset),
+        kernel_sources=tuple(f"{owner}/{slug_of(title_of(read))}" for read in info.reads),
+        model_sources=() if from_nothing or from_export else template.model_sources,
+    )
+
+
+def _wheel(checkout: Path) -> tuple[str, bytes]:
+    """Return nblib's wheel, name and content, with the embedded model's manifest for its weights.
+
+    It is built of a copy, where no earlier build left a module.
+    """
+    with tempfile.TemporaryDirectory(prefix="nblib-wheel-") as scratch:
+        source = Path(scratch, "source")
+        skipped = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(checkout / "nblib", source / "nblib", ignore=skipped)
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(checkout / name, source)
+        embedded = source / "nblib" / "models" / "embedded"
+        for weights in embedded.glob("*.safetensors"):
+            weights.unlink()
+        write_json(embedded / MANIFEST_FILE, sealed_manifest())
+        options = ["-q", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+        command = [sys.executable, "-m", "pip", "wheel", *options, "-w", scratch, str(source)]
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": _EPOCH}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise ValueError(f"nblib's wheel cannot be built: {done.stderr.strip()}")
+        (wheel,) = Path(scratch).glob("nblib-*.whl")
+        return wheel.name, wheel.read_bytes()
+
+
+def _wheel_cell(name: str, content: bytes) -> Any:
+    from nbformat.v4 import new_code_cell
+
+    lines = textwrap.wrap(base64.b64encode(content).decode(), 1000)
+    source = _CELL.format(version=__version__, name=name, content="\n".join(lines))
+    hidden = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}, "cellView": "form"}
+    return new_code_cell(source.strip(), id="nblib-wheel", metadata={"tags": [WHEEL_TAG], **hidden})
+
+
+def _with_cell(path: Path, cell: Any) -> str:
+    """Return the notebook's text with a cell put before the install cell, right after the title."""
+    import nbformat
+
+    check_pair(path)
+    notebook = nbformat.read(path, as_version=4)
+    if any(c.get("outputs") for c in notebook.cells):
+        raise ValueError(f"{path} holds outputs, which may hold anything: run `make sync` first")
+    pulled = notebook.metadata.pop("kaggle", None)
+    if pulled:  # an image in it would be taken in place of the accelerator's
+        print(f"{path}: left out metadata.kaggle, as a pull leaves it: {json.dumps(pulled)}")
+    notebook.cells.insert(1, cell)
+    nbformat.validate(notebook)
+    return nbformat.writes(notebook) + "\n"
+
+
+def check_size(notebook: Path, size_bytes: int) -> None:
+    """Raise ValueError for a notebook that Kaggle would find too large."""
+    if size_bytes > MAX_NOTEBOOK_BYTES:
+        raise ValueError(
+            f"{notebook} has {size_bytes:,} bytes, at most {MAX_NOTEBOOK_BYTES:,} are sent, as "
+            "Kaggle refuses 1,000,000: attach images and data as a dataset, and keep files that "
+            "are no code out of nblib, whose wheel is in it"
+        )
+
+
+def _write_kernel(folder: Path, metadata: KernelMetadata, text: str) -> Path:
+    check_size(folder / metadata.code_file, len(text.encode()))
+    shutil.rmtree(folder, ignore_errors=True)
+    write_text(folder / metadata.code_file, text)
+    write_json(folder / METADATA_FILE, asdict(metadata))
+    read_metadata(folder)
+    return folder
+
+
+def stamp(text: str) -> str:
+    """Return the text with each link and install cell naming this repository and version.
+
+    >>> stamp("https://github.com/owner/fork/blob/main/notebooks/eval.ipynb")
+    'https://github.com/nblib-suite/nblib/blob/main/notebooks/eval.ipynb'
+    """
+    return _VERSION.sub(__version__, _PAGE.sub(rf"\1{REPOSITORY}", text))
+
+
+def stamp_files(paths: Sequence[Path]) -> list[Path]:
+    """Stamp the files that need it, and return those."""
+    changed = []
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        if stamp(text) != text:
+            write_text(path, stamp(text))
+            changed.append(path)
+    return changed

@@ -1,0 +1,148 @@
+"""What a compiler says of a program: bytes a device by kind, operations, seconds; or its refusal.
+
+Compilations take minutes, so their figures are kept, under a name made of all that they depend on.
+"""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from nblib.files import read_json, to_jsonable, write_json
+from nblib.runs import runs_root
+from nblib.tools.preflight.targets import Target
+
+# Sources that a compiled step depends on: modules of nblib, and packages.
+_ROOMS = ("tokens", "models", "training")
+_PACKAGES = ("jax", "jaxlib", "flax", "google-tunix", "qwix", "optax", "libtpu")
+# "Used 22.60G of 15.75G hbm", or "temporaries (20.89G) exceeds available HBM (15.75G)".
+_SIZE = r"\(?([\d.]+)([KMGT])\)?"
+_REFUSAL = re.compile(rf"{_SIZE} (?:of|exceeds available HBM) {_SIZE}")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compiled:
+    """One program on one device of the target; bytes and operations are of a device.
+
+    Where it is refused, only `needed_bytes` and `limit_bytes` are known.
+    """
+
+    fits: bool
+    arguments_bytes: int = 0  # weights, optimizer state, batch
+    temporary_bytes: int = 0  # activations and gradients
+    output_bytes: int = 0  # what does not replace an argument
+    code_bytes: int = 0
+    peak_bytes: int = 0
+    needed_bytes: int = 0
+    limit_bytes: int = 0
+    flops: float = 0.0
+    bytes_moved: float = 0.0  # to and from the memory
+    compile_seconds: float = 0.0
+    refusal: str = ""
+
+
+def least_seconds(compiled: Compiled, target: Target) -> float:
+    """Return the least time for the compiler's count of operations and bytes; 0: not known.
+
+    What the compiler itself gives as seconds (`optimal_seconds`) was below zero for every step
+    tried with libtpu 0.0.51. What devices send each other is not in it.
+    """
+    if not (compiled.fits and target.flops_per_s and target.bytes_per_s):
+        return 0.0
+    computing = compiled.flops / target.flops_per_s
+    return max(computing, compiled.bytes_moved / target.bytes_per_s)
+
+
+def compile_cached(
+    key: Mapping[str, Any], lower: Callable[[], Any], *, memory_bytes: int = 0
+) -> Compiled:
+    """Return the figures of a program, from disk if it was compiled before.
+
+    Args:
+        key: all that the program is made from but the code, which is added here.
+        lower: lowers it, to what has jax's `compile()`.
+        memory_bytes: of a device, where the compiler knows no limit (0: none is checked).
+    """
+    key = {**key, "memory_bytes": memory_bytes}
+    path = runs_root() / "preflight" / "compiled" / f"{_digest(key)}.json"
+    if path.is_file():
+        return Compiled(**read_json(path)["compiled"])
+    compiled = compile_lowered(lower(), memory_bytes=memory_bytes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"key": to_jsonable(key), "compiled": asdict(compiled)})
+    return compiled
+
+
+def compile_lowered(lowered: Any, *, memory_bytes: int = 0) -> Compiled:
+    """Compile and return the figures; too little memory is an answer, any other failure an error.
+
+    Raises jax's JaxRuntimeError for what is no question of memory.
+    """
+    began = time.perf_counter()
+    try:
+        program = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _refused(str(error), time.perf_counter() - began)
+    memory, cost = program.memory_analysis(), program.cost_analysis()
+    cost = cost[0] if isinstance(cost, list) else cost
+    output = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    used = memory.argument_size_in_bytes + memory.temp_size_in_bytes + output
+    # XLA for CPUs leaves the temporaries out of its peak.
+    peak = max(memory.peak_memory_in_bytes, used) + memory.generated_code_size_in_bytes
+    return Compiled(
+        fits=not memory_bytes or peak <= memory_bytes,
+        arguments_bytes=memory.argument_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        output_bytes=output,
+        code_bytes=memory.generated_code_size_in_bytes,
+        peak_bytes=peak,
+        needed_bytes=peak,
+        limit_bytes=memory_bytes,
+        flops=max(0.0, cost.get("flops", 0.0)),
+        bytes_moved=max(0.0, cost.get("bytes accessed", 0.0)),
+        compile_seconds=time.perf_counter() - began,
+    )
+
+
+def _refused(message: str, seconds: float) -> Compiled:
+    found = _REFUSAL.search(message)
+    needed, limit = (
+        (float(found[1]) * _UNITS[found[2]], float(found[3]) * _UNITS[found[4]])
+        if found
+        else (0.0, 0.0)
+    )
+    return Compiled(
+        fits=False,
+        needed_bytes=round(needed),
+        limit_bytes=round(limit),
+        compile_seconds=seconds,
+        refusal=message.strip().splitlines()[0][:300],
+    )
+
+
+def _digest(key: Mapping[str, Any]) -> str:
+    """Return a name for a key, the code that lowers it, and the packages that compile it."""
+    digest = hashlib.sha256(repr(sorted(to_jsonable(key).items())).encode())
+    package = Path(__file__).parents[2]
+    paths = sorted(path for room in _ROOMS for path in (package / room).glob("*.py"))
+    for path in (*paths, *sorted(Path(__file__).parent.glob("*.py"))):
+        digest.update(path.read_bytes())
+    for name in _PACKAGES:
+        digest.update(f"{name}=={_version(name)} ".encode())
+    return digest.hexdigest()[:24]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "none"

@@ -1,0 +1,214 @@
+"""What would be published of an export, for Kaggle or the Hugging Face hub; `sending` sends it.
+
+Everything that a hub would refuse late is refused here, before a byte is sent: names, licence,
+card, metadata. The export is read and never changed.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nblib.files import read_json
+from nblib.hosts.inputs import ExportNotFound, find_export
+from nblib.models.credentials import credential_values
+from nblib.models.folders import (
+    CARD_FILE,
+    MANIFEST_FILE,
+    is_adapter_folder,
+    orbax_trees,
+    read_manifest,
+)
+from nblib.models.licence import LICENCES, Licence, licence_of, root_of
+from nblib.tools.hub_metadata import (
+    CardMetadata,
+    DatasetMetadata,
+    VariationMetadata,
+    check_repository,
+    checked,
+)
+from nblib.tools.notebooks import notebook_infos
+
+KAGGLE_DATASET, KAGGLE_MODEL, HUGGING_FACE = "kaggle-dataset", "kaggle-model", "huggingface"
+TARGETS = (KAGGLE_DATASET, KAGGLE_MODEL, HUGGING_FACE)
+_TEXTS = (".json", ".md")
+_Metadata = DatasetMetadata | VariationMetadata | CardMetadata
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """What would be sent, checked: an export's files, its Orbax trees, and a hub's metadata."""
+
+    target: str
+    name: str
+    folder: Path
+    licence: Licence
+    metadata: _Metadata
+    files: tuple[Path, ...]
+    trees: tuple[Path, ...]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What stands in the metadata file."""
+        return {key: value for key, value in asdict(self.metadata).items() if value}
+
+    def __str__(self) -> str:
+        """What goes where, a line a file."""
+        lines = [f"{self.folder} to {self.target} {self.name}, private"]
+        lines += [f"  {path.name:36}{_kilobytes([path])}" for path in self.files]
+        for tree in self.trees:
+            inside = files_of(tree)
+            lines.append(f"  {tree.name + '.zip':36}{_kilobytes(inside)}, {len(inside)} files")
+        content = json.dumps(self.content, indent=2, ensure_ascii=False)
+        return "\n".join([*lines, f"{self.metadata.file}: {content}", self.licence.sentence])
+
+
+def newest_export(given: str = "") -> Path:
+    """Return a folder as `find_export` takes it, or a notebook's export; "": the newest tuned one.
+
+    An export that another notebook has gone on from gives way to that one's: with both there,
+    GRPO's is taken, not that of the SFT before it.
+
+    Raises ExportNotFound.
+    """
+    infos = notebook_infos()
+    if given:
+        return find_export(given) if given in infos else find_export("", given)
+    found: dict[str, Path] = {}
+    looked: list[ExportNotFound] = []
+    for name in [name for name, info in infos.items() if info.is_tuned]:
+        try:
+            found[name] = find_export(name)
+        except ExportNotFound as error:
+            looked.append(error)
+    if not found:
+        said = "\n".join(map(str, looked))
+        raise ExportNotFound(said or "no notebook here exports a tuned model: give a folder")
+    gone_on = {read for name in found for read in infos[name].reads}
+    last = [path for name, path in found.items() if name not in gone_on]
+    return max(last, key=lambda folder: (folder / MANIFEST_FILE).stat().st_mtime)
+
+
+def plan_package(target: str, name: str, folder: Path, *, licence: str = "") -> Package:
+    """Check an export and all that a hub wants to know of it; nothing is sent.
+
+    Args:
+        target: one of `TARGETS`.
+        name: `owner/name`; for a Kaggle model also `owner/name/variation`.
+        folder: what `export_model`, `save_adapters` or `save_flax_model` made. A
+            `dataset-metadata.json` of one's own in it wins over what would be made, key by key.
+        licence: one of `LICENCES`, where the export's root is none that is known.
+
+    Raises ValueError and FileNotFoundError saying what is wrong or missing.
+    """
+    manifest = read_manifest(folder)
+    _check_export(folder, manifest)
+    chosen = _chosen_licence(manifest, licence)
+    metadata = _metadata(target, name, folder, manifest, chosen)
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    _check_secrets(files)
+    return Package(
+        target=target,
+        name=name,
+        folder=folder,
+        licence=chosen,
+        metadata=metadata,
+        files=tuple(path for path in files if path.name != DatasetMetadata.file),
+        trees=tuple(orbax_trees(folder)),
+    )
+
+
+def _check_export(folder: Path, manifest: dict[str, Any]) -> None:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder: give an export")
+    if "not_equal" in manifest:
+        raise ValueError(f"{folder} did not answer as the model in memory: export it again")
+    if "tokenizer_sha256" not in manifest:
+        raise ValueError(
+            f"{folder} has no {MANIFEST_FILE} of an export: give what a notebook exported"
+        )
+    if not any(folder.glob("*.safetensors")) and not orbax_trees(folder):
+        raise FileNotFoundError(f"{folder} holds no weights: export the model again")
+    if not (folder / CARD_FILE).is_file():
+        raise FileNotFoundError(
+            f"{folder} has no model card, {CARD_FILE}: its notebook writes it, run that to the end"
+        )
+    trees = orbax_trees(folder)
+    others = [path.name for path in folder.iterdir() if path.is_dir() and path not in trees]
+    if others:
+        raise ValueError(f"{folder} holds the folder {others[0]}, no Orbax tree: move it elsewhere")
+
+
+def _chosen_licence(manifest: dict[str, Any], given: str) -> Licence:
+    known = licence_of(manifest)
+    if known is None and not given:
+        raise ValueError(
+            f"all began with {root_of(manifest) or 'no model'!r}, whose licence is not known here: "
+            f"say it, --licence {' or '.join(LICENCES)}"
+        )
+    if known and given not in ("", known.name):
+        raise ValueError(f"the licence is {known.name}, that of its root, and cannot be {given!r}")
+    return known or LICENCES[given]
+
+
+def _metadata(
+    target: str, name: str, folder: Path, manifest: dict[str, Any], licence: Licence
+) -> _Metadata:
+    if target == HUGGING_FACE:
+        check_repository(name)
+        return checked(CardMetadata, _card_head(folder) | {"license": licence.name})
+    parts = name.split("/")
+    if target == KAGGLE_DATASET:
+        values = {
+            "id": name,
+            "title": parts[-1].replace("-", " "),
+            "licenses": [{"name": licence.kaggle_dataset}],
+            "description": _card_body(folder),
+        }
+        own = folder / DatasetMetadata.file
+        given = read_json(own) if own.is_file() else {}
+        if given.get("id", name) != name:
+            raise ValueError(f"{own}: id is {given['id']!r}, the command says {name!r}: which?")
+        return checked(DatasetMetadata, values | given)
+    if len(parts) not in (2, 3):
+        raise ValueError(f"model is {name!r}, expected owner/name or owner/name/variation")
+    kind = "-adapters" if is_adapter_folder(folder) else ""
+    variation = f"{manifest.get('notebook', 'default')}{kind}".replace("_", "-")
+    values = {
+        "ownerSlug": parts[0],
+        "modelSlug": parts[1],
+        "instanceSlug": parts[2] if len(parts) == 3 else variation,
+        "framework": "flax" if orbax_trees(folder) else "transformers",
+        "licenseName": licence.kaggle_model,
+    }
+    return checked(VariationMetadata, values)
+
+
+def _card_head(folder: Path) -> dict[str, Any]:
+    from huggingface_hub import metadata_load
+
+    return metadata_load(folder / CARD_FILE) or {}
+
+
+def _card_body(folder: Path) -> str:
+    text = (folder / CARD_FILE).read_text(encoding="utf-8")
+    return text.split("\n---\n", 1)[-1].strip()
+
+
+def files_of(tree: Path) -> list[Path]:
+    """Return the files below a folder, in the order of their names."""
+    return sorted(path for path in tree.rglob("*") if path.is_file())
+
+
+def _check_secrets(files: Iterable[Path]) -> None:
+    values = credential_values()
+    for path in files:
+        if path.suffix in _TEXTS and any(s in path.read_text(encoding="utf-8") for s in values):
+            raise ValueError(
+                f"{path} holds one of your credentials: take it out, and make a new one"
+            )
+
+
+def _kilobytes(files: Iterable[Path]) -> str:
+    return f"{sum(path.stat().st_size for path in files) / 1e3:12,.1f} kB"

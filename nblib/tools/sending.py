@@ -1,0 +1,178 @@
+"""Sends a package through the hub's own client: `kagglehub` or `huggingface_hub`.
+
+What is sent is a folder of links to the export's files, with the metadata file that the hub knows,
+and each Orbax tree as one archive, as some clients leave folders out. All is private at first:
+making it public is a person's decision, on the hub's page.
+"""
+
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nblib.files import write_json, write_text
+from nblib.hosts.secrets import without
+from nblib.models.credentials import credential_values, has_credentials, hub_token, variables
+from nblib.models.folders import CARD_FILE
+from nblib.sources.hubs import http_status, is_network_error, kaggle_errors
+from nblib.tools.publishing import (
+    HUGGING_FACE,
+    KAGGLE_DATASET,
+    KAGGLE_MODEL,
+    Package,
+    files_of,
+)
+
+_MESSAGE = "Published by nblib"
+_CONFLICT = 409
+
+
+class NotPublished(RuntimeError):
+    """The hub did not take all of it; the message says why and how to go on."""
+
+
+def send(package: Package) -> str:
+    """Send a package, and return the address of its page.
+
+    Raises NotPublished, saying why and how to go on; the export is as it was.
+    """
+    import httpx
+
+    on_hub = package.target == HUGGING_FACE
+    refused: tuple[type[Exception], ...] = (httpx.HTTPError, *kaggle_errors())
+    if not has_credentials(hub=on_hub):
+        raise NotPublished(f"no credentials for {package.target}: set {_variables(package)}")
+    try:
+        with _staged(package) as folder:
+            return _SENDERS[package.target](package, folder)
+    except refused as error:
+        again = "are sent again, and become a version together"
+        raise NotPublished(
+            f"{package.name} was not published: {_reason(package, error)}\n{package.folder} is as "
+            "it was. Mend this, then give the same command again: the files "
+            + ("that have arrived are not sent twice." if on_hub else f"{again}.")
+        ) from error
+
+
+@contextmanager
+def _staged(package: Package) -> Iterator[Path]:
+    """Yield a folder of links to what is sent; it goes when the block ends, however it ends."""
+    with tempfile.TemporaryDirectory(prefix="nblib-publish-") as name:
+        staged = Path(name)
+        for path in package.files:
+            (staged / path.name).symlink_to(path.resolve())
+        for tree in package.trees:
+            with zipfile.ZipFile(staged / f"{tree.name}.zip", "w") as archive:
+                for path in files_of(tree):
+                    archive.write(path, path.relative_to(tree))
+        _write_card(package, staged / CARD_FILE)
+        if package.target != HUGGING_FACE:
+            write_json(staged / package.metadata.file, package.content)
+        if package.licence.notice:
+            write_text(staged / "NOTICE", package.licence.notice)
+        yield staged
+
+
+def _write_card(package: Package, card: Path) -> None:
+    """Say the licence in the card's head, where its writer did not know it."""
+    from huggingface_hub import metadata_load, metadata_save
+
+    head = metadata_load(card) or {}
+    if head.get("license") != package.licence.name:
+        text = card.read_text(encoding="utf-8")
+        card.unlink()  # the link, not the export's own file
+        write_text(card, text)
+        metadata_save(card, head | {"license": package.licence.name})
+
+
+def _send_dataset(package: Package, folder: Path) -> str:
+    """Do what `kagglehub.dataset_upload` does, which can say neither licence nor description."""
+    from kagglehub.clients import build_kaggle_client
+    from kagglehub.exceptions import BackendError, handle_mutate_call
+    from kagglehub.gcs_upload import upload_files_and_directories
+    from kagglesdk.blobs.types.blob_api_service import ApiBlobType
+
+    kind = ApiBlobType.DATASET
+    sent = upload_files_and_directories(str(folder), item_type=kind, ignore_patterns=[]).to_proto()
+    with build_kaggle_client() as client:
+        api = client.datasets.dataset_api_client
+        try:
+            handle_mutate_call(lambda: api.create_dataset(_creation(package, sent)))
+        except BackendError as error:
+            if error.error_code not in (None, _CONFLICT):  # as kagglehub: it may be there already
+                raise
+            try:
+                handle_mutate_call(lambda: api.create_dataset_version(_version(package, sent)))
+            except (BackendError, OSError) as second:
+                raise BackendError(f"{error}; nor as a new version: {second}") from second
+    return f"https://www.kaggle.com/datasets/{package.name}"
+
+
+def _creation(package: Package, sent: Any) -> Any:
+    from kagglesdk.datasets.types.dataset_api_service import ApiCreateDatasetRequest
+
+    metadata: Any = package.metadata
+    request = ApiCreateDatasetRequest()
+    request.owner_slug, request.slug = metadata.id.split("/")
+    request.title, request.subtitle = metadata.title, metadata.subtitle or None
+    request.description = metadata.description
+    request.license_name = metadata.licenses[0]["name"]
+    request.is_private = True
+    request.files = sent.files
+    return request
+
+
+def _version(package: Package, sent: Any) -> Any:
+    from kagglesdk.datasets.types import dataset_api_service as types
+
+    request, body = (
+        types.ApiCreateDatasetVersionRequest(),
+        types.ApiCreateDatasetVersionRequestBody(),
+    )
+    request.owner_slug, request.dataset_slug = package.name.split("/")
+    body.version_notes, body.files = _MESSAGE, sent.files
+    request.body = body
+    return request
+
+
+def _send_model(package: Package, folder: Path) -> str:
+    import kagglehub
+
+    metadata: Any = package.metadata
+    kagglehub.model_upload(
+        metadata.handle, str(folder), license_name=metadata.licenseName, version_notes=_MESSAGE
+    )
+    return f"https://www.kaggle.com/models/{metadata.ownerSlug}/{metadata.modelSlug}"
+
+
+def _send_hub(package: Package, folder: Path) -> str:
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=hub_token())
+    api.create_repo(package.name, private=True, exist_ok=True)
+    api.upload_folder(repo_id=package.name, folder_path=folder, commit_message=_MESSAGE)
+    return f"{api.endpoint}/{package.name}"
+
+
+_SENDERS = {KAGGLE_DATASET: _send_dataset, KAGGLE_MODEL: _send_model, HUGGING_FACE: _send_hub}
+
+
+def _reason(package: Package, error: Exception) -> str:
+    """Return what went wrong and what to do, in one line without credentials."""
+    status = http_status(error)
+    match status:
+        case 401:
+            return f"the credentials are refused: make new ones and set {_variables(package)}"
+        case 403:
+            owner = package.name.split("/")[0]
+            return f"these credentials may not write to {owner}: take its own, or another owner"
+    if status is None and is_network_error(error):
+        return "the hub cannot be reached from here, or the connection broke"
+    text = without(credential_values(), " ".join((str(error).strip() or repr(error)).split()))
+    return f"{f'the hub answered {status}, ' if status else ''}{type(error).__name__}: {text[:300]}"
+
+
+def _variables(package: Package) -> str:
+    return variables(hub=package.target == HUGGING_FACE)

@@ -1,0 +1,72 @@
+import pytest
+
+from nblib.hosts.profiles import (
+    EVAL_PROFILES,
+    FOUNDATION_RECIPES,
+    GRPO_PROFILES,
+    PROFILES,
+    SFT_PROFILES,
+    fill,
+    resolve_profile,
+)
+
+
+@pytest.mark.parametrize("unset", [0, 0.0, "", [], ()])
+def test_what_is_left_empty_comes_from_the_table(unset):
+    assert fill({"epochs": 3, "data": "gsm8k"}, {"epochs": unset}) == {"epochs": 3, "data": "gsm8k"}
+
+
+def test_what_the_table_does_not_know_stays_as_it_is():
+    assert fill({"epochs": 3}, {"accumulation": 0}) == {"epochs": 3, "accumulation": 0}
+
+
+@pytest.mark.parametrize("given", [1, -1, 2e-4, "builtin", [1], True])
+def test_what_is_set_wins(given):
+    filled = fill({"value": 3}, {"value": given})
+    assert filled == {"value": given} and type(filled["value"]) is type(given)
+
+
+def test_filling_leaves_the_table_alone():
+    table = {"epochs": 3}
+    fill(table, {"epochs": 5})
+    assert table == {"epochs": 3}
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
+def test_auto_is_the_accelerator_that_jax_sees(monkeypatch, backend):
+    import jax
+
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert resolve_profile("auto") == backend
+    assert resolve_profile("smoke") == "smoke"
+
+
+def test_an_unknown_profile_names_those_that_are_known():
+    message = "PROFILE 'fast' is unknown: expected one of auto, cpu, tpu, gpu, smoke"
+    with pytest.raises(ValueError, match=message):
+        resolve_profile("fast")
+
+
+def test_every_profile_but_auto_has_a_table():
+    for tables in (SFT_PROFILES, GRPO_PROFILES, EVAL_PROFILES):
+        assert {*tables} == {*PROFILES} - {"auto"}
+
+
+@pytest.mark.parametrize("tables", [FOUNDATION_RECIPES, SFT_PROFILES, GRPO_PROFILES, EVAL_PROFILES])
+def test_all_columns_of_a_table_have_the_same_rows_and_none_is_left_empty(tables):
+    first, *others = tables.values()
+    assert all(set(table) == set(first) for table in others)
+    for name, table in tables.items():
+        empty = {key for key, value in table.items() if not value}
+        # Of these 0 or () is a value: no such rows, all levels, the step as one batch.
+        allowed = {"gsm8k_epochs", "practice_samples", "practice_levels", "long_hand"}
+        assert empty <= allowed | {"levels", "micro_batch"}, name
+
+
+def test_what_v1_writes_fits_into_the_tokens_of_v2_and_of_the_evaluation():
+    for profile in ("cpu", "smoke"):
+        limits = {
+            table[profile]["max_new_tokens"]
+            for table in (SFT_PROFILES, GRPO_PROFILES, EVAL_PROFILES)
+        }
+        assert len(limits) == 1
