@@ -134,7 +134,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse the first value that cannot work, by its parameter's name."""
-        for name, adapter in _adapters(type(self)).items():
+        for name, adapter in _adapters(type(self)).items():  # type: ignore[arg-type]
             try:
                 adapter.validate_python(getattr(self, name))
             except ValidationError as error:
@@ -294,11 +294,7 @@ class Tuned(Evaluated, Trained):
 
     def _check(self) -> None:
         super()._check()
-        if self.model:
-            parts = self.model.split(OVER)
-            self._checked_by(
-                "model", lambda: [check_name(os.path.expanduser(one)) for one in parts]
-            )
+        self._checked_by("model", self._check_model)
         check_resume_from(self.resume_from)
 
     def _check_model(self) -> None:
