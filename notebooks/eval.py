@@ -146,7 +146,7 @@ print(f"tokens     {provide_tokens() or 'none'}")
 ladder = {"sft": "v1_sft_format", "grpo": "v2_grpo"}
 candidates, notes = find_candidates(settings.stages, reads=ladder)
 parameters = {**settings.parameters, "stages": candidates}
-run = start_run("eval", parameters)
+run = start_run("eval", parameters, devices=place.devices, started=started)
 display(settings_table(parameters))
 
 # %% [markdown]
@@ -272,7 +272,7 @@ display(samples_table(task, samples[:3]))
 # %%
 write_jsonl(run.path / "schema_failures_debug.jsonl", schema_failures(stages, task))
 hashes = {f"data/{split}": digest for split, digest in data.sha256.items()}
-write_manifest(run, hashes=hashes, devices=place.devices)
+write_manifest(run, hashes=hashes)
 asked_how = {"asked": settings_of(candidates, shots), "mismatches": mismatches}
 found = {"failures": failures, "forgetting": forgotten, "perplexity": perplexity, "votes": votes}
 about = {"settings": {**parameters, **asked_how}, "hashes": hashes}

@@ -140,7 +140,7 @@ print(f"tokens     {provide_tokens() or 'none'}")
 # %%
 parameters = settings.parameters
 bring_attached_run("v0_foundation", parameters)
-run = start_run("v0_foundation", parameters)
+run = start_run("v0_foundation", parameters, devices=place.devices, started=started)
 display(settings_table(parameters))
 
 # %% [markdown]
@@ -302,7 +302,7 @@ display(samples_table(task, samples))
 # %%
 manifest = foundation_manifest(parameters, rows, stages[0], history)
 save_model(model, tokenizer, run.export, manifest=manifest, dtype="bfloat16")
-write_manifest(run, hashes=hashes, devices=place.devices)
+write_manifest(run, hashes=hashes)
 
 # %% [markdown]
 # ## Result

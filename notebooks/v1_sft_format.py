@@ -154,7 +154,7 @@ print(f"tokens     {provide_tokens() or 'none'}")
 # %%
 parameters = settings.parameters
 bring_attached_run("v1_sft_format", parameters)
-run = start_run("v1_sft_format", parameters)
+run = start_run("v1_sft_format", parameters, devices=place.devices, started=started)
 display(settings_table(parameters))
 
 # %% [markdown]
@@ -306,7 +306,7 @@ proof = export_adapters(model, base, adapters, **settings.lora, **exporting)
 if settings.export_flax:
     proof += export_model(tuned.model, tuned.tokenizer, flax, trained=model, flax=True, **exporting)
 print(*proof, sep="\n")
-write_manifest(run, hashes=hashes, devices=place.devices)
+write_manifest(run, hashes=hashes)
 
 # %% [markdown]
 # ## Tuned

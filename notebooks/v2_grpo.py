@@ -181,7 +181,7 @@ print(v1)
 # %%
 parameters = {**settings.parameters, "model_sha256": v1.sha256}
 bring_attached_run("v2_grpo", parameters)
-run = start_run("v2_grpo", parameters)
+run = start_run("v2_grpo", parameters, devices=place.devices, started=started)
 display(settings_table(parameters))
 
 # %% [markdown]
@@ -370,7 +370,7 @@ if settings.lora_rank > 0:
     print(*export_adapters(tuned_policy.model, v1, adapters, **about), sep="\n")
 if settings.export_flax:
     print(*export_model(tuned.model, tuned.tokenizer, flax, flax=True, **exporting), sep="\n")
-write_manifest(run, hashes=hashes, devices=place.devices)
+write_manifest(run, hashes=hashes)
 
 # %% [markdown]
 # ## v1 against v2
