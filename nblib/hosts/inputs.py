@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nblib.files import parse_json, read_object, to_jsonable
-from nblib.hosts.place import this_host
+from nblib.hosts.host import this_host
 from nblib.models.folders import (
     ADAPTER_WEIGHTS_FILE,
     CONFIG_FILE,

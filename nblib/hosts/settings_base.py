@@ -110,6 +110,7 @@ class Settings:
 
     profile: str
     gsm8k_dir: str = ""
+    session_hours: Number = 0.0
     seed: Seed = 0
 
     _kind: ClassVar[str]  # of the notebook, as in profiles.toml
@@ -225,12 +226,11 @@ class Evaluated(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Trained(Settings):
-    """A model that is trained on so many rows, within a session."""
+    """A model that is trained on so many rows."""
 
     num_samples: RowsOrAll
     learning_rate: Number
     save_interval: str
-    session_hours: Number = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

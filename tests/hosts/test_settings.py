@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -190,14 +191,14 @@ def test_every_parameter_of_the_cell_is_a_field_and_has_its_default(notebook):
     assert kind.of({**cell, **CPU}) == kind.of(CPU)
 
 
-def test_parameters_are_checked_and_room_is_asked_for_before_time_is_spent(notebook):
+def test_parameters_are_checked_and_disk_space_is_asked_for_before_time_is_spent(notebook):
     name, source = notebook
-    assert f"settings = {NOTEBOOKS[name].__name__}.of(globals())" in source
-    costly = ("get_dataset(\n", "foundation_rows(\n", "get_gemma_ref_model(", "answer_all(\n")
-    places = [source.index(call) for call in costly if call in source]
-    assert places and source.index(".of(globals())") < min(places)
+    begun = re.search(rf"begin\((hosts\.)?{NOTEBOOKS[name].__name__}, globals\(\)\)", source)
+    costly = ("get_dataset(\n", "foundation_rows(\n", "get_gemma_ref_model(", "answer_all(")
+    calls = [source.index(call) for call in costly if call in source]
+    assert begun and calls and begun.start() < min(calls)
     evaluated = source.find(" evaluate_stages(\n")
-    assert evaluated < 0 or source.index("check_room(run.path") < evaluated
+    assert evaluated < 0 or source.index("check_disk_space(run.path") < evaluated
 
 
 V1_KEYS = {
