@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -44,11 +45,20 @@ _held_locks: dict[Path, IO[str]] = {}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run's folder, new or continued."""
+    """One run's folder, new or continued, and what the notebook began with.
+
+    Attributes:
+        parameters: Every parameter of the notebook, as `start_run` was given them.
+        devices: The accelerators as jax names them.
+        started: `time.monotonic()` at the notebook's start.
+    """
 
     notebook: str
     path: Path
     resumed: bool
+    parameters: Mapping[str, Any]
+    devices: Sequence[str]
+    started: float
 
     @property
     def checkpoints(self) -> Path:
@@ -71,7 +81,14 @@ def runs_root() -> Path:
     return Path("runs")
 
 
-def start_run(notebook: str, parameters: Mapping[str, Any], *, root: Path | None = None) -> Run:
+def start_run(
+    notebook: str,
+    parameters: Mapping[str, Any],
+    *,
+    devices: Sequence[str] = (),
+    started: float | None = None,
+    root: Path | None = None,
+) -> Run:
     """Continue the newest unfinished run with these parameters, or make a new one.
 
     One with checkpoints goes before a newer one without, whose start must have failed. A run that
@@ -82,6 +99,8 @@ def start_run(notebook: str, parameters: Mapping[str, Any], *, root: Path | None
     Args:
         notebook: the notebook's name, the folder under the root.
         parameters: every parameter of the notebook; what `to_jsonable` takes.
+        devices: the accelerators as jax names them, for the manifest.
+        started: `time.monotonic()` at the notebook's start; now when None.
         root: the folder of all runs; `runs_root()` when None.
 
     Raises:
@@ -91,15 +110,23 @@ def start_run(notebook: str, parameters: Mapping[str, Any], *, root: Path | None
     config = to_jsonable(parameters)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        run = _continued_run(notebook, folder, config) or _new_run(notebook, folder, config)
+        continued = _continued_run(folder, config)
+        path = continued or _new_run(folder, config)
     except OSError as error:
         raise type(error)(
             f"{error.strerror}: '{folder}': set {RUNS_VARIABLE} to a folder that can be written"
         ) from error
     pointer = os.environ.get(POINTER_VARIABLE)
     if pointer:
-        write_text(Path(pointer), str(run.path))
-    return run
+        write_text(Path(pointer), str(path))
+    return Run(
+        notebook=notebook,
+        path=path,
+        resumed=continued is not None,
+        parameters=parameters,
+        devices=devices,
+        started=time.monotonic() if started is None else started,
+    )
 
 
 def finish_run(run: Run, result: Mapping[str, Any], *, metrics: Sequence[str]) -> None:
@@ -120,13 +147,12 @@ def finish_run(run: Run, result: Mapping[str, Any], *, metrics: Sequence[str]) -
     _unlock(run.path)
 
 
-def write_manifest(run: Run, *, hashes: Mapping[str, str | int], devices: Sequence[str]) -> None:
-    """Write `manifest.json`: versions, Python, platform, git commit, and what the caller measured.
+def write_manifest(run: Run, *, hashes: Mapping[str, str | int]) -> None:
+    """Write `manifest.json`: versions, Python, platform, git commit, devices and hashes.
 
     Args:
         run: the run it belongs to.
         hashes: what went in, e.g. `{"data/train": "<sha256>", "tokenizer": ..., "model": ...}`.
-        devices: the accelerators as jax names them.
     """
     manifest = {
         "versions": {name: _installed_version(name) for name in MANIFEST_PACKAGES},
@@ -134,7 +160,7 @@ def write_manifest(run: Run, *, hashes: Mapping[str, str | int], devices: Sequen
         "platform": platform.platform(),
         "git_commit": _git_commit(),
         "hashes": dict(hashes),
-        "devices": list(devices),
+        "devices": list(run.devices),
     }
     write_json(run.path / "manifest.json", manifest)
 
@@ -157,18 +183,18 @@ def has_checkpoints(path: Path) -> bool:
     return any(path.glob("checkpoints/*/*"))
 
 
-def _continued_run(notebook: str, folder: Path, config: Any) -> Run | None:
+def _continued_run(folder: Path, config: Any) -> Path | None:
     runs = (path for path in folder.iterdir() if not path.is_symlink())
     # Names begin with the time: newest first.
     for path in sorted(runs, key=lambda run: (has_checkpoints(run), run.name), reverse=True):
         if not is_unfinished(path, config) or not _lock(path):
             continue
         print(f"continuing the unfinished run {path}", flush=True)
-        return Run(notebook=notebook, path=path, resumed=True)
+        return path
     return None
 
 
-def _new_run(notebook: str, folder: Path, config: Any) -> Run:
+def _new_run(folder: Path, config: Any) -> Path:
     canonical = json.dumps(config, sort_keys=True, ensure_ascii=False)
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
     path = _new_folder(folder, f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{digest}")
@@ -179,7 +205,7 @@ def _new_run(notebook: str, folder: Path, config: Any) -> Run:
         _unlock(path)
         shutil.rmtree(path, ignore_errors=True)
         raise
-    return Run(notebook=notebook, path=path, resumed=False)
+    return path
 
 
 def _new_folder(folder: Path, run_id: str) -> Path:

@@ -60,7 +60,6 @@ install_packages("0.1.0")
 # ## Imports
 
 # %%
-import time
 
 from IPython.display import display
 
@@ -75,11 +74,7 @@ from nblib.evaluation.comparison import (
 from nblib.evaluation.forgetting import measure_forgetting
 from nblib.evaluation.sampling import vote_all
 from nblib.files import write_json, write_jsonl
-from nblib.hosts.ladder import find_candidates
-from nblib.hosts.place import where_am_i
-from nblib.hosts.secrets import provide_tokens
-from nblib.hosts.settings import EvalSettings
-from nblib.models.mesh import device_mesh, mesh_summary
+from nblib.hosts import EvalSettings, begin, find_candidates
 from nblib.report import (
     Page,
     comparison_lead,
@@ -93,17 +88,14 @@ from nblib.report import (
     plot_groups,
     plot_stages,
     samples_table,
-    settings_table,
     show,
     stage_table,
     truncation_warnings,
 )
-from nblib.runs import start_run, write_manifest
+from nblib.runs import write_manifest
 from nblib.sources.datasets import get_dataset
 from nblib.tasks.registry import get_task
 from nblib.tasks.task import choose_examples
-
-started = time.monotonic()
 
 # %% [markdown]
 # ## Parameters
@@ -132,12 +124,9 @@ SEED = 0
 # All parameters are checked here, before anything is loaded.
 
 # %%
-place = where_am_i(PROFILE)
-settings = EvalSettings.of(globals())
+session = begin(EvalSettings, globals())
+settings, mesh = session.settings, session.mesh
 task = get_task(settings.task)
-mesh = device_mesh()
-print(place, mesh_summary(mesh), sep="\n")
-print(f"tokens     {provide_tokens() or 'none'}")
 
 # %% [markdown]
 # A run that was killed is found again by its parameters and asks only what is still missing.
@@ -145,9 +134,8 @@ print(f"tokens     {provide_tokens() or 'none'}")
 # %%
 ladder = {"sft": "v1_sft_format", "grpo": "v2_grpo"}
 candidates, notes = find_candidates(settings.stages, reads=ladder)
-parameters = {**settings.parameters, "stages": candidates}
-run = start_run("eval", parameters)
-display(settings_table(parameters))
+run = session.start_run("eval", stages=candidates)
+parameters = run.parameters
 
 # %% [markdown]
 # ## Questions
@@ -265,7 +253,7 @@ display(samples_table(task, samples[:3]))
 # %%
 write_jsonl(run.path / "schema_failures_debug.jsonl", schema_failures(stages, task))
 hashes = {f"data/{split}": digest for split, digest in data.sha256.items()}
-write_manifest(run, hashes=hashes, devices=place.devices)
+write_manifest(run, hashes=hashes)
 asked_how = how_asked(candidates, asking, mismatches)
 about = {"settings": {**parameters, **asked_how}, "hashes": hashes}
 metrics = comparison_metrics(comparison, stages, task, forgotten=forgotten, votes=votes, **about)
@@ -283,7 +271,7 @@ page = Page(
     details={"Asked": asked_how},
 )
 model = candidates[-1].source
-finish(run, task, stages, page, model=model, data=data.origin, started=started)
+finish(run, task, stages, page, model=model, data=data.origin, started=run.started)
 
 # %% [markdown]
 # ## Summary

@@ -58,7 +58,6 @@ install_packages("0.1.0")
 # All that is done lives in `nblib`; the notebook only says what is done, in which order, and why.
 
 # %%
-import time
 from dataclasses import replace
 
 from IPython.display import display
@@ -66,13 +65,8 @@ from IPython.display import display
 from nblib.evaluation.answers import evaluate_stages
 from nblib.evaluation.generate import Decoding
 from nblib.files import read_jsonl
-from nblib.hosts.budget import check_room, session_budget
-from nblib.hosts.inputs import bring_attached_run
-from nblib.hosts.place import where_am_i
-from nblib.hosts.secrets import provide_tokens
-from nblib.hosts.settings import FoundationSettings
+from nblib.hosts import FoundationSettings, begin, check_disk_space
 from nblib.models.gemma3 import init_model, model_config, parameter_count, save_model
-from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import RefModel
 from nblib.report import (
     Page,
@@ -83,20 +77,17 @@ from nblib.report import (
     plot_groups,
     plot_training,
     samples_table,
-    settings_table,
     show,
     stage_table,
     verdict_table,
 )
-from nblib.runs import start_run, write_manifest
+from nblib.runs import write_manifest
 from nblib.sources.foundation import foundation_rows
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tokens.corpus import corpus_texts, encode_documents, foundation_documents
 from nblib.tokens.tokenizer import tokenizer_seal, train_tokenizer
 from nblib.tokens.training_data import training_data
 from nblib.training.sft import train
-
-started = time.monotonic()
 
 # %% [markdown]
 # ## Parameters
@@ -125,12 +116,8 @@ SEED = 0
 # Where this runs, and how long it may. All parameters are checked here, before anything is made.
 
 # %%
-place = where_am_i(PROFILE)
-settings = FoundationSettings.of(globals())
-budget = session_budget(place, settings.session_hours)
-mesh = device_mesh()
-print(place, mesh_summary(mesh), budget, sep="\n")
-print(f"tokens     {provide_tokens() or 'none'}")
+session = begin(FoundationSettings, globals())
+settings, mesh = session.settings, session.mesh
 
 # %% [markdown]
 # What the recipe filled in, and the folder that will hold all that is left. A run that was killed,
@@ -138,10 +125,8 @@ print(f"tokens     {provide_tokens() or 'none'}")
 # goes on.
 
 # %%
-parameters = settings.parameters
-bring_attached_run("v0_foundation", parameters)
-run = start_run("v0_foundation", parameters)
-display(settings_table(parameters))
+run = session.start_run("v0_foundation")
+parameters = run.parameters
 
 # %% [markdown]
 # ## Problems
@@ -202,9 +187,9 @@ print(f"{parameter_count(model):,} parameters in {config.num_layers} layers")
 
 # %%
 reserved = {"evaluation_s": 0.1 * settings.eval_samples, "exported": parameter_count(model)}
-room = check_room(run.path, trained=parameter_count(model), exported=parameter_count(model))
+room = check_disk_space(run.path, trained=parameter_count(model), exported=parameter_count(model))
 print("disk:", room)
-deadline_s = budget.training_s(**reserved)
+deadline_s = session.training_s(**reserved)
 
 # %% [markdown]
 # ## Training
@@ -250,7 +235,7 @@ if rows.practice and trained.left == 0:
         identity={**hashes, "practice": practice.sha256, **parameters},
         mesh=mesh,
         val_batches=texts.val_batches,
-        deadline_s=budget.training_s(**reserved),
+        deadline_s=session.training_s(**reserved),
     )
     practised = read_jsonl(run.path / "metrics_practice.jsonl")
     figures["Loss in practice"] = show(plot_training(practised, seed=SEED, title="Practice"))
@@ -302,7 +287,7 @@ display(samples_table(task, samples))
 # %%
 manifest = foundation_manifest(parameters, rows, stages[0], history)
 save_model(model, tokenizer, run.export, manifest=manifest, dtype="bfloat16")
-write_manifest(run, hashes=hashes, devices=place.devices)
+write_manifest(run, hashes=hashes)
 
 # %% [markdown]
 # ## Result
@@ -315,7 +300,7 @@ page = Page(
     figures=figures,
     samples=samples,
 )
-about = {"model": settings.size, "data": rows.origin, "started": started, "trained": trained}
+about = {"model": settings.size, "data": rows.origin, "started": run.started, "trained": trained}
 finish(run, task, stages, page, **about)
 
 # %% [markdown]

@@ -60,7 +60,6 @@ install_packages("0.1.0")
 # ## Imports
 
 # %%
-import time
 
 from IPython.display import Markdown, display
 
@@ -68,14 +67,9 @@ from nblib.evaluation.answers import evaluate_stages, make_probe
 from nblib.evaluation.comparison import paired_by_group
 from nblib.evaluation.sampling import keep_informative, sample_group
 from nblib.files import read_jsonl
-from nblib.hosts.budget import check_room, session_budget
-from nblib.hosts.inputs import bring_attached_run, find_start
-from nblib.hosts.place import where_am_i
-from nblib.hosts.secrets import provide_tokens
-from nblib.hosts.settings import GrpoSettings
+from nblib.hosts import GrpoSettings, begin, check_disk_space, find_start
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import get_trainable_model, merge_trained, trainable_count
-from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.parity import PROMPTS, export_adapters, export_model
 from nblib.report import (
@@ -92,13 +86,12 @@ from nblib.report import (
     plot_stages,
     rollout_samples,
     samples_table,
-    settings_table,
     show,
     stage_table,
     truncation_warnings,
     verdict_table,
 )
-from nblib.runs import start_run, write_manifest
+from nblib.runs import write_manifest
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import split_validation
 from nblib.tasks.registry import get_task
@@ -109,8 +102,6 @@ from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import tokenizer_seal
 from nblib.training.grpo import train_grpo
 from nblib.training.rollouts import RolloutLog
-
-started = time.monotonic()
 
 # %% [markdown]
 # ## Parameters
@@ -155,13 +146,9 @@ SEED = 0
 # Where this runs, and how long it may. All parameters are checked here, before anything is loaded.
 
 # %%
-place = where_am_i(PROFILE)
-settings = GrpoSettings.of(globals())
+session = begin(GrpoSettings, globals())
+settings, mesh = session.settings, session.mesh
 task = get_task(settings.task)
-budget = session_budget(place, settings.session_hours)
-mesh = device_mesh()
-print(place, mesh_summary(mesh), budget, sep="\n")
-print(f"tokens     {provide_tokens() or 'none'}")
 
 # %% [markdown]
 # ## v1
@@ -178,10 +165,8 @@ print(v1)
 # attached output, and goes on. v1 counts among them by its weights, wherever it lies.
 
 # %%
-parameters = {**settings.parameters, "model_sha256": v1.sha256}
-bring_attached_run("v2_grpo", parameters)
-run = start_run("v2_grpo", parameters)
-display(settings_table(parameters))
+run = session.start_run("v2_grpo", model_sha256=v1.sha256)
+parameters = run.parameters
 
 # %% [markdown]
 # ## Policy and reference
@@ -199,7 +184,7 @@ display(settings_table(parameters))
 policy = get_trainable_model(v1.model, mesh, seed=SEED, **settings.lora)
 size, trained_size = parameter_count(v1.model), trainable_count(policy)
 print(f"{trained_size:,} weights are trained")
-print("disk:", check_room(run.path, trained=trained_size, exported=size))
+print("disk:", check_disk_space(run.path, trained=trained_size, exported=size))
 
 # %% [markdown]
 # ## Questions
@@ -287,7 +272,7 @@ before = evaluate_stages(
 # session goes on.
 
 # %%
-deadline_s = budget.training_s(evaluation_s=sum(stage.seconds for stage in before), exported=size)
+deadline_s = session.training_s(evaluation_s=sum(stage.seconds for stage in before), exported=size)
 
 # %% [markdown]
 # ## Training
@@ -366,7 +351,7 @@ if settings.lora_rank > 0:
     print(*export_adapters(tuned_policy.model, v1, adapters, **about), sep="\n")
 if settings.export_flax:
     print(*export_model(tuned.model, tuned.tokenizer, flax, flax=True, **exporting), sep="\n")
-write_manifest(run, hashes=hashes, devices=place.devices)
+write_manifest(run, hashes=hashes)
 
 # %% [markdown]
 # ## v1 against v2
@@ -424,7 +409,7 @@ page = Page(
     samples=samples,
     rollouts=rollout_samples(drawn, count=6, seed=SEED),
 )
-about = {"model": v1.name, "data": data.origin, "started": started}
+about = {"model": v1.name, "data": data.origin, "started": run.started}
 trained = {"trained": tuned_policy.trained, "paired": paired, "alarms": alarms}
 finish(run, task, stages, page, **about, **trained)
 
