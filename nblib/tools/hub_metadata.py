@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
 from nblib.models.folders import CARD_FILE
-from nblib.models.licence import GEMMA_TERMS, LICENCES
+from nblib.models.published import GEMMA_TERMS, LICENCES
 
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,79}")
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nblib.hosts.secrets import held_secrets, without
-from nblib.models.credentials import variables
+from nblib.models.published import variables
 
 # What Kaggle says -> what to do.
 _CURES: Mapping[str, str] = {

@@ -14,8 +14,7 @@ from typing import Any
 
 from nblib.files import read_json, write_json
 from nblib.models.folders import MANIFEST_FILE, read_manifest, weights_sha256
-from nblib.models.licence import LICENCES
-from nblib.models.published import EMBEDDED_FOLDER, SEAL, embedded_dataset
+from nblib.models.published import EMBEDDED_FOLDER, LICENCES, WEIGHTS_KEY, embedded_dataset
 from nblib.sources.hubs import http_status
 from nblib.tools.hub_metadata import DatasetMetadata, checked
 from nblib.tools.kaggle_client import PushError, kaggle_client, with_cure
@@ -34,13 +33,13 @@ def sealed_manifest() -> dict[str, Any]:
 
     It travels in the wheel and in the dataset, and is how the one finds the other.
     """
-    return {**read_manifest(EMBEDDED_FOLDER), SEAL: weights_sha256(EMBEDDED_FOLDER)}
+    return {**read_manifest(EMBEDDED_FOLDER), WEIGHTS_KEY: weights_sha256(EMBEDDED_FOLDER)}
 
 
 def write_model_dataset(parent: Path, *, owner: str) -> str:
     """Write the dataset's folder, as `kaggle datasets create -p` takes it; return its handle."""
     manifest = sealed_manifest()
-    slug = embedded_dataset(manifest[SEAL])
+    slug = embedded_dataset(manifest[WEIGHTS_KEY])
     metadata = DatasetMetadata(
         id=f"{owner}/{slug}",
         title=slug.replace("-", " "),

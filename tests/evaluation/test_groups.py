@@ -23,7 +23,8 @@ def questions(count):
 
 
 def ref_of(model=None, tokenizer=None):
-    return RefModel(name="x", folder=Path(), model=model, tokenizer=tokenizer, sha256="", root="x")
+    given = {"name": "x", "folder": Path(), "model": model, "tokenizer": tokenizer}
+    return RefModel(**given, mesh=None, sha256="", root="x")
 
 
 @pytest.fixture

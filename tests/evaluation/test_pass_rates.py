@@ -29,7 +29,13 @@ def examples():
 def ref():
     tokenizer = SimpleNamespace(encode=lambda prompts: [list(prompt) for prompt in prompts])
     return RefModel(
-        name="tiny", folder=Path(), model=None, tokenizer=tokenizer, sha256="aa11", root="tiny"
+        name="tiny",
+        folder=Path(),
+        model=None,
+        tokenizer=tokenizer,
+        mesh=None,
+        sha256="aa11",
+        root="tiny",
     )
 
 
