@@ -69,7 +69,7 @@ def sft() -> dict[str, float]:
     ).train
     examples = GSM8K.examples(split_validation(rows)[0])
     encoded = encode_task(load_tokenizer(find_model(EMBEDDED)), GSM8K, examples)
-    data_of_run = training_data(encoded, **settings.batching)
+    data_of_run = training_data(encoded, (), settings.batching)
     kept = data_of_run.examples
     ours = Counter(batch.input_tokens.shape for batch in data_of_run.batches)
     stock = _stock_shapes(kept, settings)
@@ -186,7 +186,7 @@ def _work(way: str) -> None:
 
 def _training_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[[Shape], Any]:
     settings = SftSettings.of(_CPU) if way.endswith("sft") else GrpoSettings.of(_CPU)
-    model = get_trainable_model(ref.model, mesh, **settings.lora)
+    model = get_trainable_model(ref.model, mesh, settings.lora)
     step, _ = _trainer(way, model).jit_train_and_eval_step()
     return lambda shape: float(step(_batch(way, shape))[0])
 

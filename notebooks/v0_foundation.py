@@ -85,7 +85,7 @@ from nblib.runs import write_manifest
 from nblib.sources.foundation import foundation_rows
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tokens.corpus import corpus_texts, encode_documents, foundation_documents
-from nblib.tokens.tokenizer import tokenizer_seal, train_tokenizer
+from nblib.tokens.tokenizer import tokenizer_hashes, train_tokenizer
 from nblib.tokens.training_data import training_data
 from nblib.training.sft import train
 
@@ -165,9 +165,11 @@ print(tokenizer.encode(documents[0].completion, out_type=str))
 # prompt, some the annotations of GSM8K, and a few only practise the tags.
 
 # %%
-batching = {**settings.batching, "row_multiple": mesh.shape["fsdp"]}
+batching, devices = settings.batching, mesh.shape["fsdp"]
 val_texts = encode_documents(tokenizer, val_documents)
-texts = training_data(encode_documents(tokenizer, documents), val_texts, **batching)
+texts = training_data(
+    encode_documents(tokenizer, documents), val_texts, batching, row_multiple=devices
+)
 print(texts)
 print(f"\n{documents[1].prompt}{documents[1].completion}")
 
@@ -196,7 +198,7 @@ deadline_s = session.training_s(**reserved)
 # The same trainer that the fine-tuning uses, here on all weights. Each line is about 15 seconds.
 
 # %%
-hashes = {**tokenizer_seal(tokenizer), "examples": texts.sha256}
+hashes = {**tokenizer_hashes(tokenizer), "examples": texts.sha256}
 trained = train(
     model,
     texts.batches,
@@ -222,9 +224,10 @@ figures = {"Loss while reading": show(plot_training(history, seed=SEED, title="R
 
 # %%
 if rows.practice and trained.left == 0:
-    half = {"epochs": 1, "seed": SEED + 1, "batch_tokens": settings.batch_tokens // 2}
+    half = replace(batching, epochs=1, seed=SEED + 1, batch_tokens=batching.batch_tokens // 2)
     documents = foundation_documents(rows.practice, seed=SEED + 1)
-    practice = training_data(encode_documents(tokenizer, documents), **{**batching, **half})
+    encoded = encode_documents(tokenizer, documents)
+    practice = training_data(encoded, (), half, row_multiple=devices)
     print(practice)
     trained = train(
         model,
@@ -252,6 +255,7 @@ foundation = RefModel(
     folder=run.path,
     model=model,
     tokenizer=tokenizer,
+    mesh=mesh,
     sha256="",  # not saved yet
     root=settings.size,
 )

@@ -65,10 +65,10 @@ from IPython.display import display
 from nblib.evaluation.answers import evaluate_stages
 from nblib.files import read_jsonl
 from nblib.hosts import SftSettings, begin, check_disk_space
+from nblib.models.exports import export_run
 from nblib.models.gemma3 import parameter_count
-from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
+from nblib.models.lora import LORA_PARAMETER, get_lora_model
 from nblib.models.names import get_gemma_ref_model
-from nblib.models.parity import PROMPTS, export_adapters, export_model
 from nblib.report import (
     Page,
     finish,
@@ -91,7 +91,6 @@ from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import choose_examples
 from nblib.tokens.batches import encode_task, show_loss_mask
 from nblib.tokens.chat import task_prompts
-from nblib.tokens.tokenizer import tokenizer_seal
 from nblib.tokens.training_data import training_data
 from nblib.training.sft import train
 
@@ -190,7 +189,7 @@ print(base)
 texts = training_data(
     encode_task(base.tokenizer, GSM8K, train_examples),
     encode_task(base.tokenizer, GSM8K, val_examples),
-    **settings.batching,
+    settings.batching,
     row_multiple=mesh.shape["fsdp"],
 )
 print(texts)
@@ -202,7 +201,7 @@ print(show_loss_mask(base.tokenizer, texts.examples[0]))
 # write must have room on the disk.
 
 # %%
-model = get_lora_model(base.model, mesh, seed=SEED, **settings.lora)
+model = get_lora_model(base.model, mesh, settings.lora, seed=SEED)
 size, trained_size = parameter_count(base.model), parameter_count(model, LORA_PARAMETER)
 print(f"{trained_size:,} adapter weights are trained")
 print("disk:", check_disk_space(run.path, trained=trained_size, exported=size))
@@ -238,11 +237,7 @@ deadline_s = session.training_s(evaluation_s=sum(stage.seconds for stage in befo
 # AdamW with warm-up and a cosine. One line about every 15 seconds.
 
 # %%
-hashes = {
-    "model": base.sha256,
-    **tokenizer_seal(base.tokenizer),
-    "examples": texts.sha256,
-}
+hashes = {**base.hashes, "examples": texts.sha256}
 trained = train(
     model,
     texts.batches,
@@ -264,33 +259,21 @@ figures = {"Loss while training": show(plot_training(history, seed=SEED, title="
 # ## Export
 # Adapters merged in fp32 into a plain Gemma 3 folder, which v2 and other tools load. It is loaded
 # again, from nothing, and gets its name only if it answers as the model that was trained does.
-
-# %%
-tuned = base.with_model(merge_lora(model, **settings.lora), name="tuned")
-manifest = {
-    "notebook": "v1_sft_format",  # by this v2 finds it among a host's inputs
-    "command": "python -m nblib run v1_sft_format",
-    "parameters": parameters,
-    "base": base.described,
-    "data": {"origin": data.origin, "sha256": dict(data.sha256)},
-    "steps": trained.steps,
-    "steps_left": trained.left,
-}
-parity_check = {"prompts": task_prompts(GSM8K, held_out[:PROMPTS]), "mesh": mesh}
-exporting = {"manifest": manifest, **parity_check}
-proof = export_model(tuned.model, tuned.tokenizer, run.export, trained=model, **exporting)
-print(*proof, sep="\n")
-
-# %% [markdown]
 # Beside it the adapters alone, as `peft` takes them: small, and of use only over this very base.
 # They are proven in the same way, and so is the Flax checkpoint, where `EXPORT_FLAX` asks for one.
 
 # %%
-adapters, flax = run.path / "adapters", run.path / "flax"
-proof = export_adapters(model, base, adapters, **settings.lora, **exporting)
-if settings.export_flax:
-    proof += export_model(tuned.model, tuned.tokenizer, flax, trained=model, flax=True, **exporting)
-print(*proof, sep="\n")
+tuned = export_run(
+    run,
+    base,
+    model,
+    settings.lora,
+    data=data,
+    steps=trained.steps,
+    steps_left=trained.left,
+    prompts=task_prompts(GSM8K, held_out),
+    flax=settings.export_flax,
+)
 write_manifest(run, hashes=hashes)
 
 # %% [markdown]

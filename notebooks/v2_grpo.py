@@ -68,10 +68,10 @@ from nblib.evaluation.comparison import paired_by_group
 from nblib.evaluation.sampling import keep_informative, sample_group
 from nblib.files import read_jsonl
 from nblib.hosts import GrpoSettings, begin, check_disk_space, find_start
+from nblib.models.exports import export_run
 from nblib.models.gemma3 import parameter_count
-from nblib.models.lora import get_trainable_model, merge_trained, trainable_count
+from nblib.models.lora import get_trainable_model, trainable_count
 from nblib.models.names import get_gemma_ref_model
-from nblib.models.parity import PROMPTS, export_adapters, export_model
 from nblib.report import (
     Page,
     finish,
@@ -99,7 +99,6 @@ from nblib.tasks.rewards import reward_function, reward_table
 from nblib.tasks.task import choose_examples
 from nblib.tokens.batches import fitting_prompts
 from nblib.tokens.chat import task_prompts
-from nblib.tokens.tokenizer import tokenizer_seal
 from nblib.training.grpo import train_grpo
 from nblib.training.rollouts import RolloutLog
 
@@ -181,7 +180,7 @@ parameters = run.parameters
 # What the training will write must have room on the disk.
 
 # %%
-policy = get_trainable_model(v1.model, mesh, seed=SEED, **settings.lora)
+policy = get_trainable_model(v1.model, mesh, settings.lora, seed=SEED)
 size, trained_size = parameter_count(v1.model), trainable_count(policy)
 print(f"{trained_size:,} weights are trained")
 print("disk:", check_disk_space(run.path, trained=trained_size, exported=size))
@@ -281,7 +280,7 @@ deadline_s = session.training_s(evaluation_s=sum(stage.seconds for stage in befo
 # and the cure.
 
 # %%
-hashes = {"model": v1.sha256, **tokenizer_seal(v1.tokenizer), "data": data.sha256["train"]}
+hashes = {**v1.hashes, "data": data.sha256["train"]}
 rollouts = RolloutLog(folder=run.path)
 probe = make_probe(v1, task, probe_examples, max_new_tokens=settings.max_new_tokens, mesh=mesh)
 tuned_policy = train_grpo(
@@ -322,35 +321,22 @@ figures = {
 # %% [markdown]
 # ## Export
 # A plain Gemma 3 folder; adapters are merged in fp32. It is loaded again, from nothing, and gets
-# its name only if it answers as the model that was trained does.
+# its name only if it answers as the model that was trained does. Beside it, where adapters were
+# trained, those alone, as `peft` takes them; and where `EXPORT_FLAX` asks for one, a Flax
+# checkpoint. Each is proven in the same way.
 
 # %%
-tuned = v1.with_model(merge_trained(tuned_policy.model, **settings.lora), name="tuned")
-manifest = {
-    "notebook": "v2_grpo",
-    "command": "python -m nblib run v2_grpo",
-    "parameters": parameters,
-    "base": v1.described,
-    "data": {"origin": data.origin, "sha256": dict(data.sha256)},
-    "steps": tuned_policy.trained.steps,
-    "steps_left": tuned_policy.trained.left,
-}
-parity_check = {"prompts": task_prompts(task, held_out[:PROMPTS]), "mesh": mesh}
-exporting = {"manifest": manifest, "trained": tuned_policy.model, **parity_check}
-proof = export_model(tuned.model, tuned.tokenizer, run.export, **exporting)
-print(*proof, sep="\n")
-
-# %% [markdown]
-# Beside it, where adapters were trained, those alone, as `peft` takes them; and where `EXPORT_FLAX`
-# asks for one, a Flax checkpoint. Each is proven in the same way.
-
-# %%
-adapters, flax = run.path / "adapters", run.path / "flax"
-if settings.lora_rank > 0:
-    about = {"manifest": manifest, **settings.lora, **parity_check}
-    print(*export_adapters(tuned_policy.model, v1, adapters, **about), sep="\n")
-if settings.export_flax:
-    print(*export_model(tuned.model, tuned.tokenizer, flax, flax=True, **exporting), sep="\n")
+tuned = export_run(
+    run,
+    v1,
+    tuned_policy.model,
+    settings.lora,
+    data=data,
+    steps=tuned_policy.trained.steps,
+    steps_left=tuned_policy.trained.left,
+    prompts=task_prompts(task, held_out),
+    flax=settings.export_flax,
+)
 write_manifest(run, hashes=hashes)
 
 # %% [markdown]

@@ -7,7 +7,7 @@ import jax
 import sentencepiece as spm
 from flax import nnx
 
-from nblib.models.decode import Noise, decode
+from nblib.models.decode import Sampling, decode
 from nblib.tokens.tokenizer import check_tokenizer, stop_tokens
 
 
@@ -67,7 +67,7 @@ def generate(
     written = decode(
         model,
         [[tokenizer.bos_id(), *ids] for ids in tokenizer.encode(list(prompts))],
-        Noise(temperature=decoding.temperature, top_p=decoding.top_p, seed=decoding.seed),
+        Sampling(temperature=decoding.temperature, top_p=decoding.top_p, seed=decoding.seed),
         stop=stop,
         max_new_tokens=decoding.max_new_tokens,
         batch_size=decoding.batch_size,

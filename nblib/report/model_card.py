@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nblib.files import write_text
 from nblib.models.folders import CARD_FILE, MANIFEST_FILE, is_adapter_folder, read_manifest
-from nblib.models.licence import licence_of, root_of
-from nblib.models.published import EMBEDDED, GEMMA, repository_of
+from nblib.models.published import EMBEDDED, GEMMA, licence_of, repository_of, root_of
 from nblib.report.tables import in_words, stage_table
 from nblib.sources.foundation import FoundationRows
 from nblib.tasks.task import Task
@@ -24,7 +23,7 @@ def write_model_card(folder: Path, task: Task, stages: Sequence["Stage"], *, tit
     """Write `README.md` into a folder of a model or adapters, in place of the one before.
 
     Args:
-        folder: what `export_model` or `export_adapters` made.
+        folder: an export, as `models.exports` writes it.
         task: what it was trained for; its limits are those of the card.
         stages: what was evaluated.
         title: the heading.

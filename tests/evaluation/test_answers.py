@@ -58,7 +58,13 @@ def examples(eight):
 
 def ref_of(model=None, tokenizer=None, **changes):
     ref = RefModel(
-        name="tiny", folder=Path(), model=model, tokenizer=tokenizer, sha256="aa11", root="tiny"
+        name="tiny",
+        folder=Path(),
+        model=model,
+        tokenizer=tokenizer,
+        mesh=None,
+        sha256="aa11",
+        root="tiny",
     )
     return replace(ref, **changes)
 

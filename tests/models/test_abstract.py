@@ -12,7 +12,7 @@ from nblib.models.abstract import (
     sharded_as_on_accelerators,
     trainable_model,
 )
-from nblib.models.lora import get_lora_model
+from nblib.models.lora import LoraConfig, get_lora_model
 from nblib.models.published import GEMMA, ModelNotFound
 
 EIGHT = AbstractMesh((8, 1), ("fsdp", "tp"))
@@ -44,7 +44,7 @@ def test_leaves_are_those_of_the_real_model(rank, new_model, mesh):
     base = new_model(num_layers=2)
     config = base.config
     (model,) = abstractly(lambda: (trainable_model(config, rank=rank, alpha=2.0),), EIGHT)
-    real = base if rank == -1 else get_lora_model(base, mesh, rank=rank, alpha=2.0)
+    real = base if rank == -1 else get_lora_model(base, mesh, LoraConfig(rank=rank, alpha=2.0))
     found, expected = leaves(model), leaves(real)
     assert found.keys() == expected.keys()
     for path, leaf in found.items():

@@ -13,9 +13,8 @@ from nblib.evaluation.sampling import sample_group
 from nblib.hosts.inputs import ExportNotFound, find_export
 from nblib.hosts.session import NotEnoughSpace, check_disk_space
 from nblib.hosts.settings import GrpoSettings
-from nblib.models.credentials import has_credentials
 from nblib.models.names import get_gemma_ref_model
-from nblib.models.published import EMBEDDED, GEMMA, KAGGLE_PAGE
+from nblib.models.published import EMBEDDED, GEMMA, KAGGLE_PAGE, has_credentials
 from nblib.runs import runs_root
 from nblib.tasks.registry import get_task
 from nblib.tasks.rewards import reward_function

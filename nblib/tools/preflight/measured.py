@@ -42,7 +42,7 @@ def measure_steps(settings: SftSettings, work: Work, mesh: jax.sharding.Mesh) ->
     Nothing is kept. The seconds of a shape are the median of its steps that compiled nothing.
     """
     base = get_gemma_ref_model(settings.model, mesh, dtype=settings.dtype)
-    model = get_trainable_model(base.model, mesh, **settings.lora)
+    model = get_trainable_model(base.model, mesh, settings.lora)
     kind = LORA_PARAMETER if settings.lora_rank > 0 else nnx.Param
     before = jax.tree.map(np.array, nnx.state(model, kind))
     chosen = _few_of_each(work)

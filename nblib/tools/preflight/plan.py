@@ -103,7 +103,7 @@ def sft_work(settings: SftSettings, task: Task, *, row_multiple: int) -> Work:
     """
     tokenizer = _tokenizer(settings.model)
     encoded = _encoded(tokenizer, task, _train_examples(settings, task))
-    data = training_data(encoded, **settings.batching, row_multiple=row_multiple)
+    data = training_data(encoded, (), settings.batching, row_multiple=row_multiple)
     left_out = f"{data.too_long} of {len(encoded)} examples over {data.max_length} tokens: left out"
     stand_in = f"{settings.model} is not here: its tokens are estimated from the texts"
     return Work(

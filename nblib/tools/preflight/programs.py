@@ -77,7 +77,7 @@ def largest_batch(settings: SftSettings, mesh: jax.sharding.Mesh) -> tuple[int, 
 def weight_counts(settings: SftSettings | GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[int, int]:
     """Return how many weights the model has without adapters, and how many are trained."""
     config = named_config(settings.model, dtype=settings.dtype)
-    (model,) = abstractly(lambda: (trainable_model(config, **settings.lora),), mesh)
+    (model,) = abstractly(lambda: (trainable_model(config, **asdict(settings.lora)),), mesh)
     adapters = parameter_count(model, LORA_PARAMETER)
     whole = parameter_count(model) - adapters
     return whole, adapters or whole
@@ -96,9 +96,9 @@ def _sft_programs(
             rows=rows,
             length=length,
             times=times[rows, length],
-            key={"kind": "sft", "model": repr(model), **settings.lora, **asdict(config)},
+            key={"kind": "sft", "model": repr(model), **asdict(settings.lora), **asdict(config)},
             lower=lambda: lower_sft_step(
-                model, config, rows=rows, length=length, mesh=mesh, **settings.lora
+                model, config, rows=rows, length=length, mesh=mesh, **asdict(settings.lora)
             ),
         )
 
@@ -110,7 +110,8 @@ def _sft_programs(
 def _grpo_programs(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[Program, ...]:
     config = settings.grpo
     model = named_config(settings.model, dtype=settings.dtype)
-    key = {"kind": "grpo", "model": repr(model), **settings.lora, **asdict(config)}
+    lora = asdict(settings.lora)
+    key = {"kind": "grpo", "model": repr(model), **lora, **asdict(config)}
     micro = config.micro_batch or config.prompts_per_step
     group, read = config.num_generations, config.max_prompt_length
     length = read + config.max_new_tokens
@@ -124,7 +125,12 @@ def _grpo_programs(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[Pro
             times=times * config.steps,
             key=key,
             lower=lambda: lower_sampler(
-                model, rows=rows, tokens=tokens, cache_length=cached, mesh=mesh, **settings.lora
+                model,
+                rows=rows,
+                tokens=tokens,
+                cache_length=cached,
+                mesh=mesh,
+                **asdict(settings.lora),
             ),
         )
 
@@ -134,7 +140,7 @@ def _grpo_programs(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[Pro
         length=length,
         times=config.steps * config.num_iterations * (config.prompts_per_step // micro),
         key=key,
-        lower=lambda: lower_grpo_step(model, config, mesh=mesh, **settings.lora),
+        lower=lambda: lower_grpo_step(model, config, mesh=mesh, **lora),
     )
     return (
         update,
