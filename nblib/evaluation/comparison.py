@@ -85,6 +85,18 @@ def compare_stages(stages: Sequence[Stage], task: Task) -> Comparison:
     )
 
 
+def gains_by_group(stages: Sequence[Stage], task: Task) -> dict[str, Paired]:
+    """Return what the last stage gained over the first in the headline: "all", then each group.
+
+    {} where nothing was evaluated.
+    """
+    if not stages:
+        return {}
+    first, last, headline = stages[0].records, stages[-1].records, task.metric(task.headline)
+    by_group = paired_by(first, last, lambda record: record["group"], headline)
+    return {"all": paired_comparison(first, last, headline), **by_group}
+
+
 def comparison_metrics(
     comparison: Comparison, stages: Sequence[Stage], **more: Any
 ) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from nblib.evaluation.comparison import (
     comparison_metrics,
     failure_counts,
     failure_kind,
+    gains_by_group,
     schema_failures,
 )
 from nblib.files import to_jsonable
@@ -54,6 +55,14 @@ def test_every_earlier_stage_against_the_last_in_both_rates():
         ("base", "lenient_accuracy", 0.25),  # but it knew two of four
         ("sft", "lenient_accuracy", 0.5),
     ]
+
+
+def test_the_gain_of_all_items_stands_before_those_of_the_groups():
+    gains = gains_by_group(three_stages(), GSM8K)
+    assert [(name, one.n, one.difference) for name, one in gains.items()] == [
+        *(("all", 4, 0.75), ("1", 2, 1.0), ("2", 2, 0.5))
+    ]
+    assert gains_by_group((), GSM8K) == {}
 
 
 def test_by_group_and_by_length_hold_every_item_once():
