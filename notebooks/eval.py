@@ -60,42 +60,38 @@ install_packages("0.1.0")
 # ## Imports
 
 # %%
+import time
 
 from IPython.display import display
 
-from nblib.evaluation.candidates import Asking, answer_all, how_asked
-from nblib.evaluation.comparison import (
-    comparable,
-    compare_stages,
-    comparison_metrics,
-    failure_counts,
-    schema_failures,
-)
-from nblib.evaluation.forgetting import measure_forgetting
-from nblib.evaluation.sampling import vote_all
-from nblib.files import write_json, write_jsonl
-from nblib.hosts import EvalSettings, begin, find_candidates
+from nblib.evaluation.candidates import answer_all, settings_of
+from nblib.evaluation.comparable import comparable
+from nblib.evaluation.comparison import compare_stages, failure_counts
+from nblib.evaluation.forgetting import forgetting, perplexities
+from nblib.evaluation.votes import vote_all
+from nblib.hosts.ladder import find_candidates
+from nblib.hosts.place import where_am_i
+from nblib.hosts.secrets import provide_tokens
+from nblib.hosts.settings import EvalSettings
+from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.report import (
     Page,
-    comparison_lead,
     comparison_tables,
-    enough_line,
     finish,
     gain_table,
-    pick_samples,
     plot_failures,
     plot_gains,
     plot_groups,
     plot_stages,
-    samples_table,
-    show,
+    settings_table,
     stage_table,
-    truncation_warnings,
 )
-from nblib.runs import write_manifest
+from nblib.runs import start_run
 from nblib.sources.datasets import get_dataset
 from nblib.tasks.registry import get_task
 from nblib.tasks.task import choose_examples
+
+started = time.monotonic()
 
 # %% [markdown]
 # ## Parameters
@@ -124,9 +120,12 @@ SEED = 0
 # All parameters are checked here, before anything is loaded.
 
 # %%
-session = begin(EvalSettings, globals())
-settings, mesh = session.settings, session.mesh
+place = where_am_i(PROFILE)
+settings = EvalSettings.of(globals())
 task = get_task(settings.task)
+mesh = device_mesh()
+print(place, mesh_summary(mesh), sep="\n")
+print(f"tokens     {provide_tokens() or 'none'}")
 
 # %% [markdown]
 # A run that was killed is found again by its parameters and asks only what is still missing.
@@ -134,8 +133,11 @@ task = get_task(settings.task)
 # %%
 ladder = {"sft": "v1_sft_format", "grpo": "v2_grpo"}
 candidates, notes = find_candidates(settings.stages, reads=ladder)
-run = session.start_run("eval", stages=candidates)
-parameters = run.parameters
+parameters = {**settings.parameters, "stages": candidates}
+run = start_run("eval", parameters, devices=place.devices, started=started)
+page = Page(title="Eval: base against tuned", task=task, seed=SEED)
+page.warn(*notes)
+display(settings_table(parameters))
 
 # %% [markdown]
 # ## Questions
@@ -155,7 +157,7 @@ chosen, _ = choose_examples(
     task, data.test, settings.eval_samples, groups=settings.levels, seed=SEED
 )
 shots, _ = choose_examples(task, data.train, settings.shots, seed=SEED)
-print(data.origin, *data.notes, *notes, sep="\n")
+print(data.origin, *data.notes, sep="\n")
 print(f"{len(chosen)} questions; worked examples: {', '.join(shot.id for shot in shots)}")
 
 # %% [markdown]
@@ -165,10 +167,15 @@ print(f"{len(chosen)} questions; worked examples: {', '.join(shot.id for shot in
 # is asked with the format's prompt and no examples. Greedy, so that nothing is left to luck.
 
 # %%
-asking = Asking(shots=shots, folder=run.path / "answers", mesh=mesh)
-answered = answer_all(candidates, task, chosen, settings.greedy, asking)
-stages, mismatches = comparable(answered, task, candidates, allow_mismatch=settings.allow_mismatch)
-display(stage_table(task, stages))
+greedy = settings.greedy
+asking = {"shots": shots, "mesh": mesh, "folder": run.path / "answers"}
+answered = answer_all(candidates, task, chosen, greedy, **asking)
+files = [one.name for one in candidates if one.is_file]
+stages, mismatches = comparable(
+    answered, task, from_files=files, allow_mismatch=settings.allow_mismatch
+)
+page.warn(*mismatches)
+page.table(stage_table(task, stages))
 
 # %% [markdown]
 # A lenient metric, such as `lenient accuracy` (the last number of the text, in any form),
@@ -176,7 +183,7 @@ display(stage_table(task, stages))
 # rises, the gain is the form alone.
 
 # %%
-figures = {"The ladder": show(plot_stages(task, stages, seed=SEED))}
+page.figure("The ladder", plot_stages(task, stages, seed=SEED))
 
 # %% [markdown]
 # ## The gain
@@ -186,13 +193,11 @@ figures = {"The ladder": show(plot_stages(task, stages, seed=SEED))}
 
 # %%
 comparison = compare_stages(stages, task)
-display(gain_table(comparison))
-print(enough_line(comparison))
+page.table(gain_table(comparison))
 
 # %%
-figures["The gain, and how sure it is"] = show(plot_gains(task, comparison, seed=SEED))
-if any(stage.by_group for stage in stages):
-    figures["By group"] = show(plot_groups(task, stages, comparison.metric, seed=SEED))
+page.figure("The gain, and how sure it is", plot_gains(task, comparison, seed=SEED))
+page.figure("By group", plot_groups(task, stages, comparison.metric, seed=SEED))
 
 # %% [markdown]
 # ## What fails, and how
@@ -202,7 +207,7 @@ if any(stage.by_group for stage in stages):
 # %%
 failures = failure_counts(stages, task)
 n = len(stages[0].records)
-figures["What became of the items"] = show(plot_failures(failures, n, seed=SEED))
+page.figure("What became of the items", plot_failures(failures, n, seed=SEED))
 
 # %% [markdown]
 # ## What got worse
@@ -211,14 +216,18 @@ figures["What became of the items"] = show(plot_failures(failures, n, seed=SEED)
 # is less surprised).
 
 # %%
+models = [one.source for one in candidates if not one.is_file]
+count = settings.forgetting_samples
+checks, left_out = task.outside(count, SEED, settings.svamp_dir) if task.outside else ((), ())
+print(*left_out, sep="\n")
+forgotten = forgetting(models, checks, greedy, mesh=mesh, folder=run.path / "answers")
+
+# %%
+plain = task.in_base_form
 solutions, _ = choose_examples(
-    task.in_base_form, data.test, settings.eval_samples, groups=settings.levels, seed=SEED
+    plain, data.test, settings.eval_samples, groups=settings.levels, seed=SEED
 )
-forgotten = measure_forgetting(
-    candidates, task, solutions, settings.greedy, asking,
-    count=settings.forgetting_samples, seed=SEED, folder=settings.svamp_dir,
-)  # fmt: skip
-print(*forgotten.left_out, sep="\n")
+perplexity = perplexities(models, plain, solutions[:count], mesh=mesh)
 
 # %% [markdown]
 # ## Several answers to each question
@@ -227,51 +236,30 @@ print(*forgotten.left_out, sep="\n")
 
 # %%
 samples_each = settings.samples_per_question
-votes = vote_all(candidates, task, chosen, settings.sampled, asking, samples=samples_each)
+votes = vote_all(candidates, task, chosen, settings.sampled, samples=samples_each, **asking)
 
 # %% [markdown]
 # ## All tables
 
 # %%
-tables = comparison_tables(
-    task, comparison, stages, failures, forgotten=forgotten.checks,
-    perplexity=forgotten.perplexity, votes=votes,
-)  # fmt: skip
-display(*tables)
+found = {"failures": failures, "forgetting": forgotten, "perplexity": perplexity, "votes": votes}
+page.table(*comparison_tables(task, comparison, stages, **found))
 
 # %% [markdown]
 # ## Samples
 # The same question, the last two stages.
 
 # %%
-samples = pick_samples(task, stages, count=6, seed=SEED)
-display(samples_table(task, samples[:3]))
+page.samples(stages, count=6)
 
 # %% [markdown]
 # ## Files and report
 
 # %%
-write_jsonl(run.path / "schema_failures_debug.jsonl", schema_failures(stages, task))
 hashes = {f"data/{split}": digest for split, digest in data.sha256.items()}
-write_manifest(run, hashes=hashes)
-asked_how = how_asked(candidates, asking, mismatches)
-about = {"settings": {**parameters, **asked_how}, "hashes": hashes}
-metrics = comparison_metrics(comparison, stages, task, forgotten=forgotten, votes=votes, **about)
-write_json(run.path / "comparison_metrics.json", metrics)
-
-# %%
-page = Page(
-    title="Eval: base against tuned",
-    lead=comparison_lead(task, comparison, stages),
-    warnings=[*mismatches, *truncation_warnings(stages, judged=""), *notes],
-    facts={"questions": f"{n:,}", "smallest gain that shows": enough_line(comparison)},
-    figures=figures,
-    tables=tables,
-    samples=samples,
-    details={"Asked": asked_how},
-)
-model = candidates[-1].source
-finish(run, task, stages, page, model=model, data=data.origin, started=run.started)
+asked = {"asked": settings_of(candidates, shots), "mismatches": mismatches}
+about = {"model": candidates[-1].source, "data": data.origin, "hashes": hashes}
+finish(run, stages, page, comparison=comparison, asked=asked, **about, **found)
 
 # %% [markdown]
 # ## Summary

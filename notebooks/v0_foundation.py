@@ -58,6 +58,7 @@ install_packages("0.1.0")
 # All that is done lives in `nblib`; the notebook only says what is done, in which order, and why.
 
 # %%
+import time
 from dataclasses import replace
 
 from IPython.display import display
@@ -65,29 +66,33 @@ from IPython.display import display
 from nblib.evaluation.answers import evaluate_stages
 from nblib.evaluation.generate import Decoding
 from nblib.files import read_jsonl
-from nblib.hosts import FoundationSettings, begin, check_disk_space
+from nblib.hosts.budget import check_room, session_budget
+from nblib.hosts.inputs import bring_attached_run
+from nblib.hosts.place import where_am_i
+from nblib.hosts.secrets import provide_tokens
+from nblib.hosts.settings import FoundationSettings
 from nblib.models.gemma3 import init_model, model_config, parameter_count, save_model
+from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import RefModel
 from nblib.report import (
     Page,
     finish,
     foundation_manifest,
     foundation_verdicts,
-    pick_samples,
     plot_groups,
     plot_training,
-    samples_table,
-    show,
+    settings_table,
     stage_table,
-    verdict_table,
 )
-from nblib.runs import write_manifest
+from nblib.runs import start_run
 from nblib.sources.foundation import foundation_rows
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tokens.corpus import corpus_texts, encode_documents, foundation_documents
-from nblib.tokens.tokenizer import tokenizer_hashes, train_tokenizer
+from nblib.tokens.tokenizer import tokenizer_seal, train_tokenizer
 from nblib.tokens.training_data import training_data
 from nblib.training.sft import train
+
+started = time.monotonic()
 
 # %% [markdown]
 # ## Parameters
@@ -116,8 +121,12 @@ SEED = 0
 # Where this runs, and how long it may. All parameters are checked here, before anything is made.
 
 # %%
-session = begin(FoundationSettings, globals())
-settings, mesh = session.settings, session.mesh
+place = where_am_i(PROFILE)
+settings = FoundationSettings.of(globals())
+budget = session_budget(place, settings.session_hours)
+mesh = device_mesh()
+print(place, mesh_summary(mesh), budget, sep="\n")
+print(f"tokens     {provide_tokens() or 'none'}")
 
 # %% [markdown]
 # What the recipe filled in, and the folder that will hold all that is left. A run that was killed,
@@ -125,8 +134,12 @@ settings, mesh = session.settings, session.mesh
 # goes on.
 
 # %%
-run = session.start_run("v0_foundation")
-parameters = run.parameters
+parameters = settings.parameters
+bring_attached_run("v0_foundation", parameters)
+run = start_run("v0_foundation", parameters, devices=place.devices, started=started)
+task = GSM8K.in_base_form
+page = Page(title="v0 · Foundation: a small Gemma 3 from nothing", task=task, seed=SEED)
+display(settings_table(parameters))
 
 # %% [markdown]
 # ## Problems
@@ -165,11 +178,9 @@ print(tokenizer.encode(documents[0].completion, out_type=str))
 # prompt, some the annotations of GSM8K, and a few only practise the tags.
 
 # %%
-batching, devices = settings.batching, mesh.shape["fsdp"]
+batching = {**settings.batching, "row_multiple": mesh.shape["fsdp"]}
 val_texts = encode_documents(tokenizer, val_documents)
-texts = training_data(
-    encode_documents(tokenizer, documents), val_texts, batching, row_multiple=devices
-)
+texts = training_data(encode_documents(tokenizer, documents), val_texts, **batching)
 print(texts)
 print(f"\n{documents[1].prompt}{documents[1].completion}")
 
@@ -189,16 +200,16 @@ print(f"{parameter_count(model):,} parameters in {config.num_layers} layers")
 
 # %%
 reserved = {"evaluation_s": 0.1 * settings.eval_samples, "exported": parameter_count(model)}
-room = check_disk_space(run.path, trained=parameter_count(model), exported=parameter_count(model))
+room = check_room(run.path, trained=parameter_count(model), exported=parameter_count(model))
 print("disk:", room)
-deadline_s = session.training_s(**reserved)
+deadline_s = budget.training_s(**reserved)
 
 # %% [markdown]
 # ## Training
 # The same trainer that the fine-tuning uses, here on all weights. Each line is about 15 seconds.
 
 # %%
-hashes = {**tokenizer_hashes(tokenizer), "examples": texts.sha256}
+hashes = {**tokenizer_seal(tokenizer), "examples": texts.sha256}
 trained = train(
     model,
     texts.batches,
@@ -213,7 +224,7 @@ trained = train(
 
 # %%
 history = read_jsonl(run.path / "metrics.jsonl")
-figures = {"Loss while reading": show(plot_training(history, seed=SEED, title="Reading"))}
+page.figure("Loss while reading", plot_training(history, seed=SEED, title="Reading"))
 
 # %% [markdown]
 # ## Practice
@@ -224,10 +235,9 @@ figures = {"Loss while reading": show(plot_training(history, seed=SEED, title="R
 
 # %%
 if rows.practice and trained.left == 0:
-    half = replace(batching, epochs=1, seed=SEED + 1, batch_tokens=batching.batch_tokens // 2)
+    half = {"epochs": 1, "seed": SEED + 1, "batch_tokens": settings.batch_tokens // 2}
     documents = foundation_documents(rows.practice, seed=SEED + 1)
-    encoded = encode_documents(tokenizer, documents)
-    practice = training_data(encoded, (), half, row_multiple=devices)
+    practice = training_data(encode_documents(tokenizer, documents), **{**batching, **half})
     print(practice)
     trained = train(
         model,
@@ -238,10 +248,10 @@ if rows.practice and trained.left == 0:
         identity={**hashes, "practice": practice.sha256, **parameters},
         mesh=mesh,
         val_batches=texts.val_batches,
-        deadline_s=session.training_s(**reserved),
+        deadline_s=budget.training_s(**reserved),
     )
     practised = read_jsonl(run.path / "metrics_practice.jsonl")
-    figures["Loss in practice"] = show(plot_training(practised, seed=SEED, title="Practice"))
+    page.figure("Loss in practice", plot_training(practised, seed=SEED, title="Practice"))
     history += practised
 
 # %% [markdown]
@@ -249,23 +259,21 @@ if rows.practice and trained.left == 0:
 # Held-out problems, asked in the model's own form and answered greedily.
 
 # %%
-task = GSM8K.in_base_form
 foundation = RefModel(
     name=settings.size,
     folder=run.path,
     model=model,
     tokenizer=tokenizer,
-    mesh=mesh,
     sha256="",  # not saved yet
     root=settings.size,
 )
 decoding = Decoding(max_new_tokens=320, seed=SEED)
 held_out = task.examples(rows.test)
 stages = evaluate_stages(foundation, {"base": (task, decoding)}, held_out, mesh=mesh)
-display(stage_table(task, stages))
+page.table(stage_table(task, stages))
 
 # %%
-figures["Right answers by level"] = show(plot_groups(task, stages, seed=SEED))
+page.figure("Right answers by level", plot_groups(task, stages, seed=SEED))
 
 # %% [markdown]
 # ## Verdict
@@ -273,16 +281,14 @@ figures["Right answers by level"] = show(plot_groups(task, stages, seed=SEED))
 # last column says what to try next.
 
 # %%
-verdicts = foundation_verdicts(task, stages[0], history)
-display(verdict_table(verdicts))
+page.verdicts(foundation_verdicts(task, stages[0], history))
 
 # %% [markdown]
 # ## Samples
 # One problem of each kind: read them before believing a number.
 
 # %%
-samples = pick_samples(task, stages, count=4, seed=SEED)
-display(samples_table(task, samples))
+page.samples(stages, count=4)
 
 # %% [markdown]
 # ## Export
@@ -291,21 +297,13 @@ display(samples_table(task, samples))
 # %%
 manifest = foundation_manifest(parameters, rows, stages[0], history)
 save_model(model, tokenizer, run.export, manifest=manifest, dtype="bfloat16")
-write_manifest(run, hashes=hashes)
 
 # %% [markdown]
 # ## Result
 
 # %%
-page = Page(
-    title="v0 · Foundation",
-    lead="A Gemma-3-architecture model trained from nothing on word problems.",
-    verdicts=verdicts,
-    figures=figures,
-    samples=samples,
-)
-about = {"model": settings.size, "data": rows.origin, "started": run.started, "trained": trained}
-finish(run, task, stages, page, **about)
+about = {"model": settings.size, "data": rows.origin, "hashes": hashes, "trained": trained}
+finish(run, stages, page, **about)
 
 # %% [markdown]
 # ## Summary

@@ -59,40 +59,44 @@ install_packages("0.1.0")
 # All that is done lives in `nblib`; the notebook says what is done, in which order, and why.
 
 # %%
+import time
 
 from IPython.display import display
 
 from nblib.evaluation.answers import evaluate_stages
 from nblib.files import read_jsonl
-from nblib.hosts import SftSettings, begin, check_disk_space
-from nblib.models.exports import export_run
+from nblib.hosts.budget import check_room, session_budget
+from nblib.hosts.inputs import bring_attached_run
+from nblib.hosts.place import where_am_i
+from nblib.hosts.secrets import provide_tokens
+from nblib.hosts.settings import SftSettings
 from nblib.models.gemma3 import parameter_count
-from nblib.models.lora import LORA_PARAMETER, get_lora_model
+from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
+from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import get_gemma_ref_model
+from nblib.models.parity import PROMPTS, export_adapters, export_model
 from nblib.report import (
     Page,
     finish,
-    pick_samples,
     plot_groups,
     plot_stages,
     plot_training,
-    samples_table,
-    sft_lead,
+    settings_table,
     sft_verdicts,
-    show,
     stage_table,
-    truncation_warnings,
-    verdict_table,
 )
-from nblib.runs import write_manifest
+from nblib.runs import start_run
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import split_validation
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import choose_examples
 from nblib.tokens.batches import encode_task, show_loss_mask
 from nblib.tokens.chat import task_prompts
+from nblib.tokens.tokenizer import tokenizer_seal
 from nblib.tokens.training_data import training_data
 from nblib.training.sft import train
+
+started = time.monotonic()
 
 # %% [markdown]
 # ## Parameters
@@ -129,8 +133,12 @@ SEED = 0
 # Where this runs, and how long it may. All parameters are checked here, before anything is loaded.
 
 # %%
-session = begin(SftSettings, globals())
-settings, mesh = session.settings, session.mesh
+place = where_am_i(PROFILE)
+settings = SftSettings.of(globals())
+budget = session_budget(place, settings.session_hours)
+mesh = device_mesh()
+print(place, mesh_summary(mesh), budget, sep="\n")
+print(f"tokens     {provide_tokens() or 'none'}")
 
 # %% [markdown]
 # What the profile filled in, and the folder that will hold all that is left. A run that was killed,
@@ -138,8 +146,11 @@ settings, mesh = session.settings, session.mesh
 # goes on.
 
 # %%
-run = session.start_run("v1_sft_format")
-parameters = run.parameters
+parameters = settings.parameters
+bring_attached_run("v1_sft_format", parameters)
+run = start_run("v1_sft_format", parameters, devices=place.devices, started=started)
+page = Page(title="v1 · SFT: teach the format", task=GSM8K, seed=SEED)
+display(settings_table(parameters))
 
 # %% [markdown]
 # ## Data
@@ -189,7 +200,7 @@ print(base)
 texts = training_data(
     encode_task(base.tokenizer, GSM8K, train_examples),
     encode_task(base.tokenizer, GSM8K, val_examples),
-    settings.batching,
+    **settings.batching,
     row_multiple=mesh.shape["fsdp"],
 )
 print(texts)
@@ -201,10 +212,10 @@ print(show_loss_mask(base.tokenizer, texts.examples[0]))
 # write must have room on the disk.
 
 # %%
-model = get_lora_model(base.model, mesh, settings.lora, seed=SEED)
+model = get_lora_model(base.model, mesh, seed=SEED, **settings.lora)
 size, trained_size = parameter_count(base.model), parameter_count(model, LORA_PARAMETER)
 print(f"{trained_size:,} adapter weights are trained")
-print("disk:", check_disk_space(run.path, trained=trained_size, exported=size))
+print("disk:", check_room(run.path, trained=trained_size, exported=size))
 
 # %% [markdown]
 # ## Base
@@ -230,14 +241,18 @@ before = evaluate_stages(
 # session goes on.
 
 # %%
-deadline_s = session.training_s(evaluation_s=sum(stage.seconds for stage in before), exported=size)
+deadline_s = budget.training_s(evaluation_s=sum(stage.seconds for stage in before), exported=size)
 
 # %% [markdown]
 # ## Training
 # AdamW with warm-up and a cosine. One line about every 15 seconds.
 
 # %%
-hashes = {**base.hashes, "examples": texts.sha256}
+hashes = {
+    "model": base.sha256,
+    **tokenizer_seal(base.tokenizer),
+    "examples": texts.sha256,
+}
 trained = train(
     model,
     texts.batches,
@@ -253,28 +268,39 @@ trained = train(
 
 # %%
 history = read_jsonl(run.path / "metrics.jsonl")
-figures = {"Loss while training": show(plot_training(history, seed=SEED, title="SFT"))}
+page.figure("Loss while training", plot_training(history, seed=SEED, title="SFT"))
 
 # %% [markdown]
 # ## Export
 # Adapters merged in fp32 into a plain Gemma 3 folder, which v2 and other tools load. It is loaded
 # again, from nothing, and gets its name only if it answers as the model that was trained does.
+
+# %%
+tuned = base.with_model(merge_lora(model, **settings.lora), name="tuned")
+manifest = {
+    "notebook": "v1_sft_format",  # by this v2 finds it among a host's inputs
+    "command": "python -m nblib run v1_sft_format",
+    "parameters": parameters,
+    "base": base.described,
+    "data": {"origin": data.origin, "sha256": dict(data.sha256)},
+    "steps": trained.steps,
+    "steps_left": trained.left,
+}
+parity_check = {"prompts": task_prompts(GSM8K, held_out[:PROMPTS]), "mesh": mesh}
+exporting = {"manifest": manifest, **parity_check}
+proof = export_model(tuned.model, tuned.tokenizer, run.export, trained=model, **exporting)
+print(*proof, sep="\n")
+
+# %% [markdown]
 # Beside it the adapters alone, as `peft` takes them: small, and of use only over this very base.
 # They are proven in the same way, and so is the Flax checkpoint, where `EXPORT_FLAX` asks for one.
 
 # %%
-tuned = export_run(
-    run,
-    base,
-    model,
-    settings.lora,
-    data=data,
-    steps=trained.steps,
-    steps_left=trained.left,
-    prompts=task_prompts(GSM8K, held_out),
-    flax=settings.export_flax,
-)
-write_manifest(run, hashes=hashes)
+adapters, flax = run.path / "adapters", run.path / "flax"
+proof = export_adapters(model, base, adapters, **settings.lora, **exporting)
+if settings.export_flax:
+    proof += export_model(tuned.model, tuned.tokenizer, flax, trained=model, flax=True, **exporting)
+print(*proof, sep="\n")
 
 # %% [markdown]
 # ## Tuned
@@ -296,44 +322,33 @@ stages = (*before, *after)
 # form, so it cannot be raised by either alone.
 
 # %%
-display(stage_table(GSM8K, stages))
+page.table(stage_table(GSM8K, stages))
 
 # %%
 shown = ("format_accuracy", "answer_extractable", "answer_accuracy", "joint_accuracy")
-if stages:
-    figures["Base and tuned"] = show(plot_stages(GSM8K, stages, shown, seed=SEED))
-    figures["Right answers by level"] = show(plot_groups(GSM8K, stages, seed=SEED))
+page.figure("Base and tuned", plot_stages(GSM8K, stages, shown, seed=SEED))
+page.figure("Right answers by level", plot_groups(GSM8K, stages, seed=SEED))
 
 # %% [markdown]
 # ## Verdict
 
 # %%
-verdicts = sft_verdicts(GSM8K, stages, settings.format_target)
-display(verdict_table(verdicts))
+page.verdicts(sft_verdicts(GSM8K, stages, settings.format_target))
 
 # %% [markdown]
 # ## Samples
 # The same question before and after.
 
 # %%
-samples = pick_samples(GSM8K, (*before[:1], *after[:1]), count=4, seed=SEED)
-display(samples_table(GSM8K, samples[:2]))
+page.samples((*before[:1], *after[:1]), count=4)
 
 # %% [markdown]
 # ## Report
 # And a card for each exported folder: data, settings, rates, limits.
 
 # %%
-page = Page(
-    title="v1 · SFT: teach the format",
-    lead=sft_lead(GSM8K, stages, trained),
-    warnings=truncation_warnings(stages),
-    verdicts=verdicts,
-    figures=figures,
-    samples=samples,
-)
-about = {"model": base.name, "data": data.origin, "started": run.started, "trained": trained}
-finish(run, GSM8K, stages, page, **about)
+about = {"model": base.name, "data": data.origin, "hashes": hashes, "trained": trained}
+finish(run, stages, page, **about)
 
 # %% [markdown]
 # ## Summary

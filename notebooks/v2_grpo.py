@@ -60,38 +60,40 @@ install_packages("0.1.0")
 # ## Imports
 
 # %%
+import time
 
 from IPython.display import Markdown, display
 
-from nblib.evaluation.answers import evaluate_stages, make_probe
+from nblib.evaluation.answers import Probe, evaluate_stages
 from nblib.evaluation.comparison import paired_by_group
-from nblib.evaluation.sampling import keep_informative, sample_group
+from nblib.evaluation.groups import sample_group
+from nblib.evaluation.pass_rates import keep_informative, pass_rates
 from nblib.files import read_jsonl
-from nblib.hosts import GrpoSettings, begin, check_disk_space, find_start
-from nblib.models.exports import export_run
+from nblib.hosts.budget import check_room, session_budget
+from nblib.hosts.inputs import bring_attached_run, find_start
+from nblib.hosts.place import where_am_i
+from nblib.hosts.secrets import provide_tokens
+from nblib.hosts.settings import GrpoSettings
 from nblib.models.gemma3 import parameter_count
-from nblib.models.lora import get_trainable_model, trainable_count
+from nblib.models.lora import get_trainable_model, merge_trained, trainable_count
+from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import get_gemma_ref_model
+from nblib.models.parity import PROMPTS, export_adapters, export_model
 from nblib.report import (
     Page,
     finish,
-    grpo_lead,
     grpo_verdicts,
     paired_table,
-    pick_samples,
     plot_group,
     plot_groups,
     plot_grpo,
     plot_reward_histogram,
     plot_stages,
-    rollout_samples,
-    samples_table,
-    show,
+    rollout_table,
+    settings_table,
     stage_table,
-    truncation_warnings,
-    verdict_table,
 )
-from nblib.runs import write_manifest
+from nblib.runs import start_run
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import split_validation
 from nblib.tasks.registry import get_task
@@ -99,8 +101,11 @@ from nblib.tasks.rewards import reward_function, reward_table
 from nblib.tasks.task import choose_examples
 from nblib.tokens.batches import fitting_prompts
 from nblib.tokens.chat import task_prompts
+from nblib.tokens.tokenizer import tokenizer_seal
 from nblib.training.grpo import train_grpo
 from nblib.training.rollouts import RolloutLog
+
+started = time.monotonic()
 
 # %% [markdown]
 # ## Parameters
@@ -145,9 +150,13 @@ SEED = 0
 # Where this runs, and how long it may. All parameters are checked here, before anything is loaded.
 
 # %%
-session = begin(GrpoSettings, globals())
-settings, mesh = session.settings, session.mesh
+place = where_am_i(PROFILE)
+settings = GrpoSettings.of(globals())
 task = get_task(settings.task)
+budget = session_budget(place, settings.session_hours)
+mesh = device_mesh()
+print(place, mesh_summary(mesh), budget, sep="\n")
+print(f"tokens     {provide_tokens() or 'none'}")
 
 # %% [markdown]
 # ## v1
@@ -164,8 +173,11 @@ print(v1)
 # attached output, and goes on. v1 counts among them by its weights, wherever it lies.
 
 # %%
-run = session.start_run("v2_grpo", model_sha256=v1.sha256)
-parameters = run.parameters
+parameters = {**settings.parameters, "model_sha256": v1.sha256}
+bring_attached_run("v2_grpo", parameters)
+run = start_run("v2_grpo", parameters, devices=place.devices, started=started)
+page = Page(title="v2 · GRPO: better answers from rewards", task=task, seed=SEED)
+display(settings_table(parameters))
 
 # %% [markdown]
 # ## Policy and reference
@@ -180,10 +192,10 @@ parameters = run.parameters
 # What the training will write must have room on the disk.
 
 # %%
-policy = get_trainable_model(v1.model, mesh, settings.lora, seed=SEED)
+policy = get_trainable_model(v1.model, mesh, seed=SEED, **settings.lora)
 size, trained_size = parameter_count(v1.model), trainable_count(policy)
 print(f"{trained_size:,} weights are trained")
-print("disk:", check_disk_space(run.path, trained=trained_size, exported=size))
+print("disk:", check_room(run.path, trained=trained_size, exported=size))
 
 # %% [markdown]
 # ## Questions
@@ -216,12 +228,15 @@ candidates, too_long = fitting_prompts(
     v1.tokenizer, task, train_examples, settings.max_prompt_length
 )
 print(f"{too_long} questions over {settings.max_prompt_length} tokens: left out, not cut")
-questions, pass_rates = keep_informative(
-    v1, task, candidates, settings.sampled,
-    samples=settings.pass_rate_samples, mesh=mesh,
-    kept=run.path.parent / "pass_rates.jsonl",  # measured once, for later runs as well
-)  # fmt: skip
-print(pass_rates)
+questions = candidates
+if settings.pass_rate_samples > 1:
+    rates = pass_rates(
+        v1, task, candidates, settings.sampled,
+        samples=settings.pass_rate_samples, mesh=mesh,
+        cache=run.path.parent / "pass_rates.jsonl",  # measured once, for later runs as well
+    )  # fmt: skip
+    questions, always, never = keep_informative(candidates, rates)
+    print(f"{rates.summary()}\nleft out: {always} always solved, {never} never solved")
 print(f"{len(questions)} to train, {len(probe_examples)} in the probe, {len(held_out)} held out")
 
 # %% [markdown]
@@ -252,7 +267,8 @@ print(f"[best: advantage {group.advantages[0]:+.2f}]\n{group.completions[0]}\n")
 print(f"[worst: advantage {group.advantages[-1]:+.2f}]\n{group.completions[-1]}")
 
 # %%
-group_figure = show(plot_group(group.rewards, group.advantages, seed=SEED))
+figure = plot_group(group.rewards, group.advantages, seed=SEED)
+page.figure("A group: rewards and advantages", figure)
 
 # %% [markdown]
 # ## v1 on the held-out questions
@@ -271,7 +287,7 @@ before = evaluate_stages(
 # session goes on.
 
 # %%
-deadline_s = session.training_s(evaluation_s=sum(stage.seconds for stage in before), exported=size)
+deadline_s = budget.training_s(evaluation_s=sum(stage.seconds for stage in before), exported=size)
 
 # %% [markdown]
 # ## Training
@@ -280,9 +296,9 @@ deadline_s = session.training_s(evaluation_s=sum(stage.seconds for stage in befo
 # and the cure.
 
 # %%
-hashes = {**v1.hashes, "data": data.sha256["train"]}
+hashes = {"model": v1.sha256, **tokenizer_seal(v1.tokenizer), "data": data.sha256["train"]}
 rollouts = RolloutLog(folder=run.path)
-probe = make_probe(v1, task, probe_examples, max_new_tokens=settings.max_new_tokens, mesh=mesh)
+probe = Probe(v1, task, probe_examples, max_new_tokens=settings.max_new_tokens, mesh=mesh)
 tuned_policy = train_grpo(
     policy,
     v1.model,
@@ -312,32 +328,42 @@ tuned_policy = train_grpo(
 # %%
 history = read_jsonl(run.path / "metrics.jsonl")
 drawn = rollouts.read()
-figures = {
-    "A group: rewards and advantages": group_figure,
-    "Training": show(plot_grpo(task, history, seed=SEED, title="GRPO")),
-    "Rewards at the beginning and at the end": show(plot_reward_histogram(drawn, seed=SEED)),
-}
+page.figure("Training", plot_grpo(task, history, seed=SEED, title="GRPO"))
+page.figure("Rewards at the beginning and at the end", plot_reward_histogram(drawn, seed=SEED))
+page.table(rollout_table(drawn, count=6, seed=SEED))
 
 # %% [markdown]
 # ## Export
 # A plain Gemma 3 folder; adapters are merged in fp32. It is loaded again, from nothing, and gets
-# its name only if it answers as the model that was trained does. Beside it, where adapters were
-# trained, those alone, as `peft` takes them; and where `EXPORT_FLAX` asks for one, a Flax
-# checkpoint. Each is proven in the same way.
+# its name only if it answers as the model that was trained does.
 
 # %%
-tuned = export_run(
-    run,
-    v1,
-    tuned_policy.model,
-    settings.lora,
-    data=data,
-    steps=tuned_policy.trained.steps,
-    steps_left=tuned_policy.trained.left,
-    prompts=task_prompts(task, held_out),
-    flax=settings.export_flax,
-)
-write_manifest(run, hashes=hashes)
+tuned = v1.with_model(merge_trained(tuned_policy.model, **settings.lora), name="tuned")
+manifest = {
+    "notebook": "v2_grpo",
+    "command": "python -m nblib run v2_grpo",
+    "parameters": parameters,
+    "base": v1.described,
+    "data": {"origin": data.origin, "sha256": dict(data.sha256)},
+    "steps": tuned_policy.trained.steps,
+    "steps_left": tuned_policy.trained.left,
+}
+parity_check = {"prompts": task_prompts(task, held_out[:PROMPTS]), "mesh": mesh}
+exporting = {"manifest": manifest, "trained": tuned_policy.model, **parity_check}
+proof = export_model(tuned.model, tuned.tokenizer, run.export, **exporting)
+print(*proof, sep="\n")
+
+# %% [markdown]
+# Beside it, where adapters were trained, those alone, as `peft` takes them; and where `EXPORT_FLAX`
+# asks for one, a Flax checkpoint. Each is proven in the same way.
+
+# %%
+adapters, flax = run.path / "adapters", run.path / "flax"
+if settings.lora_rank > 0:
+    about = {"manifest": manifest, **settings.lora, **parity_check}
+    print(*export_adapters(tuned_policy.model, v1, adapters, **about), sep="\n")
+if settings.export_flax:
+    print(*export_model(tuned.model, tuned.tokenizer, flax, flax=True, **exporting), sep="\n")
 
 # %% [markdown]
 # ## v1 against v2
@@ -348,56 +374,41 @@ after = evaluate_stages(
     tuned, {"tuned": (task, greedy)}, held_out, mesh=mesh, enabled=settings.eval_at_end
 )
 stages = (*before, *after)
-display(stage_table(task, stages))
+page.table(stage_table(task, stages))
 
 # %% [markdown]
 # The same items before and after: what counts are the ones that changed. McNemar's exact test asks
 # whether as many could have become right rather than wrong by chance alone.
 
 # %%
-compared = paired_by_group(stages, task)
-paired = compared.get("all")
-if stages:
-    display(paired_table(compared, heading=task.grouped_by))
+gains = paired_by_group(stages, task)
+page.table(paired_table(gains.items(), title="Gain by group", heading=task.grouped_by))
 
 # %%
-if stages:
-    figures["v1 (base) and v2 (tuned)"] = show(plot_stages(task, stages, seed=SEED))
-    figures[f"{task.headline} by group"] = show(plot_groups(task, stages, seed=SEED))
+page.figure("v1 (base) and v2 (tuned)", plot_stages(task, stages, seed=SEED))
+page.figure(f"{task.headline} by group", plot_groups(task, stages, seed=SEED))
 
 # %% [markdown]
 # ## Verdict
 
 # %%
-verdicts = grpo_verdicts(task, stages, paired, gain_target=settings.gain_target)
-display(verdict_table(verdicts))
+paired = gains.get("all")
+page.verdicts(grpo_verdicts(task, stages, paired, gain_target=settings.gain_target))
 
 # %% [markdown]
 # ## Samples
 # The same question before and after.
 
 # %%
-samples = pick_samples(task, stages, count=4, seed=SEED)
-display(samples_table(task, samples[:2]))
+page.samples(stages, count=4)
 
 # %% [markdown]
 # ## Report
 # And a card for each exported folder: data, settings, rates, limits.
 
 # %%
-alarms = [f"step {one['step']}: {name}" for one in history for name in one.get("alarms", ())]
-page = Page(
-    title="v2 · GRPO: better answers from rewards",
-    lead=grpo_lead(task, stages, paired, tuned_policy.trained),
-    warnings=[*truncation_warnings(stages), *(f"Alarm at {alarm}" for alarm in alarms)],
-    verdicts=verdicts,
-    figures=figures,
-    samples=samples,
-    rollouts=rollout_samples(drawn, count=6, seed=SEED),
-)
-about = {"model": v1.name, "data": data.origin, "started": run.started}
-trained = {"trained": tuned_policy.trained, "paired": paired, "alarms": alarms}
-finish(run, task, stages, page, **about, **trained)
+about = {"model": v1.name, "data": data.origin, "hashes": hashes}
+finish(run, stages, page, trained=tuned_policy.trained, paired=paired, **about)
 
 # %% [markdown]
 # ## Summary
