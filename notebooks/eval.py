@@ -60,20 +60,13 @@ install_packages("0.1.0")
 # ## Imports
 
 # %%
-import time
 
-from IPython.display import display
 
-from nblib.evaluation.candidates import answer_all, settings_of
-from nblib.evaluation.comparable import comparable
-from nblib.evaluation.comparison import compare_stages, failure_counts
-from nblib.evaluation.forgetting import forgetting, perplexities
-from nblib.evaluation.votes import vote_all
-from nblib.hosts.ladder import find_candidates
-from nblib.hosts.place import where_am_i
-from nblib.hosts.secrets import provide_tokens
-from nblib.hosts.settings import EvalSettings
-from nblib.models.mesh import device_mesh, mesh_summary
+from nblib.evaluation.candidates import Asking, answer_all, how_asked
+from nblib.evaluation.comparison import comparable, compare_stages, failure_counts
+from nblib.evaluation.forgetting import measure_forgetting
+from nblib.evaluation.sampling import vote_all
+from nblib.hosts import EvalSettings, begin, find_candidates
 from nblib.report import (
     Page,
     comparison_tables,
@@ -83,15 +76,11 @@ from nblib.report import (
     plot_gains,
     plot_groups,
     plot_stages,
-    settings_table,
     stage_table,
 )
-from nblib.runs import start_run
 from nblib.sources.datasets import get_dataset
 from nblib.tasks.registry import get_task
 from nblib.tasks.task import choose_examples
-
-started = time.monotonic()
 
 # %% [markdown]
 # ## Parameters
@@ -120,12 +109,9 @@ SEED = 0
 # All parameters are checked here, before anything is loaded.
 
 # %%
-place = where_am_i(PROFILE)
-settings = EvalSettings.of(globals())
+session = begin(EvalSettings, globals())
+settings, mesh = session.settings, session.mesh
 task = get_task(settings.task)
-mesh = device_mesh()
-print(place, mesh_summary(mesh), sep="\n")
-print(f"tokens     {provide_tokens() or 'none'}")
 
 # %% [markdown]
 # A run that was killed is found again by its parameters and asks only what is still missing.
@@ -133,11 +119,9 @@ print(f"tokens     {provide_tokens() or 'none'}")
 # %%
 ladder = {"sft": "v1_sft_format", "grpo": "v2_grpo"}
 candidates, notes = find_candidates(settings.stages, reads=ladder)
-parameters = {**settings.parameters, "stages": candidates}
-run = start_run("eval", parameters, devices=place.devices, started=started)
+run = session.start_run("eval", stages=candidates)
 page = Page(title="Eval: base against tuned", task=task, seed=SEED)
 page.warn(*notes)
-display(settings_table(parameters))
 
 # %% [markdown]
 # ## Questions
@@ -167,13 +151,9 @@ print(f"{len(chosen)} questions; worked examples: {', '.join(shot.id for shot in
 # is asked with the format's prompt and no examples. Greedy, so that nothing is left to luck.
 
 # %%
-greedy = settings.greedy
-asking = {"shots": shots, "mesh": mesh, "folder": run.path / "answers"}
-answered = answer_all(candidates, task, chosen, greedy, **asking)
-files = [one.name for one in candidates if one.is_file]
-stages, mismatches = comparable(
-    answered, task, from_files=files, allow_mismatch=settings.allow_mismatch
-)
+asking = Asking(shots=shots, folder=run.path / "answers", mesh=mesh)
+answered = answer_all(candidates, task, chosen, settings.greedy, asking)
+stages, mismatches = comparable(answered, task, candidates, allow_mismatch=settings.allow_mismatch)
 page.warn(*mismatches)
 page.table(stage_table(task, stages))
 
@@ -216,18 +196,14 @@ page.figure("What became of the items", plot_failures(failures, n, seed=SEED))
 # is less surprised).
 
 # %%
-models = [one.source for one in candidates if not one.is_file]
-count = settings.forgetting_samples
-checks, left_out = task.outside(count, SEED, settings.svamp_dir) if task.outside else ((), ())
-print(*left_out, sep="\n")
-forgotten = forgetting(models, checks, greedy, mesh=mesh, folder=run.path / "answers")
-
-# %%
-plain = task.in_base_form
 solutions, _ = choose_examples(
-    plain, data.test, settings.eval_samples, groups=settings.levels, seed=SEED
+    task.in_base_form, data.test, settings.eval_samples, groups=settings.levels, seed=SEED
 )
-perplexity = perplexities(models, plain, solutions[:count], mesh=mesh)
+forgotten = measure_forgetting(
+    candidates, task, solutions, settings.greedy, asking,
+    count=settings.forgetting_samples, seed=SEED, folder=settings.svamp_dir,
+)  # fmt: skip
+print(*forgotten.left_out, sep="\n")
 
 # %% [markdown]
 # ## Several answers to each question
@@ -236,14 +212,14 @@ perplexity = perplexities(models, plain, solutions[:count], mesh=mesh)
 
 # %%
 samples_each = settings.samples_per_question
-votes = vote_all(candidates, task, chosen, settings.sampled, samples=samples_each, **asking)
+votes = vote_all(candidates, task, chosen, settings.sampled, asking, samples=samples_each)
 
 # %% [markdown]
 # ## All tables
 
 # %%
-found = {"failures": failures, "forgetting": forgotten, "perplexity": perplexity, "votes": votes}
-page.table(*comparison_tables(task, comparison, stages, **found))
+found = {"forgotten": forgotten, "votes": votes}
+page.table(*comparison_tables(task, comparison, stages, failures, **found))
 
 # %% [markdown]
 # ## Samples
@@ -257,8 +233,8 @@ page.samples(stages, count=6)
 
 # %%
 hashes = {f"data/{split}": digest for split, digest in data.sha256.items()}
-asked = {"asked": settings_of(candidates, shots), "mismatches": mismatches}
 about = {"model": candidates[-1].source, "data": data.origin, "hashes": hashes}
+asked = how_asked(candidates, asking, mismatches)
 finish(run, stages, page, comparison=comparison, asked=asked, **about, **found)
 
 # %% [markdown]

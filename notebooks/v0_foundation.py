@@ -58,21 +58,13 @@ install_packages("0.1.0")
 # All that is done lives in `nblib`; the notebook only says what is done, in which order, and why.
 
 # %%
-import time
 from dataclasses import replace
-
-from IPython.display import display
 
 from nblib.evaluation.answers import evaluate_stages
 from nblib.evaluation.generate import Decoding
 from nblib.files import read_jsonl
-from nblib.hosts.budget import check_room, session_budget
-from nblib.hosts.inputs import bring_attached_run
-from nblib.hosts.place import where_am_i
-from nblib.hosts.secrets import provide_tokens
-from nblib.hosts.settings import FoundationSettings
+from nblib.hosts import FoundationSettings, begin, check_disk_space
 from nblib.models.gemma3 import init_model, model_config, parameter_count, save_model
-from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import RefModel
 from nblib.report import (
     Page,
@@ -81,18 +73,14 @@ from nblib.report import (
     foundation_verdicts,
     plot_groups,
     plot_training,
-    settings_table,
     stage_table,
 )
-from nblib.runs import start_run
 from nblib.sources.foundation import foundation_rows
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tokens.corpus import corpus_texts, encode_documents, foundation_documents
 from nblib.tokens.tokenizer import tokenizer_seal, train_tokenizer
 from nblib.tokens.training_data import training_data
 from nblib.training.sft import train
-
-started = time.monotonic()
 
 # %% [markdown]
 # ## Parameters
@@ -121,12 +109,8 @@ SEED = 0
 # Where this runs, and how long it may. All parameters are checked here, before anything is made.
 
 # %%
-place = where_am_i(PROFILE)
-settings = FoundationSettings.of(globals())
-budget = session_budget(place, settings.session_hours)
-mesh = device_mesh()
-print(place, mesh_summary(mesh), budget, sep="\n")
-print(f"tokens     {provide_tokens() or 'none'}")
+session = begin(FoundationSettings, globals())
+settings, mesh = session.settings, session.mesh
 
 # %% [markdown]
 # What the recipe filled in, and the folder that will hold all that is left. A run that was killed,
@@ -134,12 +118,10 @@ print(f"tokens     {provide_tokens() or 'none'}")
 # goes on.
 
 # %%
-parameters = settings.parameters
-bring_attached_run("v0_foundation", parameters)
-run = start_run("v0_foundation", parameters, devices=place.devices, started=started)
+run = session.start_run("v0_foundation")
 task = GSM8K.in_base_form
 page = Page(title="v0 · Foundation: a small Gemma 3 from nothing", task=task, seed=SEED)
-display(settings_table(parameters))
+parameters = run.parameters
 
 # %% [markdown]
 # ## Problems
@@ -200,9 +182,9 @@ print(f"{parameter_count(model):,} parameters in {config.num_layers} layers")
 
 # %%
 reserved = {"evaluation_s": 0.1 * settings.eval_samples, "exported": parameter_count(model)}
-room = check_room(run.path, trained=parameter_count(model), exported=parameter_count(model))
+room = check_disk_space(run.path, trained=parameter_count(model), exported=parameter_count(model))
 print("disk:", room)
-deadline_s = budget.training_s(**reserved)
+deadline_s = session.training_s(**reserved)
 
 # %% [markdown]
 # ## Training
@@ -248,7 +230,7 @@ if rows.practice and trained.left == 0:
         identity={**hashes, "practice": practice.sha256, **parameters},
         mesh=mesh,
         val_batches=texts.val_batches,
-        deadline_s=budget.training_s(**reserved),
+        deadline_s=session.training_s(**reserved),
     )
     practised = read_jsonl(run.path / "metrics_practice.jsonl")
     page.figure("Loss in practice", plot_training(practised, seed=SEED, title="Practice"))

@@ -59,20 +59,13 @@ install_packages("0.1.0")
 # All that is done lives in `nblib`; the notebook says what is done, in which order, and why.
 
 # %%
-import time
 
-from IPython.display import display
 
 from nblib.evaluation.answers import evaluate_stages
 from nblib.files import read_jsonl
-from nblib.hosts.budget import check_room, session_budget
-from nblib.hosts.inputs import bring_attached_run
-from nblib.hosts.place import where_am_i
-from nblib.hosts.secrets import provide_tokens
-from nblib.hosts.settings import SftSettings
+from nblib.hosts import SftSettings, begin, check_disk_space
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
-from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.parity import PROMPTS, export_adapters, export_model
 from nblib.report import (
@@ -81,11 +74,9 @@ from nblib.report import (
     plot_groups,
     plot_stages,
     plot_training,
-    settings_table,
     sft_verdicts,
     stage_table,
 )
-from nblib.runs import start_run
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import split_validation
 from nblib.tasks.gsm8k import GSM8K
@@ -95,8 +86,6 @@ from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import tokenizer_seal
 from nblib.tokens.training_data import training_data
 from nblib.training.sft import train
-
-started = time.monotonic()
 
 # %% [markdown]
 # ## Parameters
@@ -133,12 +122,8 @@ SEED = 0
 # Where this runs, and how long it may. All parameters are checked here, before anything is loaded.
 
 # %%
-place = where_am_i(PROFILE)
-settings = SftSettings.of(globals())
-budget = session_budget(place, settings.session_hours)
-mesh = device_mesh()
-print(place, mesh_summary(mesh), budget, sep="\n")
-print(f"tokens     {provide_tokens() or 'none'}")
+session = begin(SftSettings, globals())
+settings, mesh = session.settings, session.mesh
 
 # %% [markdown]
 # What the profile filled in, and the folder that will hold all that is left. A run that was killed,
@@ -146,11 +131,9 @@ print(f"tokens     {provide_tokens() or 'none'}")
 # goes on.
 
 # %%
-parameters = settings.parameters
-bring_attached_run("v1_sft_format", parameters)
-run = start_run("v1_sft_format", parameters, devices=place.devices, started=started)
+run = session.start_run("v1_sft_format")
 page = Page(title="v1 · SFT: teach the format", task=GSM8K, seed=SEED)
-display(settings_table(parameters))
+parameters = run.parameters
 
 # %% [markdown]
 # ## Data
@@ -215,7 +198,7 @@ print(show_loss_mask(base.tokenizer, texts.examples[0]))
 model = get_lora_model(base.model, mesh, seed=SEED, **settings.lora)
 size, trained_size = parameter_count(base.model), parameter_count(model, LORA_PARAMETER)
 print(f"{trained_size:,} adapter weights are trained")
-print("disk:", check_room(run.path, trained=trained_size, exported=size))
+print("disk:", check_disk_space(run.path, trained=trained_size, exported=size))
 
 # %% [markdown]
 # ## Base
@@ -241,7 +224,7 @@ before = evaluate_stages(
 # session goes on.
 
 # %%
-deadline_s = budget.training_s(evaluation_s=sum(stage.seconds for stage in before), exported=size)
+deadline_s = session.training_s(evaluation_s=sum(stage.seconds for stage in before), exported=size)
 
 # %% [markdown]
 # ## Training

@@ -60,23 +60,16 @@ install_packages("0.1.0")
 # ## Imports
 
 # %%
-import time
 
 from IPython.display import Markdown, display
 
-from nblib.evaluation.answers import Probe, evaluate_stages
-from nblib.evaluation.comparison import gains_by_group
-from nblib.evaluation.groups import sample_group
-from nblib.evaluation.pass_rates import keep_informative, pass_rates
+from nblib.evaluation.answers import evaluate_stages, make_probe
+from nblib.evaluation.comparison import paired_by_group
+from nblib.evaluation.sampling import keep_informative, sample_group
 from nblib.files import read_jsonl
-from nblib.hosts.budget import check_room, session_budget
-from nblib.hosts.inputs import bring_attached_run, find_start
-from nblib.hosts.place import where_am_i
-from nblib.hosts.secrets import provide_tokens
-from nblib.hosts.settings import GrpoSettings
+from nblib.hosts import GrpoSettings, begin, check_disk_space, find_start
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import get_trainable_model, merge_trained, trainable_count
-from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.parity import PROMPTS, export_adapters, export_model
 from nblib.report import (
@@ -90,10 +83,8 @@ from nblib.report import (
     plot_reward_histogram,
     plot_stages,
     rollout_table,
-    settings_table,
     stage_table,
 )
-from nblib.runs import start_run
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import split_validation
 from nblib.tasks.registry import get_task
@@ -104,8 +95,6 @@ from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import tokenizer_seal
 from nblib.training.grpo import train_grpo
 from nblib.training.rollouts import RolloutLog
-
-started = time.monotonic()
 
 # %% [markdown]
 # ## Parameters
@@ -150,13 +139,9 @@ SEED = 0
 # Where this runs, and how long it may. All parameters are checked here, before anything is loaded.
 
 # %%
-place = where_am_i(PROFILE)
-settings = GrpoSettings.of(globals())
+session = begin(GrpoSettings, globals())
+settings, mesh = session.settings, session.mesh
 task = get_task(settings.task)
-budget = session_budget(place, settings.session_hours)
-mesh = device_mesh()
-print(place, mesh_summary(mesh), budget, sep="\n")
-print(f"tokens     {provide_tokens() or 'none'}")
 
 # %% [markdown]
 # ## v1
@@ -173,11 +158,9 @@ print(v1)
 # attached output, and goes on. v1 counts among them by its weights, wherever it lies.
 
 # %%
-parameters = {**settings.parameters, "model_sha256": v1.sha256}
-bring_attached_run("v2_grpo", parameters)
-run = start_run("v2_grpo", parameters, devices=place.devices, started=started)
+run = session.start_run("v2_grpo", model_sha256=v1.sha256)
 page = Page(title="v2 · GRPO: better answers from rewards", task=task, seed=SEED)
-display(settings_table(parameters))
+parameters = run.parameters
 
 # %% [markdown]
 # ## Policy and reference
@@ -195,7 +178,7 @@ display(settings_table(parameters))
 policy = get_trainable_model(v1.model, mesh, seed=SEED, **settings.lora)
 size, trained_size = parameter_count(v1.model), trainable_count(policy)
 print(f"{trained_size:,} weights are trained")
-print("disk:", check_room(run.path, trained=trained_size, exported=size))
+print("disk:", check_disk_space(run.path, trained=trained_size, exported=size))
 
 # %% [markdown]
 # ## Questions
@@ -228,15 +211,12 @@ candidates, too_long = fitting_prompts(
     v1.tokenizer, task, train_examples, settings.max_prompt_length
 )
 print(f"{too_long} questions over {settings.max_prompt_length} tokens: left out, not cut")
-questions = candidates
-if settings.pass_rate_samples > 1:
-    rates = pass_rates(
-        v1, task, candidates, settings.sampled,
-        samples=settings.pass_rate_samples, mesh=mesh,
-        cache=run.path.parent / "pass_rates.jsonl",  # measured once, for later runs as well
-    )  # fmt: skip
-    questions, always, never = keep_informative(candidates, rates)
-    print(f"{rates.summary()}\nleft out: {always} always solved, {never} never solved")
+questions, pass_rates = keep_informative(
+    v1, task, candidates, settings.sampled,
+    samples=settings.pass_rate_samples, mesh=mesh,
+    kept=run.path.parent / "pass_rates.jsonl",  # measured once, for later runs as well
+)  # fmt: skip
+print(pass_rates)
 print(f"{len(questions)} to train, {len(probe_examples)} in the probe, {len(held_out)} held out")
 
 # %% [markdown]
@@ -287,7 +267,7 @@ before = evaluate_stages(
 # session goes on.
 
 # %%
-deadline_s = budget.training_s(evaluation_s=sum(stage.seconds for stage in before), exported=size)
+deadline_s = session.training_s(evaluation_s=sum(stage.seconds for stage in before), exported=size)
 
 # %% [markdown]
 # ## Training
@@ -298,7 +278,7 @@ deadline_s = budget.training_s(evaluation_s=sum(stage.seconds for stage in befor
 # %%
 hashes = {"model": v1.sha256, **tokenizer_seal(v1.tokenizer), "data": data.sha256["train"]}
 rollouts = RolloutLog(folder=run.path)
-probe = Probe(v1, task, probe_examples, max_new_tokens=settings.max_new_tokens, mesh=mesh)
+probe = make_probe(v1, task, probe_examples, max_new_tokens=settings.max_new_tokens, mesh=mesh)
 tuned_policy = train_grpo(
     policy,
     v1.model,
@@ -381,8 +361,9 @@ page.table(stage_table(task, stages))
 # whether as many could have become right rather than wrong by chance alone.
 
 # %%
-gains = gains_by_group(stages, task)
-page.table(paired_table(gains.items(), title="Gain by group", heading=task.grouped_by))
+compared = paired_by_group(stages, task)
+paired = compared.get("all")
+page.table(paired_table(compared.items(), title="Gain by group", heading=task.grouped_by))
 
 # %%
 page.figure("v1 (base) and v2 (tuned)", plot_stages(task, stages, seed=SEED))
@@ -392,7 +373,6 @@ page.figure(f"{task.headline} by group", plot_groups(task, stages, seed=SEED))
 # ## Verdict
 
 # %%
-paired = gains.get("all")
 page.verdicts(grpo_verdicts(task, stages, paired, gain_target=settings.gain_target))
 
 # %% [markdown]

@@ -24,7 +24,7 @@ from nblib.tasks.task import Task
 if TYPE_CHECKING:
     from nblib.evaluation.answers import Stage
     from nblib.evaluation.comparison import Comparison
-    from nblib.evaluation.forgetting import Forgetting
+    from nblib.evaluation.forgetting import Forgotten
 
 _MOST_REGRESSIONS = 40
 _HATCHES = ("", "////", "....", "\\\\\\\\", "xx", "--", "++", "oo")
@@ -67,10 +67,9 @@ def comparison_tables(
     task: Task,
     comparison: "Comparison",
     stages: Sequence["Stage"],
-    *,
     failures: Mapping[str, Mapping[str, int]],
-    forgetting: Sequence["Forgetting"],
-    perplexity: Mapping[str, Mapping[str, Any]],
+    *,
+    forgotten: "Forgotten",
     votes: Mapping[str, Mapping[str, Any]],
 ) -> tuple[Table, ...]:
     """Return all tables but that of the gains; those of what was not measured are left out."""
@@ -85,13 +84,13 @@ def comparison_tables(
         _failure_table(failures),
         _vote_table(votes),
         paired_table(
-            [(one.check, one.paired) for one in forgetting],
+            [(one.check, one.paired) for one in forgotten.checks],
             title="Outside the task, before and after",
             heading="questions",
-            corrected=[one.p_holm for one in forgetting],
+            corrected=[one.p_holm for one in forgotten.checks],
             note="asked without the task's prompt",
         ),
-        _perplexity_table(perplexity),
+        _perplexity_table(forgotten.perplexity),
     )
     return (*(table for table in tables if table.rows), _regression_table(comparison, stages))
 

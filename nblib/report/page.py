@@ -236,7 +236,9 @@ def _write_comparison(
     from nblib.evaluation.comparison import comparison_metrics, schema_failures  # bring jax
 
     write_jsonl(path / "schema_failures_debug.jsonl", schema_failures(stages, task))
-    write_json(path / "comparison_metrics.json", comparison_metrics(comparison, stages, **more))
+    write_json(
+        path / "comparison_metrics.json", comparison_metrics(comparison, stages, task, **more)
+    )
 
 
 def _alarms(path: Path) -> dict[str, list[str]]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from nblib.evaluation.groups import sample_group
-from nblib.hosts.budget import NotEnoughRoom, check_room
+from nblib.evaluation.sampling import sample_group
 from nblib.hosts.inputs import ExportNotFound, find_export
+from nblib.hosts.session import NotEnoughSpace, check_disk_space
 from nblib.hosts.settings import GrpoSettings
 from nblib.models.credentials import has_credentials
 from nblib.models.names import get_gemma_ref_model
@@ -104,13 +104,13 @@ def check_rewards(settings: GrpoSettings, mesh: jax.sharding.Mesh, start: str) -
 
 
 def check_disk(parameters: int, trained: int) -> Check:
-    """Check the room for checkpoints and exports, as the notebooks do before they begin."""
+    """Check the disk space for checkpoints and exports, as the notebooks do before they begin."""
     place = runs_root().absolute()
     while not place.exists():
         place = place.parent
     try:
-        said = check_room(place, trained=trained, exported=parameters)
-    except NotEnoughRoom as error:
+        said = check_disk_space(place, trained=trained, exported=parameters)
+    except NotEnoughSpace as error:
         return Check(name="disk", passed=False, said=str(error))
     return Check(name="disk", passed=True, said=said)
 

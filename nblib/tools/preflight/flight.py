@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
-from nblib.hosts.fields import parameter_name
 from nblib.hosts.settings import GrpoSettings, SftSettings
+from nblib.hosts.settings_base import parameter_name
 from nblib.tools.preflight.checks import Check
 from nblib.tools.preflight.compiled import Compiled, least_seconds
 from nblib.tools.preflight.measured import Measured

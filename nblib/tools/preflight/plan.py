@@ -16,8 +16,8 @@ import numpy as np
 import sentencepiece as spm
 from tunix.sft.peft_trainer import TrainingInput
 
-from nblib.hosts.profiles import SFT_PROFILES
 from nblib.hosts.settings import GrpoSettings, SftSettings
+from nblib.hosts.settings_base import profile_tables
 from nblib.models.published import GEMMA, find_model
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import Row, SourceError, split_validation
@@ -90,8 +90,10 @@ def notebook_settings(
     given |= {"PROFILE": target.kind} if given["PROFILE"] == "auto" else {}
     if kind == "sft":
         return SftSettings.of(given)
-    settings = GrpoSettings.of(given)  # an SFT's export has the shapes of what that began with
-    return replace(settings, model=settings.model or SFT_PROFILES[settings.profile]["model"])
+    settings = GrpoSettings.of(given)
+    # An SFT's export has the shapes of what that began with.
+    start = profile_tables("sft")[settings.profile]["model"]
+    return replace(settings, model=settings.model or start)
 
 
 def sft_work(settings: SftSettings, task: Task, *, row_multiple: int) -> Work:
