@@ -60,8 +60,6 @@ install_packages("0.1.0")
 # ## Imports
 
 # %%
-
-
 from nblib.evaluation.candidates import Asking, answer_all, how_asked
 from nblib.evaluation.comparison import comparable, compare_stages, failure_counts
 from nblib.evaluation.forgetting import measure_forgetting

@@ -59,8 +59,6 @@ install_packages("0.1.0")
 # All that is done lives in `nblib`; the notebook says what is done, in which order, and why.
 
 # %%
-
-
 from nblib.evaluation.answers import evaluate_stages
 from nblib.files import read_jsonl
 from nblib.hosts import SftSettings, begin, check_disk_space
