@@ -184,8 +184,7 @@ page.figure("By group", plot_groups(task, stages, comparison.metric, seed=SEED))
 
 # %%
 failures = failure_counts(stages, task)
-n = len(stages[0].records)
-page.figure("What became of the items", plot_failures(failures, n, seed=SEED))
+page.figure("What became of the items", plot_failures(stages, failures, seed=SEED))
 
 # %% [markdown]
 # ## What got worse

@@ -247,8 +247,7 @@ print(f"[best: advantage {group.advantages[0]:+.2f}]\n{group.completions[0]}\n")
 print(f"[worst: advantage {group.advantages[-1]:+.2f}]\n{group.completions[-1]}")
 
 # %%
-figure = plot_group(group.rewards, group.advantages, seed=SEED)
-page.figure("A group: rewards and advantages", figure)
+page.figure("A group: rewards and advantages", plot_group(group, seed=SEED))
 
 # %% [markdown]
 # ## v1 on the held-out questions

@@ -118,7 +118,7 @@ def test_the_figures_hold_every_comparison_and_every_item(stages, compared):
         "over base: lenient accuracy",
         "level 1",
     ]
-    failures = plot_failures(failure_counts(stages, GSM8K), 3, seed=0)
+    failures = plot_failures(stages, failure_counts(stages, GSM8K), seed=0)
     bars = [bar for bar in failures.axes[0].patches if bar.get_width()]
     assert sum(bar.get_width() for bar in bars) == 6  # three items of two stages
     for figure in (gains, failures):
