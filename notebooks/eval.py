@@ -63,16 +63,16 @@ install_packages("0.1.0")
 
 from IPython.display import display
 
-from nblib.evaluation.candidates import answer_all, settings_of
-from nblib.evaluation.comparable import comparable
+from nblib.evaluation.candidates import Asking, answer_all, how_asked
 from nblib.evaluation.comparison import (
+    comparable,
     compare_stages,
     comparison_metrics,
     failure_counts,
     schema_failures,
 )
-from nblib.evaluation.forgetting import forgetting, perplexities
-from nblib.evaluation.votes import vote_all
+from nblib.evaluation.forgetting import measure_forgetting
+from nblib.evaluation.sampling import vote_all
 from nblib.files import write_json, write_jsonl
 from nblib.hosts import EvalSettings, begin, find_candidates
 from nblib.report import (
@@ -165,13 +165,9 @@ print(f"{len(chosen)} questions; worked examples: {', '.join(shot.id for shot in
 # is asked with the format's prompt and no examples. Greedy, so that nothing is left to luck.
 
 # %%
-greedy = settings.greedy
-asking = {"shots": shots, "mesh": mesh, "folder": run.path / "answers"}
-answered = answer_all(candidates, task, chosen, greedy, **asking)
-files = [one.name for one in candidates if one.is_file]
-stages, mismatches = comparable(
-    answered, task, from_files=files, allow_mismatch=settings.allow_mismatch
-)
+asking = Asking(shots=shots, folder=run.path / "answers", mesh=mesh)
+answered = answer_all(candidates, task, chosen, settings.greedy, asking)
+stages, mismatches = comparable(answered, task, candidates, allow_mismatch=settings.allow_mismatch)
 display(stage_table(task, stages))
 
 # %% [markdown]
@@ -215,18 +211,14 @@ figures["What became of the items"] = show(plot_failures(failures, n, seed=SEED)
 # is less surprised).
 
 # %%
-models = [one.source for one in candidates if not one.is_file]
-count = settings.forgetting_samples
-checks, left_out = task.outside(count, SEED, settings.svamp_dir) if task.outside else ((), ())
-print(*left_out, sep="\n")
-forgotten = forgetting(models, checks, greedy, mesh=mesh, folder=run.path / "answers")
-
-# %%
-plain = task.in_base_form
 solutions, _ = choose_examples(
-    plain, data.test, settings.eval_samples, groups=settings.levels, seed=SEED
+    task.in_base_form, data.test, settings.eval_samples, groups=settings.levels, seed=SEED
 )
-perplexity = perplexities(models, plain, solutions[:count], mesh=mesh)
+forgotten = measure_forgetting(
+    candidates, task, solutions, settings.greedy, asking,
+    count=settings.forgetting_samples, seed=SEED, folder=settings.svamp_dir,
+)  # fmt: skip
+print(*forgotten.left_out, sep="\n")
 
 # %% [markdown]
 # ## Several answers to each question
@@ -235,15 +227,16 @@ perplexity = perplexities(models, plain, solutions[:count], mesh=mesh)
 
 # %%
 samples_each = settings.samples_per_question
-votes = vote_all(candidates, task, chosen, settings.sampled, samples=samples_each, **asking)
+votes = vote_all(candidates, task, chosen, settings.sampled, asking, samples=samples_each)
 
 # %% [markdown]
 # ## All tables
 
 # %%
 tables = comparison_tables(
-    task, comparison, stages, failures, forgotten=forgotten, perplexity=perplexity, votes=votes
-)
+    task, comparison, stages, failures, forgotten=forgotten.checks,
+    perplexity=forgotten.perplexity, votes=votes,
+)  # fmt: skip
 display(*tables)
 
 # %% [markdown]
@@ -261,10 +254,9 @@ display(samples_table(task, samples[:3]))
 write_jsonl(run.path / "schema_failures_debug.jsonl", schema_failures(stages, task))
 hashes = {f"data/{split}": digest for split, digest in data.sha256.items()}
 write_manifest(run, hashes=hashes)
-asked_how = {"asked": settings_of(candidates, shots), "mismatches": mismatches}
-found = {"failures": failures, "forgetting": forgotten, "perplexity": perplexity, "votes": votes}
+asked_how = how_asked(candidates, asking, mismatches)
 about = {"settings": {**parameters, **asked_how}, "hashes": hashes}
-metrics = comparison_metrics(comparison, stages, **found, **about)
+metrics = comparison_metrics(comparison, stages, task, forgotten=forgotten, votes=votes, **about)
 write_json(run.path / "comparison_metrics.json", metrics)
 
 # %%

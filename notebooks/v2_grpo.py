@@ -63,10 +63,9 @@ install_packages("0.1.0")
 
 from IPython.display import Markdown, display
 
-from nblib.evaluation.answers import Probe, evaluate_stages
-from nblib.evaluation.groups import sample_group
-from nblib.evaluation.pass_rates import keep_informative, pass_rates
-from nblib.evaluation.statistics import paired_by, paired_comparison
+from nblib.evaluation.answers import evaluate_stages, make_probe
+from nblib.evaluation.comparison import paired_by_group
+from nblib.evaluation.sampling import keep_informative, sample_group
 from nblib.files import read_jsonl
 from nblib.hosts import GrpoSettings, begin, check_disk_space, find_start
 from nblib.models.exports import export_run
@@ -217,15 +216,12 @@ candidates, too_long = fitting_prompts(
     v1.tokenizer, task, train_examples, settings.max_prompt_length
 )
 print(f"{too_long} questions over {settings.max_prompt_length} tokens: left out, not cut")
-questions = candidates
-if settings.pass_rate_samples > 1:
-    rates = pass_rates(
-        v1, task, candidates, settings.sampled,
-        samples=settings.pass_rate_samples, mesh=mesh,
-        cache=run.path.parent / "pass_rates.jsonl",  # measured once, for later runs as well
-    )  # fmt: skip
-    questions, always, never = keep_informative(candidates, rates)
-    print(f"{rates.summary()}\nleft out: {always} always solved, {never} never solved")
+questions, pass_rates = keep_informative(
+    v1, task, candidates, settings.sampled,
+    samples=settings.pass_rate_samples, mesh=mesh,
+    kept=run.path.parent / "pass_rates.jsonl",  # measured once, for later runs as well
+)  # fmt: skip
+print(pass_rates)
 print(f"{len(questions)} to train, {len(probe_examples)} in the probe, {len(held_out)} held out")
 
 # %% [markdown]
@@ -286,7 +282,7 @@ deadline_s = session.training_s(evaluation_s=sum(stage.seconds for stage in befo
 # %%
 hashes = {**v1.hashes, "data": data.sha256["train"]}
 rollouts = RolloutLog(folder=run.path)
-probe = Probe(v1, task, probe_examples, max_new_tokens=settings.max_new_tokens, mesh=mesh)
+probe = make_probe(v1, task, probe_examples, max_new_tokens=settings.max_new_tokens, mesh=mesh)
 tuned_policy = train_grpo(
     policy,
     v1.model,
@@ -359,13 +355,10 @@ display(stage_table(task, stages))
 # whether as many could have become right rather than wrong by chance alone.
 
 # %%
-paired = None
+compared = paired_by_group(stages, task)
+paired = compared.get("all")
 if stages:
-    records = [stage.records for stage in stages]
-    headline = task.metric(task.headline)
-    paired = paired_comparison(*records, headline)
-    by_group = paired_by(*records, lambda record: record["group"], headline)
-    display(paired_table({"all": paired, **by_group}, heading=task.grouped_by))
+    display(paired_table(compared, heading=task.grouped_by))
 
 # %%
 if stages:

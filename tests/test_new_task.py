@@ -64,7 +64,7 @@ def test_an_unknown_json_task_goes_through_sft_and_grpo(tmp_path):
     tuned = base.with_model(merge_lora(model, lora), name="tuned")
     stages = evaluate_stages(base, {"base": (TOY, ask)}, parts[0], mesh=mesh)
     stages += evaluate_stages(tuned, {"tuned": (TOY, ask)}, parts[0], mesh=mesh)
-    compared = comparison_metrics(compare_stages(stages, TOY), stages)
+    compared = comparison_metrics(compare_stages(stages, TOY), stages, TOY)
     write_json(run.path / "comparison_metrics.json", compared)
     page = Page(title="Toy", lead=sft_lead(TOY, stages, trained))
     finish(run, TOY, stages, page, model="embedded", data="made here", started=0.0)

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from nblib.models.published import LICENCES
-from nblib.tools.publishing import TARGETS, newest_export, plan_package
+
+TARGETS = ("kaggle-dataset", "kaggle-model", "huggingface")
 
 
 def add_kernels(kernels: argparse.ArgumentParser) -> None:
@@ -58,7 +59,7 @@ def add_publish(publish: argparse.ArgumentParser) -> None:
 
 def _kernels(options: argparse.Namespace) -> int:
     """Do what was asked with kernels; Kaggle's refusals and wrong files are one line each."""
-    from nblib.tools.kaggle_client import PushError
+    from nblib.tools.push import PushError
 
     try:
         options.action(options)
@@ -111,6 +112,7 @@ def _stamp(options: argparse.Namespace) -> None:
 
 
 def _publish(options: argparse.Namespace) -> int:
+    from nblib.tools.publishing import newest_export, plan_package
     from nblib.tools.sending import NotPublished, send
 
     try:

@@ -5,7 +5,7 @@ import pytest
 
 from nblib.evaluation.comparison import compare_stages, failure_counts
 from nblib.evaluation.forgetting import Forgetting
-from nblib.evaluation.votes import vote_metrics
+from nblib.evaluation.sampling import vote_metrics
 from nblib.report.comparison import (
     comparison_lead,
     comparison_tables,

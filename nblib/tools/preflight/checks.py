@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from nblib.evaluation.groups import sample_group
+from nblib.evaluation.sampling import sample_group
 from nblib.hosts.inputs import ExportNotFound, find_export
 from nblib.hosts.session import NotEnoughSpace, check_disk_space
 from nblib.hosts.settings import GrpoSettings
