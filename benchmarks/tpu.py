@@ -144,7 +144,7 @@ def _stock(
     config = named_config(_MODEL, dtype=jnp.bfloat16)
 
     def build() -> PeftTrainer:
-        return trainer(trainable_model(config, rank=64, alpha=64.0))
+        return trainer(trainable_model(config, LoraConfig(rank=64, alpha=64.0)))
 
     found: dict[int, Compiled] = {}
     for size in sizes:

@@ -45,8 +45,8 @@ def questions(count):
 
 
 def ref_of(model=None, tokenizer=None):
-    model_and_tokenizer = {"model": model, "tokenizer": tokenizer, "mesh": None}
-    return RefModel(name="x", folder=Path(), sha256="", root="x", **model_and_tokenizer)
+    given = {"name": "x", "folder": Path(), "model": model, "tokenizer": tokenizer}
+    return RefModel(**given, mesh=None, sha256="", root="x")
 
 
 @pytest.fixture
