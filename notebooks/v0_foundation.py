@@ -62,8 +62,7 @@ from dataclasses import replace
 
 from IPython.display import display
 
-from nblib.evaluation.answers import evaluate_stages
-from nblib.evaluation.generate import Decoding
+from nblib.evaluation.answers import Decoding, evaluate_stages
 from nblib.files import read_jsonl
 from nblib.hosts import FoundationSettings, begin, check_disk_space
 from nblib.models.gemma3 import init_model, model_config, parameter_count, save_model
@@ -257,7 +256,7 @@ foundation = RefModel(
 )
 decoding = Decoding(max_new_tokens=320, seed=SEED)
 held_out = task.examples(rows.test)
-stages = evaluate_stages(foundation, {"base": (task, decoding)}, held_out, mesh=mesh)
+stages = evaluate_stages(foundation, {"base": (task, decoding)}, held_out)
 display(stage_table(task, stages))
 
 # %%

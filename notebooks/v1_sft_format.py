@@ -220,7 +220,6 @@ before = evaluate_stages(
     base,
     {"base": (GSM8K, greedy), "base_own_form": (own_form, greedy)},
     held_out,
-    mesh=mesh,
     enabled=settings.eval_at_end,
 )
 
@@ -302,7 +301,6 @@ after = evaluate_stages(
     tuned,
     {"tuned": (GSM8K, greedy), "tuned_sampled": (GSM8K, standard)},
     held_out,
-    mesh=mesh,
     enabled=settings.eval_at_end,
 )
 stages = (*before, *after)

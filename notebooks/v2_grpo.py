@@ -219,7 +219,7 @@ candidates, too_long = fitting_prompts(
 print(f"{too_long} questions over {settings.max_prompt_length} tokens: left out, not cut")
 questions, pass_rates = keep_informative(
     v1, task, candidates, settings.sampled,
-    samples=settings.pass_rate_samples, mesh=mesh,
+    samples=settings.pass_rate_samples,
     kept=run.path.parent / "pass_rates.jsonl",  # measured once, for later runs as well
 )  # fmt: skip
 print(pass_rates)
@@ -246,7 +246,7 @@ display(Markdown(reward_table(task, settings.weights)))
 # %%
 reward_fn = reward_function(task, settings.weights, max_new_tokens=settings.max_new_tokens)
 group = sample_group(
-    v1, task, questions, reward_fn, settings.sampled, size=settings.num_generations, mesh=mesh
+    v1, task, questions, reward_fn, settings.sampled, size=settings.num_generations
 )
 print(f"{group.example.prompt}\n  wanted {group.example.reference}\n")
 print(f"[best: advantage {group.advantages[0]:+.2f}]\n{group.completions[0]}\n")
@@ -261,9 +261,7 @@ group_figure = show(plot_group(group.rewards, group.advantages, seed=SEED))
 
 # %%
 greedy = settings.greedy
-before = evaluate_stages(
-    v1, {"base": (task, greedy)}, held_out, mesh=mesh, enabled=settings.eval_at_end
-)
+before = evaluate_stages(v1, {"base": (task, greedy)}, held_out, enabled=settings.eval_at_end)
 
 # %% [markdown]
 # ## Time
@@ -283,7 +281,7 @@ deadline_s = session.training_s(evaluation_s=sum(stage.seconds for stage in befo
 # %%
 hashes = {"model": v1.sha256, **tokenizer_seal(v1.tokenizer), "data": data.sha256["train"]}
 rollouts = RolloutLog(folder=run.path)
-probe = make_probe(v1, task, probe_examples, max_new_tokens=settings.max_new_tokens, mesh=mesh)
+probe = make_probe(v1, task, probe_examples, max_new_tokens=settings.max_new_tokens)
 tuned_policy = train_grpo(
     policy,
     v1.model,
@@ -358,9 +356,7 @@ write_manifest(run, hashes=hashes)
 # The same questions, greedily, in the same format.
 
 # %%
-after = evaluate_stages(
-    tuned, {"tuned": (task, greedy)}, held_out, mesh=mesh, enabled=settings.eval_at_end
-)
+after = evaluate_stages(tuned, {"tuned": (task, greedy)}, held_out, enabled=settings.eval_at_end)
 stages = (*before, *after)
 display(stage_table(task, stages))
 

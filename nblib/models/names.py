@@ -38,6 +38,7 @@ class RefModel:
     folder: Path
     model: Gemma3
     tokenizer: spm.SentencePieceProcessor
+    mesh: jax.sharding.Mesh
     sha256: str
     root: str
 
@@ -89,6 +90,7 @@ def get_gemma_ref_model(
         folder=folder,
         model=load(folder, tokenizer, mesh=mesh, dtype=jnp.dtype(dtype)),
         tokenizer=tokenizer,
+        mesh=mesh,
         sha256=weights_sha256(folder),
         root=read_manifest(folder).get("base", {}).get("root", _in_full(name)),
     )
