@@ -80,7 +80,7 @@ def test_odd_numbers_of_devices_train_or_name_a_mesh_that_does(
     found = json.loads(said.splitlines()[-1])
     for count, used, best in ((3, 2, (2, 1)), (5, 4, (5, 1)), (6, 4, (5, 1)), (7, 4, (5, 1))):
         one = found[str(count)]
-        assert one["mesh"].startswith(f"mesh       fsdp {used}, tp 1: WARNING, {count - used} of")
+        assert one["mesh"].startswith(f"fsdp {used}, tp 1: WARNING, {count - used} of")
         for name, axes in (("fsdp", (count, 1)), ("tp", (1, count))):
             if axes != best:
                 mesh = f"mesh (fsdp {axes[0]}, tp {axes[1]}) does not divide the model: "
