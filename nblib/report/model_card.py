@@ -14,8 +14,7 @@ import jinja2
 
 from nblib.files import write_text
 from nblib.models.folders import CARD_FILE, MANIFEST_FILE, is_adapter_folder, read_manifest
-from nblib.models.licence import licence_of, root_of
-from nblib.models.published import EMBEDDED, GEMMA, repository_of
+from nblib.models.published import EMBEDDED, GEMMA, licence_of, repository_of, root_of
 from nblib.report.tables import in_words, stage_table
 from nblib.sources.foundation import FoundationRows
 from nblib.tasks.task import Task
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def write_model_card(folder: Path, task: Task, stages: Sequence["Stage"], *, title: str) -> None:
-    """Write `README.md` into what `export_model` or `export_adapters` made.
+    """Write `README.md` into a folder that `export_run` made.
 
     Raises ValueError when the folder has no manifest to write from.
     """
