@@ -2,14 +2,13 @@
 
 import json
 
-from nblib.evaluation.answers import evaluate_stages
-from nblib.evaluation.comparison import compare_stages, comparison_metrics
-from nblib.evaluation.generate import Decoding
-from nblib.files import parse_json, read_json, read_jsonl, write_json
+from nblib.evaluation.answers import Decoding, evaluate_stages
+from nblib.evaluation.comparison import compare_stages
+from nblib.files import parse_json, read_json, read_jsonl
 from nblib.models.lora import LoraConfig, get_lora_model, merge_lora
 from nblib.models.mesh import device_mesh
 from nblib.models.names import get_gemma_ref_model
-from nblib.report import Page, finish, sft_lead
+from nblib.report import Page, finish, stage_table
 from nblib.runs import start_run
 from nblib.sources.rows import Row, split_validation
 from nblib.tasks.rewards import reward_function, reward_weights
@@ -62,12 +61,12 @@ def test_an_unknown_json_task_goes_through_sft_and_grpo(tmp_path):
     options = {"val_batches": texts.val_batches, "identity": {}, "mesh": mesh}
     trained = train(model, texts.batches, SftConfig(learning_rate=5e-3), **outputs, **options)
     tuned = base.with_model(merge_lora(model, lora), name="tuned")
-    stages = evaluate_stages(base, {"base": (TOY, ask)}, parts[0], mesh=mesh)
-    stages += evaluate_stages(tuned, {"tuned": (TOY, ask)}, parts[0], mesh=mesh)
-    compared = comparison_metrics(compare_stages(stages, TOY), stages, TOY)
-    write_json(run.path / "comparison_metrics.json", compared)
-    page = Page(title="Toy", lead=sft_lead(TOY, stages, trained))
-    finish(run, TOY, stages, page, model="embedded", data="made here", started=0.0)
+    stages = evaluate_stages(base, {"base": (TOY, ask)}, parts[0])
+    stages += evaluate_stages(tuned, {"tuned": (TOY, ask)}, parts[0])
+    page = Page(title="Toy", task=TOY, seed=0)
+    page.table(stage_table(TOY, stages))
+    about = {"model": "embedded", "data": "made here", "hashes": {}, "trained": trained}
+    finish(run, stages, page, comparison=compare_stages(stages, TOY), **about)
     before, after = read_json(run.path / "result.json")["stages"].values()
     assert after["json_valid"] > 0.5 > before["json_valid"] and after["fields_right"] > 0.2
     assert "share of right fields" in (run.path / "report.html").read_text()

@@ -59,6 +59,14 @@ def test_every_earlier_stage_against_the_last_in_both_rates():
     ]
 
 
+def test_the_gain_of_all_items_stands_before_those_of_the_groups():
+    gains = paired_by_group(three_stages(), GSM8K)
+    assert [(name, one.n, one.difference) for name, one in gains.items()] == [
+        *(("all", 4, 0.75), ("1", 2, 1.0), ("2", 2, 0.5))
+    ]
+    assert paired_by_group((), GSM8K) == {}
+
+
 def test_by_group_and_by_length_hold_every_item_once():
     compared = compare_stages(three_stages(), GSM8K)
     assert {group: one.n for group, one in compared.by_group.items()} == {"1": 2, "2": 2}

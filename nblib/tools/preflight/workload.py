@@ -1,7 +1,7 @@
-"""What a notebook would do with its parameters: the shapes of its batches, and how many of each.
+"""What a notebook's run computes on: its settings, its batches, the questions of its rollouts.
 
-Nothing is loaded but the rows and, where it lies here, the model's tokenizer. The weights of a
-published model are not downloaded to plan with; the lengths of its tokens are then estimated.
+Nothing is loaded but the rows and, where it is on this machine, the model's tokenizer. Weights of a
+published model are not downloaded for this; the lengths of its examples are then estimated.
 """
 
 import ast
@@ -36,15 +36,12 @@ _PIECE = re.compile(r"\d|[^\W\d_]+|[^\w\s]|_|\n+")  # digits one by one, as Gemm
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
-    """The batches of an SFT run, and what they are made of.
+class Workload:
+    """The batches of an SFT run and their examples: of estimated lengths without a tokenizer."""
 
-    Without a tokenizer the examples have a real one's lengths and no text.
-    """
-
+    settings: SftSettings
     batches: Sequence[TrainingInput]
     examples: tuple[TokenizedExample, ...]
-    epochs: int
     tokenizer: spm.SentencePieceProcessor | None = None
     notes: tuple[str, ...] = ()
 
@@ -55,12 +52,13 @@ class Work:
 
     @property
     def tokens_per_batch(self) -> float:
-        """Tokens without padding, on average."""
-        return self.epochs * sum(len(one.tokens) for one in self.examples) / len(self.batches)
+        """Mean tokens of a batch without padding."""
+        tokens = sum(len(one.tokens) for one in self.examples)
+        return self.settings.num_epochs * tokens / len(self.batches)
 
 
 def preflight_info(notebook: str) -> NotebookInfo:
-    """Return what a notebook is. Raises PreflightError for one that trains nothing known here."""
+    """Return what a notebook is. Raises PreflightError for one that tunes no model."""
     infos = {name: info for name, info in notebook_infos().items() if info.is_tuned}
     if notebook not in infos:
         known = ", ".join(infos)
@@ -71,20 +69,13 @@ def preflight_info(notebook: str) -> NotebookInfo:
 def notebook_settings(
     notebook: str, target: Target, parameters: Mapping[str, str]
 ) -> SftSettings | GrpoSettings:
-    """Return the settings that a notebook would run with on the target.
+    """Return the settings that a notebook would run with; the target's kind is its profile "auto".
 
-    Args:
-        notebook: one of kind sft or grpo.
-        target: its kind is the profile, unless a parameter says otherwise.
-        parameters: name -> text as typed, checked as `run` checks them.
-
-    Raises:
-        PreflightError: another notebook. ParameterError: an unknown parameter, or a wrong type.
-        ValueError: a value that the notebook would refuse.
+    Raises PreflightError for another notebook, ParameterError for an unknown parameter or a wrong
+    type, and ValueError for a value that the notebook would refuse.
     """
     kind = preflight_info(notebook).kind
-    source = jupytext.read(notebooks_folder() / f"{notebook}.py")
-    declared = declared_parameters(source.cells)
+    declared = declared_parameters(jupytext.read(notebooks_folder() / f"{notebook}.py").cells)
     given = {name: ast.literal_eval(one.default) for name, one in declared.items()}
     given |= parse_values(declared, parameters)
     given |= {"PROFILE": target.kind} if given["PROFILE"] == "auto" else {}
@@ -96,23 +87,40 @@ def notebook_settings(
     return replace(settings, model=settings.model or start)
 
 
-def sft_work(settings: SftSettings, task: Task, *, row_multiple: int) -> Work:
+def sft_workload(settings: SftSettings, task: Task, *, row_multiple: int) -> Workload:
     """Return the batches that an SFT would train on, made as the notebook makes them.
 
-    Raises PreflightError where the data is not at hand.
+    Raises PreflightError where the data is not on this machine and cannot be had.
     """
-    tokenizer = _tokenizer(settings.model)
-    encoded = _encoded(tokenizer, task, _train_examples(settings, task))
+    downloaded = settings.model.rpartition(":")[2] in GEMMA
+    tokenizer = None if downloaded else load_tokenizer(find_model(settings.model))
+    rows = _train_rows(
+        settings,
+        num_train=settings.num_samples,
+        levels=settings.builtin_levels,
+        long_hand=settings.long_hand,
+    )
+    chosen, _ = choose_examples(
+        task, rows, settings.num_samples, groups=settings.levels, seed=settings.seed
+    )
+    examples, _ = split_validation(chosen)
+    encoded = encode_task(tokenizer, task, examples) if tokenizer else _estimated(task, examples)
     data = training_data(encoded, (), settings.batching, row_multiple=row_multiple)
     left_out = f"{data.too_long} of {len(encoded)} examples over {data.max_length} tokens: left out"
-    stand_in = f"{settings.model} is not here: its tokens are estimated from the texts"
-    return Work(
+    estimate = f"{settings.model} is not here: its tokens are estimated from the texts"
+    return Workload(
+        settings=settings,
         batches=list(data.batches),
         examples=data.examples,
-        epochs=settings.num_epochs,
         tokenizer=tokenizer,
-        notes=(*[left_out] * (data.too_long > 0), *[stand_in] * (tokenizer is None)),
+        notes=(*[left_out] * (data.too_long > 0), *[estimate] * downloaded),
     )
+
+
+def few_questions(settings: GrpoSettings, task: Task) -> tuple[Example, ...]:
+    """Return a few of the questions that a GRPO run would ask. Raises as `sft_workload` does."""
+    rows = _train_rows(settings, num_train=_FEW, levels=settings.levels or ALL_LEVELS)
+    return choose_examples(task, rows, _FEW, groups=settings.levels, seed=settings.seed)[0]
 
 
 def estimated_tokens(text: str) -> int:
@@ -124,28 +132,6 @@ def estimated_tokens(text: str) -> int:
     return len(_PIECE.findall(text))
 
 
-def few_questions(settings: GrpoSettings, task: Task) -> tuple[Example, ...]:
-    """Return a few of the questions that a GRPO run would ask.
-
-    Raises PreflightError where the data is not at hand.
-    """
-    rows = _train_rows(settings, num_train=_FEW, levels=settings.levels or ALL_LEVELS)
-    return choose_examples(task, rows, _FEW, groups=settings.levels, seed=settings.seed)[0]
-
-
-def _train_examples(settings: SftSettings, task: Task) -> tuple[Example, ...]:
-    rows = _train_rows(
-        settings,
-        num_train=settings.num_samples,
-        levels=settings.builtin_levels,
-        long_hand=settings.long_hand,
-    )
-    chosen, _ = choose_examples(
-        task, rows, settings.num_samples, groups=settings.levels, seed=settings.seed
-    )
-    return split_validation(chosen)[0]
-
-
 def _train_rows(settings: SftSettings | GrpoSettings, **builtin: Any) -> tuple[Row, ...]:
     try:
         return get_dataset(
@@ -155,28 +141,12 @@ def _train_rows(settings: SftSettings | GrpoSettings, **builtin: Any) -> tuple[R
         raise PreflightError(f"how long the run is depends on its data: {error}") from error
 
 
-def _tokenizer(name: str) -> spm.SentencePieceProcessor | None:
-    """Return the tokenizer of a model that lies here; None for one that would be downloaded."""
-    if name.rpartition(":")[2] in GEMMA:
-        return None
-    return load_tokenizer(find_model(name))
-
-
-def _encoded(
-    tokenizer: spm.SentencePieceProcessor | None, task: Task, examples: Sequence[Example]
-) -> tuple[TokenizedExample, ...]:
-    if tokenizer is not None:
-        return encode_task(tokenizer, task, examples)
-    return tuple(
-        _stand_in(
-            example.id, 1 + estimated_tokens(prompt), 1 + estimated_tokens(example.completion)
-        )
-        for example, prompt in zip(examples, task_prompts(task, examples), strict=True)
-    )
-
-
-def _stand_in(name: str, read: int, learnt: int) -> TokenizedExample:
-    tokens: np.ndarray = np.full(read + learnt, BOS_ID + 2, np.int32)
-    tokens[0] = BOS_ID
-    mask = np.array([0] * read + [1] * learnt, np.float32)
-    return TokenizedExample(id=name, tokens=tokens, loss_mask=mask)
+def _estimated(task: Task, examples: Sequence[Example]) -> tuple[TokenizedExample, ...]:
+    """Return examples of estimated lengths: BOS, then one token over and over."""
+    found = []
+    for example, prompt in zip(examples, task_prompts(task, examples), strict=True):
+        asked, learnt = 1 + estimated_tokens(prompt), 1 + estimated_tokens(example.completion)
+        tokens = np.array([BOS_ID, *[BOS_ID + 2] * (asked + learnt - 1)], np.int32)
+        mask = np.array([0] * asked + [1] * learnt, np.float32)
+        found.append(TokenizedExample(id=example.id, tokens=tokens, loss_mask=mask))
+    return tuple(found)
