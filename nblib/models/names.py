@@ -75,11 +75,9 @@ def get_gemma_ref_model(
 ) -> RefModel:
     """Load a Gemma 3 by name ("embedded", "gemma3-1b-it", "gemma3-270m-it", ...) or folder.
 
-    A folder of adapters is merged into the base it was made over: the one that it names, or the one
-    after "::" ("path/to/adapters::gemma3-1b-it") where that one lies elsewhere.
-
-    Weights are fp32 unless said otherwise. In bf16 they take half the memory and half the time to
-    be read; adapters over them are fp32 all the same.
+    A folder of adapters is merged into the base that it was made over: the one that it names, or
+    the one after "::" ("path/to/adapters::gemma3-1b-it") where that lies elsewhere.
+    In bf16 the weights take half the memory and half the time to be read.
     Raises ModelNotFound, AdapterMismatch, and what `load_model` raises for a broken folder.
     """
     path, _, base = name.partition(OVER)
