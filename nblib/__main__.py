@@ -180,9 +180,9 @@ def _preflight(options: argparse.Namespace) -> int:
     try:
         target = find_target(options.target)
         prepare_environment(target)  # before jax is imported
-        from nblib.tools.preflight.command import flight_json, run_preflight
+        from nblib.tools.preflight.command import run_preflight
 
-        flight = run_preflight(
+        report = run_preflight(
             options.notebook,
             target,
             parameters,
@@ -194,8 +194,8 @@ def _preflight(options: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:
         print(f"nblib: {error}", file=sys.stderr)
         return 2
-    print(flight_json(flight) if options.json else flight)
-    return 0 if flight.fits else 1
+    print(report.to_json() if options.json else report)
+    return 0 if report.fits else 1
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -12,8 +12,7 @@ __getattr__, __all__, __dir__ = public_names(
     {
         "answers": "Decoding evaluate_stages make_probe",
         "candidates": "Asking answer_all how_asked",
-        "comparison": "comparable compare_stages comparison_metrics failure_counts paired_by_group"
-        " schema_failures",
+        "comparison": "comparable compare_stages failure_counts paired_by_group",
         "forgetting": "measure_forgetting",
         "sampling": "keep_informative sample_group vote_all",
     },

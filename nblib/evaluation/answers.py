@@ -18,7 +18,7 @@ from flax import nnx
 
 from nblib.evaluation.statistics import grouped, in_order, stage_metrics
 from nblib.files import read_jsonl, to_jsonable, write_jsonl
-from nblib.models.decode import Noise, decode
+from nblib.models.decode import Sampling, decode
 from nblib.models.names import RefModel
 from nblib.tasks.task import Example, Score, Task
 from nblib.tokens.chat import task_prompts
@@ -80,7 +80,7 @@ def generate(ref: RefModel, prompts: Sequence[str], decoding: Decoding) -> list[
     written = decode(
         ref.model,
         [[tokenizer.bos_id(), *ids] for ids in tokenizer.encode(list(prompts))],
-        Noise(temperature=decoding.temperature, top_p=decoding.top_p, seed=decoding.seed),
+        Sampling(temperature=decoding.temperature, top_p=decoding.top_p, seed=decoding.seed),
         stop=stop,
         max_new_tokens=decoding.max_new_tokens,
         batch_size=decoding.batch_size,

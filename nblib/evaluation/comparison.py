@@ -109,10 +109,10 @@ def compare_stages(stages: Sequence[Stage], task: Task) -> Comparison:
 
 
 def paired_by_group(stages: Sequence[Stage], task: Task) -> dict[str, Paired]:
-    """Compare two stages in the headline: "all" items, then each group's; nothing of no stages."""
+    """Compare first and last stage in the headline: "all" items, then each group's; {} of none."""
     if not stages:
         return {}
-    first, second = (stage.records for stage in stages)
+    first, second = stages[0].records, stages[-1].records
     metric = task.metric(task.headline)
     groups = paired_by(_GROUP, first, second, metric)
     return {"all": paired_comparison(first, second, metric), **groups}

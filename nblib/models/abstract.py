@@ -16,7 +16,7 @@ from tunix.models.gemma3.model import Gemma3, ModelConfig
 from tunix.utils import sharding_utils
 
 from nblib.models.config_file import read_config
-from nblib.models.lora import ALL_WEIGHTS, with_adapters
+from nblib.models.lora import ALL_WEIGHTS, LoraConfig, with_adapters
 from nblib.models.published import GEMMA, find_model
 
 _Modules = TypeVar("_Modules")
@@ -39,10 +39,10 @@ def named_config(name: str, *, dtype: type | str = jnp.float32) -> ModelConfig:
     return config
 
 
-def trainable_model(config: ModelConfig, *, rank: int, alpha: float) -> Gemma3:
+def trainable_model(config: ModelConfig, lora: LoraConfig) -> Gemma3:
     """Return what `get_trainable_model` trains, over fresh weights; for `abstractly`."""
     base = Gemma3(config, rngs=nnx.Rngs(0))
-    return base if rank == ALL_WEIGHTS else with_adapters(base, rank=rank, alpha=alpha)
+    return base if lora.rank == ALL_WEIGHTS else with_adapters(base, lora)
 
 
 def abstractly(build: Callable[[], _Modules], mesh: jax.sharding.Mesh) -> _Modules:

@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from nblib.models.licence import LICENCES
+from nblib.models.published import LICENCES
 
 TARGETS = ("kaggle-dataset", "kaggle-model", "huggingface")
 

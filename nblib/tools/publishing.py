@@ -13,7 +13,6 @@ from typing import Any
 
 from nblib.files import read_json
 from nblib.hosts.inputs import ExportNotFound, find_export
-from nblib.models.credentials import credential_values
 from nblib.models.folders import (
     CARD_FILE,
     MANIFEST_FILE,
@@ -21,7 +20,7 @@ from nblib.models.folders import (
     orbax_trees,
     read_manifest,
 )
-from nblib.models.licence import LICENCES, Licence, licence_of, root_of
+from nblib.models.published import LICENCES, Licence, credential_values, licence_of, root_of
 from nblib.tools.metadata import (
     REPOSITORY,
     CardMetadata,
@@ -87,7 +86,7 @@ def plan_package(target: str, name: str, folder: Path, *, licence: str = "") -> 
     Args:
         target: "kaggle-dataset", "kaggle-model" or "huggingface".
         name: `owner/name`; for a Kaggle model also `owner/name/variation`.
-        folder: what `export_model`, `save_adapters` or `save_flax_model` made. A
+        folder: what `export_run`, `save_adapters` or `save_flax_model` made. A
             `dataset-metadata.json` of one's own in it wins over what would be made, key by key.
         licence: one of `LICENCES`, where the export's root is none that is known.
 

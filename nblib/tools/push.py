@@ -17,7 +17,7 @@ from typing import Any
 
 from nblib.files import read_json
 from nblib.hosts.secrets import held_secrets, redacted_notebook, without
-from nblib.models.credentials import variables
+from nblib.models.published import variables
 from nblib.runs import point_latest, runs_root
 from nblib.sources.hubs import http_status
 from nblib.tools.kernels import WHEEL_TAG, check_size

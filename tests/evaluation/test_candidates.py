@@ -19,7 +19,7 @@ from nblib.evaluation.candidates import (
 )
 from nblib.models.adapters import AdapterMismatch, save_adapters
 from nblib.models.gemma3 import save_model
-from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
+from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model, merge_lora
 from nblib.models.names import model_sha256
 from nblib.tasks.gsm8k import GSM8K
 
@@ -129,16 +129,16 @@ def test_each_style_asks_its_own_prompt_and_nothing_is_asked_twice(
 def test_adapters_over_a_base_are_a_stage_like_any_other(
     overfitted, folders, examples, tokenizer, mesh, tmp_path
 ):
-    adapted = get_lora_model(overfitted[0], mesh, rank=2, alpha=4.0)
+    adapted = get_lora_model(overfitted[0], mesh, LoraConfig(rank=2, alpha=4.0))
     for _, adapter in nnx.to_flat_state(nnx.state(adapted, LORA_PARAMETER)):
         noise = jax.random.normal(
             jax.random.key(adapter.get_value().size), adapter.get_value().shape
         )
         adapter.set_value(0.3 * noise)
     learnt = {"name": "of another machine", "sha256": model_sha256(folders["learnt"])}
-    options = {"rank": 2, "alpha": 4.0, "manifest": {"base": learnt}}
-    save_adapters(adapted, tokenizer, tmp_path / "adapters", **options)
-    merged = merge_lora(adapted, rank=2, alpha=4.0)
+    lora, manifest = LoraConfig(rank=2, alpha=4.0), {"base": learnt}
+    save_adapters(adapted, tokenizer, tmp_path / "adapters", lora, manifest=manifest)
+    merged = merge_lora(adapted, LoraConfig(rank=2, alpha=4.0))
     save_model(merged, tokenizer, tmp_path / "merged", manifest={})
     asking = Asking(folder=tmp_path / "answers", mesh=mesh)
     over = f"{tmp_path}/adapters::{folders['learnt']}"

@@ -15,8 +15,10 @@ from nblib.evaluation.answers import Decoding
 from nblib.files import to_jsonable
 from nblib.hosts.settings import EvalSettings, FoundationSettings, GrpoSettings, SftSettings
 from nblib.hosts.settings_base import parameter_name, profile_tables
+from nblib.models.lora import LoraConfig
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.rewards import reward_weights
+from nblib.tokens.training_data import Batching
 from nblib.tools.parameters import declared_parameters
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.sft import SftConfig
@@ -315,7 +317,7 @@ def test_settings_make_the_configurations_that_are_trained_and_asked_with():
     config = SftConfig(learning_rate=0.5, accumulation=2, remat=True, save_interval="9 min")
     assert sft.training == config
     assert sft.greedy == Decoding(max_new_tokens=320, batch_size=32, seed=3)
-    assert sft.lora == {"rank": 64, "alpha": 64.0}
+    assert sft.lora == LoraConfig(rank=64, alpha=64.0)
     muon = FoundationSettings.of({**given, "SAVE_INTERVAL": "9 min"}).training
     assert (muon.optimizer, muon.weight_decay, muon.accumulation) == ("muon", 0.05, 2)
 
@@ -353,9 +355,8 @@ def test_rewards_are_refused_by_what_they_would_pay():
 @pytest.mark.parametrize("kind", [SftSettings, FoundationSettings])
 def test_settings_say_how_examples_become_batches(kind):
     given = {"NUM_EPOCHS": 2, "MAX_LENGTH": 100, "BATCH_TOKENS": 300, "PACKING": "on", "SEED": 3}
-    assert kind.of({**CPU, **given}).batching == {
-        "epochs": 2, "max_length": 100, "batch_tokens": 300, "packing": "on", "seed": 3,
-    }  # fmt: skip
+    expected = Batching(epochs=2, max_length=100, batch_tokens=300, packing="on", seed=3)
+    assert kind.of({**CPU, **given}).batching == expected
 
 
 def test_a_notebook_with_a_wrong_value_ends_before_it_has_begun_a_run(tmp_path):
