@@ -55,7 +55,7 @@ def device() -> dict[str, float]:
     measured: list[tuple[float, float]] = []
     for trainer in (ours, stock_sft_trainer):  # a peak is never taken back: the lower one first
         with mesh:
-            model = get_trainable_model(_random_model(config, mesh), mesh, **settings.lora)
+            model = get_trainable_model(_random_model(config, mesh), mesh, settings.lora)
             seconds = _step_seconds(trainer(model), rows, length)
         del model
         measured.append((seconds, max(map(_peak_bytes, jax.local_devices()))))

@@ -22,6 +22,7 @@ from benchmarks import worker_environment
 from benchmarks.stock import stock_grpo_trainer, stock_sft_trainer
 from nblib.hosts.settings import GrpoSettings, SftSettings
 from nblib.models.abstract import named_config, trainable_model
+from nblib.models.lora import LoraConfig
 from nblib.sources.gsm8k import FOLDER_VARIABLE
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tools.preflight.compiled import Compiled, compile_cached, least_seconds
@@ -144,7 +145,7 @@ def _stock(
     config = named_config(_MODEL, dtype=jnp.bfloat16)
 
     def build() -> PeftTrainer:
-        return trainer(trainable_model(config, rank=64, alpha=64.0))
+        return trainer(trainable_model(config, LoraConfig(rank=64, alpha=64.0)))
 
     found: dict[int, Compiled] = {}
     for size in sizes:

@@ -172,7 +172,7 @@ def _work(way: str) -> None:
 
 def _training_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[[Shape], Any]:
     settings = SftSettings.of(_CPU) if way.endswith("sft") else GrpoSettings.of(_CPU)
-    model = get_trainable_model(ref.model, mesh, **settings.lora)
+    model = get_trainable_model(ref.model, mesh, settings.lora)
     step, _ = _trainer(way, model).jit_train_and_eval_step()
     return lambda shape: float(step(_batch(way, shape))[0])
 

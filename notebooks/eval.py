@@ -66,15 +66,9 @@ from IPython.display import display
 
 from nblib.evaluation.candidates import answer_all, settings_of
 from nblib.evaluation.comparable import comparable
-from nblib.evaluation.comparison import (
-    compare_stages,
-    comparison_metrics,
-    failure_counts,
-    schema_failures,
-)
+from nblib.evaluation.comparison import compare_stages, failure_counts
 from nblib.evaluation.forgetting import forgetting, perplexities
 from nblib.evaluation.votes import vote_all
-from nblib.files import write_json, write_jsonl
 from nblib.hosts.ladder import find_candidates
 from nblib.hosts.place import where_am_i
 from nblib.hosts.secrets import provide_tokens
@@ -82,23 +76,17 @@ from nblib.hosts.settings import EvalSettings
 from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.report import (
     Page,
-    comparison_lead,
     comparison_tables,
-    enough_line,
     finish,
     gain_table,
-    pick_samples,
     plot_failures,
     plot_gains,
     plot_groups,
     plot_stages,
-    samples_table,
     settings_table,
-    show,
     stage_table,
-    truncation_warnings,
 )
-from nblib.runs import start_run, write_manifest
+from nblib.runs import start_run
 from nblib.sources.datasets import get_dataset
 from nblib.tasks.registry import get_task
 from nblib.tasks.task import choose_examples
@@ -147,6 +135,8 @@ ladder = {"sft": "v1_sft_format", "grpo": "v2_grpo"}
 candidates, notes = find_candidates(settings.stages, reads=ladder)
 parameters = {**settings.parameters, "stages": candidates}
 run = start_run("eval", parameters, devices=place.devices, started=started)
+page = Page(title="Eval: base against tuned", task=task, seed=SEED)
+page.warn(*notes)
 display(settings_table(parameters))
 
 # %% [markdown]
@@ -167,7 +157,7 @@ chosen, _ = choose_examples(
     task, data.test, settings.eval_samples, groups=settings.levels, seed=SEED
 )
 shots, _ = choose_examples(task, data.train, settings.shots, seed=SEED)
-print(data.origin, *data.notes, *notes, sep="\n")
+print(data.origin, *data.notes, sep="\n")
 print(f"{len(chosen)} questions; worked examples: {', '.join(shot.id for shot in shots)}")
 
 # %% [markdown]
@@ -184,7 +174,8 @@ files = [one.name for one in candidates if one.is_file]
 stages, mismatches = comparable(
     answered, task, from_files=files, allow_mismatch=settings.allow_mismatch
 )
-display(stage_table(task, stages))
+page.warn(*mismatches)
+page.table(stage_table(task, stages))
 
 # %% [markdown]
 # A lenient metric, such as `lenient accuracy` (the last number of the text, in any form),
@@ -192,7 +183,7 @@ display(stage_table(task, stages))
 # rises, the gain is the form alone.
 
 # %%
-figures = {"The ladder": show(plot_stages(task, stages, seed=SEED))}
+page.figure("The ladder", plot_stages(task, stages, seed=SEED))
 
 # %% [markdown]
 # ## The gain
@@ -202,13 +193,11 @@ figures = {"The ladder": show(plot_stages(task, stages, seed=SEED))}
 
 # %%
 comparison = compare_stages(stages, task)
-display(gain_table(comparison))
-print(enough_line(comparison))
+page.table(gain_table(comparison))
 
 # %%
-figures["The gain, and how sure it is"] = show(plot_gains(task, comparison, seed=SEED))
-if any(stage.by_group for stage in stages):
-    figures["By group"] = show(plot_groups(task, stages, comparison.metric, seed=SEED))
+page.figure("The gain, and how sure it is", plot_gains(task, comparison, seed=SEED))
+page.figure("By group", plot_groups(task, stages, comparison.metric, seed=SEED))
 
 # %% [markdown]
 # ## What fails, and how
@@ -218,7 +207,7 @@ if any(stage.by_group for stage in stages):
 # %%
 failures = failure_counts(stages, task)
 n = len(stages[0].records)
-figures["What became of the items"] = show(plot_failures(failures, n, seed=SEED))
+page.figure("What became of the items", plot_failures(failures, n, seed=SEED))
 
 # %% [markdown]
 # ## What got worse
@@ -253,45 +242,24 @@ votes = vote_all(candidates, task, chosen, settings.sampled, samples=samples_eac
 # ## All tables
 
 # %%
-tables = comparison_tables(
-    task, comparison, stages, failures, forgotten=forgotten, perplexity=perplexity, votes=votes
-)
-display(*tables)
+found = {"failures": failures, "forgetting": forgotten, "perplexity": perplexity, "votes": votes}
+page.table(*comparison_tables(task, comparison, stages, **found))
 
 # %% [markdown]
 # ## Samples
 # The same question, the last two stages.
 
 # %%
-samples = pick_samples(task, stages, count=6, seed=SEED)
-display(samples_table(task, samples[:3]))
+page.samples(stages, count=6)
 
 # %% [markdown]
 # ## Files and report
 
 # %%
-write_jsonl(run.path / "schema_failures_debug.jsonl", schema_failures(stages, task))
 hashes = {f"data/{split}": digest for split, digest in data.sha256.items()}
-write_manifest(run, hashes=hashes)
-asked_how = {"asked": settings_of(candidates, shots), "mismatches": mismatches}
-found = {"failures": failures, "forgetting": forgotten, "perplexity": perplexity, "votes": votes}
-about = {"settings": {**parameters, **asked_how}, "hashes": hashes}
-metrics = comparison_metrics(comparison, stages, **found, **about)
-write_json(run.path / "comparison_metrics.json", metrics)
-
-# %%
-page = Page(
-    title="Eval: base against tuned",
-    lead=comparison_lead(task, comparison, stages),
-    warnings=[*mismatches, *truncation_warnings(stages, judged=""), *notes],
-    facts={"questions": f"{n:,}", "smallest gain that shows": enough_line(comparison)},
-    figures=figures,
-    tables=tables,
-    samples=samples,
-    details={"Asked": asked_how},
-)
-model = candidates[-1].source
-finish(run, task, stages, page, model=model, data=data.origin, started=started)
+asked = {"asked": settings_of(candidates, shots), "mismatches": mismatches}
+about = {"model": candidates[-1].source, "data": data.origin, "hashes": hashes}
+finish(run, stages, page, comparison=comparison, asked=asked, **about, **found)
 
 # %% [markdown]
 # ## Summary

@@ -79,16 +79,12 @@ from nblib.report import (
     finish,
     foundation_manifest,
     foundation_verdicts,
-    pick_samples,
     plot_groups,
     plot_training,
-    samples_table,
     settings_table,
-    show,
     stage_table,
-    verdict_table,
 )
-from nblib.runs import start_run, write_manifest
+from nblib.runs import start_run
 from nblib.sources.foundation import foundation_rows
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tokens.corpus import corpus_texts, encode_documents, foundation_documents
@@ -141,6 +137,8 @@ print(f"tokens     {provide_tokens() or 'none'}")
 parameters = settings.parameters
 bring_attached_run("v0_foundation", parameters)
 run = start_run("v0_foundation", parameters, devices=place.devices, started=started)
+task = GSM8K.in_base_form
+page = Page(title="v0 · Foundation: a small Gemma 3 from nothing", task=task, seed=SEED)
 display(settings_table(parameters))
 
 # %% [markdown]
@@ -226,7 +224,7 @@ trained = train(
 
 # %%
 history = read_jsonl(run.path / "metrics.jsonl")
-figures = {"Loss while reading": show(plot_training(history, seed=SEED, title="Reading"))}
+page.figure("Loss while reading", plot_training(history, seed=SEED, title="Reading"))
 
 # %% [markdown]
 # ## Practice
@@ -253,7 +251,7 @@ if rows.practice and trained.left == 0:
         deadline_s=budget.training_s(**reserved),
     )
     practised = read_jsonl(run.path / "metrics_practice.jsonl")
-    figures["Loss in practice"] = show(plot_training(practised, seed=SEED, title="Practice"))
+    page.figure("Loss in practice", plot_training(practised, seed=SEED, title="Practice"))
     history += practised
 
 # %% [markdown]
@@ -261,7 +259,6 @@ if rows.practice and trained.left == 0:
 # Held-out problems, asked in the model's own form and answered greedily.
 
 # %%
-task = GSM8K.in_base_form
 foundation = RefModel(
     name=settings.size,
     folder=run.path,
@@ -273,10 +270,10 @@ foundation = RefModel(
 decoding = Decoding(max_new_tokens=320, seed=SEED)
 held_out = task.examples(rows.test)
 stages = evaluate_stages(foundation, {"base": (task, decoding)}, held_out, mesh=mesh)
-display(stage_table(task, stages))
+page.table(stage_table(task, stages))
 
 # %%
-figures["Right answers by level"] = show(plot_groups(task, stages, seed=SEED))
+page.figure("Right answers by level", plot_groups(task, stages, seed=SEED))
 
 # %% [markdown]
 # ## Verdict
@@ -284,16 +281,14 @@ figures["Right answers by level"] = show(plot_groups(task, stages, seed=SEED))
 # last column says what to try next.
 
 # %%
-verdicts = foundation_verdicts(task, stages[0], history)
-display(verdict_table(verdicts))
+page.verdicts(foundation_verdicts(task, stages[0], history))
 
 # %% [markdown]
 # ## Samples
 # One problem of each kind: read them before believing a number.
 
 # %%
-samples = pick_samples(task, stages, count=4, seed=SEED)
-display(samples_table(task, samples))
+page.samples(stages, count=4)
 
 # %% [markdown]
 # ## Export
@@ -302,21 +297,13 @@ display(samples_table(task, samples))
 # %%
 manifest = foundation_manifest(parameters, rows, stages[0], history)
 save_model(model, tokenizer, run.export, manifest=manifest, dtype="bfloat16")
-write_manifest(run, hashes=hashes)
 
 # %% [markdown]
 # ## Result
 
 # %%
-page = Page(
-    title="v0 · Foundation",
-    lead="A Gemma-3-architecture model trained from nothing on word problems.",
-    verdicts=verdicts,
-    figures=figures,
-    samples=samples,
-)
-about = {"model": settings.size, "data": rows.origin, "started": started, "trained": trained}
-finish(run, task, stages, page, **about)
+about = {"model": settings.size, "data": rows.origin, "hashes": hashes, "trained": trained}
+finish(run, stages, page, **about)
 
 # %% [markdown]
 # ## Summary

@@ -78,20 +78,14 @@ from nblib.models.parity import PROMPTS, export_adapters, export_model
 from nblib.report import (
     Page,
     finish,
-    pick_samples,
     plot_groups,
     plot_stages,
     plot_training,
-    samples_table,
     settings_table,
-    sft_lead,
     sft_verdicts,
-    show,
     stage_table,
-    truncation_warnings,
-    verdict_table,
 )
-from nblib.runs import start_run, write_manifest
+from nblib.runs import start_run
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import split_validation
 from nblib.tasks.gsm8k import GSM8K
@@ -155,6 +149,7 @@ print(f"tokens     {provide_tokens() or 'none'}")
 parameters = settings.parameters
 bring_attached_run("v1_sft_format", parameters)
 run = start_run("v1_sft_format", parameters, devices=place.devices, started=started)
+page = Page(title="v1 · SFT: teach the format", task=GSM8K, seed=SEED)
 display(settings_table(parameters))
 
 # %% [markdown]
@@ -273,7 +268,7 @@ trained = train(
 
 # %%
 history = read_jsonl(run.path / "metrics.jsonl")
-figures = {"Loss while training": show(plot_training(history, seed=SEED, title="SFT"))}
+page.figure("Loss while training", plot_training(history, seed=SEED, title="SFT"))
 
 # %% [markdown]
 # ## Export
@@ -306,7 +301,6 @@ proof = export_adapters(model, base, adapters, **settings.lora, **exporting)
 if settings.export_flax:
     proof += export_model(tuned.model, tuned.tokenizer, flax, trained=model, flax=True, **exporting)
 print(*proof, sep="\n")
-write_manifest(run, hashes=hashes)
 
 # %% [markdown]
 # ## Tuned
@@ -328,44 +322,33 @@ stages = (*before, *after)
 # form, so it cannot be raised by either alone.
 
 # %%
-display(stage_table(GSM8K, stages))
+page.table(stage_table(GSM8K, stages))
 
 # %%
 shown = ("format_accuracy", "answer_extractable", "answer_accuracy", "joint_accuracy")
-if stages:
-    figures["Base and tuned"] = show(plot_stages(GSM8K, stages, shown, seed=SEED))
-    figures["Right answers by level"] = show(plot_groups(GSM8K, stages, seed=SEED))
+page.figure("Base and tuned", plot_stages(GSM8K, stages, shown, seed=SEED))
+page.figure("Right answers by level", plot_groups(GSM8K, stages, seed=SEED))
 
 # %% [markdown]
 # ## Verdict
 
 # %%
-verdicts = sft_verdicts(GSM8K, stages, settings.format_target)
-display(verdict_table(verdicts))
+page.verdicts(sft_verdicts(GSM8K, stages, settings.format_target))
 
 # %% [markdown]
 # ## Samples
 # The same question before and after.
 
 # %%
-samples = pick_samples(GSM8K, (*before[:1], *after[:1]), count=4, seed=SEED)
-display(samples_table(GSM8K, samples[:2]))
+page.samples((*before[:1], *after[:1]), count=4)
 
 # %% [markdown]
 # ## Report
 # And a card for each exported folder: data, settings, rates, limits.
 
 # %%
-page = Page(
-    title="v1 · SFT: teach the format",
-    lead=sft_lead(GSM8K, stages, trained),
-    warnings=truncation_warnings(stages),
-    verdicts=verdicts,
-    figures=figures,
-    samples=samples,
-)
-about = {"model": base.name, "data": data.origin, "started": started, "trained": trained}
-finish(run, GSM8K, stages, page, **about)
+about = {"model": base.name, "data": data.origin, "hashes": hashes, "trained": trained}
+finish(run, stages, page, **about)
 
 # %% [markdown]
 # ## Summary

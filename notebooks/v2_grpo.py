@@ -65,9 +65,9 @@ import time
 from IPython.display import Markdown, display
 
 from nblib.evaluation.answers import Probe, evaluate_stages
+from nblib.evaluation.comparison import paired_by_group
 from nblib.evaluation.groups import sample_group
 from nblib.evaluation.pass_rates import keep_informative, pass_rates
-from nblib.evaluation.statistics import paired_by, paired_comparison
 from nblib.files import read_jsonl
 from nblib.hosts.budget import check_room, session_budget
 from nblib.hosts.inputs import bring_attached_run, find_start
@@ -82,24 +82,18 @@ from nblib.models.parity import PROMPTS, export_adapters, export_model
 from nblib.report import (
     Page,
     finish,
-    grpo_lead,
     grpo_verdicts,
     paired_table,
-    pick_samples,
     plot_group,
     plot_groups,
     plot_grpo,
     plot_reward_histogram,
     plot_stages,
-    rollout_samples,
-    samples_table,
+    rollout_table,
     settings_table,
-    show,
     stage_table,
-    truncation_warnings,
-    verdict_table,
 )
-from nblib.runs import start_run, write_manifest
+from nblib.runs import start_run
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import split_validation
 from nblib.tasks.registry import get_task
@@ -182,6 +176,7 @@ print(v1)
 parameters = {**settings.parameters, "model_sha256": v1.sha256}
 bring_attached_run("v2_grpo", parameters)
 run = start_run("v2_grpo", parameters, devices=place.devices, started=started)
+page = Page(title="v2 · GRPO: better answers from rewards", task=task, seed=SEED)
 display(settings_table(parameters))
 
 # %% [markdown]
@@ -272,7 +267,8 @@ print(f"[best: advantage {group.advantages[0]:+.2f}]\n{group.completions[0]}\n")
 print(f"[worst: advantage {group.advantages[-1]:+.2f}]\n{group.completions[-1]}")
 
 # %%
-group_figure = show(plot_group(group.rewards, group.advantages, seed=SEED))
+figure = plot_group(group.rewards, group.advantages, seed=SEED)
+page.figure("A group: rewards and advantages", figure)
 
 # %% [markdown]
 # ## v1 on the held-out questions
@@ -332,11 +328,9 @@ tuned_policy = train_grpo(
 # %%
 history = read_jsonl(run.path / "metrics.jsonl")
 drawn = rollouts.read()
-figures = {
-    "A group: rewards and advantages": group_figure,
-    "Training": show(plot_grpo(task, history, seed=SEED, title="GRPO")),
-    "Rewards at the beginning and at the end": show(plot_reward_histogram(drawn, seed=SEED)),
-}
+page.figure("Training", plot_grpo(task, history, seed=SEED, title="GRPO"))
+page.figure("Rewards at the beginning and at the end", plot_reward_histogram(drawn, seed=SEED))
+page.table(rollout_table(drawn, count=6, seed=SEED))
 
 # %% [markdown]
 # ## Export
@@ -370,7 +364,6 @@ if settings.lora_rank > 0:
     print(*export_adapters(tuned_policy.model, v1, adapters, **about), sep="\n")
 if settings.export_flax:
     print(*export_model(tuned.model, tuned.tokenizer, flax, flax=True, **exporting), sep="\n")
-write_manifest(run, hashes=hashes)
 
 # %% [markdown]
 # ## v1 against v2
@@ -381,59 +374,41 @@ after = evaluate_stages(
     tuned, {"tuned": (task, greedy)}, held_out, mesh=mesh, enabled=settings.eval_at_end
 )
 stages = (*before, *after)
-display(stage_table(task, stages))
+page.table(stage_table(task, stages))
 
 # %% [markdown]
 # The same items before and after: what counts are the ones that changed. McNemar's exact test asks
 # whether as many could have become right rather than wrong by chance alone.
 
 # %%
-paired = None
-if stages:
-    records = [stage.records for stage in stages]
-    headline = task.metric(task.headline)
-    paired = paired_comparison(*records, headline)
-    by_group = paired_by(*records, lambda record: record["group"], headline)
-    display(paired_table({"all": paired, **by_group}, heading=task.grouped_by))
+gains = paired_by_group(stages, task)
+page.table(paired_table(gains.items(), title="Gain by group", heading=task.grouped_by))
 
 # %%
-if stages:
-    figures["v1 (base) and v2 (tuned)"] = show(plot_stages(task, stages, seed=SEED))
-    figures[f"{task.headline} by group"] = show(plot_groups(task, stages, seed=SEED))
+page.figure("v1 (base) and v2 (tuned)", plot_stages(task, stages, seed=SEED))
+page.figure(f"{task.headline} by group", plot_groups(task, stages, seed=SEED))
 
 # %% [markdown]
 # ## Verdict
 
 # %%
-verdicts = grpo_verdicts(task, stages, paired, gain_target=settings.gain_target)
-display(verdict_table(verdicts))
+paired = gains.get("all")
+page.verdicts(grpo_verdicts(task, stages, paired, gain_target=settings.gain_target))
 
 # %% [markdown]
 # ## Samples
 # The same question before and after.
 
 # %%
-samples = pick_samples(task, stages, count=4, seed=SEED)
-display(samples_table(task, samples[:2]))
+page.samples(stages, count=4)
 
 # %% [markdown]
 # ## Report
 # And a card for each exported folder: data, settings, rates, limits.
 
 # %%
-alarms = [f"step {one['step']}: {name}" for one in history for name in one.get("alarms", ())]
-page = Page(
-    title="v2 · GRPO: better answers from rewards",
-    lead=grpo_lead(task, stages, paired, tuned_policy.trained),
-    warnings=[*truncation_warnings(stages), *(f"Alarm at {alarm}" for alarm in alarms)],
-    verdicts=verdicts,
-    figures=figures,
-    samples=samples,
-    rollouts=rollout_samples(drawn, count=6, seed=SEED),
-)
-about = {"model": v1.name, "data": data.origin, "started": started}
-trained = {"trained": tuned_policy.trained, "paired": paired, "alarms": alarms}
-finish(run, task, stages, page, **about, **trained)
+about = {"model": v1.name, "data": data.origin, "hashes": hashes}
+finish(run, stages, page, trained=tuned_policy.trained, paired=paired, **about)
 
 # %% [markdown]
 # ## Summary

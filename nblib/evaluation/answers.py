@@ -1,13 +1,13 @@
 """Answers: a model is asked, its answers are scored and kept, in one way for every caller.
 
-`ask` returns records without a score, `score_answers` makes a `Stage` of them, `evaluate` does
-both. The keys of a record are those of `predictions.jsonl`.
+`ask` returns records without a score, `score_answers` makes a `Stage` of them, `evaluate_stages`
+does both. The keys of a record are those of `predictions.jsonl`.
 """
 
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import jax
 from flax import nnx
 
 from nblib.evaluation.generate import Completion, Decoding, generate
-from nblib.evaluation.statistics import in_order, stage_metrics
+from nblib.evaluation.statistics import grouped, in_order, stage_metrics
 from nblib.files import read_jsonl, to_jsonable, write_jsonl
 from nblib.models.names import RefModel
 from nblib.tasks.task import Example, Score, Task
@@ -56,17 +56,11 @@ def ask(
 
     All examples are asked once, with the decoding's seed, then all again with the next seed.
 
-    Args:
-        ref: Its `sha256` is its folder's: a fine-tune in memory must have its own `name`.
-        task: Its prompts are asked.
-        examples: With ids of their own.
-        decoding: With a temperature where there are several samples.
-        mesh: The devices.
-        style: One of `tokens.chat.STYLES`; `shots` are for "few-shot".
-        shots: Worked examples.
-        samples: Answers to each example.
-        kept: A `.jsonl` file that takes the answers after every round, below the identity of all
-            that they depend on. What it holds already is not asked again.
+    `style` is one of `tokens.chat.STYLES`; `shots`, worked examples, are for "few-shot".
+
+    `kept` is a `.jsonl` file that takes the answers after every round, below the identity of all
+    that they depend on; what it holds already is not asked again. A model counts by its name and
+    its folder's `sha256`: a fine-tune in memory must have a name of its own.
 
     Raises:
         ValueError: a request that makes no sense, or a `kept` that is damaged or another file.
@@ -131,32 +125,15 @@ def score_answers(name: str, answers: Sequence[Mapping[str, Any]], task: Task) -
 
 def stage_of(name: str, records: Sequence[Mapping[str, Any]], task: Task) -> Stage:
     """Return the stage of records that are scored; ValueError where there are none."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
-        if record["group"]:
-            groups.setdefault(record["group"], []).append(record)
+    groups = grouped(records, lambda record: record["group"])
     return Stage(
         name=name,
         metrics=stage_metrics(records, task),
-        by_group={group: stage_metrics(groups[group], task) for group in in_order(groups)},
+        by_group={
+            group: stage_metrics(groups[group], task) for group in in_order(filter(None, groups))
+        },
         records=tuple(records),
     )
-
-
-def evaluate(
-    ref: RefModel,
-    task: Task,
-    examples: Sequence[Example],
-    decoding: Decoding,
-    *,
-    stage: str,
-    mesh: jax.sharding.Mesh,
-) -> Stage:
-    """Ask every example in the task's own form, zero-shot, and score the completions."""
-    began = time.perf_counter()
-    scored = score_answers(stage, ask(ref, task, examples, decoding, mesh=mesh), task)
-    metrics = {**scored.metrics, "decoding": asdict(decoding)}
-    return replace(scored, metrics=metrics, seconds=time.perf_counter() - began)
 
 
 def evaluate_stages(
@@ -167,38 +144,41 @@ def evaluate_stages(
     mesh: jax.sharding.Mesh,
     enabled: bool = True,
 ) -> tuple[Stage, ...]:
-    """Evaluate one model once a stage, on the same items; no stage at all when not `enabled`."""
-    return tuple(
-        evaluate(ref, task, examples, decoding, stage=name, mesh=mesh)
-        for name, (task, decoding) in (stages if enabled else {}).items()
-    )
+    """Ask a model all examples once a stage, zero-shot, and score the completions.
 
-
-class Probe:
-    """The mean headline of a model on a few fixed questions, greedily, asked again and again.
-
-    It shows during a training what the rewards alone cannot: whether the answers get better. Its
-    questions come from the train split, and all measurements share what is compiled.
+    Each stage asks in its task's own form. No stage at all when not `enabled`.
     """
+    evaluated = []
+    for name, (task, decoding) in (stages if enabled else {}).items():
+        began = time.perf_counter()
+        stage = score_answers(name, ask(ref, task, examples, decoding, mesh=mesh), task)
+        metrics = {**stage.metrics, "decoding": asdict(decoding)}
+        evaluated.append(replace(stage, metrics=metrics, seconds=time.perf_counter() - began))
+    return tuple(evaluated)
 
-    def __init__(
-        self,
-        ref: RefModel,
-        task: Task,
-        examples: Sequence[Example],
-        *,
-        max_new_tokens: int,
-        mesh: jax.sharding.Mesh,
-    ) -> None:
-        self._ref, self._task, self._examples, self._mesh = ref, task, examples, mesh
-        self._decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=len(examples))
 
-    def __call__(self, model: nnx.Module) -> float:
-        """Return the mean, a fraction of 1; `model` is as `ref` is, with other weights."""
-        ref = replace(self._ref, model=model)
-        answers = ask(ref, self._task, self._examples, self._decoding, mesh=self._mesh)
-        scores = score_all(answers, self._task)
-        return sum(score.values[self._task.headline] for score in scores) / len(scores)
+def make_probe(
+    ref: RefModel,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    max_new_tokens: int,
+    mesh: jax.sharding.Mesh,
+) -> Callable[[nnx.Module], float]:
+    """Return a function from a model to its mean headline on these questions, asked greedily.
+
+    It shows during a training what the rewards alone cannot: whether the answers get better. Give
+    it questions of the train split, and a model as `ref` is, with other weights: all measurements
+    share what is compiled.
+    """
+    decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=len(examples))
+
+    def mean_headline(model: nnx.Module) -> float:
+        answers = ask(replace(ref, model=model), task, examples, decoding, mesh=mesh)
+        scores = score_all(answers, task)
+        return sum(score.values[task.headline] for score in scores) / len(scores)
+
+    return mean_headline
 
 
 def _answer(example: Example, completion: Completion, decoding: Decoding) -> dict[str, Any]:

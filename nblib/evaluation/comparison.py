@@ -2,16 +2,24 @@
 
 Every stage before the last is tested against the last, item by item, with Holm's correction for
 several tests. What is compared, and what counts as the form, is said by the task.
+
+Stages may be compared when they have the same items, token limit and prompts. Models asked here and
+now differ in their prompts on purpose, and the report says how. A file's prompts were chosen
+somewhere else, so they must be those of every stage beside it.
 """
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nblib.evaluation.answers import Stage
+from nblib.evaluation.answers import Stage, stage_of
+from nblib.evaluation.candidates import Candidate
+from nblib.evaluation.forgetting import Forgotten
 from nblib.evaluation.statistics import (
     Paired,
+    by_id,
     holm,
     metric_figures,
     paired_by,
@@ -20,7 +28,9 @@ from nblib.evaluation.statistics import (
 )
 from nblib.tasks.task import Metric, Task
 
+_ITEM = ("question", "reference")
 _BUCKETS = 4  # of question length
+_NOTHING_FORGOTTEN = Forgotten()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,30 +44,48 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What the last of several stages gained over each earlier one.
+    """What the last of several stages gained over each earlier one."""
 
-    Attributes:
-        base: Name of the first stage.
-        tuned: Name of the last one.
-        metric: The task's lenient metric, which also judges a base that never learnt the form.
-        gains: Over each earlier stage, in the headline and in the fallback, where there is one.
-        by_group: Group -> the gain over the first stage on its items, in `metric`.
-        by_length: Words of the question, as "14 to 20 words" -> the same on those items.
-        given_form: Stage -> the headline among the completions in the strict form; stages without
-            one are left out.
-        smallest: The smallest gain in `metric` over the first stage that these items show.
-        regressions: (id, earlier stage) of items right in `metric` that the last stage lost.
+    base: str  # name of the first stage
+    tuned: str  # name of the last one
+    metric: str  # the task's lenient one: it also judges a base that never learnt the form
+    gains: tuple[Gain, ...]  # over each earlier stage, in headline and fallback
+    by_group: Mapping[str, Paired]  # group -> gain over the first stage, in `metric`
+    by_length: Mapping[str, Paired]  # words of the question, as "14 to 20 words" -> the same
+    given_form: Mapping[str, Mapping[str, Any]]  # stage -> the headline of completions in the form
+    smallest: float  # gain in `metric` over the first stage that these items show
+    regressions: tuple[tuple[str, str], ...]  # (id, earlier stage): right there, lost in the last
+
+
+def comparable(
+    stages: Sequence[Stage],
+    task: Task,
+    candidates: Sequence[Candidate],
+    *,
+    allow_mismatch: bool = False,
+) -> tuple[tuple[Stage, ...], tuple[str, ...]]:
+    """Return the stages on the items that all of them have, and sentences on what differs.
+
+    `allow_mismatch` compares all the same, on the items that all stages have: their metrics are
+    counted again.
+
+    Raises:
+        ValueError: something differs and `allow_mismatch` is not set; or no item is in all stages.
     """
-
-    base: str
-    tuned: str
-    metric: str
-    gains: tuple[Gain, ...]
-    by_group: Mapping[str, Paired]
-    by_length: Mapping[str, Paired]
-    given_form: Mapping[str, Mapping[str, Any]]
-    smallest: float
-    regressions: tuple[tuple[str, str], ...]
+    files = {candidate.name for candidate in candidates if candidate.is_file}
+    problems = tuple(
+        f"{first.name} and {second.name}: {problem}"
+        for first, second in itertools.combinations(stages, 2)
+        for problem in _problems(first, second, prompts=bool({first.name, second.name} & files))
+    )
+    if problems and not allow_mismatch:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise ValueError(
+            f"these stages cannot be compared:\n{lines}\nAsk the same questions with the same "
+            "settings, or allow the mismatch (--allow-mismatch, ALLOW_MISMATCH): the items in all "
+            "stages are then compared, and the report says so."
+        )
+    return tuple(_narrowed(stages, task)), problems
 
 
 def compare_stages(stages: Sequence[Stage], task: Task) -> Comparison:
@@ -85,8 +113,23 @@ def compare_stages(stages: Sequence[Stage], task: Task) -> Comparison:
     )
 
 
+def paired_by_group(stages: Sequence[Stage], task: Task) -> dict[str, Paired]:
+    """Compare first and last stage in the headline: "all" items, then each group's; {} of none."""
+    if not stages:
+        return {}
+    first, second = stages[0].records, stages[-1].records
+    metric = task.metric(task.headline)
+    groups = paired_by(first, second, lambda record: record["group"], metric)
+    return {"all": paired_comparison(first, second, metric), **groups}
+
+
 def comparison_metrics(
-    comparison: Comparison, stages: Sequence[Stage], **more: Any
+    comparison: Comparison,
+    stages: Sequence[Stage],
+    task: Task,
+    *,
+    forgotten: Forgotten = _NOTHING_FORGOTTEN,
+    **more: Any,
 ) -> dict[str, Any]:
     """Return the content of `comparison_metrics.json`; `more` stands beside it as it is."""
     by_name = {stage.name: {"stage": stage.name, **stage.metrics} for stage in stages}
@@ -95,6 +138,9 @@ def comparison_metrics(
         "tuned": by_name[comparison.tuned],
         "stages": by_name,
         "paired": comparison,
+        "failures": failure_counts(stages, task),
+        "forgetting": forgotten.checks,
+        "perplexity": forgotten.perplexity,
         **more,
     }
 
@@ -138,6 +184,44 @@ def schema_failures(stages: Sequence[Stage], task: Task) -> list[dict[str, Any]]
         for record in stage.records
         if (kind := failure_kind(record, task)) is not None
     ]
+
+
+def _problems(first: Stage, second: Stage, *, prompts: bool) -> Iterator[str]:
+    before, after = by_id(first.records, first.name), by_id(second.records, second.name)
+    both = [id_ for id_ in before if id_ in after]
+    alone = len(before) + len(after) - 2 * len(both)
+    if alone:
+        yield f"{alone} items are in one of them only ({len(both)} in both)"
+    other = [i for i in both if not _same(before[i], after[i], _ITEM)]
+    if other:
+        yield f"{len(other)} items have another question or reference, such as {other[0]!r}"
+    limits = [sorted({str(r.get("max_new_tokens")) for r in s.records}) for s in (first, second)]
+    if limits[0] != limits[1] or len(limits[0]) > 1:
+        yield f"max_new_tokens is {' and '.join(limits[0])}, and {' and '.join(limits[1])}"
+    if prompts:
+        changed = [i for i in both if not _same(before[i], after[i], ("prompt",))]
+        if changed:
+            yield f"{len(changed)} items have another prompt, such as {changed[0]!r}"
+
+
+def _narrowed(stages: Sequence[Stage], task: Task) -> Iterator[Stage]:
+    """Yield the stages with the items alone that are the same in all of them."""
+    found = [by_id(stage.records, stage.name) for stage in stages]
+    common = {
+        id_
+        for id_, record in found[0].items()
+        if all(id_ in there and _same(record, there[id_], _ITEM) for there in found[1:])
+    }
+    if not common:
+        names = ", ".join(stage.name for stage in stages)
+        raise ValueError(f"no item is in all of {names}: there is nothing to compare")
+    for stage in stages:
+        kept = [record for record in stage.records if record["id"] in common]
+        yield stage if len(kept) == len(stage.records) else stage_of(stage.name, kept, task)
+
+
+def _same(first: Mapping[str, Any], second: Mapping[str, Any], names: Sequence[str]) -> bool:
+    return all(first.get(name) == second.get(name) for name in names)
 
 
 def _gains(earlier: Sequence[Stage], last: Stage, metric: Metric) -> list[Gain]:

@@ -7,7 +7,7 @@ import jax
 import sentencepiece as spm
 from flax import nnx
 
-from nblib.models.decode import Noise, decode
+from nblib.models.decode import Sampling, decode
 from nblib.tokens.tokenizer import check_tokenizer, stop_tokens
 
 
@@ -37,11 +37,6 @@ class Decoding:
         """Return the same setting with sampling."""
         return replace(self, temperature=temperature, top_p=top_p)
 
-    @property
-    def name(self) -> str:
-        """A short name for tables: "greedy" or "t=0.7 p=0.95"."""
-        return "greedy" if self.temperature == 0 else f"t={self.temperature} p={self.top_p}"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
@@ -68,28 +63,23 @@ def generate(
     Raises TokenizerMismatch when the tokenizer is not the model's.
     """
     check_tokenizer(tokenizer, size=model.num_embed, sha256=None, where="the model")
-    encoded = [[tokenizer.bos_id(), *ids] for ids in tokenizer.encode(list(prompts))]
     stop = stop_tokens(tokenizer)
     written = decode(
         model,
-        encoded,
-        Noise(temperature=decoding.temperature, top_p=decoding.top_p, seed=decoding.seed),
+        [[tokenizer.bos_id(), *ids] for ids in tokenizer.encode(list(prompts))],
+        Sampling(temperature=decoding.temperature, top_p=decoding.top_p, seed=decoding.seed),
         stop=stop,
         max_new_tokens=decoding.max_new_tokens,
         batch_size=decoding.batch_size,
         mesh=mesh,
     )
-    return tuple(
-        _completion(tokenizer, prompt, tokens, stop)
-        for prompt, tokens in zip(prompts, written, strict=True)
-    )
-
-
-def _completion(
-    tokenizer: spm.SentencePieceProcessor, prompt: str, written: list[int], stop: Sequence[int]
-) -> Completion:
-    ended = bool(written) and written[-1] in stop
-    text = written[:-1] if ended else written
-    return Completion(
-        prompt=prompt, text=tokenizer.decode(text), tokens=len(text), truncated=not ended
-    )
+    completions = []
+    for prompt, tokens in zip(prompts, written, strict=True):
+        ended = bool(tokens) and tokens[-1] in stop
+        text = tokens[:-1] if ended else tokens
+        completions.append(
+            Completion(
+                prompt=prompt, text=tokenizer.decode(text), tokens=len(text), truncated=not ended
+            )
+        )
+    return tuple(completions)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import stdev
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from nblib.evaluation.intervals import (
     mean_difference_test,
@@ -22,6 +22,7 @@ from nblib.evaluation.intervals import (
 from nblib.tasks.task import TRUNCATION, Metric, Task
 
 Record = Mapping[str, Any]
+_Item = TypeVar("_Item")
 _NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)")
 
 
@@ -83,33 +84,28 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=parts)
 
 
+def grouped(items: Iterable[_Item], key: Callable[[_Item], str]) -> dict[str, list[_Item]]:
+    """Return the items by their keys, in the order in which they come."""
+    groups: dict[str, list[_Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """One metric of two stages on the same `n` items: counts, and fractions of 1.
-
-    Attributes:
-        metric: Its name, such as "json_valid".
-        kind: Whether it is a rate or a mean.
-        n: Items.
-        both_right: Of a rate, items that have it in both stages; None for a mean.
-        only_first: Items that have it in the first stage alone; of a mean, higher there.
-        only_second: Items that have it in the second stage alone; of a mean, higher there.
-        neither: Of a rate, items that have it in none; None for a mean.
-        difference: The second stage's metric less the first's: above 0 the second is higher.
-        ci95: [low, high] of the difference.
-        p_value: Two-sided, for no difference; below 0.05 exactly where `ci95` leaves 0 out.
-    """
+    """One metric of two stages on the same `n` items: counts, and fractions of 1."""
 
     metric: str
     kind: Literal["rate", "mean"] = "rate"
     n: int
-    both_right: int | None
-    only_first: int
+    both_right: int | None  # of a rate, items that have it in both stages; None for a mean
+    only_first: int  # items that have it in the first stage alone; of a mean, higher there
     only_second: int
-    neither: int | None
-    difference: float
-    ci95: tuple[float, float]
-    p_value: float
+    neither: int | None  # of a rate, items that have it in no stage; None for a mean
+    difference: float  # the second stage's metric less the first's: above 0 the second is higher
+    ci95: tuple[float, float]  # of the difference
+    p_value: float  # two-sided, for no difference; below 0.05 exactly where `ci95` leaves 0 out
 
     def __post_init__(self) -> None:
         """Refuse counts and figures that contradict each other."""
@@ -131,47 +127,22 @@ def paired_comparison(first: Sequence[Record], second: Sequence[Record], metric:
         ValueError: no records, an item that repeats or that one stage lacks, another reference,
             or a value that the metric cannot have. The message names an item.
     """
-    pairs = _pairs(first, second, metric)
-    n, is_rate = len(pairs), metric.kind == "rate"
-    differences = [after - before for before, after in pairs]
-    lost, gained = sum(d < 0 for d in differences), sum(d > 0 for d in differences)
-    ci95, p_value = (
-        rate_difference_test(gained, lost, n) if is_rate else mean_difference_test(differences)
-    )
-    return Paired(
-        metric=metric.name,
-        kind=metric.kind,
-        n=n,
-        both_right=pairs.count((True, True)) if is_rate else None,
-        only_first=lost,
-        only_second=gained,
-        neither=pairs.count((False, False)) if is_rate else None,
-        difference=math.fsum(differences) / n,
-        ci95=ci95,
-        p_value=p_value,
-    )
+    return _compared(_items(first, second), metric)
 
 
 def paired_by(
     first: Sequence[Record],
     second: Sequence[Record],
-    group: Callable[[Record], str | None],
+    group: Callable[[Record], str],
     metric: Metric,
 ) -> dict[str, Paired]:
     """Compare two stages on the items of each group, the groups `in_order`.
 
-    `group` names the group of a record of `first`; items where it is empty or None are left out.
+    `group` names the group of a record of `first`; items of the group "" are left out.
     Raises what `paired_comparison` does.
     """
-    groups: dict[str, list[tuple[Record, Record]]] = {}
-    for pair in _items(first, second):
-        groups.setdefault(group(pair[0]) or "", []).append(pair)
-    return {
-        name: paired_comparison(
-            [before for before, _ in groups[name]], [after for _, after in groups[name]], metric
-        )
-        for name in in_order(filter(None, groups))
-    }
+    groups = grouped(_items(first, second), lambda pair: group(pair[0]))
+    return {name: _compared(groups[name], metric) for name in in_order(filter(None, groups))}
 
 
 def smallest_difference(first: Sequence[Record], second: Sequence[Record], metric: Metric) -> float:
@@ -179,7 +150,7 @@ def smallest_difference(first: Sequence[Record], second: Sequence[Record], metri
 
     At least one item counts as different. Raises what `paired_comparison` does.
     """
-    differences = [after - before for before, after in _pairs(first, second, metric)]
+    differences = [after - before for before, after in _values(_items(first, second), metric)]
     n = len(differences)
     if metric.kind == "rate":
         return smallest_detectable(n, max(1, sum(map(abs, differences))) / n)
@@ -202,26 +173,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def pass_at_k(n: int, solved: int, k: int) -> float:
-    """Return the unbiased estimate of pass@k from `solved` right ones of `n` completions.
-
-    It is the share of the choices of k of the n completions that hold a right one:
-    1 - C(n - solved, k) / C(n, k). Source: M. Chen et al., arXiv:2107.03374 (2021).
-
-    Raises:
-        ValueError: `solved` outside 0..n, or `k` outside 1..n.
-
-    Example:
-        >>> round(pass_at_k(4, 1, 2), 3)
-        0.5
-    """
-    if not 0 <= solved <= n:
-        raise ValueError(f"solved is {solved}, expected 0 to n = {n}")
-    if not 1 <= k <= n:
-        raise ValueError(f"k is {k}, expected 1 to n = {n}")
-    return 1 - math.comb(n - solved, k) / math.comb(n, k)
-
-
 def _value(record: Record, metric: Metric, key: str = "") -> float:
     """Return a record's value of a metric, checked."""
     key = key or metric.name
@@ -235,10 +186,30 @@ def _value(record: Record, metric: Metric, key: str = "") -> float:
     return value  # type: ignore[return-value]
 
 
-def _pairs(
-    first: Sequence[Record], second: Sequence[Record], metric: Metric
-) -> list[tuple[float, float]]:
-    return [(_value(one, metric), _value(other, metric)) for one, other in _items(first, second)]
+def _values(items: Iterable[tuple[Record, Record]], metric: Metric) -> list[tuple[float, float]]:
+    return [(_value(one, metric), _value(other, metric)) for one, other in items]
+
+
+def _compared(items: Sequence[tuple[Record, Record]], metric: Metric) -> Paired:
+    values = _values(items, metric)
+    n, is_rate = len(values), metric.kind == "rate"
+    differences = [after - before for before, after in values]
+    lost, gained = sum(d < 0 for d in differences), sum(d > 0 for d in differences)
+    ci95, p_value = (
+        rate_difference_test(gained, lost, n) if is_rate else mean_difference_test(differences)
+    )
+    return Paired(
+        metric=metric.name,
+        kind=metric.kind,
+        n=n,
+        both_right=values.count((True, True)) if is_rate else None,
+        only_first=lost,
+        only_second=gained,
+        neither=values.count((False, False)) if is_rate else None,
+        difference=math.fsum(differences) / n,
+        ci95=ci95,
+        p_value=p_value,
+    )
 
 
 def _items(first: Sequence[Record], second: Sequence[Record]) -> list[tuple[Record, Record]]:

@@ -144,7 +144,8 @@ class EvalSettings(Evaluated):
     allow_mismatch: bool = False
 
     _kind = "eval"
-    _aside = ("stages", "gsm8k_dir", "svamp_dir")  # stages count as what is found by them
+    # Stages count as what is found by them.
+    _aside = ("stages", "session_hours", "gsm8k_dir", "svamp_dir")
     _built = ("greedy", "sampled")
 
     @property

@@ -17,11 +17,13 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from nblib.evaluation.generate import Decoding
 from nblib.files import shown
+from nblib.models.lora import LoraConfig
 from nblib.models.published import OVER, ModelNotFound, check_name
 from nblib.sources.datasets import NAMES
 from nblib.sources.wordproblems import LEVELS
 from nblib.tasks.registry import TASKS
 from nblib.tokens.packing import PACKING
+from nblib.tokens.training_data import Batching
 from nblib.training.checkpoints import check_resume_from
 
 ALL = -1  # as a count: all there are
@@ -110,6 +112,7 @@ class Settings:
 
     profile: str
     gsm8k_dir: str = ""
+    session_hours: Number = 0.0
     seed: Seed = 0
 
     _kind: ClassVar[str]  # of the notebook, as in profiles.toml
@@ -225,12 +228,11 @@ class Evaluated(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Trained(Settings):
-    """A model that is trained on so many rows, within a session."""
+    """A model that is trained on so many rows."""
 
     num_samples: RowsOrAll
     learning_rate: Number
     save_interval: str
-    session_hours: Number = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,10 +247,10 @@ class Batched(Trained):
     accumulation: Count = 1
 
     @property
-    def batching(self) -> dict[str, Any]:
-        """How examples become batches, as `training_data` takes it."""
+    def batching(self) -> Batching:
+        """How examples become batches."""
         names = ("max_length", "packing", "batch_tokens", "seed")
-        return {"epochs": self.num_epochs, **{name: getattr(self, name) for name in names}}
+        return Batching(epochs=self.num_epochs, **{name: getattr(self, name) for name in names})
 
     def _check(self) -> None:
         super()._check()
@@ -288,9 +290,9 @@ class Tuned(Evaluated, Trained):
         return {**super().parameters, **resumed}
 
     @property
-    def lora(self) -> dict[str, Any]:
-        """The adapters' rank and alpha, as `get_lora_model` and `merge_lora` take them."""
-        return {"rank": self.lora_rank, "alpha": self.lora_alpha}
+    def lora(self) -> LoraConfig:
+        """The adapters' rank and alpha."""
+        return LoraConfig(rank=self.lora_rank, alpha=self.lora_alpha)
 
     def _check(self) -> None:
         super()._check()

@@ -75,15 +75,15 @@ def mesh_summary(mesh: jax.sharding.Mesh) -> str:
     """Return a line on the axes, and a warning that names the devices which the mesh leaves idle.
 
     >>> mesh_summary(device_mesh(8, 1))  # on a TPU v5e-8
-    'mesh       fsdp 8, tp 1: all 8 devices'
+    'fsdp 8, tp 1: all 8 devices'
     """
     axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
     devices, used = jax.devices(), set(mesh.devices.flat)
     idle = [str(device) for device in devices if device not in used]
     if not idle:
-        return f"mesh       {axes}: all {len(devices)} devices"
+        return f"{axes}: all {len(devices)} devices"
     return (
-        f"mesh       {axes}: WARNING, {len(idle)} of {len(devices)} devices are idle: "
+        f"{axes}: WARNING, {len(idle)} of {len(devices)} devices are idle: "
         f"{', '.join(idle)}. device_mesh(fsdp, tp) takes more, where its axes divide the model."
     )
 

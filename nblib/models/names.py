@@ -23,12 +23,12 @@ from nblib.models.folders import (
 )
 from nblib.models.gemma3 import load_model, parameter_count
 from nblib.models.published import OVER, ModelNotFound, find_model, is_published
-from nblib.tokens.tokenizer import load_tokenizer, stop_tokens
+from nblib.tokens.tokenizer import load_tokenizer, stop_tokens, tokenizer_hashes
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefModel:
-    """A loaded model with the tokenizer of its own folder.
+    """A loaded model with the mesh that it is on and the tokenizer of its own folder.
 
     `sha256` is the hash of the folder's weights: two runs on the same base have the same one.
     `root` names what all its training began with.
@@ -38,6 +38,7 @@ class RefModel:
     folder: Path
     model: Gemma3
     tokenizer: spm.SentencePieceProcessor
+    mesh: jax.sharding.Mesh
     sha256: str
     root: str
 
@@ -45,9 +46,14 @@ class RefModel:
     def described(self) -> dict[str, str]:
         """What the manifest of a fine-tune says of its base.
 
-        A folder is named in full: what `latest` points at moves on.
+        Folders are named in full, because a relative name or `latest` may mean another later.
         """
         return {"name": _in_full(self.name), "sha256": self.sha256, "root": self.root}
+
+    @property
+    def hashes(self) -> dict[str, str | int]:
+        """The hashes of weights and tokenizer: what a checkpoint and a run's manifest hold."""
+        return {"model": self.sha256, **tokenizer_hashes(self.tokenizer)}
 
     def __str__(self) -> str:
         """One line for a notebook to print: size, precision, tokenizer and where it stops."""
@@ -89,6 +95,7 @@ def get_gemma_ref_model(
         folder=folder,
         model=load(folder, tokenizer, mesh=mesh, dtype=jnp.dtype(dtype)),
         tokenizer=tokenizer,
+        mesh=mesh,
         sha256=weights_sha256(folder),
         root=read_manifest(folder).get("base", {}).get("root", _in_full(name)),
     )

@@ -8,8 +8,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from nblib.models.licence import LICENCES
-from nblib.tools.publishing import TARGETS, newest_export, plan_package
+from nblib.models.published import LICENCES
+
+TARGETS = ("kaggle-dataset", "kaggle-model", "huggingface")
 
 
 def add_kernels(kernels: argparse.ArgumentParser) -> None:
@@ -58,7 +59,7 @@ def add_publish(publish: argparse.ArgumentParser) -> None:
 
 def _kernels(options: argparse.Namespace) -> int:
     """Do what was asked with kernels; Kaggle's refusals and wrong files are one line each."""
-    from nblib.tools.kaggle_client import PushError
+    from nblib.tools.push import PushError
 
     try:
         options.action(options)
@@ -111,6 +112,7 @@ def _stamp(options: argparse.Namespace) -> None:
 
 
 def _publish(options: argparse.Namespace) -> int:
+    from nblib.tools.publishing import newest_export, plan_package
     from nblib.tools.sending import NotPublished, send
 
     try:

@@ -2,8 +2,9 @@
 
 `kaggle kernels push` uploads the text of one notebook and nothing beside it. So the wheel travels
 in a cell before the install cell, which is the same everywhere and takes nblib from where that cell
-puts it. The embedded model's weights are too large for that and travel as a dataset that the
-kernels attach: see `model_dataset`. Nothing is sent here: see `push`.
+puts it. The embedded model's weights are too large for that and travel as a private dataset that
+the kernels attach. Its name holds a hash of the weights: other weights are another dataset, and one
+that is there already never changes. Nothing is sent here: see `push`.
 """
 
 import base64
@@ -16,7 +17,6 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from typing import Any
 import nblib
 from nblib import REPOSITORY, __version__
 from nblib.files import write_json, write_text
-from nblib.models.folders import MANIFEST_FILE
-from nblib.tools.kernel_metadata import METADATA_FILE, KernelMetadata, read_metadata, slug_of
-from nblib.tools.model_dataset import sealed_manifest, write_model_dataset
+from nblib.models.folders import MANIFEST_FILE, read_manifest, weights_sha256
+from nblib.models.published import EMBEDDED_FOLDER, LICENCES, WEIGHTS_KEY, embedded_dataset
+from nblib.tools.metadata import DatasetMetadata, KernelMetadata, read_kernel_metadata, slug_of
 from nblib.tools.notebooks import NotebookInfo, check_pair, notebook_infos, notebooks_folder
 
 KERNELS_FOLDER = Path("build/kernels")
@@ -36,6 +36,10 @@ MAX_NOTEBOOK_BYTES = 950_000
 # A link to the repository in a notebook or the README, and a version; `make sync` brings them up.
 _PAGE = re.compile(r"(github(?:\.com)?/)[\w.-]+/[\w.-]+(?=/blob/main/|@v\d)")
 _VERSION = re.compile(r'(?<=@v)[\d.]+(?=")|(?<=install_packages\(")[\d.]+(?="\))')
+_DESCRIPTION = (
+    "The small Gemma 3 that ships with nblib, for kernels that its `kernels build` made: attached "
+    "to one, it is found by its manifest, which also says what it was trained on. Apache-2.0."
+)
 _EPOCH = "315532800"  # 1980, where zip files begin: the same sources give the same wheel
 _CELL = '''\
 # nblib {version} as a wheel, put here by `python -m nblib kernels build`.
@@ -66,7 +70,7 @@ def build_kernels(names: Sequence[str] = (), *, owner: str = "") -> list[Path]:
             that is too large or out of step with its source.
     """
     checkout = Path(nblib.__file__).parents[1]
-    if not (checkout / METADATA_FILE).is_file():
+    if not (checkout / KernelMetadata.file).is_file():
         raise ValueError(f"{checkout} is no checkout: kernels are built where nblib's source is")
     infos = notebook_infos()
     for name in names:
@@ -75,10 +79,10 @@ def build_kernels(names: Sequence[str] = (), *, owner: str = "") -> list[Path]:
                 f"unknown notebook {name!r}: expected {', '.join(infos)}, or one whose .py says "
                 "what it is: kind, task, reads"
             )
-    template = read_metadata(checkout)
+    template = read_kernel_metadata(checkout)
     owner = owner or template.id.partition("/")[0]
     wheel_cell = _wheel_cell(*_wheel(checkout))
-    dataset = write_model_dataset(KERNELS_FOLDER, owner=owner)
+    dataset = _write_model_dataset(KERNELS_FOLDER, owner=owner)
     folders = []
     for name in names or infos:
         text = _with_cell(notebooks_folder() / f"{name}.ipynb", wheel_cell)
@@ -93,12 +97,14 @@ def built_kernels(names: Sequence[str] = ()) -> list[Path]:
     Raises:
         ValueError: nothing is built, or not one that is named.
     """
-    built = {path.parent.name: path.parent for path in KERNELS_FOLDER.glob(f"*/{METADATA_FILE}")}
+    built = {
+        path.parent.name: path.parent for path in KERNELS_FOLDER.glob(f"*/{KernelMetadata.file}")
+    }
     missing = [name for name in names if name not in built]
     if missing or not built:
         wanted = ", ".join(missing) or "any kernel"
         raise ValueError(f"{KERNELS_FOLDER} lacks {wanted}: run `python -m nblib kernels build`")
-    metadata = {name: read_metadata(built[name]) for name in sorted(names or built)}
+    metadata = {name: read_kernel_metadata(built[name]) for name in sorted(names or built)}
     order = TopologicalSorter({one.id: () for one in metadata.values()})
     for one in metadata.values():
         order.add(one.id, *one.kernel_sources)
@@ -111,16 +117,9 @@ def kernel_metadata(
 ) -> KernelMetadata:
     """Return the metadata of a notebook's kernel: the template's, with what is the notebook's own.
 
-    All but a foundation, which begins with no model on a CPU, attach the embedded model: PROFILE or
-    MODEL may ask for it on any machine, and it is small. What starts from another notebook's export
-    needs no published model.
-
-    Args:
-        name: the notebook.
-        info: what it is.
-        template: the root's metadata.
-        owner: whose kernels these are, also those whose output this one reads.
-        dataset: the handle of the embedded model's.
+    All but a foundation, which begins with no model on a CPU, attach the embedded model's
+    `dataset`: PROFILE or MODEL may ask for it on any machine, and it is small. What starts from
+    another notebook's export needs no published model.
     """
 
     def title_of(notebook: str) -> str:
@@ -128,18 +127,45 @@ def kernel_metadata(
             return template.title
         return f"nblib {notebook.replace('_', ' ')}"
 
-    from_nothing = info.kind == "foundation"
-    from_export = info.is_tuned and bool(info.reads)
-    return replace(
-        template,
-        id=f"{owner}/{slug_of(title_of(name))}",
-        title=title_of(name),
-        code_file=f"{name}.ipynb",
-        machine_shape="" if from_nothing else template.machine_shape,
-        dataset_sources=() if from_nothing else (*template.dataset_sources, dataset),
-        kernel_sources=tuple(f"{owner}/{slug_of(title_of(read))}" for read in info.reads),
-        model_sources=() if from_nothing or from_export else template.model_sources,
-    )
+    changes: dict[str, Any] = {
+        "id": f"{owner}/{slug_of(title_of(name))}",
+        "title": title_of(name),
+        "code_file": f"{name}.ipynb",
+        "dataset_sources": [*template.dataset_sources, dataset],
+        "kernel_sources": [f"{owner}/{slug_of(title_of(read))}" for read in info.reads],
+    }
+    if info.kind == "foundation":
+        changes |= {"machine_shape": "", "dataset_sources": (), "model_sources": ()}
+    if info.is_tuned and info.reads:
+        changes["model_sources"] = ()
+    return KernelMetadata.checked(template.model_dump() | changes)
+
+
+def _sealed_manifest() -> dict[str, Any]:
+    """Return the embedded model's manifest with the hash of its weights.
+
+    It travels in the wheel and in the dataset, and is how the one finds the other.
+    """
+    return {**read_manifest(EMBEDDED_FOLDER), WEIGHTS_KEY: weights_sha256(EMBEDDED_FOLDER)}
+
+
+def _write_model_dataset(parent: Path, *, owner: str) -> str:
+    """Write the dataset's folder, as `kaggle datasets create -p` takes it; return its handle."""
+    manifest = _sealed_manifest()
+    slug = embedded_dataset(manifest[WEIGHTS_KEY])
+    values = {
+        "id": f"{owner}/{slug}",
+        "title": slug.replace("-", " "),
+        "licenses": [{"name": LICENCES["apache-2.0"].kaggle_dataset}],
+        "description": _DESCRIPTION,
+    }
+    metadata = DatasetMetadata.checked(values)
+    folder = parent / slug
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(EMBEDDED_FOLDER, folder)
+    write_json(folder / MANIFEST_FILE, manifest)
+    write_json(folder / metadata.file, metadata.content)
+    return metadata.id
 
 
 def _wheel(checkout: Path) -> tuple[str, bytes]:
@@ -156,7 +182,7 @@ def _wheel(checkout: Path) -> tuple[str, bytes]:
         embedded = source / "nblib" / "models" / "embedded"
         for weights in embedded.glob("*.safetensors"):
             weights.unlink()
-        write_json(embedded / MANIFEST_FILE, sealed_manifest())
+        write_json(embedded / MANIFEST_FILE, _sealed_manifest())
         options = ["-q", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
         command = [sys.executable, "-m", "pip", "wheel", *options, "-w", scratch, str(source)]
         environment = {**os.environ, "SOURCE_DATE_EPOCH": _EPOCH}
@@ -206,8 +232,8 @@ def _write_kernel(folder: Path, metadata: KernelMetadata, text: str) -> Path:
     check_size(folder / metadata.code_file, len(text.encode()))
     shutil.rmtree(folder, ignore_errors=True)
     write_text(folder / metadata.code_file, text)
-    write_json(folder / METADATA_FILE, asdict(metadata))
-    read_metadata(folder)
+    write_json(folder / KernelMetadata.file, metadata.model_dump(mode="json"))
+    read_kernel_metadata(folder)
     return folder
 
 

@@ -5,14 +5,14 @@ card, metadata. The export is read and never changed.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nblib.files import read_json
 from nblib.hosts.inputs import ExportNotFound, find_export
-from nblib.models.credentials import credential_values
 from nblib.models.folders import (
     CARD_FILE,
     MANIFEST_FILE,
@@ -20,20 +20,15 @@ from nblib.models.folders import (
     orbax_trees,
     read_manifest,
 )
-from nblib.models.licence import LICENCES, Licence, licence_of, root_of
-from nblib.tools.hub_metadata import (
+from nblib.models.published import LICENCES, Licence, credential_values, licence_of, root_of
+from nblib.tools.metadata import (
+    REPOSITORY,
     CardMetadata,
     DatasetMetadata,
+    Metadata,
     VariationMetadata,
-    check_repository,
-    checked,
 )
 from nblib.tools.notebooks import notebook_infos
-
-KAGGLE_DATASET, KAGGLE_MODEL, HUGGING_FACE = "kaggle-dataset", "kaggle-model", "huggingface"
-TARGETS = (KAGGLE_DATASET, KAGGLE_MODEL, HUGGING_FACE)
-_TEXTS = (".json", ".md")
-_Metadata = DatasetMetadata | VariationMetadata | CardMetadata
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,23 +39,18 @@ class Package:
     name: str
     folder: Path
     licence: Licence
-    metadata: _Metadata
+    metadata: Any  # of nblib.tools.metadata
     files: tuple[Path, ...]
     trees: tuple[Path, ...]
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """What stands in the metadata file."""
-        return {key: value for key, value in asdict(self.metadata).items() if value}
 
     def __str__(self) -> str:
         """What goes where, a line a file."""
         lines = [f"{self.folder} to {self.target} {self.name}, private"]
-        lines += [f"  {path.name:36}{_kilobytes([path])}" for path in self.files]
+        lines += [f"  {path.name:36}{_kilobytes(path)}" for path in self.files]
         for tree in self.trees:
             inside = files_of(tree)
-            lines.append(f"  {tree.name + '.zip':36}{_kilobytes(inside)}, {len(inside)} files")
-        content = json.dumps(self.content, indent=2, ensure_ascii=False)
+            lines.append(f"  {tree.name + '.zip':36}{_kilobytes(*inside)}, {len(inside)} files")
+        content = json.dumps(self.metadata.content, indent=2, ensure_ascii=False)
         return "\n".join([*lines, f"{self.metadata.file}: {content}", self.licence.sentence])
 
 
@@ -76,15 +66,15 @@ def newest_export(given: str = "") -> Path:
     if given:
         return find_export(given) if given in infos else find_export("", given)
     found: dict[str, Path] = {}
-    looked: list[ExportNotFound] = []
+    looked = []
     for name in [name for name, info in infos.items() if info.is_tuned]:
         try:
             found[name] = find_export(name)
         except ExportNotFound as error:
-            looked.append(error)
+            looked.append(str(error))
     if not found:
-        said = "\n".join(map(str, looked))
-        raise ExportNotFound(said or "no notebook here exports a tuned model: give a folder")
+        none = "no notebook here exports a tuned model: give a folder"
+        raise ExportNotFound("\n".join(looked) or none)
     gone_on = {read for name in found for read in infos[name].reads}
     last = [path for name, path in found.items() if name not in gone_on]
     return max(last, key=lambda folder: (folder / MANIFEST_FILE).stat().st_mtime)
@@ -94,9 +84,9 @@ def plan_package(target: str, name: str, folder: Path, *, licence: str = "") -> 
     """Check an export and all that a hub wants to know of it; nothing is sent.
 
     Args:
-        target: one of `TARGETS`.
+        target: "kaggle-dataset", "kaggle-model" or "huggingface".
         name: `owner/name`; for a Kaggle model also `owner/name/variation`.
-        folder: what `export_model`, `save_adapters` or `save_flax_model` made. A
+        folder: what `export_run`, `save_adapters` or `save_flax_model` made. A
             `dataset-metadata.json` of one's own in it wins over what would be made, key by key.
         licence: one of `LICENCES`, where the export's root is none that is known.
 
@@ -107,7 +97,12 @@ def plan_package(target: str, name: str, folder: Path, *, licence: str = "") -> 
     chosen = _chosen_licence(manifest, licence)
     metadata = _metadata(target, name, folder, manifest, chosen)
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
-    _check_secrets(files)
+    for path in files:
+        text = path.read_text(encoding="utf-8") if path.suffix in (".json", ".md") else ""
+        if any(secret in text for secret in credential_values()):
+            raise ValueError(
+                f"{path} holds one of your credentials: take it out, and make a new one"
+            )
     return Package(
         target=target,
         name=name,
@@ -119,7 +114,7 @@ def plan_package(target: str, name: str, folder: Path, *, licence: str = "") -> 
     )
 
 
-def _check_export(folder: Path, manifest: dict[str, Any]) -> None:
+def _check_export(folder: Path, manifest: Mapping[str, Any]) -> None:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder: give an export")
     if "not_equal" in manifest:
@@ -128,19 +123,19 @@ def _check_export(folder: Path, manifest: dict[str, Any]) -> None:
         raise ValueError(
             f"{folder} has no {MANIFEST_FILE} of an export: give what a notebook exported"
         )
-    if not any(folder.glob("*.safetensors")) and not orbax_trees(folder):
+    trees = orbax_trees(folder)
+    if not trees and not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(f"{folder} holds no weights: export the model again")
     if not (folder / CARD_FILE).is_file():
         raise FileNotFoundError(
             f"{folder} has no model card, {CARD_FILE}: its notebook writes it, run that to the end"
         )
-    trees = orbax_trees(folder)
     others = [path.name for path in folder.iterdir() if path.is_dir() and path not in trees]
     if others:
         raise ValueError(f"{folder} holds the folder {others[0]}, no Orbax tree: move it elsewhere")
 
 
-def _chosen_licence(manifest: dict[str, Any], given: str) -> Licence:
+def _chosen_licence(manifest: Mapping[str, Any], given: str) -> Licence:
     known = licence_of(manifest)
     if known is None and not given:
         raise ValueError(
@@ -153,24 +148,34 @@ def _chosen_licence(manifest: dict[str, Any], given: str) -> Licence:
 
 
 def _metadata(
-    target: str, name: str, folder: Path, manifest: dict[str, Any], licence: Licence
-) -> _Metadata:
-    if target == HUGGING_FACE:
-        check_repository(name)
-        return checked(CardMetadata, _card_head(folder) | {"license": licence.name})
+    target: str, name: str, folder: Path, manifest: Mapping[str, Any], licence: Licence
+) -> Metadata:
+    from huggingface_hub import metadata_load
+
     parts = name.split("/")
-    if target == KAGGLE_DATASET:
-        values = {
-            "id": name,
-            "title": parts[-1].replace("-", " "),
-            "licenses": [{"name": licence.kaggle_dataset}],
-            "description": _card_body(folder),
-        }
-        own = folder / DatasetMetadata.file
-        given = read_json(own) if own.is_file() else {}
-        if given.get("id", name) != name:
-            raise ValueError(f"{own}: id is {given['id']!r}, the command says {name!r}: which?")
-        return checked(DatasetMetadata, values | given)
+    match target:
+        case "huggingface":
+            if not re.fullmatch(REPOSITORY, name) or len(name) > 96:
+                expected = "owner/name of at most 96 characters"
+                raise ValueError(f"repository is {name!r}, expected {expected}")
+            return CardMetadata.checked(
+                (metadata_load(folder / CARD_FILE) or {}) | {"license": licence.name}
+            )
+        case "kaggle-dataset":
+            values = {
+                "id": name,
+                "title": parts[-1].replace("-", " "),
+                "licenses": [{"name": licence.kaggle_dataset}],
+                "description": (folder / CARD_FILE)
+                .read_text("utf-8")
+                .split("\n---\n", 1)[-1]
+                .strip(),
+            }
+            own = folder / DatasetMetadata.file
+            given = read_json(own) if own.is_file() else {}
+            if given.get("id", name) != name:
+                raise ValueError(f"{own}: id is {given['id']!r}, the command says {name!r}: which?")
+            return DatasetMetadata.checked(values | given)
     if len(parts) not in (2, 3):
         raise ValueError(f"model is {name!r}, expected owner/name or owner/name/variation")
     kind = "-adapters" if is_adapter_folder(folder) else ""
@@ -182,18 +187,7 @@ def _metadata(
         "framework": "flax" if orbax_trees(folder) else "transformers",
         "licenseName": licence.kaggle_model,
     }
-    return checked(VariationMetadata, values)
-
-
-def _card_head(folder: Path) -> dict[str, Any]:
-    from huggingface_hub import metadata_load
-
-    return metadata_load(folder / CARD_FILE) or {}
-
-
-def _card_body(folder: Path) -> str:
-    text = (folder / CARD_FILE).read_text(encoding="utf-8")
-    return text.split("\n---\n", 1)[-1].strip()
+    return VariationMetadata.checked(values)
 
 
 def files_of(tree: Path) -> list[Path]:
@@ -201,14 +195,5 @@ def files_of(tree: Path) -> list[Path]:
     return sorted(path for path in tree.rglob("*") if path.is_file())
 
 
-def _check_secrets(files: Iterable[Path]) -> None:
-    values = credential_values()
-    for path in files:
-        if path.suffix in _TEXTS and any(s in path.read_text(encoding="utf-8") for s in values):
-            raise ValueError(
-                f"{path} holds one of your credentials: take it out, and make a new one"
-            )
-
-
-def _kilobytes(files: Iterable[Path]) -> str:
+def _kilobytes(*files: Path) -> str:
     return f"{sum(path.stat().st_size for path in files) / 1e3:12,.1f} kB"

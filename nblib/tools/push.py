@@ -1,39 +1,56 @@
 """Send built kernels to Kaggle by its own client, see how they do, and bring their results home.
 
-What is sent is checked first: the metadata by our schema, the size, the text for credentials.
+Checked before anything is sent: the metadata, the size, the text for credentials. The client
+(`kaggle` 2.2) reads its credentials from the environment or `~/.kaggle`. It prints a line and goes
+on even where the server has refused, so each of its answers is looked at.
 """
 
 import json
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nblib.hosts.secrets import redacted_notebook
+from nblib.files import read_json
+from nblib.hosts.secrets import held_secrets, redacted_notebook, without
+from nblib.models.published import variables
 from nblib.runs import point_latest, runs_root
 from nblib.sources.hubs import http_status
-from nblib.tools.kaggle_client import PushError, kaggle_client, with_cure
-from nblib.tools.kernel_metadata import KernelMetadata, read_metadata
 from nblib.tools.kernels import WHEEL_TAG, check_size
-from nblib.tools.model_dataset import built_datasets, described_dataset, make_ready
+from nblib.tools.metadata import DatasetMetadata, KernelMetadata, read_kernel_metadata
 
-_LOST = ("dataset_sources", "competition_sources", "kernel_sources", "model_sources")
-_AT_WORK = ("queued", "running")
+TIMEOUT_S = 600.0  # for Kaggle to make a dataset ready
+POLL_S = 5.0
+_SOURCES = ("dataset_sources", "competition_sources", "kernel_sources", "model_sources")
+# What Kaggle says -> what to do.
+_CURES: Mapping[str, str] = {
+    r"session count": "Wait until one of your sessions has ended (`python -m nblib kernels "
+    "status`), or stop one on its page.",
+    r"megabyte|too large": "Take data and images out of the notebook, or attach them as a dataset.",
+    r"answered 401": "Make a new API token on your account's page.",
+    r"answered 403": "Use its owner's credentials, or `kernels build --owner YOUR_NAME`.",
+    r"answered 429": "Wait some minutes.",
+}
+
+
+class PushError(RuntimeError):
+    """Kaggle, or its client, did not do what was asked; the message says what, and no secret."""
 
 
 def described(folders: Sequence[Path]) -> str:
     """Return what a push would send, for a person to read.
 
-    Raises:
-        ValueError: a folder is no kernel by our schema, or its notebook is too large.
+    Raises ValueError: a folder is no kernel by our schema, or its notebook is too large.
     """
     kernels = [(folder, *_read(folder)) for folder in folders]
-    lines = [described_dataset(dataset) for dataset in _datasets(folders)]
+    lines = [_described_dataset(*dataset) for dataset in _datasets(folders)]
     for folder, metadata, text in kernels:
         lines.append(f"{folder / metadata.code_file}: {len(text.encode()) / 1e6:.2f} MB")
-        for name, value in asdict(metadata).items():
+        for name, value in metadata:
             lines.append(f"  {name:20} {', '.join(value) if isinstance(value, tuple) else value}")
     return "\n".join(lines)
 
@@ -46,53 +63,33 @@ def push_all(folders: Sequence[Path], *, say: Callable[[str], None]) -> None:
 
     Raises:
         ValueError: a folder is no kernel by our schema, or its notebook is too large.
-        PushError: as `push`; names what went, what did not, and the command for the rest.
+        PushError: no credentials or no way to Kaggle, or it refused a kernel, what that reads, or a
+            dataset; names what went, what did not, and the command for the rest.
     """
-    for folder in folders:
-        _check_secrets(folder)
-    for dataset in _datasets(folders):
-        make_ready(dataset, say=say)
+    _check_secrets([_read(folder) for folder in folders])
+    for handle, dataset in _datasets(folders):
+        _make_ready(handle, dataset, say=say)
     for index, folder in enumerate(folders):
         try:
-            say(f"{folder}: {push(folder)}")
+            say(f"{folder}: {_push(folder)}")
         except PushError as error:
-            raise PushError(f"{error}{_left(folders, index)}") from error
-
-
-def push(folder: Path) -> str:
-    """Push a kernel's folder, which starts it at Kaggle, and return the address of its page.
-
-    Where Kaggle has this very notebook at work already, nothing is sent, and that is returned.
-
-    Raises:
-        ValueError: the folder is no kernel by our schema.
-        PushError: there are no credentials or no way to Kaggle, or it refused the kernel or what
-            that reads.
-    """
-    metadata, text = _read(folder)
-    with kaggle_client() as (client, _):
-        state = _state(client, metadata)
-        if state in _AT_WORK and _sources(_pushed(client, metadata)) == _sources(text):
-            return f"{state} already, this very notebook: not sent again (its page can stop it)"
-        answer = client.kernels_push(str(folder))
-    if answer is None or answer.error:
-        raise PushError(with_cure(f"{metadata.id}: Kaggle refused it: {answer and answer.error}"))
-    lost = [f"{name} {', '.join(refused)}" for name in _LOST if (refused := _invalid(answer, name))]
-    if lost:
-        raise PushError(
-            f"{answer.url} runs without its {'; '.join(lost)}: Kaggle does not know them, or you "
-            "may not read them. Push what it reads first, and accept a model's licence"
-        )
-    return str(answer.url)
+            if len(folders) == 1:
+                raise
+            names = [folder.name for folder in folders]
+            went, rest = ", ".join(names[:index]) or "none", " ".join(names[index:])
+            raise PushError(
+                f"{error}\npushed: {went}\n"
+                f"left: {rest}; for these: python -m nblib kernels push {rest}"
+            ) from error
 
 
 def status(folder: Path) -> str:
     """Return how a pushed kernel does: queued, running, complete, error, with Kaggle's reason.
 
-    Raises ValueError and PushError as `push` does.
+    Raises ValueError and PushError as `push_all` does.
     """
-    metadata = read_metadata(folder)
-    with kaggle_client() as (client, _):
+    metadata = read_kernel_metadata(folder)
+    with _kaggle_client() as (client, _):
         answer = client.kernels_status(metadata.id)
     reason = f": {answer.failure_message}" if answer.failure_message else ""
     return f"{answer.status.name.lower()}{reason}"
@@ -104,28 +101,24 @@ def pull_output(folder: Path) -> list[Path]:
     What else it left, its log first of all, goes to `runs/kaggle/<kernel>/`. `latest` points at the
     newest finished run that came.
 
-    Raises ValueError and PushError as `push` does.
+    Raises ValueError and PushError as `push_all` does.
     """
-    metadata = read_metadata(folder)
+    metadata = read_kernel_metadata(folder)
     other = runs_root() / "kaggle" / metadata.slug
     other.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=other, prefix=".pulled-") as scratch:
-        with kaggle_client() as (client, _):
+        with _kaggle_client() as (client, _):
             client.kernels_output(metadata.id, scratch, page_size=100)
-        came = [run for found in _runs_in(Path(scratch)) if (run := _moved(found))]
+        runs = sorted(config.parent for config in Path(scratch).glob("runs/*/*/config.json"))
+        # A `latest` that came as a copy is no run of its own.
+        came = [home for run in runs if run.name != "latest" and (home := _moved(run))]
         shutil.rmtree(Path(scratch, "runs"), ignore_errors=True)
         shutil.copytree(scratch, other, dirs_exist_ok=True)
     return came
 
 
-def _runs_in(folder: Path) -> list[Path]:
-    """Return the folders of runs, oldest first; a `latest` that came as a copy is none of them."""
-    found = (config.parent for config in folder.glob("runs/*/*/config.json"))
-    return sorted(run for run in found if run.name != "latest")
-
-
 def _moved(run: Path) -> Path | None:
-    """Move a run to its place; None where it is already, from an earlier call or from here."""
+    """Move a run into `runs/`; None where it is already, from an earlier call or from here."""
     home = runs_root() / run.parent.name / run.name
     if home.exists():
         return None
@@ -139,39 +132,44 @@ def _moved(run: Path) -> Path | None:
 
 def _read(folder: Path) -> tuple[KernelMetadata, str]:
     """Return a kernel's metadata and its notebook's text, checked."""
-    metadata = read_metadata(folder)
+    metadata = read_kernel_metadata(folder)
     content = (folder / metadata.code_file).read_bytes()
     check_size(folder / metadata.code_file, len(content))
     return metadata, content.decode()
 
 
-def _datasets(folders: Sequence[Path]) -> list[Path]:
-    """Return the datasets that were built beside these kernels, for them."""
-    handles = [handle for folder in folders for handle in read_metadata(folder).dataset_sources]
-    return built_datasets(folders[0].parent, handles)
+def _check_secrets(kernels: Sequence[tuple[KernelMetadata, str]]) -> None:
+    with _kaggle_client() as (_, secrets):
+        for metadata, text in kernels:
+            found = [f"the value of {name}" for name, value in secrets.items() if value in text]
+            cells = [  # in the wheel's base64 a token stands by chance
+                cell
+                for cell in json.loads(text)["cells"]
+                if WHEEL_TAG not in cell["metadata"].get("tags", ())
+            ]
+            found += [f"a {kind}" for kind in redacted_notebook(cells)[1]]
+            if found:
+                raise PushError(f"{metadata.code_file} holds {found[0]}: nothing was sent")
 
 
-def _check_secrets(folder: Path) -> None:
+def _push(folder: Path) -> str:
+    """Push a kernel's folder, which starts it at Kaggle, and return the address of its page."""
     metadata, text = _read(folder)
-    with kaggle_client() as (_, secrets):
-        found = [f"the value of {name}" for name, value in secrets.items() if value in text]
-        found += _tokens_in(json.loads(text))
-    if found:
-        raise PushError(f"{metadata.code_file} holds {found[0]}: nothing was sent")
-
-
-def _state(client: Any, metadata: KernelMetadata) -> str:
-    """Return what a kernel does at Kaggle, "" where there is none of this name."""
-    from requests.exceptions import HTTPError
-
-    try:
-        return str(client.kernels_status(metadata.id).status.name.lower())
-    except ValueError:  # the client's own, where Kaggle refuses to speak of it
-        return ""
-    except HTTPError as error:
-        if http_status(error) == 404:
-            return ""
-        raise
+    with _kaggle_client() as (client, _):
+        state = _state(lambda: client.kernels_status(metadata.id).status.name.lower())
+        if state in ("queued", "running") and _cells(_pushed(client, metadata)) == _cells(text):
+            return f"{state} already, this very notebook: not sent again (its page can stop it)"
+        answer = client.kernels_push(str(folder))
+    if answer is None or answer.error:
+        raise PushError(_with_cure(f"{metadata.id}: Kaggle refused it: {answer and answer.error}"))
+    refused = {name: getattr(answer, f"invalid_{name}") for name in _SOURCES}
+    lost = [f"{name} {', '.join(handles)}" for name, handles in refused.items() if handles]
+    if lost:
+        raise PushError(
+            f"{answer.url} runs without its {'; '.join(lost)}: Kaggle does not know them, or you "
+            "may not read them. Push what it reads first, and accept a model's licence"
+        )
+    return str(answer.url)
 
 
 def _pushed(client: Any, metadata: KernelMetadata) -> str:
@@ -184,26 +182,93 @@ def _pushed(client: Any, metadata: KernelMetadata) -> str:
         return str(kaggle.kernels.kernels_api_client.get_kernel(request).blob.source)
 
 
-def _sources(notebook: str) -> list[str]:
+def _cells(notebook: str) -> list[str]:
     return ["".join(cell["source"]) for cell in json.loads(notebook)["cells"]]
 
 
-def _left(folders: Sequence[Path], index: int) -> str:
-    """Return which of several kernels went, and the command for those that did not."""
-    if len(folders) == 1:
-        return ""
-    names = [folder.name for folder in folders]
-    went, rest = ", ".join(names[:index]) or "none", " ".join(names[index:])
-    return f"\npushed: {went}\nleft: {rest}; for these: python -m nblib kernels push {rest}"
+def _datasets(folders: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Return handle and folder of the datasets that were built beside these kernels, for them."""
+    wanted = {one for folder in folders for one in read_kernel_metadata(folder).dataset_sources}
+    found = sorted(folders[0].parent.glob(f"*/{DatasetMetadata.file}"))
+    built = [(DatasetMetadata.checked(read_json(path)).id, path.parent) for path in found]
+    return [(handle, folder) for handle, folder in built if handle in wanted]
 
 
-def _tokens_in(notebook: Any) -> list[str]:
-    """Return the kinds of tokens in a notebook; in the wheel's base64 they stand by chance."""
-    cells = [
-        cell for cell in notebook["cells"] if WHEEL_TAG not in cell["metadata"].get("tags", ())
-    ]
-    return [f"a {kind}" for kind in redacted_notebook(cells)[1]]
+def _described_dataset(handle: str, folder: Path) -> str:
+    size_bytes = sum(path.stat().st_size for path in folder.iterdir())
+    name = f"private dataset {handle}"
+    return f"{folder}: {size_bytes / 1e6:.2f} MB, {name}, made first where it is not there"
 
 
-def _invalid(answer: Any, name: str) -> list[str]:
-    return list(getattr(answer, f"invalid_{name}") or ())
+def _make_ready(handle: str, folder: Path, *, say: Callable[[str], None]) -> None:
+    """Create a built dataset at Kaggle if it is not there, and wait until kernels can read it."""
+    with _kaggle_client() as (client, _):
+        if not _state(lambda: client.dataset_status(handle)):
+            say(_described_dataset(handle, folder))
+            answer = client.dataset_create_new(str(folder), quiet=True)
+            if answer.error:
+                reason = _with_cure(f"Kaggle refused the dataset {handle}: {answer.error}")
+                raise PushError(f"{reason}\nNo kernel was sent.")
+        began = time.monotonic()
+        while (state := _state(lambda: client.dataset_status(handle))) != "ready":
+            if state in ("failed", "deleted"):
+                raise PushError(
+                    f"the dataset {handle} is {state} at Kaggle, no kernel was sent: remove it on "
+                    f"https://www.kaggle.com/datasets/{handle}, then give the same command again"
+                )
+            if time.monotonic() - began > TIMEOUT_S:
+                raise PushError(
+                    f"the dataset {handle} was not ready after {TIMEOUT_S / 60:.0f} minutes "
+                    f"({state or 'not there'}), no kernel was sent: give the same command again"
+                )
+            say(f"waiting until Kaggle has the dataset {handle} ready ({state or 'not there yet'})")
+            time.sleep(POLL_S)
+
+
+def _state(ask: Callable[[], str]) -> str:
+    """Return how a kernel or dataset does at Kaggle, "" where it refuses to speak of that name."""
+    try:
+        return ask()
+    except OSError as error:
+        if http_status(error) not in (403, 404):
+            raise
+    except ValueError:  # the client's own, of a kernel that is not there
+        pass
+    return ""
+
+
+@contextmanager
+def _kaggle_client() -> Iterator[tuple[Any, Mapping[str, str]]]:
+    """Yield Kaggle's client and the secrets it may know; its errors become a PushError."""
+    from kaggle import api
+
+    secrets = held_secrets()
+    try:
+        api.authenticate()
+        secrets |= held_secrets(api.config_values)
+        yield api, secrets
+    except SystemExit as error:  # of `authenticate`, which has said how to log in
+        raise PushError(
+            f"no Kaggle credentials: set {variables(hub=False)}, or KAGGLE_API_TOKEN, or "
+            "put kaggle.json into ~/.kaggle"
+        ) from error
+    except (OSError, ValueError) as error:  # the last: no such kernel, for one
+        raise PushError(without(secrets.values(), _with_cure(_words(error)))) from None
+
+
+def _words(error: Exception) -> str:
+    """Return what the server said: the client gives a message, or only the status and no body."""
+    response = getattr(error, "response", None)
+    if response is None:
+        return f"Kaggle's client: {error}"
+    body = " ".join(response.text.split())
+    said = str(error) if str(error) in body else f"{error}: {body[:300]}"  # it may be a page
+    return f"Kaggle answered {response.status_code}: {said}"
+
+
+def _with_cure(words: str) -> str:
+    """Return Kaggle's words with what to do, where that is known."""
+    for pattern, cure in _CURES.items():
+        if re.search(pattern, words, re.IGNORECASE):
+            return f"{words.rstrip('.')}. {cure}"
+    return words

@@ -10,21 +10,15 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from nblib.files import write_json, write_text
 from nblib.hosts.secrets import without
-from nblib.models.credentials import credential_values, has_credentials, hub_token, variables
 from nblib.models.folders import CARD_FILE
+from nblib.models.published import credential_values, has_credentials, hub_token, variables
 from nblib.sources.hubs import http_status, is_network_error, kaggle_errors
-from nblib.tools.publishing import (
-    HUGGING_FACE,
-    KAGGLE_DATASET,
-    KAGGLE_MODEL,
-    Package,
-    files_of,
-)
+from nblib.tools.publishing import Package, files_of
 
+HUGGING_FACE = "huggingface"
 _MESSAGE = "Published by nblib"
 _CONFLICT = 409
 
@@ -43,7 +37,7 @@ def send(package: Package) -> str:
     on_hub = package.target == HUGGING_FACE
     refused: tuple[type[Exception], ...] = (httpx.HTTPError, *kaggle_errors())
     if not has_credentials(hub=on_hub):
-        raise NotPublished(f"no credentials for {package.target}: set {_variables(package)}")
+        raise NotPublished(f"no credentials for {package.target}: set {variables(hub=on_hub)}")
     try:
         with _staged(package) as folder:
             return _SENDERS[package.target](package, folder)
@@ -58,7 +52,9 @@ def send(package: Package) -> str:
 
 @contextmanager
 def _staged(package: Package) -> Iterator[Path]:
-    """Yield a folder of links to what is sent; it goes when the block ends, however it ends."""
+    """Yield a temporary folder of links to what is sent."""
+    from huggingface_hub import metadata_load, metadata_save
+
     with tempfile.TemporaryDirectory(prefix="nblib-publish-") as name:
         staged = Path(name)
         for path in package.files:
@@ -67,80 +63,68 @@ def _staged(package: Package) -> Iterator[Path]:
             with zipfile.ZipFile(staged / f"{tree.name}.zip", "w") as archive:
                 for path in files_of(tree):
                     archive.write(path, path.relative_to(tree))
-        _write_card(package, staged / CARD_FILE)
+        card = staged / CARD_FILE
+        head = metadata_load(card) or {}
+        if head.get("license") != package.licence.name:  # its writer did not know the licence
+            text = card.read_text(encoding="utf-8")
+            card.unlink()  # the link, not the export's own file
+            write_text(card, text)
+            metadata_save(card, head | {"license": package.licence.name})
         if package.target != HUGGING_FACE:
-            write_json(staged / package.metadata.file, package.content)
+            write_json(staged / package.metadata.file, package.metadata.content)
         if package.licence.notice:
             write_text(staged / "NOTICE", package.licence.notice)
         yield staged
 
 
-def _write_card(package: Package, card: Path) -> None:
-    """Say the licence in the card's head, where its writer did not know it."""
-    from huggingface_hub import metadata_load, metadata_save
-
-    head = metadata_load(card) or {}
-    if head.get("license") != package.licence.name:
-        text = card.read_text(encoding="utf-8")
-        card.unlink()  # the link, not the export's own file
-        write_text(card, text)
-        metadata_save(card, head | {"license": package.licence.name})
-
-
 def _send_dataset(package: Package, folder: Path) -> str:
-    """Do what `kagglehub.dataset_upload` does, which can say neither licence nor description."""
+    """Do what `kagglehub.dataset_upload` does, which can say neither licence nor description.
+
+    Kaggle's other client, `kaggle` 2.2, leaves a file out in silence when its upload fails.
+    """
     from kagglehub.clients import build_kaggle_client
     from kagglehub.exceptions import BackendError, handle_mutate_call
     from kagglehub.gcs_upload import upload_files_and_directories
     from kagglesdk.blobs.types.blob_api_service import ApiBlobType
+    from kagglesdk.datasets.types import dataset_api_service as types
 
     kind = ApiBlobType.DATASET
-    sent = upload_files_and_directories(str(folder), item_type=kind, ignore_patterns=[]).to_proto()
+    sent = upload_files_and_directories(str(folder), item_type=kind, ignore_patterns=[])
+    files = sent.to_proto().to_dict()["files"]
+    metadata = package.metadata
+    owner, slug = package.name.split("/")
+    creation = {
+        "ownerSlug": owner,
+        "slug": slug,
+        "title": metadata.title,
+        "subtitle": metadata.subtitle or None,
+        "description": metadata.description,
+        "licenseName": metadata.licenses[0]["name"],
+        "isPrivate": True,
+        "files": files,
+    }
+    body = {"versionNotes": _MESSAGE, "files": files}
+    version = {"ownerSlug": owner, "datasetSlug": slug, "body": body}
     with build_kaggle_client() as client:
         api = client.datasets.dataset_api_client
+        new = types.ApiCreateDatasetRequest.from_dict(creation)
+        more = types.ApiCreateDatasetVersionRequest.from_dict(version)
         try:
-            handle_mutate_call(lambda: api.create_dataset(_creation(package, sent)))
+            handle_mutate_call(lambda: api.create_dataset(new))
         except BackendError as error:
             if error.error_code not in (None, _CONFLICT):  # as kagglehub: it may be there already
                 raise
             try:
-                handle_mutate_call(lambda: api.create_dataset_version(_version(package, sent)))
+                handle_mutate_call(lambda: api.create_dataset_version(more))
             except (BackendError, OSError) as second:
                 raise BackendError(f"{error}; nor as a new version: {second}") from second
     return f"https://www.kaggle.com/datasets/{package.name}"
 
 
-def _creation(package: Package, sent: Any) -> Any:
-    from kagglesdk.datasets.types.dataset_api_service import ApiCreateDatasetRequest
-
-    metadata: Any = package.metadata
-    request = ApiCreateDatasetRequest()
-    request.owner_slug, request.slug = metadata.id.split("/")
-    request.title, request.subtitle = metadata.title, metadata.subtitle or None
-    request.description = metadata.description
-    request.license_name = metadata.licenses[0]["name"]
-    request.is_private = True
-    request.files = sent.files
-    return request
-
-
-def _version(package: Package, sent: Any) -> Any:
-    from kagglesdk.datasets.types import dataset_api_service as types
-
-    request, body = (
-        types.ApiCreateDatasetVersionRequest(),
-        types.ApiCreateDatasetVersionRequestBody(),
-    )
-    request.owner_slug, request.dataset_slug = package.name.split("/")
-    body.version_notes, body.files = _MESSAGE, sent.files
-    request.body = body
-    return request
-
-
 def _send_model(package: Package, folder: Path) -> str:
     import kagglehub
 
-    metadata: Any = package.metadata
+    metadata = package.metadata
     kagglehub.model_upload(
         metadata.handle, str(folder), license_name=metadata.licenseName, version_notes=_MESSAGE
     )
@@ -156,7 +140,11 @@ def _send_hub(package: Package, folder: Path) -> str:
     return f"{api.endpoint}/{package.name}"
 
 
-_SENDERS = {KAGGLE_DATASET: _send_dataset, KAGGLE_MODEL: _send_model, HUGGING_FACE: _send_hub}
+_SENDERS = {
+    "kaggle-dataset": _send_dataset,
+    "kaggle-model": _send_model,
+    HUGGING_FACE: _send_hub,
+}
 
 
 def _reason(package: Package, error: Exception) -> str:
@@ -164,7 +152,8 @@ def _reason(package: Package, error: Exception) -> str:
     status = http_status(error)
     match status:
         case 401:
-            return f"the credentials are refused: make new ones and set {_variables(package)}"
+            wanted = variables(hub=package.target == HUGGING_FACE)
+            return f"the credentials are refused: make new ones and set {wanted}"
         case 403:
             owner = package.name.split("/")[0]
             return f"these credentials may not write to {owner}: take its own, or another owner"
@@ -172,7 +161,3 @@ def _reason(package: Package, error: Exception) -> str:
         return "the hub cannot be reached from here, or the connection broke"
     text = without(credential_values(), " ".join((str(error).strip() or repr(error)).split()))
     return f"{f'the hub answered {status}, ' if status else ''}{type(error).__name__}: {text[:300]}"
-
-
-def _variables(package: Package) -> str:
-    return variables(hub=package.target == HUGGING_FACE)

@@ -11,10 +11,9 @@ from flax import nnx
 from nblib.evaluation import answers as module
 from nblib.evaluation.answers import (
     ANSWER_KEYS,
-    Probe,
     ask,
-    evaluate,
     evaluate_stages,
+    make_probe,
     score_answers,
 )
 from nblib.evaluation.generate import Completion, Decoding
@@ -59,7 +58,13 @@ def examples(eight):
 
 def ref_of(model=None, tokenizer=None, **changes):
     ref = RefModel(
-        name="tiny", folder=Path(), model=model, tokenizer=tokenizer, sha256="aa11", root="tiny"
+        name="tiny",
+        folder=Path(),
+        model=model,
+        tokenizer=tokenizer,
+        mesh=None,
+        sha256="aa11",
+        root="tiny",
     )
     return replace(ref, **changes)
 
@@ -72,7 +77,7 @@ def ref(overfitted, tokenizer):
 @pytest.fixture(scope="module")
 def stage(ref, examples, mesh):
     """The model writes "1 + 2 = 3", and in the hash form that is no answer."""
-    return evaluate(ref, HASH, examples, DECODING, stage="base", mesh=mesh)
+    return evaluate_stages(ref, {"base": (HASH, DECODING)}, examples, mesh=mesh)[0]
 
 
 @pytest.fixture
@@ -130,7 +135,7 @@ def test_scores_are_the_tasks_own(ref, examples, writes):
         "<reasoning>2 + 3</reasoning><answer>5</answer>",
         "7",
     )
-    stage = evaluate(ref, GSM8K, examples, DECODING, stage="x", mesh=None)
+    (stage,) = evaluate_stages(ref, {"x": (GSM8K, DECODING)}, examples, mesh=None)
     assert all("<reasoning></reasoning>" in record["prompt"] for record in stage.records)
     assert [record["joint_accuracy"] for record in stage.records] == [True, False, False]
     assert stage.metrics["format_accuracy"] == pytest.approx(2 / 3)
@@ -323,7 +328,7 @@ def test_requests_that_make_no_sense(examples, writes):
 
 @pytest.fixture
 def probe(ref, examples, mesh):
-    return Probe(ref, LAST, examples, max_new_tokens=20, mesh=mesh)
+    return make_probe(ref, LAST, examples, max_new_tokens=20, mesh=mesh)
 
 
 @pytest.fixture
@@ -338,14 +343,16 @@ def forget_all(model):
 
 
 def test_a_probes_headline_is_that_of_the_evaluation(probe, model, ref, examples, mesh):
-    stage = evaluate(replace(ref, model=model), LAST, examples, DECODING, stage="x", mesh=mesh)
+    stages = {"x": (LAST, DECODING)}
+    (stage,) = evaluate_stages(replace(ref, model=model), stages, examples, mesh=mesh)
     assert probe(model) == stage.metrics["answer_accuracy"] == pytest.approx(2 / 3)
 
 
 def test_a_probe_takes_the_mean_of_any_headline(slots, writes):
     writes('{"x": 1, "y": 2}')
     example = Example(id="a", prompt="x is 1", completion="", reference={"x": 1})
-    assert Probe(ref_of(), slots, [example], max_new_tokens=20, mesh=None)(None) == 2 / 3
+    probe = make_probe(ref_of(), slots, [example], max_new_tokens=20, mesh=None)
+    assert probe(None) == 2 / 3
 
 
 def test_changed_weights_of_the_same_model_are_seen(probe, model):

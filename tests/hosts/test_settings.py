@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -14,8 +15,10 @@ from nblib.evaluation.generate import Decoding
 from nblib.files import to_jsonable
 from nblib.hosts.settings import EvalSettings, FoundationSettings, GrpoSettings, SftSettings
 from nblib.hosts.settings_base import parameter_name, profile_tables
+from nblib.models.lora import LoraConfig
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.rewards import reward_weights
+from nblib.tokens.training_data import Batching
 from nblib.tools.parameters import declared_parameters
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.sft import SftConfig
@@ -190,14 +193,14 @@ def test_every_parameter_of_the_cell_is_a_field_and_has_its_default(notebook):
     assert kind.of({**cell, **CPU}) == kind.of(CPU)
 
 
-def test_parameters_are_checked_and_room_is_asked_for_before_time_is_spent(notebook):
+def test_parameters_are_checked_and_disk_space_is_asked_for_before_time_is_spent(notebook):
     name, source = notebook
-    assert f"settings = {NOTEBOOKS[name].__name__}.of(globals())" in source
-    costly = ("get_dataset(\n", "foundation_rows(\n", "get_gemma_ref_model(", "answer_all(\n")
-    places = [source.index(call) for call in costly if call in source]
-    assert places and source.index(".of(globals())") < min(places)
+    begun = re.search(rf"begin\((hosts\.)?{NOTEBOOKS[name].__name__}, globals\(\)\)", source)
+    costly = ("get_dataset(\n", "foundation_rows(\n", "get_gemma_ref_model(", "answer_all(")
+    calls = [source.index(call) for call in costly if call in source]
+    assert begun and calls and begun.start() < min(calls)
     evaluated = source.find(" evaluate_stages(\n")
-    assert evaluated < 0 or source.index("check_room(run.path") < evaluated
+    assert evaluated < 0 or source.index("check_disk_space(run.path") < evaluated
 
 
 V1_KEYS = {
@@ -314,7 +317,7 @@ def test_settings_make_the_configurations_that_are_trained_and_asked_with():
     config = SftConfig(learning_rate=0.5, accumulation=2, remat=True, save_interval="9 min")
     assert sft.training == config
     assert sft.greedy == Decoding(max_new_tokens=320, batch_size=32, seed=3)
-    assert sft.lora == {"rank": 64, "alpha": 64.0}
+    assert sft.lora == LoraConfig(rank=64, alpha=64.0)
     muon = FoundationSettings.of({**given, "SAVE_INTERVAL": "9 min"}).training
     assert (muon.optimizer, muon.weight_decay, muon.accumulation) == ("muon", 0.05, 2)
 
@@ -352,9 +355,8 @@ def test_rewards_are_refused_by_what_they_would_pay():
 @pytest.mark.parametrize("kind", [SftSettings, FoundationSettings])
 def test_settings_say_how_examples_become_batches(kind):
     given = {"NUM_EPOCHS": 2, "MAX_LENGTH": 100, "BATCH_TOKENS": 300, "PACKING": "on", "SEED": 3}
-    assert kind.of({**CPU, **given}).batching == {
-        "epochs": 2, "max_length": 100, "batch_tokens": 300, "packing": "on", "seed": 3,
-    }  # fmt: skip
+    expected = Batching(epochs=2, max_length=100, batch_tokens=300, packing="on", seed=3)
+    assert kind.of({**CPU, **given}).batching == expected
 
 
 def test_a_notebook_with_a_wrong_value_ends_before_it_has_begun_a_run(tmp_path):

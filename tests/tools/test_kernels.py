@@ -15,8 +15,8 @@ from nblib import REPOSITORY
 from nblib.models.folders import weights_sha256
 from nblib.models.published import EMBEDDED_FOLDER, embedded_dataset
 from nblib.tools import kernels
-from nblib.tools.kernel_metadata import read_metadata
 from nblib.tools.kernels import build_kernels, built_kernels, kernel_metadata, stamp, stamp_files
+from nblib.tools.metadata import read_kernel_metadata
 from nblib.tools.notebooks import notebook_infos
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +90,7 @@ def test_the_weights_travel_as_a_dataset_that_the_wheels_manifest_finds(wheel, b
     ],
 )
 def test_the_metadata_chains_v1_to_v2_to_eval(built, name, machine, reads, models, datasets):
-    metadata = read_metadata(built / "build" / "kernels" / name)
+    metadata = read_kernel_metadata(built / "build" / "kernels" / name)
     assert metadata.code_file == f"{name}.ipynb"
     assert metadata.id == f"nblib-suite/nblib-{name.replace('_', '-')}"
     assert (metadata.machine_shape, metadata.kernel_sources) == (machine, reads)
@@ -100,7 +100,7 @@ def test_the_metadata_chains_v1_to_v2_to_eval(built, name, machine, reads, model
 
 def metadata_of_eval():
     info = notebook_infos()["eval"]
-    return kernel_metadata("eval", info, read_metadata(ROOT), owner="me", dataset="me/model")
+    return kernel_metadata("eval", info, read_kernel_metadata(ROOT), owner="me", dataset="me/model")
 
 
 def test_another_owner_owns_what_is_read_as_well():
@@ -140,7 +140,7 @@ def test_an_unknown_notebook_is_refused():
 
 
 def test_a_notebook_of_another_name_is_built_by_what_it_says_it_is(envelope):
-    grpo, sft = map(read_metadata, build_kernels(owner="me"))
+    grpo, sft = map(read_kernel_metadata, build_kernels(owner="me"))
     assert (sft.id, sft.code_file) == ("me/nblib-envelope", "envelope.ipynb")
     assert (sft.machine_shape, sft.model_sources, sft.kernel_sources) == ("TpuV5E8", GEMMA, ())
     assert sft.dataset_sources == (MODEL.replace("nblib-suite", "me"),)

@@ -93,6 +93,13 @@ def test_what_is_no_whole_export_is_refused(export, tmp_path):
     refused(ValueError, r"has no manifest.json of an export")
 
 
+def test_a_name_that_no_repository_can_have_is_refused(export):
+    assert plan_package("huggingface", "some_body/Gemma-3.1", export).name == "some_body/Gemma-3.1"
+    for name in ("nobody", "a/b/c", "-a/b", "a/" + "b" * 95):
+        with pytest.raises(ValueError, match="expected owner/name of at most 96"):
+            plan_package("huggingface", name, export)
+
+
 def test_a_credential_in_a_file_is_refused(export, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_" + "s" * 34)
     assert plan_package("huggingface", NAME, export).name == NAME

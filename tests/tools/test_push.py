@@ -12,7 +12,7 @@ import pytest
 from nblib.__main__ import main
 from nblib.models.folders import weights_sha256
 from nblib.models.published import EMBEDDED_FOLDER, embedded_dataset
-from nblib.tools import model_dataset
+from nblib.tools import push
 
 sys.path.append(str(Path(__file__).parent))
 from kaggle_server import SAVED, KaggleServer
@@ -251,7 +251,7 @@ def test_another_notebook_than_the_one_that_runs_is_sent(toy, server, capsys):
 @pytest.fixture
 def no_dataset(server, monkeypatch):
     """Kaggle without the embedded model's dataset; returns what decides on its state once made."""
-    monkeypatch.setattr(model_dataset, "POLL_S", 0.0)
+    monkeypatch.setattr(push, "POLL_S", 0.0)
     states = ["BLOBS_RECEIVED", "READY"]
 
     def status(body):
@@ -311,7 +311,7 @@ def test_v0_needs_no_dataset(kernels, server, no_dataset):
 def test_without_the_dataset_no_kernel_is_sent(
     answer, state, reason, kernels, server, capsys, no_dataset, monkeypatch
 ):
-    monkeypatch.setattr(model_dataset, "TIMEOUT_S", 0.0)
+    monkeypatch.setattr(push, "TIMEOUT_S", 0.0)
     server.answers["CreateDataset"] = answer
     no_dataset[:] = [state]
     assert re.search(reason, refused(capsys, "push", "v1_sft_format"))

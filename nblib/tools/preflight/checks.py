@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from nblib.evaluation.groups import sample_group
-from nblib.hosts.budget import NotEnoughRoom, check_room
+from nblib.evaluation.sampling import sample_group
 from nblib.hosts.inputs import ExportNotFound, find_export
+from nblib.hosts.session import NotEnoughSpace, check_disk_space
 from nblib.hosts.settings import GrpoSettings
-from nblib.models.credentials import has_credentials
 from nblib.models.names import get_gemma_ref_model
-from nblib.models.published import EMBEDDED, GEMMA, KAGGLE_PAGE
+from nblib.models.published import EMBEDDED, GEMMA, KAGGLE_PAGE, has_credentials
 from nblib.runs import runs_root
 from nblib.tasks.registry import get_task
 from nblib.tasks.rewards import reward_function
@@ -105,8 +104,8 @@ def check_disk(parameters: int, trained: int) -> Check:
     root = runs_root().absolute()
     folder = next(one for one in (root, *root.parents) if one.exists())
     try:
-        said = check_room(folder, trained=trained, exported=parameters)
-    except NotEnoughRoom as error:
+        said = check_disk_space(folder, trained=trained, exported=parameters)
+    except NotEnoughSpace as error:
         return Check(name="disk", passed=False, said=str(error))
     return Check(name="disk", passed=True, said=said)
 

@@ -39,7 +39,7 @@ def measure_steps(work: Workload, mesh: jax.sharding.Mesh) -> Measured:
     """
     settings = work.settings
     base = get_gemma_ref_model(settings.model, mesh, dtype=settings.dtype)
-    model = get_trainable_model(base.model, mesh, **settings.lora)
+    model = get_trainable_model(base.model, mesh, settings.lora)
     kind = LORA_PARAMETER if settings.lora_rank > 0 else nnx.Param
     before = jax.tree.map(np.array, nnx.state(model, kind))
     records = _train_a_few(model, work, mesh)

@@ -26,7 +26,7 @@ from nblib.models.abstract import (
 )
 from nblib.models.decode_batch import BLOCK, GROUPS, cache_shape, call_in_place
 from nblib.models.gemma3 import parameter_count
-from nblib.models.lora import LORA_PARAMETER
+from nblib.models.lora import LORA_PARAMETER, LoraConfig
 from nblib.tokens.batches import bucket_of
 from nblib.tokens.tokenizer import PAD_ID
 from nblib.tools.preflight.compiled import Compiled, compile_cached
@@ -77,7 +77,7 @@ def largest_batch(settings: SftSettings, mesh: jax.sharding.Mesh) -> tuple[int, 
 def weight_counts(settings: SftSettings | GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[int, int]:
     """Return how many weights the model has without adapters, and how many are trained."""
     config = named_config(settings.model, dtype=settings.dtype)
-    (model,) = abstractly(lambda: (trainable_model(config, **settings.lora),), mesh)
+    (model,) = abstractly(lambda: (trainable_model(config, settings.lora),), mesh)
     adapters = parameter_count(model, LORA_PARAMETER)
     whole = parameter_count(model) - adapters
     return whole, adapters or whole
@@ -96,7 +96,7 @@ def _sft_programs(
             warmup_share=config.warmup_share,
             final_share=config.final_share,
         )
-        return build_trainer(trainable_model(model, **settings.lora), config, schedule)
+        return build_trainer(trainable_model(model, settings.lora), config, schedule)
 
     def update(rows: int, length: int) -> Program:
         return Program(
@@ -104,7 +104,7 @@ def _sft_programs(
             rows=rows,
             length=length,
             times=times[rows, length],
-            key={"kind": "sft", "model": repr(model), **settings.lora, **asdict(config)},
+            key={"kind": "sft", "model": repr(model), **asdict(settings.lora), **asdict(config)},
             lower=lambda: lower_train_step(build, sft_batch(rows, length, mesh), mesh),
         )
 
@@ -115,14 +115,14 @@ def _sft_programs(
 
 def _grpo_programs(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[Program, ...]:
     config, model = settings.grpo, named_config(settings.model, dtype=settings.dtype)
-    key = {"kind": "grpo", "model": repr(model), **settings.lora, **asdict(config)}
+    key = {"kind": "grpo", "model": repr(model), **asdict(settings.lora), **asdict(config)}
     micro = config.micro_batch or config.prompts_per_step
     rows = config.prompts_per_step * config.num_generations
     blocks = math.ceil(config.max_prompt_length / BLOCK)
     length = config.max_prompt_length + config.max_new_tokens
 
     def build() -> PeftTrainer:
-        return policy_trainer(trainable_model(model, **settings.lora), config, pad_id=PAD_ID)
+        return policy_trainer(trainable_model(model, settings.lora), config, pad_id=PAD_ID)
 
     def forward(name: str, rows: int, tokens: int, cached: int, times: int) -> Program:
         return Program(
@@ -168,7 +168,7 @@ def lower_train_step(build: Callable[[], PeftTrainer], batch: Any, mesh: jax.sha
 
 def _lower_forward(
     config: ModelConfig,
-    lora: Mapping[str, Any],
+    lora: LoraConfig,
     *,
     rows: int,
     tokens: int,
@@ -180,7 +180,7 @@ def _lower_forward(
     Prefill takes several of them a prompt, decode one a token.
     """
     with mesh:
-        (model,) = abstractly(lambda: (trainable_model(config, **lora),), mesh)
+        (model,) = abstractly(lambda: (trainable_model(config, lora),), mesh)
     graphdef, state = nnx.split(model)
 
     @partial(jax.jit, donate_argnames=("cache",))

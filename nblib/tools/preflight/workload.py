@@ -105,7 +105,7 @@ def sft_workload(settings: SftSettings, task: Task, *, row_multiple: int) -> Wor
     )
     examples, _ = split_validation(chosen)
     encoded = encode_task(tokenizer, task, examples) if tokenizer else _estimated(task, examples)
-    data = training_data(encoded, **settings.batching, row_multiple=row_multiple)
+    data = training_data(encoded, (), settings.batching, row_multiple=row_multiple)
     left_out = f"{data.too_long} of {len(encoded)} examples over {data.max_length} tokens: left out"
     estimate = f"{settings.model} is not here: its tokens are estimated from the texts"
     return Workload(

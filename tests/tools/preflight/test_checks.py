@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from nblib.hosts import budget
+from nblib.hosts import session
 from nblib.tools.preflight.checks import (
     Check,
     check_adapters,
@@ -54,7 +54,7 @@ def test_adapters_must_be_there_and_move():
 def test_a_disk_must_hold_what_the_notebooks_ask_for(runs, monkeypatch):
     # A million trained weights: 4 checkpoints of 12 MB, adapters of 4 MB, logs of 100 MB.
     disk = SimpleNamespace(free=152_000_001)
-    monkeypatch.setattr(budget.shutil, "disk_usage", lambda folder: disk)
+    monkeypatch.setattr(session.shutil, "disk_usage", lambda folder: disk)
     enough = check_disk(0, 10**6)
     assert enough.passed and str(enough).startswith("ok   disk: 0.2 GB are needed (4 checkpoints")
     disk.free = 151_000_000
