@@ -58,47 +58,18 @@ install_packages("0.1.0")
 
 # %% [markdown]
 # ## Imports
+# A room of `nblib` for each concern: a name below says where its code is.
 
 # %%
-import time
-
 from IPython.display import display
 
-from nblib.evaluation.candidates import answer_all, settings_of
-from nblib.evaluation.comparable import comparable
-from nblib.evaluation.comparison import compare_stages, failure_counts
-from nblib.evaluation.forgetting import forgetting, perplexities
-from nblib.evaluation.votes import vote_all
-from nblib.hosts.ladder import find_candidates
-from nblib.hosts.place import where_am_i
-from nblib.hosts.secrets import provide_tokens
-from nblib.hosts.settings import EvalSettings
-from nblib.models.mesh import device_mesh, mesh_summary
-from nblib.report import (
-    Page,
-    comparison_tables,
-    finish,
-    gain_table,
-    plot_failures,
-    plot_gains,
-    plot_groups,
-    plot_stages,
-    settings_table,
-    stage_table,
-)
-from nblib.runs import start_run
-from nblib.sources.datasets import get_dataset
-from nblib.tasks.registry import get_task
-from nblib.tasks.task import choose_examples
-
-started = time.monotonic()
+from nblib import evaluation, hosts, report, sources, tasks
 
 # %% [markdown]
 # ## Parameters
-# `0`, `""` and `[]` mean "from the profile"; `-1` means all there are.
+# `0`, `""` and `[]` mean "from the profile", `-1` means all there are. What to compare:
 
-# %% tags=["parameters"]
-PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
+# %% tags=["parameters-data"]
 STAGES = []  # "name=model@style", "name=adapters::base", "name=file.jsonl:stage"; []: the ladder
 TASK = "gsm8k"
 DATA = ""  # builtin, gsm8k
@@ -106,6 +77,14 @@ GSM8K_DIR = ""  # folder of train.jsonl and test.jsonl; "" asks NBLIB_GSM8K_DIR
 SVAMP_DIR = ""  # folder of SVAMP.json, or "hub"; "" asks NBLIB_SVAMP_DIR
 DIFFICULTY_FILTER = []  # levels (numbers of steps) to judge on, for example [4, 5]
 EVAL_SAMPLES = 0  # held-out questions, -1 for all
+
+# %% [markdown]
+# How to ask, and what else to measure. `adapters::base` above are adapters over a base that is in
+# another folder.
+
+# %% tags=["parameters"]
+PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
+SEED = 0
 SHOTS = 0  # worked examples in the few-shot prompt, drawn from train
 MAX_NEW_TOKENS = 0
 SAMPLES_PER_QUESTION = 0  # above 1: pass@k and maj@k of that many sampled answers
@@ -113,31 +92,20 @@ TEMPERATURE = 0.7  # of the sampled answers
 TOP_P = 0.95
 FORGETTING_SAMPLES = 0  # questions of each check outside the task
 ALLOW_MISMATCH = False  # compare files that were made with other items, prompts or limits
-SEED = 0
 
 # %% [markdown]
 # ## Set-up
-# All parameters are checked here, before anything is loaded.
+# All parameters are checked here, before anything is loaded. A run that was killed is found by the
+# values in the second table and asks only what is still missing.
 
 # %%
-place = where_am_i(PROFILE)
-settings = EvalSettings.of(globals())
-task = get_task(settings.task)
-mesh = device_mesh()
-print(place, mesh_summary(mesh), sep="\n")
-print(f"tokens     {provide_tokens() or 'none'}")
-
-# %% [markdown]
-# A run that was killed is found again by its parameters and asks only what is still missing.
-
-# %%
+session = hosts.begin(hosts.EvalSettings, globals())
+settings, task = session.settings, tasks.get_task(session.settings.task)
+page = report.Page(title="Eval: base against tuned", task=task, seed=SEED)
 ladder = {"sft": "v1_sft_format", "grpo": "v2_grpo"}
-candidates, notes = find_candidates(settings.stages, reads=ladder)
-parameters = {**settings.parameters, "stages": candidates}
-run = start_run("eval", parameters, devices=place.devices, started=started)
-page = Page(title="Eval: base against tuned", task=task, seed=SEED)
+candidates, notes = hosts.find_candidates(settings.stages, reads=ladder)
+run = session.start_run("eval", stages=candidates)
 page.warn(*notes)
-display(settings_table(parameters))
 
 # %% [markdown]
 # ## Questions
@@ -145,7 +113,7 @@ display(settings_table(parameters))
 # the few-shot prompt come from train.
 
 # %%
-data = get_dataset(
+data = sources.get_dataset(
     settings.data,
     folder=settings.data_folder,
     num_train=200,
@@ -153,11 +121,13 @@ data = get_dataset(
     levels=settings.levels or settings.builtin_levels,
     seed=SEED,
 )
-chosen, _ = choose_examples(
-    task, data.test, settings.eval_samples, groups=settings.levels, seed=SEED
-)
-shots, _ = choose_examples(task, data.train, settings.shots, seed=SEED)
-print(data.origin, *data.notes, sep="\n")
+examples = task.examples(data.test[:1])
+display(report.rows_table(data), report.examples_table(examples))
+
+# %%
+levels = {"groups": settings.levels, "seed": SEED}
+chosen, _ = tasks.choose_examples(task, data.test, settings.eval_samples, **levels)
+shots, _ = tasks.choose_examples(task, data.train, settings.shots, seed=SEED)
 print(f"{len(chosen)} questions; worked examples: {', '.join(shot.id for shot in shots)}")
 
 # %% [markdown]
@@ -167,37 +137,36 @@ print(f"{len(chosen)} questions; worked examples: {', '.join(shot.id for shot in
 # is asked with the format's prompt and no examples. Greedy, so that nothing is left to luck.
 
 # %%
-greedy = settings.greedy
-asking = {"shots": shots, "mesh": mesh, "folder": run.path / "answers"}
-answered = answer_all(candidates, task, chosen, greedy, **asking)
-files = [one.name for one in candidates if one.is_file]
-stages, mismatches = comparable(
-    answered, task, from_files=files, allow_mismatch=settings.allow_mismatch
+asking = evaluation.Asking(shots=shots, folder=run.path / "answers", mesh=session.mesh)
+answered = evaluation.answer_all(candidates, task, chosen, settings.greedy, asking)
+stages, mismatches = evaluation.comparable(
+    answered, task, candidates, allow_mismatch=settings.allow_mismatch
 )
 page.warn(*mismatches)
-page.table(stage_table(task, stages))
+page.table(report.stage_table(task, stages))
 
 # %% [markdown]
 # A lenient metric, such as `lenient accuracy` (the last number of the text, in any form),
 # says what a model can do that was never taught the form. If it stands still while the headline
-# rises, the gain is the form alone.
+# rises, the gain is the form alone. `joint accuracy` counts answers that are right *and* in strict
+# form.
 
 # %%
-page.figure("The ladder", plot_stages(task, stages, seed=SEED))
+page.figure("The ladder", report.plot_stages(task, stages, seed=SEED))
 
 # %% [markdown]
 # ## The gain
 # Only items that one stage solves and the other does not can tell them apart. McNemar's exact test
 # counts them; the interval leaves 0 out where that test gives p < 0.05; `p, Holm` is corrected for
-# testing several.
+# testing several (Holm's method).
 
 # %%
-comparison = compare_stages(stages, task)
-page.table(gain_table(comparison))
+comparison = evaluation.compare_stages(stages, task)
+page.table(report.gain_table(comparison))
 
 # %%
-page.figure("The gain, and how sure it is", plot_gains(task, comparison, seed=SEED))
-page.figure("By group", plot_groups(task, stages, comparison.metric, seed=SEED))
+page.figure("The gain, and how sure it is", report.plot_gains(task, comparison, seed=SEED))
+page.figure("By group", report.plot_groups(task, stages, comparison.metric, seed=SEED))
 
 # %% [markdown]
 # ## What fails, and how
@@ -205,9 +174,9 @@ page.figure("By group", plot_groups(task, stages, comparison.metric, seed=SEED))
 # form is learnt.
 
 # %%
-failures = failure_counts(stages, task)
-n = len(stages[0].records)
-page.figure("What became of the items", plot_failures(failures, n, seed=SEED))
+failures = evaluation.failure_counts(stages, task)
+figure = report.plot_failures(failures, len(stages[0].records), seed=SEED)
+page.figure("What became of the items", figure)
 
 # %% [markdown]
 # ## What got worse
@@ -216,18 +185,19 @@ page.figure("What became of the items", plot_failures(failures, n, seed=SEED))
 # is less surprised).
 
 # %%
-models = [one.source for one in candidates if not one.is_file]
-count = settings.forgetting_samples
-checks, left_out = task.outside(count, SEED, settings.svamp_dir) if task.outside else ((), ())
-print(*left_out, sep="\n")
-forgotten = forgetting(models, checks, greedy, mesh=mesh, folder=run.path / "answers")
-
-# %%
 plain = task.in_base_form
-solutions, _ = choose_examples(
-    plain, data.test, settings.eval_samples, groups=settings.levels, seed=SEED
+solutions, _ = tasks.choose_examples(plain, data.test, settings.eval_samples, **levels)
+forgotten = evaluation.measure_forgetting(
+    candidates,
+    task,
+    solutions,
+    settings.greedy,
+    asking,
+    count=settings.forgetting_samples,
+    seed=SEED,
+    folder=settings.svamp_dir,
 )
-perplexity = perplexities(models, plain, solutions[:count], mesh=mesh)
+print(*forgotten.left_out, sep="\n")
 
 # %% [markdown]
 # ## Several answers to each question
@@ -235,15 +205,16 @@ perplexity = perplexities(models, plain, solutions[:count], mesh=mesh)
 # every guess. `maj@k` lets the k answers vote.
 
 # %%
-samples_each = settings.samples_per_question
-votes = vote_all(candidates, task, chosen, settings.sampled, samples=samples_each, **asking)
+votes = evaluation.vote_all(
+    candidates, task, chosen, settings.sampled, asking, samples=settings.samples_per_question
+)
 
 # %% [markdown]
 # ## All tables
 
 # %%
-found = {"failures": failures, "forgetting": forgotten, "perplexity": perplexity, "votes": votes}
-page.table(*comparison_tables(task, comparison, stages, **found))
+found = {"forgotten": forgotten, "votes": votes}
+page.table(*report.comparison_tables(task, comparison, stages, failures=failures, **found))
 
 # %% [markdown]
 # ## Samples
@@ -254,12 +225,13 @@ page.samples(stages, count=6)
 
 # %% [markdown]
 # ## Files and report
+# `report.html` with everything above, `comparison_metrics.json` and `schema_failures_debug.jsonl`.
 
 # %%
 hashes = {f"data/{split}": digest for split, digest in data.sha256.items()}
-asked = {"asked": settings_of(candidates, shots), "mismatches": mismatches}
+asked = evaluation.how_asked(candidates, asking, mismatches)
 about = {"model": candidates[-1].source, "data": data.origin, "hashes": hashes}
-finish(run, stages, page, comparison=comparison, asked=asked, **about, **found)
+report.finish(run, stages, page, comparison=comparison, asked=asked, **about, **found)
 
 # %% [markdown]
 # ## Summary

@@ -2,9 +2,8 @@
 
 import json
 
-from nblib.evaluation.answers import evaluate_stages
+from nblib.evaluation.answers import Decoding, evaluate_stages
 from nblib.evaluation.comparison import compare_stages
-from nblib.evaluation.generate import Decoding
 from nblib.files import parse_json, read_json, read_jsonl
 from nblib.models.lora import LoraConfig, get_lora_model, merge_lora
 from nblib.models.mesh import device_mesh
@@ -62,8 +61,8 @@ def test_an_unknown_json_task_goes_through_sft_and_grpo(tmp_path):
     options = {"val_batches": texts.val_batches, "identity": {}, "mesh": mesh}
     trained = train(model, texts.batches, SftConfig(learning_rate=5e-3), **outputs, **options)
     tuned = base.with_model(merge_lora(model, lora), name="tuned")
-    stages = evaluate_stages(base, {"base": (TOY, ask)}, parts[0], mesh=mesh)
-    stages += evaluate_stages(tuned, {"tuned": (TOY, ask)}, parts[0], mesh=mesh)
+    stages = evaluate_stages(base, {"base": (TOY, ask)}, parts[0])
+    stages += evaluate_stages(tuned, {"tuned": (TOY, ask)}, parts[0])
     page = Page(title="Toy", task=TOY, seed=0)
     page.table(stage_table(TOY, stages))
     about = {"model": "embedded", "data": "made here", "hashes": {}, "trained": trained}

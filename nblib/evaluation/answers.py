@@ -1,7 +1,7 @@
 """Answers: a model is asked, its answers are scored and kept, in one way for every caller.
 
-`ask` returns records without a score, `score_answers` makes a `Stage` of them, `evaluate_stages`
-does both. The keys of a record are those of `predictions.jsonl`.
+`generate` completes prompts, `ask` returns records without a score, `score_answers` makes a `Stage`
+of them, `evaluate_stages` does it all. The keys of a record are those of `predictions.jsonl`.
 """
 
 import hashlib
@@ -12,21 +12,46 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 from flax import nnx
 
-from nblib.evaluation.generate import Completion, Decoding, generate
 from nblib.evaluation.statistics import grouped, in_order, stage_metrics
 from nblib.files import read_jsonl, to_jsonable, write_jsonl
+from nblib.models.decode import Sampling, decode
 from nblib.models.names import RefModel
 from nblib.tasks.task import Example, Score, Task
 from nblib.tokens.chat import task_prompts
+from nblib.tokens.tokenizer import check_tokenizer, stop_tokens
 
 # What a record holds before it is scored.
 ANSWER_KEYS = (
     *("id", "group", "question", "prompt", "completion", "reference"),
     *("truncated", "tokens", "max_new_tokens"),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How completions are drawn. Temperature 0 is greedy, and the other values are then unused."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    batch_size: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what the sampler would take silently and answer wrongly."""
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"temperature {self.temperature} must be at least 0, top_p {self.top_p} in (0, 1]"
+            )
+        if self.max_new_tokens < 1 or self.batch_size < 1:
+            sizes = f"max_new_tokens {self.max_new_tokens} and batch_size {self.batch_size}"
+            raise ValueError(f"{sizes} must be at least 1")
+
+    def sampled(self, *, temperature: float, top_p: float) -> "Decoding":
+        """Return the same setting with sampling."""
+        return replace(self, temperature=temperature, top_p=top_p)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +65,40 @@ class Stage:
     seconds: float = 0.0  # to answer and score; 0 for answers that were there
 
 
+def generate(ref: RefModel, prompts: Sequence[str], decoding: Decoding) -> list[dict[str, Any]]:
+    """Return a record of each prompt with its `completion`, `tokens` and `truncated`.
+
+    `tokens` does not count the stop token; truncated means that none came. A sampled completion
+    follows from the seed and its prompt's place in `prompts`; the batch's size does not change it.
+    Raises TokenizerMismatch when the tokenizer is not the model's.
+    """
+    tokenizer = ref.tokenizer
+    check_tokenizer(tokenizer, size=ref.model.num_embed, sha256=None, where="the model")
+    stop = stop_tokens(tokenizer)
+    written = decode(
+        ref.model,
+        [[tokenizer.bos_id(), *ids] for ids in tokenizer.encode(list(prompts))],
+        Sampling(temperature=decoding.temperature, top_p=decoding.top_p, seed=decoding.seed),
+        stop=stop,
+        max_new_tokens=decoding.max_new_tokens,
+        batch_size=decoding.batch_size,
+        mesh=ref.mesh,
+    )
+    records = []
+    for prompt, tokens in zip(prompts, written, strict=True):
+        ended = bool(tokens) and tokens[-1] in stop
+        text = tokens[:-1] if ended else tokens
+        facts = {"tokens": len(text), "truncated": not ended}
+        records.append({"prompt": prompt, "completion": tokenizer.decode(text), **facts})
+    return records
+
+
 def ask(
     ref: RefModel,
     task: Task,
     examples: Sequence[Example],
     decoding: Decoding,
     *,
-    mesh: jax.sharding.Mesh,
     style: str = "format",
     shots: Sequence[Example] = (),
     samples: int = 1,
@@ -72,10 +124,9 @@ def ask(
     answers = _read_kept(kept, identity, ids * samples) if kept else []
     for done in range(len(answers) // len(ids), samples):
         seeded = replace(decoding, seed=decoding.seed + done)
-        completions = generate(ref.model, ref.tokenizer, prompts, seeded, mesh=mesh)
         answers += [
-            _answer(example, completion, decoding)
-            for example, completion in zip(examples, completions, strict=True)
+            _question(example) | written | {"max_new_tokens": decoding.max_new_tokens}
+            for example, written in zip(examples, generate(ref, prompts, seeded), strict=True)
         ]
         if kept:
             write_jsonl(kept, [{"identity": identity}, *answers])
@@ -141,7 +192,6 @@ def evaluate_stages(
     stages: Mapping[str, tuple[Task, Decoding]],
     examples: Sequence[Example],
     *,
-    mesh: jax.sharding.Mesh,
     enabled: bool = True,
 ) -> tuple[Stage, ...]:
     """Ask a model all examples once a stage, zero-shot, and score the completions.
@@ -151,7 +201,7 @@ def evaluate_stages(
     evaluated = []
     for name, (task, decoding) in (stages if enabled else {}).items():
         began = time.perf_counter()
-        stage = score_answers(name, ask(ref, task, examples, decoding, mesh=mesh), task)
+        stage = score_answers(name, ask(ref, task, examples, decoding), task)
         metrics = {**stage.metrics, "decoding": asdict(decoding)}
         evaluated.append(replace(stage, metrics=metrics, seconds=time.perf_counter() - began))
     return tuple(evaluated)
@@ -163,7 +213,6 @@ def make_probe(
     examples: Sequence[Example],
     *,
     max_new_tokens: int,
-    mesh: jax.sharding.Mesh,
 ) -> Callable[[nnx.Module], float]:
     """Return a function from a model to its mean headline on these questions, asked greedily.
 
@@ -174,24 +223,19 @@ def make_probe(
     decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=len(examples))
 
     def mean_headline(model: nnx.Module) -> float:
-        answers = ask(replace(ref, model=model), task, examples, decoding, mesh=mesh)
+        answers = ask(replace(ref, model=model), task, examples, decoding)
         scores = score_all(answers, task)
         return sum(score.values[task.headline] for score in scores) / len(scores)
 
     return mean_headline
 
 
-def _answer(example: Example, completion: Completion, decoding: Decoding) -> dict[str, Any]:
+def _question(example: Example) -> dict[str, Any]:
     return {
         "id": example.id,
         "group": example.group,
         "question": example.prompt,
-        "prompt": completion.prompt,
-        "completion": completion.text,
         "reference": to_jsonable(example.reference),
-        "truncated": completion.truncated,
-        "tokens": completion.tokens,
-        "max_new_tokens": decoding.max_new_tokens,
     }
 
 

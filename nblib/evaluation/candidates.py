@@ -13,8 +13,7 @@ from typing import Any
 
 import jax
 
-from nblib.evaluation.answers import ANSWER_KEYS, Stage, ask, score_answers
-from nblib.evaluation.generate import Decoding
+from nblib.evaluation.answers import ANSWER_KEYS, Decoding, Stage, ask, score_answers
 from nblib.files import read_jsonl
 from nblib.models.names import RefModel, get_gemma_ref_model
 from nblib.tasks.task import Example, Task
@@ -118,7 +117,6 @@ def answer_all(
                 shots=asking.shots,
                 samples=samples,
                 kept=asking.folder / f"{candidate.name}.jsonl",
-                mesh=asking.mesh,
             )
         stages.append(score_answers(candidate.name, answers, task))
     return tuple(stages)

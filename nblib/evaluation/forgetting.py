@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from nblib.evaluation.answers import Decoding
 from nblib.evaluation.candidates import Asking, Candidate, answer_all
-from nblib.evaluation.generate import Decoding
 from nblib.evaluation.statistics import Paired, holm, paired_comparison
 from nblib.models.names import get_gemma_ref_model
 from nblib.tasks.task import Example, OutsideCheck, Task

@@ -14,12 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from nblib.evaluation.answers import ask, score_all
+from nblib.evaluation.answers import Decoding, ask, score_all
 from nblib.evaluation.candidates import Asking, Candidate, answer_all
-from nblib.evaluation.generate import Decoding
 from nblib.evaluation.statistics import grouped, metric_figures
 from nblib.models.names import RefModel
 from nblib.tasks.rewards import RewardFunction
@@ -47,7 +45,6 @@ def sample_group(
     decoding: Decoding,
     *,
     size: int,
-    mesh: jax.sharding.Mesh,
 ) -> Group:
     """Sample a group of `size` for each of the first examples; return the one with most spread.
 
@@ -56,7 +53,7 @@ def sample_group(
     """
     tried = examples[:_TRIED]
     asked = [replace(one, id=f"{one.id}#{n}") for one in tried for n in range(size)]
-    drawn = ask(ref, task, asked, decoding, mesh=mesh)
+    drawn = ask(ref, task, asked, decoding)
     rewards = np.empty((len(tried), size))
     for place, one in enumerate(drawn):
         tokens = one["tokens"] + (not one["truncated"])  # a reward counts the end token
@@ -82,7 +79,6 @@ def keep_informative(
     *,
     samples: int,
     kept: Path,
-    mesh: jax.sharding.Mesh,
 ) -> tuple[tuple[Example, ...], str]:
     """Return the examples that the model solves sometimes, and a summary of all pass rates.
 
@@ -91,7 +87,7 @@ def keep_informative(
     """
     if samples < 2:
         return tuple(examples), "pass rates: not measured"
-    answers = ask(ref, task, examples, decoding, samples=samples, kept=kept, mesh=mesh)
+    answers = ask(ref, task, examples, decoding, samples=samples, kept=kept)
     solved = dict.fromkeys((example.id for example in examples), 0)
     for answer, score in zip(answers, score_all(answers, task), strict=True):
         solved[answer["id"]] += task.is_right(score.values)

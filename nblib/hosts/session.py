@@ -85,7 +85,7 @@ class Session(Generic[S]):
         display(settings_table(parameters, title=f"Settings of {run.path}"))
         return run
 
-    def training_s(self, *, evaluation_s: float, exported: int) -> float:
+    def training_s(self, evaluation_s: float, *, exported: int) -> float:
         """Return the seconds that training may take, and print how they were found.
 
         Args:

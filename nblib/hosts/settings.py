@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from nblib.evaluation.generate import Decoding
+from nblib.evaluation.answers import Decoding
 from nblib.hosts.ladder import named_candidates
 from nblib.hosts.settings_base import (
     ALL,

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Self, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from nblib.evaluation.generate import Decoding
+from nblib.evaluation.answers import Decoding
 from nblib.files import shown
 from nblib.models.lora import LoraConfig
 from nblib.models.published import OVER, ModelNotFound, check_name

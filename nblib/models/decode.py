@@ -1,6 +1,6 @@
 """Continuous batching: a finished row's slot is refilled with the next prompt.
 
-For most uses prefer `evaluation.generate.generate`. Tunix's Sampler keeps every row until the
+For most uses prefer `evaluation.answers.generate`. Tunix's Sampler keeps every row until the
 slowest has ended, attends to the whole KV cache from the first token on, computes logits for every
 token of the prompt, and compiles again for each Sampler. Here only the last prompt token gets
 logits, and what was compiled serves every model of the same configuration. Each row has noise of

@@ -1,5 +1,6 @@
 """A comparison of stages for a reader: its tables and its figures."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,14 @@ from nblib.tasks.task import Task
 if TYPE_CHECKING:
     from nblib.evaluation.answers import Stage
     from nblib.evaluation.comparison import Comparison
-    from nblib.evaluation.forgetting import Forgetting
+    from nblib.evaluation.forgetting import Forgotten
 
 _MOST_REGRESSIONS = 40
-_HATCHES = ("", "////", "....", "\\\\\\\\", "xx", "--", "++", "oo")
-_FILLS = ("#6b7783", "#cfe3f1", "#f2d3b8", "#cfeadd", "#e8cfe0", "#efe6b0", "#dde2e7", "#ffffff")
+# Of the kinds of failure, in turn: hatch and fill.
+_LOOKS = (
+    *(("", "#6b7783"), ("////", "#cfe3f1"), ("....", "#f2d3b8"), ("\\\\\\\\", "#cfeadd")),
+    *(("xx", "#e8cfe0"), ("--", "#efe6b0"), ("++", "#dde2e7"), ("oo", "#ffffff")),
+)
 
 
 def base_gain(comparison: "Comparison") -> Paired:
@@ -67,10 +71,9 @@ def comparison_tables(
     task: Task,
     comparison: "Comparison",
     stages: Sequence["Stage"],
-    *,
     failures: Mapping[str, Mapping[str, int]],
-    forgetting: Sequence["Forgetting"],
-    perplexity: Mapping[str, Mapping[str, Any]],
+    *,
+    forgotten: "Forgotten",
     votes: Mapping[str, Mapping[str, Any]],
 ) -> tuple[Table, ...]:
     """Return all tables but that of the gains; those of what was not measured are left out."""
@@ -85,13 +88,13 @@ def comparison_tables(
         _failure_table(failures),
         _vote_table(votes),
         paired_table(
-            [(one.check, one.paired) for one in forgetting],
+            [(one.check, one.paired) for one in forgotten.checks],
             title="Outside the task, before and after",
             heading="questions",
-            corrected=[one.p_holm for one in forgetting],
+            corrected=[one.p_holm for one in forgotten.checks],
             note="asked without the task's prompt",
         ),
-        _perplexity_table(perplexity),
+        _perplexity_table(forgotten.perplexity),
     )
     return (*(table for table in tables if table.rows), _regression_table(comparison, stages))
 
@@ -170,25 +173,19 @@ def plot_gains(task: Task, comparison: "Comparison", *, seed: int) -> Figure:
     Rows: over each earlier stage; then by group and by length, over the first one.
     """
     word, base = group_word(task), in_words(comparison.base)
-    rows = [
-        *(
-            (f"over {in_words(gain.over)}: {in_words(gain.paired.metric)}", gain.paired)
-            for gain in comparison.gains
-        ),
-        *((f"{word} {name}", one) for name, one in comparison.by_group.items()),
-        *comparison.by_length.items(),
-    ]
+    gains = [(gain.over, gain.paired) for gain in comparison.gains]
+    rows = [(f"over {in_words(over)}: {in_words(one.metric)}", one) for over, one in gains]
+    rows += [(f"{word} {name}", one) for name, one in comparison.by_group.items()]
+    rows += comparison.by_length.items()
     caption = f"paired 95 % intervals, seed {seed}; {word}s and lengths over {base}"
     figure = new_figure(9.0, 1.3 + 0.3 * len(rows), caption)
     axes = figure.subplots()
     beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
     for place, (_, paired) in enumerate(rows):
-        low, value, high = (
-            100 * one for one in (paired.ci95[0], paired.difference, paired.ci95[1])
-        )
+        low, high = (100 * bound for bound in paired.ci95)
         sure = low > 0 or high < 0  # a filled marker: the interval leaves zero out
         look = {"color": BLUE} if sure else {"color": QUIET, "markerfacecolor": "white"}
-        estimate = Estimate(value=value, low=low, high=high, n=paired.n)
+        estimate = Estimate(value=100 * paired.difference, low=low, high=high, n=paired.n)
         draw_estimates(axes, [place], [estimate], sideways=True, marker="o", **look)
         axes.annotate(difference_text(paired), (1.01, place), color=INK, **beside)
     axes.axvline(0, color=INK, linewidth=1.0)
@@ -199,21 +196,21 @@ def plot_gains(task: Task, comparison: "Comparison", *, seed: int) -> Figure:
     return figure
 
 
-def plot_failures(counts: Mapping[str, Mapping[str, int]], n: int, *, seed: int) -> Figure:
-    """The first rule that each stage broke on its `n` items, or none."""
+def plot_failures(
+    stages: Sequence["Stage"], counts: Mapping[str, Mapping[str, int]], *, seed: int
+) -> Figure:
+    """The first rule that each stage broke on its items, or none."""
+    n = len(stages[0].records)
     figure = new_figure(9.0, 1.4 + 0.42 * len(counts), f"n = {n} a stage, seed {seed}")
-    axes, left = figure.subplots(), np.zeros(len(counts))
-    series = {"no failure": [n - sum(count.values()) for count in counts.values()]}
-    for kind in next(iter(counts.values()), {}):
-        series[kind] = [count[kind] for count in counts.values()]
-    for index, (kind, values) in enumerate(series.items()):
-        look = index % len(_HATCHES)
-        axes.barh(
-            range(len(counts)), values, left=left, height=0.62, label=kind,
-            color=_FILLS[look], hatch=_HATCHES[look], edgecolor=INK, linewidth=0.6,
-        )  # fmt: skip
-        left += np.array(values)
-    axes.set_yticks(range(len(counts)), [in_words(name) for name in counts])
+    axes, rows, left = figure.subplots(), range(len(counts)), np.zeros(len(counts))
+    kinds = ("no failure", *next(iter(counts.values())))
+    for kind, (hatch, fill) in zip(kinds, itertools.cycle(_LOOKS), strict=False):
+        values = [count.get(kind, n - sum(count.values())) for count in counts.values()]
+        bars = axes.barh(rows, values, left=left, height=0.62, label=kind, color=fill, hatch=hatch)
+        for bar in bars:
+            bar.set(edgecolor=INK, linewidth=0.6)
+        left += values
+    axes.set_yticks(rows, [in_words(name) for name in counts])
     axes.set(ylim=(len(counts) - 0.5, -0.5), xlim=(0, n), xlabel="items")
     figure.legend(fontsize=9, **LEGEND)
     calm(axes, grid="x")

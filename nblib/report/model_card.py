@@ -7,7 +7,6 @@ https://huggingface.co/docs/hub/model-cards
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,11 +74,11 @@ def _parity(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _template() -> jinja2.Template:
-    source = resources.files(__package__).joinpath("model_card.md.j2").read_text(encoding="utf-8")
+    loader = jinja2.PackageLoader("nblib", "report")
     environment = jinja2.Environment(
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     # JSON strings are YAML, also where a path holds quotes.
     as_json = functools.partial(json.dumps, ensure_ascii=False)
     environment.filters |= {"as_json": as_json, "in_words": in_words}
-    return environment.from_string(source)
+    return environment.get_template("model_card.md.j2")

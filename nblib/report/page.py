@@ -9,12 +9,12 @@ import difflib
 import re
 import time
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+from IPython.display import Image, display
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
@@ -83,15 +83,11 @@ class Page:
     def figure(self, caption: str, figure: Figure | None) -> None:
         """Show a figure; nothing where there was nothing to draw."""
         if figure is not None:
-            from IPython.display import Image, display  # a notebook has it
-
             self.figures[caption] = figure_png(figure)
             display(Image(self.figures[caption]))
 
     def table(self, *tables: Table) -> None:
         """Show tables; nothing for one that has neither rows nor a note."""
-        from IPython.display import display
-
         for table in tables:
             if table.rows or table.note:
                 self.tables[table.title] = table
@@ -103,8 +99,6 @@ class Page:
 
     def samples(self, stages: Sequence["Stage"], *, count: int) -> None:
         """Pick `count` items for the report; the notebook shows one of each kind."""
-        from IPython.display import display
-
         self.picked = pick_samples(self.task, stages, count=count, seed=self.seed)
         display(samples_table(self.task, self.picked[: len(KINDS)]))
 
@@ -129,13 +123,13 @@ def finish(
 
     Args:
         run: The run that ends.
-        stages: What was evaluated, in the order of time; may be empty.
+        stages: In the order of time; may be empty.
         page: What the notebook has shown.
         model: What the training began with, or what was judged.
         data: Where the rows come from.
         hashes: Of what went in, for the manifest.
-        trained: Steps that were made, and that are left to the next session.
-        comparison: Of the stages; its metrics and the failures of the form get files of their own.
+        trained: How far the training came.
+        comparison: Its metrics and the failures of the form get files of their own.
         asked: How the stages were asked: more settings, for the page and the comparison.
         found: More keys of `result.json`, or with a comparison of `comparison_metrics.json`. What
             is `paired` is the gain that the page begins with.
@@ -249,8 +243,8 @@ def _alarms(path: Path) -> dict[str, list[str]]:
 
 
 def _template() -> jinja2.Template:
-    source = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("nblib", "report"),
         autoescape=True,
         finalize=_finalize,  # of every value the template writes, so that none is forgotten
         undefined=jinja2.StrictUndefined,
@@ -260,7 +254,7 @@ def _template() -> jinja2.Template:
     filters = (as_text, group_word, in_words, marked, settings_table, shorten)
     environment.filters |= {one.__name__: one for one in filters}
     environment.globals["outcome"] = outcome
-    return environment.from_string(source)
+    return environment.get_template("report.html.j2")
 
 
 def _finalize(value: object) -> str:

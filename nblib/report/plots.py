@@ -22,6 +22,7 @@ from nblib.tasks.task import TRUNCATION, Task
 
 if TYPE_CHECKING:
     from nblib.evaluation.answers import Stage
+    from nblib.evaluation.sampling import Group
 
 Curve: TypeAlias = NDArray[np.float64]  # one axis: a value a step, a group or a metric
 
@@ -88,23 +89,22 @@ def plot_groups(
     groups = in_order({group for stage in stages for group in stage.by_group})
     if not groups:
         return None
-    name = metric or task.headline
-    interval, unit = _interval_and_unit(task, (name,))
+    metric = metric or task.headline
+    interval, unit = _interval_and_unit(task, (metric,))
     figure = new_figure(9.0, 3.8, f"{interval}, seed {seed}")
     axes = figure.subplots()
     ordered = all(group.removeprefix("-").replace(".", "", 1).isdigit() for group in groups)
     for stage, style, shift in _side_by_side(stages, spread=0.16):
         places = np.array([groups.index(group) + shift for group in stage.by_group])
-        values = [read_estimate(metrics, name) for metrics in stage.by_group.values()]
+        values = [read_estimate(metrics, metric) for metrics in stage.by_group.values()]
         look = {**style, "label": in_words(stage.name), **({} if ordered else {"linestyle": ""})}
         draw_estimates(axes, places, values, **look)
     axes.set(ylim=(-0.03, 1.03), xlim=(-0.5, len(groups) - 0.5), xlabel=task.grouped_by)
-    axes.set_ylabel(f"{in_words(name)}\n({unit})")
+    axes.set_ylabel(f"{in_words(metric)}\n({unit})")
     counts = [
-        [one.by_group[group]["n"] for one in stages if group in one.by_group] for group in groups
+        [one.by_group[name]["n"] for one in stages if name in one.by_group] for name in groups
     ]
-    names = [f"{group}\nn = {_span(n)}" for group, n in zip(groups, counts, strict=True)]
-    axes.set_xticks(range(len(groups)), names)
+    axes.set_xticks(range(len(groups)), map("{}\nn = {}".format, groups, map(_span, counts)))
     if sum(map(len, groups)) > _WIDE_LABELS:
         axes.tick_params(axis="x", labelrotation=30)
     figure.legend(fontsize=9, **LEGEND)
@@ -141,23 +141,15 @@ def plot_reward_histogram(rollouts: Sequence[Mapping[str, Any]], *, seed: int) -
     return figure
 
 
-def plot_group(rewards: Sequence[float], advantages: Sequence[float], *, seed: int) -> Figure:
-    """One group: the reward of each completion [G], their mean, and the advantages [G] beside it.
-
-    Raises ValueError for no rewards, or another number of advantages.
-    """
-    if not rewards or len(rewards) != len(advantages):
-        raise ValueError(
-            f"got {len(rewards)} rewards and {len(advantages)} advantages, "
-            "expected one of each a completion"
-        )
-    figure = new_figure(9.0, 3.4, f"one prompt, {len(rewards)} completions, seed {seed}")
+def plot_group(group: "Group", *, seed: int) -> Figure:
+    """One group: the reward of each completion, their mean, and the advantages beside it."""
+    figure = new_figure(9.0, 3.4, f"one prompt, {len(group.rewards)} completions, seed {seed}")
     left, right = figure.subplots(1, 2)
-    mean = float(np.mean(rewards))
-    _draw_bars(left, "reward", rewards)
+    mean = float(np.mean(group.rewards))
+    _draw_bars(left, "reward", group.rewards)
     left.axhline(mean, color=RED, linestyle="--", linewidth=1.6, label=f"mean {mean:.3g}")
     left.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
-    _draw_bars(right, "advantage", advantages)
+    _draw_bars(right, "advantage", group.advantages)
     return figure
 
 

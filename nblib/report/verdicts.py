@@ -152,32 +152,27 @@ def lead(
 ) -> str:
     """Return a report's first paragraph: how long was trained, and what came of it.
 
-    Two stages count: the first, and `tuned` or else the last. `gain` is between these two.
+    Judged is `tuned`, or else the last stage, against the first; `gain` is between these two. In
+    the headline the base is judged in its own form, where it was asked in it.
     """
-    done = f"Trained for {trained}" if trained else ""
+    said = [f"Trained for {trained}"] if trained else []
     if not stages:
-        return f"{done}; nothing was evaluated (EVAL_AT_END is off)."
+        return ". ".join([*said, "Nothing was evaluated (EVAL_AT_END is off)."])
     named = {stage.name: stage.metrics for stage in stages}
     first, last = stages[0].name, "tuned" if "tuned" in named else stages[-1].name
-    base, tuned, own = named[first], named[last], named.get("base_own_form")
-    form, headline = task.form, task.headline
-    went, same = f"went from {base[form]:.1%} ({in_words(first)}) to", "the same "
-    if len(stages) == 1:
-        went, same = "is", ""
-    said = (
-        f"{done}{'. ' * bool(done)}{in_words(form).capitalize()} {went} {tuned[form]:.1%} "
-        f"({in_words(last)}) on {same}{tuned['n']:,} held-out questions"
-    )
+
+    def change(metric: str, since: str) -> str:
+        before = f"went from {named[since][metric]:.1%} ({in_words(since)}) to"
+        now = f"{named[last][metric]:.1%} ({in_words(last)})"
+        return f"{in_words(metric).capitalize()} {before if since != last else 'is'} {now}"
+
+    said.append(f"{change(task.form, first)} on {named[last]['n']:,} held-out questions")
     if gain:
-        metric = gain.metric
-        return (
-            f"{said}. {in_words(metric).capitalize()} changed by "
-            f"{difference_text(gain, unit=' points')}, from {base[metric]:.1%} to "
-            f"{tuned[metric]:.1%}."
-        )
-    against = f", against {(own or base)[headline]:.1%} for the base" if len(stages) > 1 else ""
-    in_form = " in its own form" if own else ""
-    return f"{said}; {in_words(headline)} is {tuned[headline]:.1%}{against}{in_form}."
+        said.append(f"{change(gain.metric, first)}: {difference_text(gain, unit=' points')}")
+    else:
+        own = "base_own_form" if "base_own_form" in named else first
+        said.append(change(task.headline, own))
+    return ". ".join(said) + "."
 
 
 def truncation_warnings(stages: Sequence["Stage"]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 from nblib.evaluation import answers as module
+from nblib.evaluation.answers import Decoding
 from nblib.evaluation.candidates import (
     Asking,
     Candidate,
@@ -16,7 +17,6 @@ from nblib.evaluation.candidates import (
     parse_candidate,
     read_answers,
 )
-from nblib.evaluation.generate import Decoding
 from nblib.models.adapters import AdapterMismatch, save_adapters
 from nblib.models.gemma3 import save_model
 from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model, merge_lora
@@ -47,9 +47,9 @@ def asking(monkeypatch):
     asked = []
     really = module.generate
 
-    def generate(model, tokenizer, prompts, decoding, *, mesh):
+    def generate(ref, prompts, decoding):
         asked.append(prompts[0])
-        return really(model, tokenizer, prompts, decoding, mesh=mesh)
+        return really(ref, prompts, decoding)
 
     monkeypatch.setattr(module, "generate", generate)
     return asked

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+from nblib.evaluation.answers import Decoding
 from nblib.evaluation.candidates import Asking, Candidate
 from nblib.evaluation.forgetting import Forgotten, measure_forgetting
-from nblib.evaluation.generate import Decoding
 from nblib.models.gemma3 import save_model
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import OutsideCheck

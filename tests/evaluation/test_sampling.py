@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nblib.evaluation import answers as module
+from nblib.evaluation.answers import Decoding
 from nblib.evaluation.candidates import Asking, Candidate, parse_candidate
-from nblib.evaluation.generate import Completion, Decoding
 from nblib.evaluation.sampling import (
     keep_informative,
     majority,
@@ -23,7 +22,6 @@ from nblib.evaluation.sampling import (
 )
 from nblib.files import read_jsonl
 from nblib.models.gemma3 import save_model
-from nblib.models.names import RefModel
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import Example
 from nblib.tokens.chat import task_prompts
@@ -44,13 +42,8 @@ def questions(count):
     )
 
 
-def ref_of(model=None, tokenizer=None):
-    model_and_tokenizer = {"model": model, "tokenizer": tokenizer, "mesh": None}
-    return RefModel(name="x", folder=Path(), sha256="", root="x", **model_and_tokenizer)
-
-
 @pytest.fixture
-def drawn(monkeypatch):
+def drawn(monkeypatch, ref_of):
     """Sample a group whose rewards are given, a list a prompt: (group, prompts, judged)."""
 
     def run(rewards, *, examples=None):
@@ -58,10 +51,10 @@ def drawn(monkeypatch):
         flat = [reward for group in rewards for reward in group]
         asked, judged = [], []
 
-        def written(model, tokenizer, prompts, decoding, *, mesh):
+        def written(ref, prompts, decoding):
             asked.extend(prompts)
             return [
-                Completion(prompt=prompt, text=f"text {n}", tokens=n, truncated=n % 3 == 0)
+                {"prompt": prompt, "completion": f"text {n}", "tokens": n, "truncated": n % 3 == 0}
                 for n, prompt in enumerate(prompts)
             ]
 
@@ -71,7 +64,7 @@ def drawn(monkeypatch):
 
         monkeypatch.setattr(module, "generate", written)
         given = questions(len(rewards)) if examples is None else examples
-        group = sample_group(ref_of(), GSM8K, given, reward_fn, SAMPLED, size=size, mesh=None)
+        group = sample_group(ref_of(), GSM8K, given, reward_fn, SAMPLED, size=size)
         return group, asked, judged
 
     return run
@@ -119,12 +112,12 @@ def test_a_few_prompts_are_enough_to_try(drawn):
     assert len(asked) == 16
 
 
-def test_a_real_model_writes_a_group(new_model, tokenizer, mesh):
+def test_a_real_model_writes_a_group(ref_of, new_model, tokenizer, mesh):
     def length(example, completion, tokens, truncated):
         return SimpleNamespace(reward=float(len(completion)))
 
-    ref = ref_of(new_model(num_layers=1), tokenizer)
-    group = sample_group(ref, GSM8K, questions(2), length, SAMPLED, size=4, mesh=mesh)
+    ref = ref_of(new_model(num_layers=1), tokenizer, mesh)
+    group = sample_group(ref, GSM8K, questions(2), length, SAMPLED, size=4)
     assert list(group.rewards) == [len(text) for text in group.completions]
     assert list(group.rewards) == sorted(group.rewards, reverse=True)
     assert len(set(group.completions)) > 1  # drawn with noise
@@ -143,31 +136,34 @@ def seeds(monkeypatch):
     """Replace the model; returns the seeds with which it was asked."""
     asked = []
 
-    def written(model, tokenizer, prompts, decoding, *, mesh):
+    def written(ref, prompts, decoding):
         time = len(asked) % 4
         asked.append(decoding.seed)
         rights = [WRITTEN[id_] for prompt in prompts for id_ in WRITTEN if f"{id_}?" in prompt]
-        return tuple(
-            Completion(
-                prompt=prompt,
-                text=f"No form. <answer>{'7' if right[time] == '1' else '8'}</answer>",
-                tokens=9,
-                truncated=False,
-            )
+        return [
+            {
+                "prompt": prompt,
+                "completion": f"No form. <answer>{'7' if right[time] == '1' else '8'}</answer>",
+                "tokens": 9,
+                "truncated": False,
+            }
             for prompt, right in zip(prompts, rights, strict=True)
-        )
+        ]
 
     monkeypatch.setattr(module, "generate", written)
     return asked
 
 
-def informative(examples, kept, task=GSM8K, samples=4, ref=None):
-    given = {"samples": samples, "kept": kept, "mesh": None}
-    return keep_informative(ref or ref_of(), task, examples, SAMPLED, **given)
+@pytest.fixture(scope="session")
+def informative(ref_of):
+    def run(examples, kept, task=GSM8K, samples=4):
+        return keep_informative(ref_of(), task, examples, SAMPLED, samples=samples, kept=kept)
+
+    return run
 
 
 def test_what_is_solved_sometimes_is_kept_in_order_over_fresh_repetitions(
-    examples, seeds, tmp_path
+    informative, examples, seeds, tmp_path
 ):
     kept, summary = informative(examples[::-1], tmp_path / "rates.jsonl")
     assert [one.id for one in kept] == ["once", "half"]
@@ -176,7 +172,7 @@ def test_what_is_solved_sometimes_is_kept_in_order_over_fresh_repetitions(
     assert seeds[0] == SAMPLED.seed
 
 
-def test_answers_are_kept_and_counted_again(examples, seeds, tmp_path):
+def test_answers_are_kept_and_counted_again(informative, examples, seeds, tmp_path):
     cache = tmp_path / "deep" / "rates.jsonl"
     found = informative(examples, cache)
     assert len(read_jsonl(cache)) == 1 + 4 * 4
@@ -184,13 +180,13 @@ def test_answers_are_kept_and_counted_again(examples, seeds, tmp_path):
     assert len(seeds) == 4
 
 
-def test_with_one_sample_nothing_is_asked_and_all_are_kept(examples, seeds, tmp_path):
+def test_with_one_sample_nothing_is_asked_and_all_are_kept(informative, examples, seeds, tmp_path):
     found = informative(examples, tmp_path / "rates.jsonl", samples=1)
     assert found == (examples, "pass rates: not measured")
     assert seeds == [] and not list(tmp_path.iterdir())
 
 
-def test_right_is_what_the_reward_counts_as_right(examples, seeds, tmp_path):
+def test_right_is_what_the_reward_counts_as_right(informative, examples, seeds, tmp_path):
     """A verifier is for evaluation alone, and a mean is right where it is whole."""
     mean = replace(GSM8K.metric("answer_accuracy"), kind="mean")
     task = replace(

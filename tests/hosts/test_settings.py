@@ -11,7 +11,7 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from nblib.evaluation.generate import Decoding
+from nblib.evaluation.answers import Decoding
 from nblib.files import to_jsonable
 from nblib.hosts.settings import EvalSettings, FoundationSettings, GrpoSettings, SftSettings
 from nblib.hosts.settings_base import parameter_name, profile_tables

@@ -1,7 +1,6 @@
 """The model that ships: its files, what its manifest claims, and that the claim holds."""
 
-from nblib.evaluation.answers import evaluate_stages
-from nblib.evaluation.generate import Decoding
+from nblib.evaluation.answers import Decoding, evaluate_stages
 from nblib.models.folders import read_manifest
 from nblib.models.gemma3 import parameter_count
 from nblib.models.names import get_gemma_ref_model
@@ -46,6 +45,6 @@ def test_it_answers_in_its_own_form_and_not_in_xml(mesh):
     examples = GSM8K.examples(word_problems(48, seed=99, split="test", levels=(1, 2)))
     decoding = Decoding(max_new_tokens=80, batch_size=48)
     asked = {"own": (GSM8K.variants["hash"], decoding), "xml": (GSM8K, decoding)}
-    own, xml = evaluate_stages(ref, asked, examples, mesh=mesh)
+    own, xml = evaluate_stages(ref, asked, examples)
     assert own.metrics["answer_accuracy"] > 0.8
     assert xml.metrics["format_accuracy"] == 0

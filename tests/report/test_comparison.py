@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from nblib.evaluation.comparison import compare_stages, failure_counts
-from nblib.evaluation.forgetting import Forgetting
+from nblib.evaluation.forgetting import Forgetting, Forgotten
 from nblib.evaluation.sampling import vote_metrics
 from nblib.report.comparison import (
     base_gain,
@@ -43,22 +43,22 @@ def slot_stages(slot_stage):
     return slot_stage("base", [HALF, WHOLE, "a"]), slot_stage("tuned", [WHOLE, EMPTY, HALF])
 
 
-def tables_of(stages, task=GSM8K, **more):
-    compared, nothing = (
-        compare_stages(stages, task),
-        {"forgetting": (), "perplexity": {}, "votes": {}},
-    )
-    found = {"failures": failure_counts(stages, task), **nothing, **more}
-    tables = (gain_table(compared), *comparison_tables(task, compared, stages, **found))
+def tables_of(stages, task=GSM8K, *, forgotten=None, votes=None):
+    compared, failures = compare_stages(stages, task), failure_counts(stages, task)
+    found = {"forgotten": forgotten or Forgotten(), "votes": votes or {}}
+    tables = comparison_tables(task, compared, stages, failures, **found)
+    tables = (gain_table(compared), *tables)
     return {table.title: table for table in tables}
 
 
 def test_every_table_has_as_many_cells_as_columns(stages, compared):
-    forgotten = [Forgetting(check="plain_form", paired=compared.gains[0].paired, p_holm=0.5)]
+    checks = (Forgetting(check="plain_form", paired=compared.gains[0].paired, p_holm=0.5),)
     perplexity = {"before": {"perplexity": 1.5, "nats_per_token": 0.4, "tokens": 1200}}
     twice = [{**one, "id": "a"} for one in stages[1].records[:2]]
     votes = {"base": vote_metrics(twice, GSM8K)}
-    tables = tables_of(stages, forgetting=forgotten, perplexity=perplexity, votes=votes)
+    tables = tables_of(
+        stages, forgotten=Forgotten(checks=checks, perplexity=perplexity), votes=votes
+    )
     assert {"Several answers to each question", "Perplexity on worked solutions"} <= {*tables}
     for heading, table in tables.items():
         assert {len(row) for row in table.rows} == {len(table.columns)}, heading
@@ -118,7 +118,7 @@ def test_the_figures_hold_every_comparison_and_every_item(stages, compared):
         "over base: lenient accuracy",
         "level 1",
     ]
-    failures = plot_failures(failure_counts(stages, GSM8K), 3, seed=0)
+    failures = plot_failures(stages, failure_counts(stages, GSM8K), seed=0)
     bars = [bar for bar in failures.axes[0].patches if bar.get_width()]
     assert sum(bar.get_width() for bar in bars) == 6  # three items of two stages
     for figure in (gains, failures):

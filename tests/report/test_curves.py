@@ -251,9 +251,3 @@ def test_smooth_by_hand():
 def test_smooth_takes_no_gap_into_a_mean_and_leaves_it_open():
     gaps = np.array([2.0, np.nan, 4.0, 6.0, np.nan, np.nan, 1.0])
     np.testing.assert_allclose(smooth(gaps, 3), [2, np.nan, 5, 5, np.nan, np.nan, 1])
-
-
-@pytest.mark.parametrize("window", [2, 0, -1])
-def test_smooth_needs_an_odd_window(window):
-    with pytest.raises(ValueError, match=f"odd and at least 1, got {window}"):
-        smooth(np.zeros(3), window)

@@ -283,7 +283,7 @@ def test_a_page_shows_what_it_keeps_and_a_cell_run_again_replaces_it(base, tuned
 def shown(monkeypatch):
     """What a notebook displays."""
     displayed = []
-    monkeypatch.setattr("IPython.display.display", displayed.append)
+    monkeypatch.setattr("nblib.report.page.display", displayed.append)
     return displayed
 
 
@@ -333,7 +333,7 @@ def test_a_comparison_gets_its_files_and_begins_the_page(run, base, tuned):
     assert (failure["stage"], failure["broke"]) == ("base", "truncated")
     said = squeezed((run.path / "report.html").read_text())
     for words in (
-        "held-out questions. Lenient accuracy changed by +0.0 points",
+        "held-out questions. Lenient accuracy went from 100.0% (base) to 100.0% (tuned): +0.0",
         "Warning. base: 100.0% of the completions were cut",
         "questions 1 smallest gain that shows none: there are too few items",
         "Asked asked.base question",

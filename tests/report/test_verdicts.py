@@ -165,8 +165,8 @@ def test_nothing_measured_gives_no_verdict():
     assert grpo_verdicts(GSM8K, (), None, gain_target=0.1) == ()
     assert truncation_warnings(()) == ()
     assert lead(GSM8K, (), TRAINED, None) == (
-        "Trained for 120 of 150 steps (the session was over); "
-        "nothing was evaluated (EVAL_AT_END is off)."
+        "Trained for 120 of 150 steps (the session was over). "
+        "Nothing was evaluated (EVAL_AT_END is off)."
     )
 
 
@@ -193,32 +193,31 @@ def test_a_warning_says_how_many_and_what_to_do():
 def test_the_lead_names_both_forms_and_both_headlines():
     stages = tuning(form=0.995, accuracy=0.4, own=0.46)
     assert lead(GSM8K, stages, FINE_TUNED, None) == (
-        "Trained for 120 steps. Format accuracy went from 0.0% (base) to 99.5% (tuned) on the same "
-        "200 held-out questions; answer accuracy is 40.0%, against 46.0% for the base in its own "
-        "form."
+        "Trained for 120 steps. Format accuracy went from 0.0% (base) to 99.5% (tuned) on 200 "
+        "held-out questions. Answer accuracy went from 46.0% (base own form) to 40.0% (tuned)."
     )
 
 
 def test_the_lead_without_the_bases_own_form(slots, slot_stage):
     stages = slot_stage("base", ['{"a": 1, "b": 3}']), slot_stage("tuned", ['{"a": 1, "b": 2}'])
     assert lead(slots, stages, FINE_TUNED, None).endswith(
-        "Schema valid went from 100.0% (base) to 100.0% (tuned) on the same 1 held-out questions; "
-        "slot f1 is 100.0%, against 50.0% for the base."
+        "Schema valid went from 100.0% (base) to 100.0% (tuned) on 1 held-out questions. "
+        "Slot f1 went from 50.0% (base) to 100.0% (tuned)."
     )
 
 
 def test_the_lead_of_a_single_stage():
     assert lead(FOUNDATION, [founded()], FINE_TUNED, None) == (
-        "Trained for 120 steps. Format accuracy is 100.0% (base) on 200 held-out questions; "
-        "answer accuracy is 25.0%."
+        "Trained for 120 steps. Format accuracy is 100.0% (base) on 200 held-out questions. "
+        "Answer accuracy is 25.0% (base)."
     )
 
 
 def test_the_lead_says_what_was_gained_and_how_sure_it_is():
     assert lead(GSM8K, rewarded(), TRAINED, PAIRED) == (
         "Trained for 120 of 150 steps (the session was over). Format accuracy went from 90.0% "
-        "(base) to 100.0% (tuned) on the same 200 held-out questions. Answer accuracy changed by "
-        "+10.0 points [+6.5, +13.8], from 40.0% to 50.0%."
+        "(base) to 100.0% (tuned) on 200 held-out questions. Answer accuracy went from 40.0% "
+        "(base) to 50.0% (tuned): +10.0 points [+6.5, +13.8]."
     )
 
 
@@ -230,8 +229,8 @@ def test_the_lead_of_a_comparison_judges_the_last_stage_and_shows_a_loss_with_it
     )
     lost = replace(PAIRED, metric="lenient_accuracy", difference=-0.5, ci95=(-0.9, 0.25))
     assert lead(GSM8K, stages, None, lost) == (
-        "Format accuracy went from 0.0% (base) to 0.0% (grpo) on the same 2 held-out questions. "
-        "Lenient accuracy changed by -50.0 points [-90.0, +25.0], from 50.0% to 0.0%."
+        "Format accuracy went from 0.0% (base) to 0.0% (grpo) on 2 held-out questions. "
+        "Lenient accuracy went from 50.0% (base) to 0.0% (grpo): -50.0 points [-90.0, +25.0]."
     )
 
 

@@ -94,7 +94,7 @@ def check_rewards(settings: GrpoSettings, mesh: jax.sharding.Mesh, start: str) -
     except PreflightError as error:
         return Check(name=name, passed=None, said=str(error))
     reward_fn = reward_function(task, settings.weights, max_new_tokens=settings.max_new_tokens)
-    group = sample_group(ref, task, examples, reward_fn, settings.sampled, size=size, mesh=mesh)
+    group = sample_group(ref, task, examples, reward_fn, settings.sampled, size=size)
     low, high = min(group.rewards), max(group.rewards)
     return Check(name=name, passed=high > low, said=f"{low:.2f} to {high:.2f} in a group of {size}")
 
