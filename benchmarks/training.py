@@ -45,7 +45,7 @@ from nblib.tokens.batches import (
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import PAD_ID, load_tokenizer, stop_tokens
 from nblib.tokens.training_data import training_data
-from nblib.tools.kernel_process import kernel_variables
+from nblib.tools.execution import kernel_variables
 from nblib.training.cluster import policy_trainer
 from nblib.training.rollouts import PolicyRollout, RolloutClock
 from nblib.training.sft import build_trainer

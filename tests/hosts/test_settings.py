@@ -17,7 +17,7 @@ from nblib.hosts.profiles import FOUNDATION_RECIPES, GRPO_PROFILES, SFT_PROFILES
 from nblib.hosts.settings import EvalSettings, FoundationSettings, GrpoSettings, SftSettings
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.rewards import reward_weights
-from nblib.tools.parameters import declared_parameters
+from nblib.tools.notebooks import declared_parameters
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.sft import SftConfig
 

@@ -4,7 +4,7 @@ from importlib import metadata
 import pytest
 
 from nblib.__main__ import main
-from nblib.tools.kernel_process import kernel_variables
+from nblib.tools.execution import kernel_variables
 from nblib.tools.preflight import targets
 
 
