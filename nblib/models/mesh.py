@@ -49,10 +49,10 @@ def check_model_divides(config: ModelConfig, mesh: jax.sharding.Mesh) -> None:
     common = math.gcd(*sizes)
     if width % fsdp == 0 and common % tp == 0:
         return
-    sizes = range(1, mesh.size + 1)
+    counts = range(1, mesh.size + 1)
     axes = [
         pair
-        for pair in product(sizes, sizes)
+        for pair in product(counts, counts)
         if math.prod(pair) <= mesh.size and width % pair[0] == common % pair[1] == 0
     ]
     best = max(axes, key=lambda pair: (math.prod(pair), pair))
