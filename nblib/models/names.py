@@ -21,7 +21,7 @@ from nblib.models.folders import (
     read_manifest,
     weights_sha256,
 )
-from nblib.models.gemma3 import load_model, parameter_count
+from nblib.models.gemma3 import init_model, load_model, model_config, parameter_count
 from nblib.models.published import OVER, ModelNotFound, find_model, is_published
 from nblib.tokens.tokenizer import load_tokenizer, stop_tokens, tokenizer_hashes
 
@@ -97,6 +97,15 @@ def get_gemma_ref_model(
         sha256=weights_sha256(folder),
         root=read_manifest(folder).get("base", {}).get("root", _in_full(name)),
     )
+
+
+def new_ref_model(
+    size: str, tokenizer: spm.SentencePieceProcessor, mesh: jax.sharding.Mesh, *, seed: int
+) -> RefModel:
+    """Return a Gemma 3 of one of `gemma3.SIZES` with random weights, to be trained from nothing."""
+    model = init_model(model_config(size), seed=seed)
+    parts = {"model": model, "tokenizer": tokenizer, "mesh": mesh}
+    return RefModel(name=size, folder=Path(), sha256="", root=size, **parts)
 
 
 def model_sha256(name: str) -> str:
