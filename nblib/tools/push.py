@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from click import ClickException
+
 from nblib.files import read_json
 from nblib.hosts.secrets import held_secrets, redacted_notebook, without
 from nblib.models.published import variables
@@ -37,7 +39,7 @@ _CURES: Mapping[str, str] = {
 }
 
 
-class PushError(RuntimeError):
+class PushError(ClickException):
     """Kaggle, or its client, did not do what was asked; the message says what, and no secret."""
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from click import ClickException
+
 from nblib.files import write_json, write_text
 from nblib.hosts.secrets import without
 from nblib.models.folders import CARD_FILE
@@ -23,7 +25,7 @@ _MESSAGE = "Published by nblib"
 _CONFLICT = 409
 
 
-class NotPublished(RuntimeError):
+class NotPublished(ClickException):
     """The hub did not take all of it; the message says why and how to go on."""
 
 
