@@ -238,7 +238,7 @@ before = evaluation.evaluate_stages(
 # left of the session; if that is not enough it ends early, and the next session goes on.
 
 # %%
-probe = evaluation.Probe(v1, task, probe_examples, max_new_tokens=settings.max_new_tokens)
+probe = evaluation.make_probe(v1, task, probe_examples, max_new_tokens=settings.max_new_tokens)
 hashes = {**v1.hashes, "data": data.sha256["train"]}
 
 # %%
