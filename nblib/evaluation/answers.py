@@ -4,11 +4,13 @@
 of them, `evaluate_stages` does it all. The keys of a record are those of `predictions.jsonl`.
 """
 
-import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +109,12 @@ def ask(
     """Return what a model answers, a record an example and sample, not yet scored.
 
     All examples are asked once, with the decoding's seed, then all again with the next seed.
-
     `style` is one of `tokens.chat.STYLES`; `shots`, worked examples, are for "few-shot".
 
     `kept` is a `.jsonl` file that takes the answers after every round, below the identity of all
     that they depend on; what it holds already is not asked again. A model counts by its name and
-    its folder's `sha256`: a fine-tune in memory must have a name of its own.
-
-    Raises:
-        ValueError: a request that makes no sense, or a `kept` that is damaged or another file.
+    its folder's `sha256`: a fine-tune in memory must have a name of its own. ValueError for a
+    request that makes no sense, and a `kept` that is damaged or another file.
     """
     _check_request(examples, decoding, samples)
     prompts = task_prompts(task, examples, style=style, shots=shots)
@@ -137,10 +136,7 @@ def ask(
 def score_all(answers: Sequence[Mapping[str, Any]], task: Task) -> list[Score]:
     """Score the completions of records with `id`, `completion` and `reference`, as a reward does.
 
-    An example's own completion is no part of a record: no score may depend on it.
-
-    Raises:
-        ValueError: a reference that the task cannot score against, by the item's id.
+    Raises ValueError, by the item's id, for a reference that the task cannot score against.
     """
     scores = []
     for answer in answers:
@@ -154,11 +150,8 @@ def score_all(answers: Sequence[Mapping[str, Any]], task: Task) -> list[Score]:
 def score_answers(name: str, answers: Sequence[Mapping[str, Any]], task: Task) -> Stage:
     """Return a stage of completions by any writer; a task's `verify` has the last word.
 
-    `question`, `group` and `truncated` count where a record has them. A record may come scored:
-    of it no more is taken than `ANSWER_KEYS`.
-
-    Raises:
-        ValueError: no records, or a reference that the task cannot score against, by the item's id.
+    Of a record no more is taken than `ANSWER_KEYS`, also where it was scored before. Raises
+    ValueError for no records, and as `score_all` does.
     """
     scores: Sequence[Score] = score_all(answers, task)
     if task.verify is not None:
@@ -176,7 +169,7 @@ def score_answers(name: str, answers: Sequence[Mapping[str, Any]], task: Task) -
 
 def stage_of(name: str, records: Sequence[Mapping[str, Any]], task: Task) -> Stage:
     """Return the stage of records that are scored; ValueError where there are none."""
-    groups = grouped(records, lambda record: record["group"])
+    groups = grouped(records, itemgetter("group"))
     return Stage(
         name=name,
         metrics=stage_metrics(records, task),
@@ -243,7 +236,7 @@ def _example(answer: Mapping[str, Any]) -> Example:
     return Example(
         id=answer["id"],
         prompt=answer.get("question", ""),
-        completion="",
+        completion="",  # no score may depend on it
         reference=answer["reference"],
         group=answer.get("group", ""),
     )
@@ -252,10 +245,9 @@ def _example(answer: Mapping[str, Any]) -> Example:
 def _check_request(examples: Sequence[Example], decoding: Decoding, samples: int) -> None:
     if not examples:
         raise ValueError("got 0 examples: expected at least one")
-    ids = [example.id for example in examples]
-    if len(set(ids)) < len(ids):
-        twice = next(id_ for id_ in ids if ids.count(id_) > 1)
-        raise ValueError(f"example {twice!r} repeats: expected ids of their own")
+    (often, count), *_ = Counter(example.id for example in examples).most_common(1)
+    if count > 1:
+        raise ValueError(f"example {often!r} repeats: expected ids of their own")
     if samples < 1:
         raise ValueError(f"samples is {samples}, expected at least 1")
     if samples > 1 and decoding.temperature == 0:
@@ -270,14 +262,14 @@ def _identity(
     samples: int,
 ) -> dict[str, Any]:
     """Return what answers depend on; the prompts as they are asked, so that the form counts too."""
-    digest = hashlib.sha256()
-    for prompt, one in zip(prompts, examples, strict=True):
-        content = to_jsonable([one.id, one.group, one.prompt, prompt, one.reference])
-        digest.update(json.dumps(content).encode() + b"\n")
+    asked = [
+        json.dumps(to_jsonable([one.id, one.group, one.prompt, prompt, one.reference])) + "\n"
+        for one, prompt in zip(examples, prompts, strict=True)
+    ]
     return {
         "model": ref.name,
         "model_sha256": ref.sha256,
-        "examples": digest.hexdigest(),
+        "examples": sha256("".join(asked).encode()).hexdigest(),
         "decoding": asdict(decoding),
         "samples": samples,
     }

@@ -66,11 +66,10 @@ def parse_candidate(text: str) -> Candidate:
 
     An "@" inside a path begins no style: what follows it holds a slash, or the path is a folder.
 
+    Raises ValueError for another form and an unknown style.
+
     >>> parse_candidate("few=embedded@few-shot").style
     'few-shot'
-
-    Raises:
-        ValueError: another form, or an unknown style.
     """
     name, equals, source = text.partition("=")
     if not equals:
@@ -94,23 +93,19 @@ def answer_all(
     *,
     samples: int = 1,
 ) -> tuple[Stage, ...]:
-    """Return a scored stage for each candidate, in their order.
+    """Return a scored stage for each candidate; a model that follows itself is loaded once.
 
-    A model that follows itself is loaded once.
-
-    Raises:
-        ValueError: a broken file, by line or item; ModelNotFound for a model that is nowhere.
+    Raises ValueError for a broken file, by line or item; ModelNotFound for a model that is nowhere.
     """
     stages = []
     ref: RefModel | None = None
-    loaded = ""
     for candidate in candidates:
         if candidate.is_file:
             answers = read_answers(Path(candidate.source), candidate.stage)
         else:
-            if ref is None or candidate.source != loaded:
+            if ref is None or ref.name != candidate.source:
                 ref = None  # the memory of one model is free before the next one comes
-                ref, loaded = get_gemma_ref_model(candidate.source, asking.mesh), candidate.source
+                ref = get_gemma_ref_model(candidate.source, asking.mesh)
             answers = ask(
                 *(ref, task, examples, decoding),
                 style=candidate.style,
@@ -126,10 +121,8 @@ def read_answers(path: Path, stage: str = "") -> list[dict[str, Any]]:
     """Return the answers of one stage of a `predictions.jsonl`, or of any file of answers.
 
     A line is an object with `id` and `completion`, both text, and `reference`. Other
-    `answers.ANSWER_KEYS` are used where they are; `level` is what `group` was once called.
-
-    Raises:
-        ValueError: a line without them, no line of that stage, or several stages and none chosen.
+    `answers.ANSWER_KEYS` are used where they are; `level` is what `group` was once called. Raises
+    ValueError for a line without them, no line of that stage, or several stages and none chosen.
     """
     records = read_jsonl(path)
     for number, record in enumerate(records, start=1):

@@ -58,11 +58,7 @@ def mean_difference_test(differences: Sequence[float]) -> tuple[tuple[float, flo
 
 
 def rate_difference_test(gained: int, lost: int, n: int) -> tuple[tuple[float, float], float]:
-    """Return interval and two-sided p-value of (gained - lost) / n.
-
-    The interval covers the true difference at least 95 % of the time. Without a gained or a lost
-    item p is 1.
-    """
+    """Return interval and two-sided p-value of (gained - lost) / n; p is 1 where both are 0."""
     from scipy.stats import binomtest
 
     ci95 = (-_upper_limit(gained, lost, n), _upper_limit(lost, gained, n))

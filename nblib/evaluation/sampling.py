@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,7 @@ def vote_all(
 ) -> dict[str, dict[str, Any]]:
     """Sample every model `samples` times and return the `vote_metrics` of each stage.
 
-    Nothing is asked for fewer than two samples; stages that are files are left out. Raises what
-    `answer_all` does.
+    Nothing is asked for fewer than two samples; stages that are files are left out.
     """
     if samples < 2:
         return {}
@@ -127,13 +127,13 @@ def vote_all(
 def vote_metrics(records: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
     """Return pass@1, 2, 4 ... and maj@k of records that hold k scored answers to each question.
 
-    An answer is right where it has the whole headline. The answers to one question stand in the
-    order in which they were drawn. ValueError for no records, or another number of answers.
+    An answer is right where it has the whole headline. Answers to one question are in the order in
+    which they were drawn. ValueError for no records, or another number of answers to a question.
 
     Example:
         {"n": 200, "k": 4, "pass@1": 0.31, "pass@1_ci95": [..], ..., "maj@4": 0.4, ...}
     """
-    groups = list(grouped(records, lambda record: record["id"]).values())
+    groups = list(grouped(records, itemgetter("id")).values())
     counts = {len(group) for group in groups}
     if len(counts) != 1:
         raise ValueError(f"questions have {sorted(counts)} answers each, expected one number")
