@@ -62,7 +62,7 @@ def run_preflight(
         search: for settings that fit, where these do not.
         say: gets a line on each thing that is done.
 
-    Raises PreflightError, ParameterError, and ValueError for settings that no run would take.
+    Raises PreflightError, and ValueError for parameters and settings that no run would take.
     """
     settings = notebook_settings(notebook, target, parameters)
     info, here, notes = preflight_info(notebook), target_mesh(find_target("cpu")), list[str]()
