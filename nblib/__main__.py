@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -249,18 +250,10 @@ def stamp(files: tuple[Path, ...]) -> None:
 )
 @click.option("--fsdp", type=int, default=0, help="Mesh: parts of batch and weights.")
 @click.option("--tp", type=int, default=1, show_default=True, help="Mesh: parts of each layer.")
-@click.option("--no-search", is_flag=True, help="Seek no settings that fit.")
+@click.option("--no-search", "search", flag_value=False, default=True, help="Seek no settings.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, nothing else.")
 @_parameters
-def preflight(
-    notebook: str,
-    target: str,
-    fsdp: int,
-    tp: int,
-    no_search: bool,
-    as_json: bool,
-    parameters: Pairs,
-) -> int:
+def preflight(notebook: str, parameters: Pairs, target: str, as_json: bool, **options: Any) -> int:
     """Say whether a run fits a machine, and how long it would take.
 
     NOTEBOOK is one of kind sft or grpo. The exit code is 0 where the run fits or nothing could be
@@ -270,18 +263,17 @@ def preflight(
     from nblib.tools.preflight.targets import find_target, prepare_environment
 
     values = _unique(parameters)
-    # What is measured must run as a notebook does.
-    restarted = in_the_kernels_environment("nblib") if target == "cpu" else None
-    if restarted is not None:
-        return restarted
+    if target == "cpu":  # what is measured must run as a notebook does
+        restarted = in_the_kernels_environment("nblib")
+        if restarted is not None:
+            return restarted
     try:
         machine = find_target(target)
         prepare_environment(machine)  # before jax is imported
         from nblib.tools.preflight.command import run_preflight
 
         say = partial(print, file=sys.stderr, flush=True)
-        mesh = {"fsdp": fsdp, "tp": tp}
-        report = run_preflight(notebook, machine, values, **mesh, search=not no_search, say=say)
+        report = run_preflight(notebook, machine, values, **options, say=say)
     except (OSError, ValueError) as error:
         print(f"nblib: {error}", file=sys.stderr)
         return 2

@@ -27,12 +27,7 @@ from traitlets import Dict, Float
 from nblib.files import parse_json, write_text
 from nblib.hosts.secrets import redacted, redacted_notebook
 from nblib.runs import POINTER_VARIABLE, runs_root
-from nblib.tools.notebooks import (
-    declared_parameters,
-    find_notebook,
-    parse_values,
-    read_notebook,
-)
+from nblib.tools.notebooks import declared_parameters, find_notebook, parse_values, read_notebook
 
 _DEFAULT_ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",  # XLA's C++ log is no news to a reader
@@ -42,14 +37,9 @@ _DEFAULT_ENVIRONMENT = {
 # XLA's CPU client allocates its temporaries in each step and gives them back after it; the page
 # faults of fresh memory cost about half the step time. Kept in huge pages and never given back,
 # training goes from 3,700 to 5,400 tokens/s on 2 cores.
-_MALLOC_TUNABLES = ":".join(
-    (
-        "glibc.malloc.hugetlb=1",
-        "glibc.malloc.arena_max=1",
-        "glibc.malloc.trim_threshold=8589934592",
-        "glibc.malloc.mmap_max=0",
-        "glibc.malloc.top_pad=268435456",
-    )
+_MALLOC_TUNABLES = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.trim_threshold=8589934592:"
+    "glibc.malloc.mmap_max=0:glibc.malloc.top_pad=268435456"
 )
 
 
@@ -62,27 +52,20 @@ def run_notebook(name_or_path: str, parameters: Mapping[str, str]) -> Path:
 
     The executed notebook becomes `notebook.ipynb` in the run's folder, or `failed.ipynb` in the
     folder of the notebook's runs until one succeeds. What cells print reaches stdout and stderr as
-    it comes.
+    it comes. The parameters are text as typed.
 
-    Args:
-        name_or_path: a name in `notebooks/`, where `.py` and `.ipynb` must agree, or a path to a
-            `.py` (percent format) or `.ipynb`, which is then run as it is.
-        parameters: name -> text as typed; its type is the notebook's.
-
-    Raises:
-        NotebookError: unknown notebook or parameter, wrong type, no parameters cell, a cell that
-            failed, a kernel that died, a folder that cannot be written.
-        Exit: a signal stopped it; with the exit code.
+    Raises NotebookError: the notebook or a parameter is wrong, a cell failed, the kernel died, a
+    folder cannot be written. Raises Exit after a signal.
     """
     try:
         source = find_notebook(name_or_path)
         notebook = read_notebook(source)
+        try:
+            values = parse_values(declared_parameters(notebook.cells), parameters)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
     except ValueError as error:
         raise NotebookError(str(error)) from error
-    try:
-        values = parse_values(declared_parameters(notebook.cells), parameters)
-    except ValueError as error:
-        raise NotebookError(f"{source}: {error}") from error
     try:
         with tempfile.TemporaryDirectory(prefix="nblib-") as scratch:
             return _execute(source.stem, notebook, values, Path(scratch))
@@ -239,9 +222,8 @@ def forwarded_signals(kernel: KernelProcess) -> Iterator[list[int]]:
 
 def kernel_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return what a kernel gets on top of `environment`; what the user has set stays."""
-    wanted = dict(_DEFAULT_ENVIRONMENT)
-    if sys.platform == "linux":
-        wanted["GLIBC_TUNABLES"] = _MALLOC_TUNABLES
+    tunables = {"GLIBC_TUNABLES": _MALLOC_TUNABLES} if sys.platform == "linux" else {}
+    wanted = _DEFAULT_ENVIRONMENT | tunables
     return {name: value for name, value in wanted.items() if name not in environment}
 
 

@@ -184,11 +184,6 @@ class VariationMetadata(Metadata):
     framework: Annotated[str, one_of(["transformers", "flax"])]
     licenseName: Annotated[str, one_of(one.kaggle_model for one in LICENCES.values())]
 
-    @property
-    def handle(self) -> str:
-        """What `kagglehub` calls the variation."""
-        return f"{self.ownerSlug}/{self.modelSlug}/{self.framework}/{self.instanceSlug}"
-
 
 class CardMetadata(Metadata):
     """The YAML head of the `README.md` of a Hugging Face repository."""
