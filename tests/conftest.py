@@ -110,7 +110,7 @@ def texts():
     from nblib.tokens.corpus import corpus_texts, foundation_documents
 
     rows = word_problems(300, seed=0, split="train")
-    return tuple(corpus_texts(foundation_documents(rows, seed=0)))
+    return tuple(corpus_texts(foundation_documents(rows, seed=0), most=10_000))
 
 
 @pytest.fixture(scope="session")

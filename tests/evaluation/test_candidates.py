@@ -154,7 +154,7 @@ def test_adapters_over_a_base_are_a_stage_like_any_other(
         answer_all([wrong], GSM8K, examples, DECODING, asking)
 
 
-def test_another_model_behind_the_same_name_is_asked_anew(
+def test_another_model_behind_the_same_name_is_asked_again(
     folders, examples, mesh, tmp_path, asking
 ):
     how = Asking(folder=tmp_path, mesh=mesh)
