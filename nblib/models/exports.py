@@ -44,20 +44,9 @@ def export_run(
     """Merge what was trained over `base`, write the run's exports, and return the tuned model.
 
     `export/` holds the merged model, `adapters/` the adapters alone where some were trained, and
-    `flax/`, where it is asked for, Kaggle's Flax checkpoint. What proves each of them is printed.
-    The model is compared as it was trained, adapters apart, so that a wrong merge shows.
-
-    Args:
-        run: its folder, notebook and parameters.
-        base: what the training began with.
-        trained: what `get_trainable_model` gave, after the training.
-        lora: as the training had it.
-        data: what it was trained on.
-        steps: that the training did.
-        steps_left: that it had no time for.
-        prompts: what the model and the reader of a folder both continue; sixteen are enough.
-        flax: whether to write `flax/`.
-
+    with `flax` a third folder Kaggle's Flax checkpoint. What proves each of them is printed: the
+    model as it was trained, adapters apart, and the folder's continue the same `prompts`, of which
+    the first sixteen are used.
     Raises ExportNotEqual, and FileExistsError for a folder that was not made here.
     """
     manifest = {

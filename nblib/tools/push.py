@@ -1,8 +1,6 @@
 """Send built kernels to Kaggle by its own client, see how they do, and bring their results home.
 
-Checked before anything is sent: the metadata, the size, the text for credentials. The client
-(`kaggle` 2.2) reads its credentials from the environment or `~/.kaggle`. It prints a line and goes
-on even where the server has refused, so each of its answers is looked at.
+Checked before anything is sent: the metadata, the size, the text for credentials.
 """
 
 import json
@@ -15,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from click import ClickException
+
 from nblib.files import read_json
 from nblib.hosts.secrets import held_secrets, redacted_notebook, without
-from nblib.models.published import variables
 from nblib.runs import point_latest, runs_root
-from nblib.sources.hubs import http_status
+from nblib.tools.kaggle_client import kaggle_client, state_of
 from nblib.tools.kernels import WHEEL_TAG, check_size
 from nblib.tools.metadata import DatasetMetadata, KernelMetadata, read_kernel_metadata
 
@@ -37,7 +36,7 @@ _CURES: Mapping[str, str] = {
 }
 
 
-class PushError(RuntimeError):
+class PushError(ClickException):
     """Kaggle, or its client, did not do what was asked; the message says what, and no secret."""
 
 
@@ -61,10 +60,8 @@ def push_all(folders: Sequence[Path], *, say: Callable[[str], None]) -> None:
     Nothing is sent where one of them is wrong. A kernel that is at work already, with this very
     notebook, is not sent again.
 
-    Raises:
-        ValueError: a folder is no kernel by our schema, or its notebook is too large.
-        PushError: no credentials or no way to Kaggle, or it refused a kernel, what that reads, or a
-            dataset; names what went, what did not, and the command for the rest.
+    Raises ValueError: a folder is no kernel by our schema, or its notebook is too large. Raises
+    PushError: Kaggle cannot be reached, or refused something; names what went and what did not.
     """
     _check_secrets([_read(folder) for folder in folders])
     for handle, dataset in _datasets(folders):
@@ -156,7 +153,7 @@ def _push(folder: Path) -> str:
     """Push a kernel's folder, which starts it at Kaggle, and return the address of its page."""
     metadata, text = _read(folder)
     with _kaggle_client() as (client, _):
-        state = _state(lambda: client.kernels_status(metadata.id).status.name.lower())
+        state = state_of(lambda: client.kernels_status(metadata.id).status.name.lower())
         if state in ("queued", "running") and _cells(_pushed(client, metadata)) == _cells(text):
             return f"{state} already, this very notebook: not sent again (its page can stop it)"
         answer = client.kernels_push(str(folder))
@@ -203,14 +200,14 @@ def _described_dataset(handle: str, folder: Path) -> str:
 def _make_ready(handle: str, folder: Path, *, say: Callable[[str], None]) -> None:
     """Create a built dataset at Kaggle if it is not there, and wait until kernels can read it."""
     with _kaggle_client() as (client, _):
-        if not _state(lambda: client.dataset_status(handle)):
+        if not state_of(lambda: client.dataset_status(handle)):
             say(_described_dataset(handle, folder))
             answer = client.dataset_create_new(str(folder), quiet=True)
             if answer.error:
                 reason = _with_cure(f"Kaggle refused the dataset {handle}: {answer.error}")
                 raise PushError(f"{reason}\nNo kernel was sent.")
         began = time.monotonic()
-        while (state := _state(lambda: client.dataset_status(handle))) != "ready":
+        while (state := state_of(lambda: client.dataset_status(handle))) != "ready":
             if state in ("failed", "deleted"):
                 raise PushError(
                     f"the dataset {handle} is {state} at Kaggle, no kernel was sent: remove it on "
@@ -225,33 +222,14 @@ def _make_ready(handle: str, folder: Path, *, say: Callable[[str], None]) -> Non
             time.sleep(POLL_S)
 
 
-def _state(ask: Callable[[], str]) -> str:
-    """Return how a kernel or dataset does at Kaggle, "" where it refuses to speak of that name."""
-    try:
-        return ask()
-    except OSError as error:
-        if http_status(error) not in (403, 404):
-            raise
-    except ValueError:  # the client's own, of a kernel that is not there
-        pass
-    return ""
-
-
 @contextmanager
 def _kaggle_client() -> Iterator[tuple[Any, Mapping[str, str]]]:
     """Yield Kaggle's client and the secrets it may know; its errors become a PushError."""
-    from kaggle import api
-
     secrets = held_secrets()
     try:
-        api.authenticate()
-        secrets |= held_secrets(api.config_values)
-        yield api, secrets
-    except SystemExit as error:  # of `authenticate`, which has said how to log in
-        raise PushError(
-            f"no Kaggle credentials: set {variables(hub=False)}, or KAGGLE_API_TOKEN, or "
-            "put kaggle.json into ~/.kaggle"
-        ) from error
+        client = kaggle_client()
+        secrets |= held_secrets(client.config_values)
+        yield client, secrets
     except (OSError, ValueError) as error:  # the last: no such kernel, for one
         raise PushError(without(secrets.values(), _with_cure(_words(error)))) from None
 

@@ -176,7 +176,7 @@ def test_grpo_marks_alarms_in_every_panel_and_names_them_once():
         assert marked(axes) == [50, 51, 100]
     reward = panel(figure, "reward")
     names = [text for text in reward.texts if text.get_text()]
-    assert [text.get_text() for text in names] == [
+    assert [text.get_text().strip() for text in names] == [
         *("entropy collapsed", "zero variance groups, truncation", "kl too large")
     ]
     boxes = [text.get_window_extent() for text in names]

@@ -65,7 +65,7 @@ def run_preflight(
 
     Comes after `prepare_environment(target)`; no device of this process may have been used before.
     `fsdp` 0 takes all devices that `tp` leaves; with `search`, settings that fit are sought where
-    these do not. Raises PreflightError, ParameterError, and ValueError for refused settings.
+    these do not. Raises PreflightError, and ValueError for parameters that no run would take.
     """
     settings = notebook_settings(notebook, target, parameters)
     info, here, notes = preflight_info(notebook), target_mesh(find_target("cpu")), list[str]()

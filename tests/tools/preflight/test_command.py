@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from nblib.__main__ import main
-from nblib.tools.kernel_process import kernel_variables
+from nblib.tools.execution import kernel_variables
 from nblib.tools.preflight import targets
 from nblib.tools.preflight.command import compile_run, nearest
 from nblib.tools.preflight.compiled import Compiled
