@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from nblib.hosts.place import where_am_i
+from nblib.hosts.host import where_am_i
 from nblib.models.published import EMBEDDED
 from nblib.runs import Run, finish_run, start_run
 from nblib.tools.execution import in_the_kernels_environment
@@ -82,7 +82,8 @@ def run_benches(names: Sequence[str]) -> Run:
     if any(name.endswith(_RATIO) for name in figures):
         from nblib.report.plots import figure_png
 
-        plot = plot_ratios(figures, caption=f"{where_am_i()}; tpu: compiled for a v5e-8, not run")
+        devices = where_am_i().facts["devices"]
+        plot = plot_ratios(figures, caption=f"{devices}; tpu: compiled for a v5e-8, not run")
         (run.path / "ratios.png").write_bytes(figure_png(plot))
     finish_run(run, result, metrics=())
     return run

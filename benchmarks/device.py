@@ -23,8 +23,8 @@ from nblib.models.mesh import device_mesh
 from nblib.sources.gsm8k import FOLDER_VARIABLE
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tokens.tokenizer import BOS_ID
-from nblib.tools.preflight.plan import sft_work
 from nblib.tools.preflight.programs import largest_batch
+from nblib.tools.preflight.workload import sft_workload
 from nblib.training.sft import build_trainer
 
 _LENGTH = 512
@@ -44,7 +44,7 @@ def device() -> dict[str, float]:
     mesh = device_mesh()
     data = "gsm8k" if os.environ.get(FOLDER_VARIABLE) else "builtin"
     settings = SftSettings.of({"PROFILE": kind, "MAX_LENGTH": _LENGTH, "DATA": data})
-    work = sft_work(settings, GSM8K, row_multiple=mesh.shape["fsdp"])
+    work = sft_workload(settings, GSM8K, row_multiple=mesh.shape["fsdp"])
     rows, length = largest_batch(settings, mesh)
     config = named_config(settings.model, dtype=settings.dtype)
     sft = settings.training
@@ -55,7 +55,7 @@ def device() -> dict[str, float]:
     measured: list[tuple[float, float]] = []
     for trainer in (ours, stock_sft_trainer):  # a peak is never taken back: the lower one first
         with mesh:
-            model = get_trainable_model(_random_model(config, mesh), mesh, **settings.lora)
+            model = get_trainable_model(_random_model(config, mesh), mesh, settings.lora)
             seconds = _step_seconds(trainer(model), rows, length)
         del model
         measured.append((seconds, max(map(_peak_bytes, jax.local_devices()))))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nblib.evaluation.generate import Decoding, generate
+from nblib.evaluation.answers import Decoding, generate
 from nblib.models.mesh import device_mesh
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED
@@ -30,9 +30,9 @@ def evaluation() -> dict[str, float]:
     rows = word_problems(_EVALUATED, seed=0, split="test")
     prompts = task_prompts(GSM8K, GSM8K.examples(rows), style="question")
     decoding = Decoding(max_new_tokens=_MAX_NEW_TOKENS, batch_size=_BATCH)
-    ours, ours_s = _timed(lambda: generate(ref.model, ref.tokenizer, prompts, decoding, mesh=mesh))
+    ours, ours_s = _timed(lambda: generate(ref, prompts, decoding))
     stock, stock_s = _timed(lambda: _stock_answers(ref, prompts, mesh))
-    same = sum(one.text == other for one, other in zip(ours, stock, strict=True))
+    same = sum(one["completion"] == other for one, other in zip(ours, stock, strict=True))
     return {
         "evaluation_ratio": stock_s / ours_s,
         "evaluation_items_per_s": len(prompts) / ours_s,

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,16 +22,11 @@ from benchmarks import worker_environment
 from benchmarks.stock import stock_grpo_trainer, stock_sft_trainer
 from nblib.hosts.settings import GrpoSettings, SftSettings
 from nblib.models.abstract import named_config, trainable_model
+from nblib.models.lora import LoraConfig
 from nblib.sources.gsm8k import FOLDER_VARIABLE
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tools.preflight.compiled import Compiled, compile_cached, least_seconds
-from nblib.tools.preflight.plan import sft_work
-from nblib.tools.preflight.programs import (
-    grpo_batch,
-    lower_train_step,
-    programs,
-    sft_batch,
-)
+from nblib.tools.preflight.programs import grpo_batch, lower_train_step, programs, sft_batch
 from nblib.tools.preflight.targets import (
     PreflightError,
     Target,
@@ -39,6 +35,7 @@ from nblib.tools.preflight.targets import (
     prepare_environment,
     target_mesh,
 )
+from nblib.tools.preflight.workload import sft_workload
 
 _GIB = 2**30
 _MARK = "figure"  # of the lines that are meant for the other process
@@ -47,7 +44,6 @@ _MODEL = "gemma3-1b-it"
 _LENGTH = 512
 # Sequences a step. Ours: the fastest, with all activations kept; and the most, with remat.
 _OUR_ROWS, _OUR_MOST_ROWS, _STOCK_ROWS = 144, 896, (88, 96, 104, 112)
-_READ, _WRITTEN, _GROUP = 256, 768, 8
 _OUR_PROMPTS, _OUR_MOST_PROMPTS, _STOCK_PROMPTS = 6, 40, (6, 7, 8)  # a step, likewise
 
 
@@ -96,7 +92,7 @@ def _sft(target: Target, mesh: jax.sharding.Mesh) -> dict[str, float]:
     stock = _stock(
         _STOCK_ROWS, stock_sft_trainer, lambda rows: sft_batch(rows, _LENGTH, mesh), mesh
     )
-    work = sft_work(settings, GSM8K, row_multiple=mesh.shape["fsdp"])
+    work = sft_workload(settings, GSM8K, row_multiple=mesh.shape["fsdp"])
     mean = sum(len(example.tokens) for example in work.examples) / len(work.examples)
     our_s = least_seconds(fast, target) / work.tokens_per_batch
     stock_s = min(least_seconds(one, target) / (rows * mean) for rows, one in stock.items())
@@ -115,23 +111,21 @@ def _grpo(target: Target, mesh: jax.sharding.Mesh) -> dict[str, float]:
     given = {
         "PROFILE": target.kind,
         "MODEL": _MODEL,
-        "MAX_PROMPT_LENGTH": _READ,
-        "MAX_NEW_TOKENS": _WRITTEN,
-        "NUM_GENERATIONS": _GROUP,
+        "MAX_PROMPT_LENGTH": 256,
+        "MAX_NEW_TOKENS": 768,
+        "NUM_GENERATIONS": 8,
     }
 
-    def ours(prompts: int, *, remat: bool) -> Compiled:
+    def ours(prompts: int, *, remat: bool) -> tuple[GrpoSettings, Compiled]:
         sizes = {"PROMPTS_PER_STEP": prompts, "MICRO_BATCH": prompts}
         settings = GrpoSettings.of({**given, **sizes, "REMAT": remat})
-        return programs(settings, mesh)[0].compiled_for(target, mesh)
+        return settings, programs(settings, mesh)[0].compiled_for(target, mesh)
 
-    def batch(prompts: int) -> Any:
-        rows = prompts * _GROUP
-        return grpo_batch(rows, _READ, _WRITTEN, mesh, with_reference=False, with_old=False)
-
-    fast, most = ours(_OUR_PROMPTS, remat=False), ours(_OUR_MOST_PROMPTS, remat=True)
-    trainer = partial(stock_grpo_trainer, num_generations=_GROUP)
-    stock = _stock(_STOCK_PROMPTS, trainer, batch, mesh)
+    settings, fast = ours(_OUR_PROMPTS, remat=False)
+    _, most = ours(_OUR_MOST_PROMPTS, remat=True)
+    plain = replace(settings.grpo, beta=0.0, num_iterations=1)
+    trainer = partial(stock_grpo_trainer, num_generations=plain.num_generations)
+    stock = _stock(_STOCK_PROMPTS, trainer, lambda prompts: grpo_batch(plain, prompts, mesh), mesh)
     stock_s = min(least_seconds(one, target) / prompts for prompts, one in stock.items())
     return {
         **_sizes("tpu_grpo", "grpo_batch", _OUR_MOST_PROMPTS, most, stock),
@@ -151,7 +145,7 @@ def _stock(
     config = named_config(_MODEL, dtype=jnp.bfloat16)
 
     def build() -> PeftTrainer:
-        return trainer(trainable_model(config, rank=64, alpha=64.0))
+        return trainer(trainable_model(config, LoraConfig(rank=64, alpha=64.0)))
 
     found: dict[int, Compiled] = {}
     for size in sizes:

@@ -10,7 +10,6 @@ import os
 import resource
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from time import perf_counter
@@ -31,21 +30,15 @@ from nblib.hosts.settings import GrpoSettings, SftSettings
 from nblib.models.lora import get_trainable_model
 from nblib.models.mesh import device_mesh
 from nblib.models.names import RefModel, get_gemma_ref_model
-from nblib.models.published import EMBEDDED, find_model
-from nblib.sources.datasets import get_dataset
+from nblib.models.published import EMBEDDED
 from nblib.sources.gsm8k import FOLDER_VARIABLE
-from nblib.sources.rows import split_validation
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
-from nblib.tokens.batches import (
-    TokenizedExample,
-    bucket_of,
-    encode_task,
-)
+from nblib.tokens.batches import TokenizedExample, bucket_of
 from nblib.tokens.chat import task_prompts
-from nblib.tokens.tokenizer import PAD_ID, load_tokenizer, stop_tokens
-from nblib.tokens.training_data import training_data
+from nblib.tokens.tokenizer import PAD_ID, stop_tokens
 from nblib.tools.execution import kernel_variables
+from nblib.tools.preflight.workload import sft_workload
 from nblib.training.cluster import policy_trainer
 from nblib.training.rollouts import PolicyRollout, RolloutClock
 from nblib.training.sft import build_trainer
@@ -64,17 +57,10 @@ def sft() -> dict[str, float]:
     """
     data = "gsm8k" if os.environ.get(FOLDER_VARIABLE) else "builtin"
     settings = SftSettings.of({**_CPU, "DATA": data})
-    rows = get_dataset(
-        data, num_train=settings.num_samples, num_test=1, levels=settings.builtin_levels
-    ).train
-    examples = GSM8K.examples(split_validation(rows)[0])
-    encoded = encode_task(load_tokenizer(find_model(EMBEDDED)), GSM8K, examples)
-    data_of_run = training_data(encoded, **settings.batching)
-    kept = data_of_run.examples
-    ours = Counter(batch.input_tokens.shape for batch in data_of_run.batches)
-    stock = _stock_shapes(kept, settings)
+    work = sft_workload(settings, GSM8K, row_multiple=1)
+    ours, stock = work.shapes, _stock_shapes(work.examples, settings)
     times = _turns({"sft": tuple(ours), "stock-sft": tuple(stock)})
-    useful = sum(len(example.tokens) for example in kept)
+    useful = sum(len(example.tokens) for example in work.examples)
     ours_s, stock_s = _total(ours, times["sft"]), _total(stock, times["stock-sft"])
     return {
         "sft_useful_tokens_ratio": stock_s / ours_s,
@@ -117,11 +103,11 @@ def _stock_shapes(
     return {(rows, length): math.ceil(len(examples) / rows)}
 
 
-def _tokens(shapes: Mapping[Shape, int]) -> int:
+def _tokens(shapes: Mapping[Any, int]) -> int:
     return sum(times * math.prod(shape) for shape, times in shapes.items())
 
 
-def _total(shapes: Mapping[Shape, int], seconds: Mapping[Shape, float]) -> float:
+def _total(shapes: Mapping[Any, int], seconds: Mapping[Any, float]) -> float:
     return sum(times * seconds[shape] for shape, times in shapes.items())
 
 
@@ -186,7 +172,7 @@ def _work(way: str) -> None:
 
 def _training_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[[Shape], Any]:
     settings = SftSettings.of(_CPU) if way.endswith("sft") else GrpoSettings.of(_CPU)
-    model = get_trainable_model(ref.model, mesh, **settings.lora)
+    model = get_trainable_model(ref.model, mesh, settings.lora)
     step, _ = _trainer(way, model).jit_train_and_eval_step()
     return lambda shape: float(step(_batch(way, shape))[0])
 

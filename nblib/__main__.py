@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from nblib.models.licence import LICENCES
+from nblib.models.published import LICENCES
 from nblib.tasks.registry import get_task, task_names
 
 Pairs = tuple[tuple[str, str], ...]
@@ -270,15 +270,15 @@ def preflight(notebook: str, parameters: Pairs, target: str, as_json: bool, **op
     try:
         machine = find_target(target)
         prepare_environment(machine)  # before jax is imported
-        from nblib.tools.preflight.command import flight_json, run_preflight
+        from nblib.tools.preflight.command import run_preflight
 
         say = partial(print, file=sys.stderr, flush=True)
-        flight = run_preflight(notebook, machine, values, **options, say=say)
+        report = run_preflight(notebook, machine, values, **options, say=say)
     except (OSError, ValueError) as error:
         print(f"nblib: {error}", file=sys.stderr)
         return 2
-    print(flight_json(flight) if as_json else flight)
-    return 0 if flight.fits else 1
+    print(report.to_json() if as_json else report)
+    return 0 if report.fits else 1
 
 
 @app.command("list")

@@ -58,59 +58,18 @@ install_packages("0.1.0")
 
 # %% [markdown]
 # ## Imports
+# A room of `nblib` for each concern: a name below says where its code is.
 
 # %%
-import time
-
 from IPython.display import display
 
-from nblib.evaluation.candidates import answer_all, settings_of
-from nblib.evaluation.comparable import comparable
-from nblib.evaluation.comparison import (
-    compare_stages,
-    comparison_metrics,
-    failure_counts,
-    schema_failures,
-)
-from nblib.evaluation.forgetting import forgetting, perplexities
-from nblib.evaluation.votes import vote_all
-from nblib.files import write_json, write_jsonl
-from nblib.hosts.ladder import find_candidates
-from nblib.hosts.place import where_am_i
-from nblib.hosts.secrets import provide_tokens
-from nblib.hosts.settings import EvalSettings
-from nblib.models.mesh import device_mesh, mesh_summary
-from nblib.report import (
-    Page,
-    comparison_lead,
-    comparison_tables,
-    enough_line,
-    finish,
-    gain_table,
-    pick_samples,
-    plot_failures,
-    plot_gains,
-    plot_groups,
-    plot_stages,
-    samples_table,
-    settings_table,
-    show,
-    stage_table,
-    truncation_warnings,
-)
-from nblib.runs import start_run, write_manifest
-from nblib.sources.datasets import get_dataset
-from nblib.tasks.registry import get_task
-from nblib.tasks.task import choose_examples
-
-started = time.monotonic()
+from nblib import evaluation, hosts, report, sources, tasks
 
 # %% [markdown]
 # ## Parameters
-# `0`, `""` and `[]` mean "from the profile"; `-1` means all there are.
+# `0`, `""` and `[]` mean "from the profile", `-1` means all there are. What to compare:
 
-# %% tags=["parameters"]
-PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
+# %% tags=["parameters-data"]
 STAGES = []  # "name=model@style", "name=adapters::base", "name=file.jsonl:stage"; []: the ladder
 TASK = "gsm8k"
 DATA = ""  # builtin, gsm8k
@@ -118,6 +77,14 @@ GSM8K_DIR = ""  # folder of train.jsonl and test.jsonl; "" asks NBLIB_GSM8K_DIR
 SVAMP_DIR = ""  # folder of SVAMP.json, or "hub"; "" asks NBLIB_SVAMP_DIR
 DIFFICULTY_FILTER = []  # levels (numbers of steps) to judge on, for example [4, 5]
 EVAL_SAMPLES = 0  # held-out questions, -1 for all
+
+# %% [markdown]
+# How to ask, and what else to measure. `adapters::base` above are adapters over a base that is in
+# another folder.
+
+# %% tags=["parameters"]
+PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
+SEED = 0
 SHOTS = 0  # worked examples in the few-shot prompt, drawn from train
 MAX_NEW_TOKENS = 0
 SAMPLES_PER_QUESTION = 0  # above 1: pass@k and maj@k of that many sampled answers
@@ -125,29 +92,20 @@ TEMPERATURE = 0.7  # of the sampled answers
 TOP_P = 0.95
 FORGETTING_SAMPLES = 0  # questions of each check outside the task
 ALLOW_MISMATCH = False  # compare files that were made with other items, prompts or limits
-SEED = 0
 
 # %% [markdown]
 # ## Set-up
-# All parameters are checked here, before anything is loaded.
+# All parameters are checked here, before anything is loaded. A run that was killed is found by the
+# values in the second table and asks only what is still missing.
 
 # %%
-place = where_am_i(PROFILE)
-settings = EvalSettings.of(globals())
-task = get_task(settings.task)
-mesh = device_mesh()
-print(place, mesh_summary(mesh), sep="\n")
-print(f"tokens     {provide_tokens() or 'none'}")
-
-# %% [markdown]
-# A run that was killed is found again by its parameters and asks only what is still missing.
-
-# %%
+session = hosts.begin(hosts.EvalSettings, globals())
+settings, task = session.settings, tasks.get_task(session.settings.task)
+page = report.Page(title="Eval: base against tuned", task=task, seed=SEED)
 ladder = {"sft": "v1_sft_format", "grpo": "v2_grpo"}
-candidates, notes = find_candidates(settings.stages, reads=ladder)
-parameters = {**settings.parameters, "stages": candidates}
-run = start_run("eval", parameters)
-display(settings_table(parameters))
+candidates, notes = hosts.find_candidates(settings.stages, reads=ladder)
+run = session.start_run("eval", stages=candidates)
+page.warn(*notes)
 
 # %% [markdown]
 # ## Questions
@@ -155,7 +113,7 @@ display(settings_table(parameters))
 # the few-shot prompt come from train.
 
 # %%
-data = get_dataset(
+data = sources.get_dataset(
     settings.data,
     folder=settings.data_folder,
     num_train=200,
@@ -163,11 +121,13 @@ data = get_dataset(
     levels=settings.levels or settings.builtin_levels,
     seed=SEED,
 )
-chosen, _ = choose_examples(
-    task, data.test, settings.eval_samples, groups=settings.levels, seed=SEED
-)
-shots, _ = choose_examples(task, data.train, settings.shots, seed=SEED)
-print(data.origin, *data.notes, *notes, sep="\n")
+examples = task.examples(data.test[:1])
+display(report.rows_table(data), report.examples_table(examples))
+
+# %%
+levels = {"groups": settings.levels, "seed": SEED}
+chosen, _ = tasks.choose_examples(task, data.test, settings.eval_samples, **levels)
+shots, _ = tasks.choose_examples(task, data.train, settings.shots, seed=SEED)
 print(f"{len(chosen)} questions; worked examples: {', '.join(shot.id for shot in shots)}")
 
 # %% [markdown]
@@ -177,38 +137,36 @@ print(f"{len(chosen)} questions; worked examples: {', '.join(shot.id for shot in
 # is asked with the format's prompt and no examples. Greedy, so that nothing is left to luck.
 
 # %%
-greedy = settings.greedy
-asking = {"shots": shots, "mesh": mesh, "folder": run.path / "answers"}
-answered = answer_all(candidates, task, chosen, greedy, **asking)
-files = [one.name for one in candidates if one.is_file]
-stages, mismatches = comparable(
-    answered, task, from_files=files, allow_mismatch=settings.allow_mismatch
+asking = evaluation.Asking(shots=shots, folder=run.path / "answers", mesh=session.mesh)
+answered = evaluation.answer_all(candidates, task, chosen, settings.greedy, asking)
+stages, mismatches = evaluation.comparable(
+    answered, task, candidates, allow_mismatch=settings.allow_mismatch
 )
-display(stage_table(task, stages))
+page.warn(*mismatches)
+page.table(report.stage_table(task, stages))
 
 # %% [markdown]
 # A lenient metric, such as `lenient accuracy` (the last number of the text, in any form),
 # says what a model can do that was never taught the form. If it stands still while the headline
-# rises, the gain is the form alone.
+# rises, the gain is the form alone. `joint accuracy` counts answers that are right *and* in strict
+# form.
 
 # %%
-figures = {"The ladder": show(plot_stages(task, stages, seed=SEED))}
+page.figure("The ladder", report.plot_stages(task, stages, seed=SEED))
 
 # %% [markdown]
 # ## The gain
 # Only items that one stage solves and the other does not can tell them apart. McNemar's exact test
 # counts them; the interval leaves 0 out where that test gives p < 0.05; `p, Holm` is corrected for
-# testing several.
+# testing several (Holm's method).
 
 # %%
-comparison = compare_stages(stages, task)
-display(gain_table(comparison))
-print(enough_line(comparison))
+comparison = evaluation.compare_stages(stages, task)
+page.table(report.gain_table(comparison))
 
 # %%
-figures["The gain, and how sure it is"] = show(plot_gains(task, comparison, seed=SEED))
-if any(stage.by_group for stage in stages):
-    figures["By group"] = show(plot_groups(task, stages, comparison.metric, seed=SEED))
+page.figure("The gain, and how sure it is", report.plot_gains(task, comparison, seed=SEED))
+page.figure("By group", report.plot_groups(task, stages, comparison.metric, seed=SEED))
 
 # %% [markdown]
 # ## What fails, and how
@@ -216,9 +174,9 @@ if any(stage.by_group for stage in stages):
 # form is learnt.
 
 # %%
-failures = failure_counts(stages, task)
-n = len(stages[0].records)
-figures["What became of the items"] = show(plot_failures(failures, n, seed=SEED))
+failures = evaluation.failure_counts(stages, task)
+figure = report.plot_failures(failures, len(stages[0].records), seed=SEED)
+page.figure("What became of the items", figure)
 
 # %% [markdown]
 # ## What got worse
@@ -227,18 +185,19 @@ figures["What became of the items"] = show(plot_failures(failures, n, seed=SEED)
 # is less surprised).
 
 # %%
-models = [one.source for one in candidates if not one.is_file]
-count = settings.forgetting_samples
-checks, left_out = task.outside(count, SEED, settings.svamp_dir) if task.outside else ((), ())
-print(*left_out, sep="\n")
-forgotten = forgetting(models, checks, greedy, mesh=mesh, folder=run.path / "answers")
-
-# %%
 plain = task.in_base_form
-solutions, _ = choose_examples(
-    plain, data.test, settings.eval_samples, groups=settings.levels, seed=SEED
+solutions, _ = tasks.choose_examples(plain, data.test, settings.eval_samples, **levels)
+forgotten = evaluation.measure_forgetting(
+    candidates,
+    task,
+    solutions,
+    settings.greedy,
+    asking,
+    count=settings.forgetting_samples,
+    seed=SEED,
+    folder=settings.svamp_dir,
 )
-perplexity = perplexities(models, plain, solutions[:count], mesh=mesh)
+print(*forgotten.left_out, sep="\n")
 
 # %% [markdown]
 # ## Several answers to each question
@@ -246,52 +205,33 @@ perplexity = perplexities(models, plain, solutions[:count], mesh=mesh)
 # every guess. `maj@k` lets the k answers vote.
 
 # %%
-samples_each = settings.samples_per_question
-votes = vote_all(candidates, task, chosen, settings.sampled, samples=samples_each, **asking)
+votes = evaluation.vote_all(
+    candidates, task, chosen, settings.sampled, asking, samples=settings.samples_per_question
+)
 
 # %% [markdown]
 # ## All tables
 
 # %%
-tables = comparison_tables(
-    task, comparison, stages, failures, forgotten=forgotten, perplexity=perplexity, votes=votes
-)
-display(*tables)
+found = {"forgotten": forgotten, "votes": votes}
+page.table(*report.comparison_tables(task, comparison, stages, failures=failures, **found))
 
 # %% [markdown]
 # ## Samples
 # The same question, the last two stages.
 
 # %%
-samples = pick_samples(task, stages, count=6, seed=SEED)
-display(samples_table(task, samples[:3]))
+page.samples(stages, count=6)
 
 # %% [markdown]
 # ## Files and report
+# `report.html` with everything above, `comparison_metrics.json` and `schema_failures_debug.jsonl`.
 
 # %%
-write_jsonl(run.path / "schema_failures_debug.jsonl", schema_failures(stages, task))
 hashes = {f"data/{split}": digest for split, digest in data.sha256.items()}
-write_manifest(run, hashes=hashes, devices=place.devices)
-asked_how = {"asked": settings_of(candidates, shots), "mismatches": mismatches}
-found = {"failures": failures, "forgetting": forgotten, "perplexity": perplexity, "votes": votes}
-about = {"settings": {**parameters, **asked_how}, "hashes": hashes}
-metrics = comparison_metrics(comparison, stages, **found, **about)
-write_json(run.path / "comparison_metrics.json", metrics)
-
-# %%
-page = Page(
-    title="Eval: base against tuned",
-    lead=comparison_lead(task, comparison, stages),
-    warnings=[*mismatches, *truncation_warnings(stages, judged=""), *notes],
-    facts={"questions": f"{n:,}", "smallest gain that shows": enough_line(comparison)},
-    figures=figures,
-    tables=tables,
-    samples=samples,
-    details={"Asked": asked_how},
-)
-model = candidates[-1].source
-finish(run, task, stages, page, model=model, data=data.origin, started=started)
+asked = evaluation.how_asked(candidates, asking, mismatches)
+about = {"model": candidates[-1].source, "data": data.origin, "hashes": hashes}
+report.finish(run, stages, page, comparison=comparison, asked=asked, **about, **found)
 
 # %% [markdown]
 # ## Summary

@@ -55,93 +55,52 @@ install_packages("0.1.0")
 
 # %% [markdown]
 # ## Imports
-# All that is done lives in `nblib`; the notebook only says what is done, in which order, and why.
+# A room of `nblib` for each concern: a name below says where its code is.
 
 # %%
-import time
-from dataclasses import replace
-
 from IPython.display import display
 
-from nblib.evaluation.answers import evaluate_stages
-from nblib.evaluation.generate import Decoding
-from nblib.files import read_jsonl
-from nblib.hosts.budget import check_room, session_budget
-from nblib.hosts.inputs import bring_attached_run
-from nblib.hosts.place import where_am_i
-from nblib.hosts.secrets import provide_tokens
-from nblib.hosts.settings import FoundationSettings
-from nblib.models.gemma3 import init_model, model_config, parameter_count, save_model
-from nblib.models.mesh import device_mesh, mesh_summary
-from nblib.models.names import RefModel
-from nblib.report import (
-    Page,
-    finish,
-    foundation_manifest,
-    foundation_verdicts,
-    pick_samples,
-    plot_groups,
-    plot_training,
-    samples_table,
-    settings_table,
-    show,
-    stage_table,
-    verdict_table,
-)
-from nblib.runs import start_run, write_manifest
-from nblib.sources.foundation import foundation_rows
-from nblib.tasks.gsm8k import GSM8K
-from nblib.tokens.corpus import corpus_texts, encode_documents, foundation_documents
-from nblib.tokens.tokenizer import tokenizer_seal, train_tokenizer
-from nblib.tokens.training_data import training_data
-from nblib.training.sft import train
-
-started = time.monotonic()
+from nblib import evaluation, hosts, models, report, sources, tasks, tokens, training
 
 # %% [markdown]
 # ## Parameters
-# `0`, `""` and `[]` mean "from the recipe". Set any of them to change one thing.
+# `0`, `""` and `[]` mean "from the recipe". Set any of them to change one thing. What to train on:
 
-# %% tags=["parameters"]
-PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
+# %% tags=["parameters-data"]
 RECIPE = "quick"  # quick, full
 SIZE = "embedded"  # embedded, tiny, small, medium
 DIFFICULTY_FILTER = []  # levels to train on, for example [1, 2]
 NUM_SAMPLES = 0  # built-in training problems
 NUM_EPOCHS = 0
+GSM8K_DIR = ""  # folder of train.jsonl and test.jsonl; "" asks NBLIB_GSM8K_DIR
 MAX_LENGTH = 0  # tokens; longer texts are counted and left out, never cut
 PACKING = ""  # on, off: several texts a row, for less padding
+
+# %% [markdown]
+# How, where and how long to train:
+
+# %% tags=["parameters"]
+PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
+SEED = 0
 BATCH_TOKENS = 0  # tokens a batch, padding included
 GRADIENT_ACCUMULATION = 1  # batches a step
 LEARNING_RATE = 0.0
-EVAL_SAMPLES = 0  # held-out problems, shared by the levels
 SAVE_INTERVAL = ""  # "100 steps" or "10 min"
 SESSION_HOURS = 0.0  # 0: what Kaggle gives (TPU 9, else 12), no limit elsewhere
-GSM8K_DIR = ""  # folder of train.jsonl and test.jsonl; "" asks NBLIB_GSM8K_DIR
-SEED = 0
+EVAL_SAMPLES = 0  # held-out problems, shared by the levels
 
 # %% [markdown]
-# ## Configuration
-# Where this runs, and how long it may. All parameters are checked here, before anything is made.
+# ## Set-up
+# All parameters are checked here, before anything is made. The second table is what the recipe
+# filled in. A run that was killed, or whose session was over, is found by these values, here or in
+# an attached output, and goes on.
 
 # %%
-place = where_am_i(PROFILE)
-settings = FoundationSettings.of(globals())
-budget = session_budget(place, settings.session_hours)
-mesh = device_mesh()
-print(place, mesh_summary(mesh), budget, sep="\n")
-print(f"tokens     {provide_tokens() or 'none'}")
-
-# %% [markdown]
-# What the recipe filled in, and the folder that will hold all that is left. A run that was killed,
-# or whose session was over, is found again by its parameters, here or in an attached output, and
-# goes on.
-
-# %%
-parameters = settings.parameters
-bring_attached_run("v0_foundation", parameters)
-run = start_run("v0_foundation", parameters)
-display(settings_table(parameters))
+session = hosts.begin(hosts.FoundationSettings, globals())
+settings, mesh = session.settings, session.mesh
+run = session.start_run("v0_foundation")
+task = tasks.GSM8K.in_base_form
+page = report.Page(title="v0 · Foundation: a small Gemma 3 from nothing", task=task, seed=SEED)
 
 # %% [markdown]
 # ## Problems
@@ -149,7 +108,7 @@ display(settings_table(parameters))
 # question and no (template, numbers) pair with the training ones.
 
 # %%
-rows = foundation_rows(
+rows = sources.foundation_rows(
     settings.levels,
     settings.num_samples,
     held_out=settings.eval_samples,
@@ -160,8 +119,8 @@ rows = foundation_rows(
     long_hand=settings.long_hand,
     seed=SEED,
 )
-print("\n".join(rows.notes))
-print("", *rows.train[0].fields.values(), sep="\n")
+examples = task.examples(rows.train[:1])
+display(report.rows_table(rows), report.examples_table(examples))
 
 # %% [markdown]
 # ## Tokenizer
@@ -169,9 +128,9 @@ print("", *rows.train[0].fields.values(), sep="\n")
 # and the chat markers are single pieces, as in Gemma's own tokenizer.
 
 # %%
-documents = foundation_documents(rows.train, seed=SEED)
-val_documents = foundation_documents(rows.validation, seed=SEED)
-tokenizer = train_tokenizer(corpus_texts(documents[:: len(documents) // 4000 + 1]), vocab_size=544)
+documents = tokens.foundation_documents(rows.train, seed=SEED)
+val_documents = tokens.foundation_documents(rows.validation, seed=SEED)
+tokenizer = tokens.train_tokenizer(tokens.corpus_texts(documents, most=4000), vocab_size=544)
 print(tokenizer.encode(documents[0].completion, out_type=str))
 
 # %% [markdown]
@@ -180,53 +139,45 @@ print(tokenizer.encode(documents[0].completion, out_type=str))
 # prompt, some the annotations of GSM8K, and a few only practise the tags.
 
 # %%
-batching = {**settings.batching, "row_multiple": mesh.shape["fsdp"]}
-val_texts = encode_documents(tokenizer, val_documents)
-texts = training_data(encode_documents(tokenizer, documents), val_texts, **batching)
+val_texts = tokens.encode_documents(tokenizer, val_documents)
+encoded, fsdp = tokens.encode_documents(tokenizer, documents), mesh.shape["fsdp"]
+texts = tokens.training_data(encoded, val_texts, settings.batching, row_multiple=fsdp)
 print(texts)
 print(f"\n{documents[1].prompt}{documents[1].completion}")
 
 # %% [markdown]
 # ## Model
 # Tunix's own Gemma 3 at a size that a laptop can train: five layers attend to a window, the sixth
-# to everything.
+# to everything. The disk must have space for what the training will write.
 
 # %%
-config = model_config(settings.size)
-model = init_model(config, seed=SEED)
-print(f"{parameter_count(model):,} parameters in {config.num_layers} layers")
+foundation = models.new_ref_model(settings.size, tokenizer, mesh, seed=SEED)
+size = models.parameter_count(foundation.model)
+print(foundation)
+print("disk:", hosts.check_disk_space(run.path, trained=size, exported=size))
 
 # %% [markdown]
+# ## Training
+# The same trainer that the fine-tuning uses, here on all weights; a line about every 15 seconds.
 # The evaluation and the export at the end get their time first, the training what is left of the
 # session. Two CPU cores answer ten problems a second.
 
 # %%
-reserved = {"evaluation_s": 0.1 * settings.eval_samples, "exported": parameter_count(model)}
-room = check_room(run.path, trained=parameter_count(model), exported=parameter_count(model))
-print("disk:", room)
-deadline_s = budget.training_s(**reserved)
-
-# %% [markdown]
-# ## Training
-# The same trainer that the fine-tuning uses, here on all weights. Each line is about 15 seconds.
-
-# %%
-hashes = {**tokenizer_seal(tokenizer), "examples": texts.sha256}
-trained = train(
-    model,
-    texts.batches,
+evaluation_s = 0.1 * settings.eval_samples
+hashes = {**tokens.tokenizer_hashes(tokenizer), "examples": texts.sha256}
+trained = training.train(
+    foundation.model,
+    texts,
     settings.training,
-    folder=run.checkpoints,
-    metrics_path=run.path / "metrics.jsonl",
-    identity={**hashes, **parameters},
+    run,
+    hashes=hashes,
     mesh=mesh,
-    val_batches=texts.val_batches,
-    deadline_s=deadline_s,
+    deadline_s=session.training_s(evaluation_s, exported=size),
 )
 
 # %%
-history = read_jsonl(run.path / "metrics.jsonl")
-figures = {"Loss while reading": show(plot_training(history, seed=SEED, title="Reading"))}
+figure = report.plot_training(trained.history, seed=SEED, title="Reading")
+page.figure("Loss while reading", figure)
 
 # %% [markdown]
 # ## Practice
@@ -236,47 +187,42 @@ figures = {"Loss while reading": show(plot_training(history, seed=SEED, title="R
 # next one.
 
 # %%
-if rows.practice and trained.left == 0:
-    half = {"epochs": 1, "seed": SEED + 1, "batch_tokens": settings.batch_tokens // 2}
-    documents = foundation_documents(rows.practice, seed=SEED + 1)
-    practice = training_data(encode_documents(tokenizer, documents), **{**batching, **half})
-    print(practice)
-    trained = train(
-        model,
-        practice.batches,
-        replace(settings.training, learning_rate=0.25 * settings.learning_rate),
-        folder=run.checkpoints / "practice",
-        metrics_path=run.path / "metrics_practice.jsonl",
-        identity={**hashes, "practice": practice.sha256, **parameters},
+documents = tokens.foundation_documents(rows.practice, seed=SEED + 1)
+encoded = tokens.encode_documents(tokenizer, documents)
+history, practised = trained.history, ()
+print(f"{len(encoded)} texts to practise on")
+
+# %%
+if encoded and trained.left == 0:
+    texts = tokens.training_data(encoded, val_texts, settings.practice_batching, row_multiple=fsdp)
+    trained = training.train(
+        foundation.model,
+        texts,
+        settings.practice_training,
+        run,
+        name="practice",
+        hashes={**hashes, "practice": texts.sha256},
         mesh=mesh,
-        val_batches=texts.val_batches,
-        deadline_s=budget.training_s(**reserved),
+        deadline_s=session.training_s(evaluation_s, exported=size),
     )
-    practised = read_jsonl(run.path / "metrics_practice.jsonl")
-    figures["Loss in practice"] = show(plot_training(practised, seed=SEED, title="Practice"))
-    history += practised
+    practised = trained.history
+
+# %%
+if practised:
+    figure = report.plot_training(practised, seed=SEED, title="Practice")
+    page.figure("Loss in practice", figure)
 
 # %% [markdown]
 # ## Evaluation
-# Held-out problems, asked in the model's own form and answered greedily.
+# Held-out problems, asked in the model's own form (`#### N`) and answered greedily.
 
 # %%
-task = GSM8K.in_base_form
-foundation = RefModel(
-    name=settings.size,
-    folder=run.path,
-    model=model,
-    tokenizer=tokenizer,
-    sha256="",  # not saved yet
-    root=settings.size,
-)
-decoding = Decoding(max_new_tokens=320, seed=SEED)
 held_out = task.examples(rows.test)
-stages = evaluate_stages(foundation, {"base": (task, decoding)}, held_out, mesh=mesh)
-display(stage_table(task, stages))
+stages = evaluation.evaluate_stages(foundation, {"base": (task, settings.greedy)}, held_out)
+page.table(report.stage_table(task, stages))
 
 # %%
-figures["Right answers by level"] = show(plot_groups(task, stages, seed=SEED))
+page.figure("Right answers by level", report.plot_groups(task, stages, seed=SEED))
 
 # %% [markdown]
 # ## Verdict
@@ -284,39 +230,27 @@ figures["Right answers by level"] = show(plot_groups(task, stages, seed=SEED))
 # last column says what to try next.
 
 # %%
-verdicts = foundation_verdicts(task, stages[0], history)
-display(verdict_table(verdicts))
+page.verdicts(report.foundation_verdicts(task, stages[0], [*history, *practised]))
 
 # %% [markdown]
 # ## Samples
 # One problem of each kind: read them before believing a number.
 
 # %%
-samples = pick_samples(task, stages, count=4, seed=SEED)
-display(samples_table(task, samples))
+page.samples(stages, count=4)
 
 # %% [markdown]
-# ## Export
+# ## Export and report
 # A Hugging Face folder, in bf16, with a manifest of how it was made and what it can do.
 
 # %%
-manifest = foundation_manifest(parameters, rows, stages[0], history)
-save_model(model, tokenizer, run.export, manifest=manifest, dtype="bfloat16")
-write_manifest(run, hashes=hashes, devices=place.devices)
-
-# %% [markdown]
-# ## Result
+made = (run.parameters, rows, stages[0], [*history, *practised])
+manifest = report.foundation_manifest(*made)
+models.save_model(foundation.model, tokenizer, run.export, manifest=manifest, dtype="bfloat16")
 
 # %%
-page = Page(
-    title="v0 · Foundation",
-    lead="A Gemma-3-architecture model trained from nothing on word problems.",
-    verdicts=verdicts,
-    figures=figures,
-    samples=samples,
-)
-about = {"model": settings.size, "data": rows.origin, "started": started, "trained": trained}
-finish(run, task, stages, page, **about)
+about = {"model": settings.size, "data": rows.origin, "hashes": hashes}
+report.finish(run, stages, page, trained=trained, **about)
 
 # %% [markdown]
 # ## Summary

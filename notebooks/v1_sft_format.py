@@ -56,113 +56,73 @@ install_packages("0.1.0")
 
 # %% [markdown]
 # ## Imports
-# All that is done lives in `nblib`; the notebook says what is done, in which order, and why.
+# A room of `nblib` for each concern: a name below says where its code is.
 
 # %%
-import time
-
 from IPython.display import display
 
-from nblib.evaluation.answers import evaluate_stages
-from nblib.files import read_jsonl
-from nblib.hosts.budget import check_room, session_budget
-from nblib.hosts.inputs import bring_attached_run
-from nblib.hosts.place import where_am_i
-from nblib.hosts.secrets import provide_tokens
-from nblib.hosts.settings import SftSettings
-from nblib.models.gemma3 import parameter_count
-from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
-from nblib.models.mesh import device_mesh, mesh_summary
-from nblib.models.names import get_gemma_ref_model
-from nblib.models.parity import PROMPTS, export_adapters, export_model
-from nblib.report import (
-    Page,
-    finish,
-    pick_samples,
-    plot_groups,
-    plot_stages,
-    plot_training,
-    samples_table,
-    settings_table,
-    sft_lead,
-    sft_verdicts,
-    show,
-    stage_table,
-    truncation_warnings,
-    verdict_table,
-)
-from nblib.runs import start_run, write_manifest
-from nblib.sources.datasets import get_dataset
-from nblib.sources.rows import split_validation
-from nblib.tasks.gsm8k import GSM8K
-from nblib.tasks.task import choose_examples
-from nblib.tokens.batches import encode_task, show_loss_mask
-from nblib.tokens.chat import task_prompts
-from nblib.tokens.tokenizer import tokenizer_seal
-from nblib.tokens.training_data import training_data
-from nblib.training.sft import train
-
-started = time.monotonic()
+from nblib import evaluation, hosts, models, report, sources, tasks, tokens, training
 
 # %% [markdown]
 # ## Parameters
-# `0`, `""` and `[]` mean "from the profile"; `-1` means all there are.
+# `0`, `""` and `[]` mean "from the profile", `-1` means all there are. What to train, and on what:
 
-# %% tags=["parameters"]
-PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
+# %% tags=["parameters-data"]
 MODEL = ""  # embedded, gemma3-1b-it, gemma3-270m-it, a folder, or "adapters::base"
-DTYPE = ""  # bfloat16, float32: of weights that stay as they are; what is trained is float32
+DTYPE = ""  # bfloat16, float32: of frozen weights; what is trained is float32
 DATA = ""  # builtin, gsm8k
 GSM8K_DIR = ""  # folder of train.jsonl and test.jsonl; "" asks NBLIB_GSM8K_DIR
 NUM_SAMPLES = 0  # training rows: 10 to 50 to try things out, -1 for all
 NUM_EPOCHS = 0
 DIFFICULTY_FILTER = []  # levels (numbers of steps) to train on, for example [1, 2]
 MAX_LENGTH = 0  # tokens; longer examples are counted and left out, never cut
-PACKING = ""  # on, off: several examples a row, for less padding
-BATCH_TOKENS = 0  # tokens a batch, padding included
-GRADIENT_ACCUMULATION = 1  # batches a step
-REMAT = False  # keep less of each layer: larger batches fit, a step takes a third longer
+
+# %% [markdown]
+# How to train:
+
+# %% tags=["parameters-training"]
 LEARNING_RATE = 0.0
 LORA_RANK = 0
 LORA_ALPHA = 0.0
+BATCH_TOKENS = 0  # tokens a batch, padding included
+GRADIENT_ACCUMULATION = 1  # batches a step
+PACKING = ""  # on, off: several examples a row, for less padding
+REMAT = False  # gradient checkpointing: recompute each layer's activations in the backward pass
 SAVE_INTERVAL = ""  # "10 steps" or "30 min"
 RESUME_FROM = ""  # another run's folder `checkpoints`, to go on from with another LEARNING_RATE
+
+# %% [markdown]
+# Where and how long to run, and what to measure:
+
+# %% tags=["parameters"]
+PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
+SEED = 0
 SESSION_HOURS = 0.0  # 0: what Kaggle gives (TPU 9, else 12), no limit elsewhere
 EXPORT_FLAX = False  # the model once more as Kaggle's Flax checkpoint (Orbax)
 EVAL_AT_END = True
 EVAL_SAMPLES = 0  # held-out questions, -1 for all
 MAX_NEW_TOKENS = 0
-SEED = 0
 
 # %% [markdown]
 # ## Set-up
-# Where this runs, and how long it may. All parameters are checked here, before anything is loaded.
+# All parameters are checked here, before anything is loaded. The second table is what the profile
+# filled in. A run that was killed, or whose session was over, is found by these values, here or in
+# an attached output, and goes on.
 
 # %%
-place = where_am_i(PROFILE)
-settings = SftSettings.of(globals())
-budget = session_budget(place, settings.session_hours)
-mesh = device_mesh()
-print(place, mesh_summary(mesh), budget, sep="\n")
-print(f"tokens     {provide_tokens() or 'none'}")
-
-# %% [markdown]
-# What the profile filled in, and the folder that will hold all that is left. A run that was killed,
-# or whose session was over, is found again by its parameters, here or in an attached output, and
-# goes on.
-
-# %%
-parameters = settings.parameters
-bring_attached_run("v1_sft_format", parameters)
-run = start_run("v1_sft_format", parameters)
-display(settings_table(parameters))
+session = hosts.begin(hosts.SftSettings, globals())
+settings, mesh = session.settings, session.mesh
+run = session.start_run("v1_sft_format")
+task = tasks.GSM8K
+page = report.Page(title="v1 · SFT: teach the format", task=task, seed=SEED)
 
 # %% [markdown]
 # ## Data
-# Raw rows as their source gave them: a question, the steps with their annotations, `#### N`.
+# A row as its source gave it: a question, the steps with their annotations, `#### N`. The task
+# makes an example of it: the steps become the reasoning, the number becomes the answer.
 
 # %%
-data = get_dataset(
+data = sources.get_dataset(
     settings.data,
     folder=settings.data_folder,
     num_train=settings.num_samples,
@@ -171,18 +131,18 @@ data = get_dataset(
     long_hand=settings.long_hand,
     seed=SEED,
 )
-print(data.origin, *data.notes, sep="\n")
-print(*data.train[0].fields.values(), sep="\n")
+examples = task.examples(data.train[:1])
+display(report.rows_table(data), report.examples_table(examples))
 
 # %% [markdown]
 # A slice of train is kept for the validation loss; the test split is read by the evaluation alone.
 
 # %%
-chosen, other_level = choose_examples(
-    GSM8K, data.train, settings.num_samples, groups=settings.levels, seed=SEED
+chosen, other_level = tasks.choose_examples(
+    task, data.train, settings.num_samples, groups=settings.levels, seed=SEED
 )
-train_examples, val_examples = split_validation(chosen)
-held_out, _ = choose_examples(GSM8K, data.test, settings.eval_samples, seed=SEED)
+train_examples, val_examples = sources.split_validation(chosen)
+held_out, _ = tasks.choose_examples(task, data.test, settings.eval_samples, seed=SEED)
 print(f"{other_level} of {len(data.train)} rows dropped by DIFFICULTY_FILTER")
 print(f"{len(train_examples)} to train, {len(val_examples)} to validate, {len(held_out)} held out")
 
@@ -191,133 +151,103 @@ print(f"{len(train_examples)} to train, {len(val_examples)} to validate, {len(he
 # Loaded by name, always with the tokenizer of its own folder.
 
 # %%
-base = get_gemma_ref_model(settings.model, mesh, dtype=settings.dtype)
+base = models.get_gemma_ref_model(settings.model, mesh, dtype=settings.dtype)
 print(base)
 
 # %% [markdown]
-# ## Examples
-# Annotations go, the steps become the reasoning, the number becomes the answer. The model reads
-# the question with mask 0 and learns only what it has to write, the end of its turn included. With
-# `PACKING` several examples share a row, none of them cut or seen by another; the loss is the same,
-# the padding less.
+# ## Tokens
+# The model reads the question with loss mask 0 (not learnt) and learns only what it has to write
+# (mask 1), the end of its turn included. With `PACKING` several examples share a row, none of them
+# cut or seen by another: the loss is the same, the padding less. BOS is the token that begins
+# every sequence; Gemma expects exactly one.
 
 # %%
-texts = training_data(
-    encode_task(base.tokenizer, GSM8K, train_examples),
-    encode_task(base.tokenizer, GSM8K, val_examples),
-    **settings.batching,
+texts = tokens.training_data(
+    tokens.encode_task(base.tokenizer, task, train_examples),
+    tokens.encode_task(base.tokenizer, task, val_examples),
+    settings.batching,
     row_multiple=mesh.shape["fsdp"],
 )
 print(texts)
-print(show_loss_mask(base.tokenizer, texts.examples[0]))
+print(tokens.show_loss_mask(base.tokenizer, texts.examples[0]))
 
 # %% [markdown]
 # ## LoRA
-# Adapters on all six projections of every layer. The base stays as it is. What the training will
-# write must have room on the disk.
+# Adapters, small trained matrices, on all six projections of every layer; the base stays as it is.
+# The disk must have space for what the training will write.
 
 # %%
-model = get_lora_model(base.model, mesh, seed=SEED, **settings.lora)
-size, trained_size = parameter_count(base.model), parameter_count(model, LORA_PARAMETER)
+model = models.get_lora_model(base.model, mesh, settings.lora, seed=SEED)
+size, trained_size = models.parameter_count(base.model), models.trainable_count(model)
 print(f"{trained_size:,} adapter weights are trained")
-print("disk:", check_room(run.path, trained=trained_size, exported=size))
+print("disk:", hosts.check_disk_space(run.path, trained=trained_size, exported=size))
 
 # %% [markdown]
 # ## Base
-# Measured before anything is trained: with the format's prompt, and in the form it already knows,
-# so that what the format costs or gains in arithmetic can be seen.
+# Measured before anything is trained, in two ways: with the format's prompt, and in its *own form*,
+# the form of answer that it already knows (`#### N`). So we see what the format costs or gains in
+# arithmetic.
 
 # %%
-own_form = GSM8K.in_base_form
 greedy = settings.greedy
-standard = greedy.sampled(temperature=0.7, top_p=0.95)
-before = evaluate_stages(
+sampled = greedy.sampled(temperature=0.7, top_p=0.95)
+before = evaluation.evaluate_stages(
     base,
-    {"base": (GSM8K, greedy), "base_own_form": (own_form, greedy)},
+    {"base": (task, greedy), "base_own_form": (task.in_base_form, greedy)},
     held_out,
-    mesh=mesh,
     enabled=settings.eval_at_end,
 )
 
 # %% [markdown]
-# ## Time
-# The evaluation and the export at the end get their time first, the training what is left of the
-# session. It ends early if it must: what it has is saved, exported and measured, and the next
-# session goes on.
-
-# %%
-deadline_s = budget.training_s(evaluation_s=sum(stage.seconds for stage in before), exported=size)
-
-# %% [markdown]
 # ## Training
-# AdamW with warm-up and a cosine. One line about every 15 seconds.
+# AdamW with warm-up and a cosine; one line about every 15 seconds. The evaluation and the export at
+# the end get their time first, the training what is left of the session. If that is not enough, the
+# training ends early, is saved, exported and measured, and the next session goes on.
 
 # %%
-hashes = {
-    "model": base.sha256,
-    **tokenizer_seal(base.tokenizer),
-    "examples": texts.sha256,
-}
-trained = train(
+hashes = {**base.hashes, "examples": texts.sha256}
+trained = training.train(
     model,
-    texts.batches,
+    texts,
     settings.training,
-    folder=run.checkpoints,
-    metrics_path=run.path / "metrics.jsonl",
-    identity={**hashes, **parameters},
+    run,
+    hashes=hashes,
     mesh=mesh,
-    val_batches=texts.val_batches,
     resume_from=settings.resume_from,
-    deadline_s=deadline_s,
+    deadline_s=session.training_s(sum(stage.seconds for stage in before), exported=size),
 )
 
 # %%
-history = read_jsonl(run.path / "metrics.jsonl")
-figures = {"Loss while training": show(plot_training(history, seed=SEED, title="SFT"))}
+page.figure("Loss while training", report.plot_training(trained.history, seed=SEED, title="SFT"))
 
 # %% [markdown]
 # ## Export
-# Adapters merged in fp32 into a plain Gemma 3 folder, which v2 and other tools load. It is loaded
-# again, from nothing, and gets its name only if it answers as the model that was trained does.
+# `export/`: the adapters merged in fp32 into a plain Gemma 3 folder, which v2 and other tools load.
+# `adapters/`: the adapters alone, as `peft` takes them. With `EXPORT_FLAX`, `flax/`. Each is loaded
+# again, from nothing, and gets its name only if it answers as the model in memory does.
 
 # %%
-tuned = base.with_model(merge_lora(model, **settings.lora), name="tuned")
-manifest = {
-    "notebook": "v1_sft_format",  # by this v2 finds it among a host's inputs
-    "command": "python -m nblib run v1_sft_format",
-    "parameters": parameters,
-    "base": base.described,
-    "data": {"origin": data.origin, "sha256": dict(data.sha256)},
-    "steps": trained.steps,
-    "steps_left": trained.left,
-}
-parity_check = {"prompts": task_prompts(GSM8K, held_out[:PROMPTS]), "mesh": mesh}
-exporting = {"manifest": manifest, **parity_check}
-proof = export_model(tuned.model, tuned.tokenizer, run.export, trained=model, **exporting)
-print(*proof, sep="\n")
-
-# %% [markdown]
-# Beside it the adapters alone, as `peft` takes them: small, and of use only over this very base.
-# They are proven in the same way, and so is the Flax checkpoint, where `EXPORT_FLAX` asks for one.
-
-# %%
-adapters, flax = run.path / "adapters", run.path / "flax"
-proof = export_adapters(model, base, adapters, **settings.lora, **exporting)
-if settings.export_flax:
-    proof += export_model(tuned.model, tuned.tokenizer, flax, trained=model, flax=True, **exporting)
-print(*proof, sep="\n")
-write_manifest(run, hashes=hashes, devices=place.devices)
+tuned = models.export_run(
+    run,
+    base,
+    model,
+    settings.lora,
+    data=data,
+    steps=trained.steps,
+    steps_left=trained.left,
+    prompts=tokens.task_prompts(task, held_out[:16]),
+    flax=settings.export_flax,
+)
 
 # %% [markdown]
 # ## Tuned
 # The same questions, greedily and with standard sampling. Nothing constrains the decoding.
 
 # %%
-after = evaluate_stages(
+after = evaluation.evaluate_stages(
     tuned,
-    {"tuned": (GSM8K, greedy), "tuned_sampled": (GSM8K, standard)},
+    {"tuned": (task, greedy), "tuned_sampled": (task, sampled)},
     held_out,
-    mesh=mesh,
     enabled=settings.eval_at_end,
 )
 stages = (*before, *after)
@@ -328,44 +258,34 @@ stages = (*before, *after)
 # form, so it cannot be raised by either alone.
 
 # %%
-display(stage_table(GSM8K, stages))
+page.table(report.stage_table(task, stages))
 
 # %%
 shown = ("format_accuracy", "answer_extractable", "answer_accuracy", "joint_accuracy")
-if stages:
-    figures["Base and tuned"] = show(plot_stages(GSM8K, stages, shown, seed=SEED))
-    figures["Right answers by level"] = show(plot_groups(GSM8K, stages, seed=SEED))
+page.figure("Base and tuned", report.plot_stages(task, stages, shown, seed=SEED))
+page.figure("Right answers by level", report.plot_groups(task, stages, seed=SEED))
 
 # %% [markdown]
 # ## Verdict
+# The targets of this run, and what to try where one was missed.
 
 # %%
-verdicts = sft_verdicts(GSM8K, stages, settings.format_target)
-display(verdict_table(verdicts))
+page.verdicts(report.sft_verdicts(task, stages, settings.format_target))
 
 # %% [markdown]
 # ## Samples
 # The same question before and after.
 
 # %%
-samples = pick_samples(GSM8K, (*before[:1], *after[:1]), count=4, seed=SEED)
-display(samples_table(GSM8K, samples[:2]))
+page.samples((*before[:1], *after[:1]), count=4)
 
 # %% [markdown]
 # ## Report
-# And a card for each exported folder: data, settings, rates, limits.
+# `report.html` with everything above, a card for each exported folder, and `result.json`.
 
 # %%
-page = Page(
-    title="v1 · SFT: teach the format",
-    lead=sft_lead(GSM8K, stages, trained),
-    warnings=truncation_warnings(stages),
-    verdicts=verdicts,
-    figures=figures,
-    samples=samples,
-)
-about = {"model": base.name, "data": data.origin, "started": started, "trained": trained}
-finish(run, GSM8K, stages, page, **about)
+about = {"model": base.name, "data": data.origin, "hashes": hashes}
+report.finish(run, stages, page, trained=trained, **about)
 
 # %% [markdown]
 # ## Summary

@@ -32,8 +32,8 @@ def test_the_rooms_keep_their_order():
         ("sources/rows.py", "import nblib.tasks.task", "An import points only to an earlier room"),
         ("training/sft.py", "import nblib.tasks.gsm8k", "Training receives a task as a value"),
         ("tasks/task.py", "import jax", "Rows, tasks and run folders need no accelerator library"),
-        ("hosts/place.py", "import nblib.tools", "An import points only to an earlier room"),
-        ("hosts/place.py", "import benchmarks.stock", "The library needs no benchmark"),
+        ("hosts/host.py", "import nblib.tools", "An import points only to an earlier room"),
+        ("hosts/host.py", "import benchmarks.stock", "The library needs no benchmark"),
     ],
 )
 def test_an_import_up_the_house_is_found(tmp_path, file, line, broken):

@@ -2,20 +2,19 @@
 
 import json
 
-from nblib.evaluation.answers import evaluate_stages
-from nblib.evaluation.comparison import compare_stages, comparison_metrics
-from nblib.evaluation.generate import Decoding
-from nblib.files import parse_json, read_json, read_jsonl, write_json
-from nblib.models.lora import get_lora_model, merge_lora
+from nblib.evaluation.answers import Decoding, evaluate_stages
+from nblib.evaluation.comparison import compare_stages
+from nblib.files import parse_json, read_json, read_jsonl
+from nblib.models.lora import LoraConfig, get_lora_model, merge_lora
 from nblib.models.mesh import device_mesh
 from nblib.models.names import get_gemma_ref_model
-from nblib.report import Page, finish, sft_lead
+from nblib.report import Page, finish, stage_table
 from nblib.runs import start_run
 from nblib.sources.rows import Row, split_validation
 from nblib.tasks.rewards import reward_function, reward_weights
 from nblib.tasks.task import Metric, Score, Task, choose_examples, example_of
 from nblib.tokens.batches import encode_task
-from nblib.tokens.training_data import training_data
+from nblib.tokens.training_data import Batching, training_data
 from nblib.training.grpo import train_grpo
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.rollouts import RolloutLog
@@ -51,22 +50,23 @@ ROWS = [Row(id=str(one["n"]), fields={"text": f"{one['n']} pens", "found": one},
 
 
 def test_an_unknown_json_task_goes_through_sft_and_grpo(tmp_path):
-    mesh, ask, lora = device_mesh(), Decoding(max_new_tokens=24), {"rank": 16, "alpha": 16.0}
+    mesh, ask, lora = device_mesh(), Decoding(max_new_tokens=24), LoraConfig(rank=16, alpha=16.0)
     base, run = get_gemma_ref_model("embedded", mesh), start_run("toy", OPTIONS, root=tmp_path)
     parts = split_validation(choose_examples(TOY, ROWS, -1, seed=0)[0])
     encoded = [encode_task(base.tokenizer, TOY, part) for part in parts]
-    batching = {"max_length": 128, "packing": "off", "batch_tokens": 512, "epochs": 8, "seed": 0}
-    texts, model = training_data(*encoded, **batching), get_lora_model(base.model, mesh, **lora)
+    sizes = {"max_length": 128, "batch_tokens": 512}
+    batching = Batching(**sizes, packing="off", epochs=8, seed=0)
+    texts, model = training_data(*encoded, batching), get_lora_model(base.model, mesh, lora)
     outputs = {"folder": run.checkpoints, "metrics_path": run.path / "metrics.jsonl"}
     options = {"val_batches": texts.val_batches, "identity": {}, "mesh": mesh}
     trained = train(model, texts.batches, SftConfig(learning_rate=5e-3), **outputs, **options)
-    tuned = base.with_model(merge_lora(model, **lora), name="tuned")
-    stages = evaluate_stages(base, {"base": (TOY, ask)}, parts[0], mesh=mesh)
-    stages += evaluate_stages(tuned, {"tuned": (TOY, ask)}, parts[0], mesh=mesh)
-    compared = comparison_metrics(compare_stages(stages, TOY), stages)
-    write_json(run.path / "comparison_metrics.json", compared)
-    page = Page(title="Toy", lead=sft_lead(TOY, stages, trained))
-    finish(run, TOY, stages, page, model="embedded", data="made here", started=0.0)
+    tuned = base.with_model(merge_lora(model, lora), name="tuned")
+    stages = evaluate_stages(base, {"base": (TOY, ask)}, parts[0])
+    stages += evaluate_stages(tuned, {"tuned": (TOY, ask)}, parts[0])
+    page = Page(title="Toy", task=TOY, seed=0)
+    page.table(stage_table(TOY, stages))
+    about = {"model": "embedded", "data": "made here", "hashes": {}, "trained": trained}
+    finish(run, stages, page, comparison=compare_stages(stages, TOY), **about)
     before, after = read_json(run.path / "result.json")["stages"].values()
     assert after["json_valid"] > 0.5 > before["json_valid"] and after["fields_right"] > 0.2
     assert "share of right fields" in (run.path / "report.html").read_text()

@@ -6,6 +6,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,7 @@ def test_two_runs_of_one_second_get_two_folders(tmp_path):
 
 HOLDER = """
 import sys
+import time
 from nblib.runs import start_run
 print(start_run("toy", {"a": 1}).path, flush=True)
 sys.stdin.read()
@@ -165,6 +167,15 @@ def test_a_file_in_place_of_the_runs_folder_is_named(tmp_path):
     with pytest.raises(NotADirectoryError, match=r"'.*/runs/toy': set NBLIB_RUNS_DIR to a folder"):
         start_run("toy", {"a": 1})
     assert (tmp_path / "runs").read_text() == ""
+
+
+def test_a_run_keeps_what_the_notebook_began_with():
+    before = time.monotonic()
+    run = start_run("toy", {"levels": (1, 2)}, devices=["TPU v5e"], started=7.5)
+    assert (run.parameters, run.devices, run.started) == ({"levels": (1, 2)}, ["TPU v5e"], 7.5)
+    again = start_run("toy", {"levels": (1, 2)})
+    assert again.resumed and again.parameters == run.parameters
+    assert again.devices == () and before <= again.started <= time.monotonic()
 
 
 def test_the_pointer_names_the_run(monkeypatch, tmp_path):
@@ -249,8 +260,8 @@ def test_only_truncation_may_be_unknown():
 
 
 def test_the_manifest_names_what_can_change_the_numbers():
-    run = start_run("toy", {})
-    runs.write_manifest(run, hashes={"model": "ab"}, devices=["cpu:0"])
+    run = start_run("toy", {}, devices=["cpu:0"])
+    runs.write_manifest(run, hashes={"model": "ab"})
     manifest = json.loads((run.path / "manifest.json").read_text())
     assert manifest["hashes"] == {"model": "ab"} and manifest["devices"] == ["cpu:0"]
     assert manifest["versions"]["jax"] == "0.10.2"

@@ -1,32 +1,59 @@
 """Answers: a model is asked, its answers are scored and kept, in one way for every caller.
 
-`ask` returns records without a score, `score_answers` makes a `Stage` of them, `evaluate` does
-both. The keys of a record are those of `predictions.jsonl`.
+`generate` completes prompts, `ask` returns records without a score, `score_answers` makes a `Stage`
+of them, `evaluate_stages` does it all. The keys of a record are those of `predictions.jsonl`.
 """
 
-import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import jax
 from flax import nnx
 
-from nblib.evaluation.generate import Completion, Decoding, generate
-from nblib.evaluation.statistics import in_order, stage_metrics
+from nblib.evaluation.statistics import grouped, in_order, stage_metrics
 from nblib.files import read_jsonl, to_jsonable, write_jsonl
+from nblib.models.decode import Sampling, decode
 from nblib.models.names import RefModel
 from nblib.tasks.task import Example, Score, Task
 from nblib.tokens.chat import task_prompts
+from nblib.tokens.tokenizer import check_tokenizer, stop_tokens
 
 # What a record holds before it is scored.
 ANSWER_KEYS = (
     *("id", "group", "question", "prompt", "completion", "reference"),
     *("truncated", "tokens", "max_new_tokens"),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How completions are drawn. Temperature 0 is greedy, and the other values are then unused."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    batch_size: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what the sampler would take silently and answer wrongly."""
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"temperature {self.temperature} must be at least 0, top_p {self.top_p} in (0, 1]"
+            )
+        if self.max_new_tokens < 1 or self.batch_size < 1:
+            sizes = f"max_new_tokens {self.max_new_tokens} and batch_size {self.batch_size}"
+            raise ValueError(f"{sizes} must be at least 1")
+
+    def sampled(self, *, temperature: float, top_p: float) -> "Decoding":
+        """Return the same setting with sampling."""
+        return replace(self, temperature=temperature, top_p=top_p)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +67,40 @@ class Stage:
     seconds: float = 0.0  # to answer and score; 0 for answers that were there
 
 
+def generate(ref: RefModel, prompts: Sequence[str], decoding: Decoding) -> list[dict[str, Any]]:
+    """Return a record of each prompt with its `completion`, `tokens` and `truncated`.
+
+    `tokens` does not count the stop token; truncated means that none came. A sampled completion
+    follows from the seed and its prompt's place in `prompts`; the batch's size does not change it.
+    Raises TokenizerMismatch when the tokenizer is not the model's.
+    """
+    tokenizer = ref.tokenizer
+    check_tokenizer(tokenizer, size=ref.model.num_embed, sha256=None, where="the model")
+    stop = stop_tokens(tokenizer)
+    written = decode(
+        ref.model,
+        [[tokenizer.bos_id(), *ids] for ids in tokenizer.encode(list(prompts))],
+        Sampling(temperature=decoding.temperature, top_p=decoding.top_p, seed=decoding.seed),
+        stop=stop,
+        max_new_tokens=decoding.max_new_tokens,
+        batch_size=decoding.batch_size,
+        mesh=ref.mesh,
+    )
+    records = []
+    for prompt, tokens in zip(prompts, written, strict=True):
+        ended = bool(tokens) and tokens[-1] in stop
+        text = tokens[:-1] if ended else tokens
+        facts = {"tokens": len(text), "truncated": not ended}
+        records.append({"prompt": prompt, "completion": tokenizer.decode(text), **facts})
+    return records
+
+
 def ask(
     ref: RefModel,
     task: Task,
     examples: Sequence[Example],
     decoding: Decoding,
     *,
-    mesh: jax.sharding.Mesh,
     style: str = "format",
     shots: Sequence[Example] = (),
     samples: int = 1,
@@ -55,21 +109,12 @@ def ask(
     """Return what a model answers, a record an example and sample, not yet scored.
 
     All examples are asked once, with the decoding's seed, then all again with the next seed.
+    `style` is one of `tokens.chat.STYLES`; `shots`, worked examples, are for "few-shot".
 
-    Args:
-        ref: Its `sha256` is its folder's: a fine-tune in memory must have its own `name`.
-        task: Its prompts are asked.
-        examples: With ids of their own.
-        decoding: With a temperature where there are several samples.
-        mesh: The devices.
-        style: One of `tokens.chat.STYLES`; `shots` are for "few-shot".
-        shots: Worked examples.
-        samples: Answers to each example.
-        kept: A `.jsonl` file that takes the answers after every round, below the identity of all
-            that they depend on. What it holds already is not asked again.
-
-    Raises:
-        ValueError: a request that makes no sense, or a `kept` that is damaged or another file.
+    `kept` is a `.jsonl` file that takes the answers after every round, below the identity of all
+    that they depend on; what it holds already is not asked again. A model counts by its name and
+    its folder's `sha256`: a fine-tune in memory must have a name of its own. ValueError for a
+    request that makes no sense, and a `kept` that is damaged or another file.
     """
     _check_request(examples, decoding, samples)
     prompts = task_prompts(task, examples, style=style, shots=shots)
@@ -78,10 +123,9 @@ def ask(
     answers = _read_kept(kept, identity, ids * samples) if kept else []
     for done in range(len(answers) // len(ids), samples):
         seeded = replace(decoding, seed=decoding.seed + done)
-        completions = generate(ref.model, ref.tokenizer, prompts, seeded, mesh=mesh)
         answers += [
-            _answer(example, completion, decoding)
-            for example, completion in zip(examples, completions, strict=True)
+            _question(example) | written | {"max_new_tokens": decoding.max_new_tokens}
+            for example, written in zip(examples, generate(ref, prompts, seeded), strict=True)
         ]
         if kept:
             write_jsonl(kept, [{"identity": identity}, *answers])
@@ -92,10 +136,7 @@ def ask(
 def score_all(answers: Sequence[Mapping[str, Any]], task: Task) -> list[Score]:
     """Score the completions of records with `id`, `completion` and `reference`, as a reward does.
 
-    An example's own completion is no part of a record: no score may depend on it.
-
-    Raises:
-        ValueError: a reference that the task cannot score against, by the item's id.
+    Raises ValueError, by the item's id, for a reference that the task cannot score against.
     """
     scores = []
     for answer in answers:
@@ -109,11 +150,8 @@ def score_all(answers: Sequence[Mapping[str, Any]], task: Task) -> list[Score]:
 def score_answers(name: str, answers: Sequence[Mapping[str, Any]], task: Task) -> Stage:
     """Return a stage of completions by any writer; a task's `verify` has the last word.
 
-    `question`, `group` and `truncated` count where a record has them. A record may come scored:
-    of it no more is taken than `ANSWER_KEYS`.
-
-    Raises:
-        ValueError: no records, or a reference that the task cannot score against, by the item's id.
+    Of a record no more is taken than `ANSWER_KEYS`, also where it was scored before. Raises
+    ValueError for no records, and as `score_all` does.
     """
     scores: Sequence[Score] = score_all(answers, task)
     if task.verify is not None:
@@ -131,32 +169,15 @@ def score_answers(name: str, answers: Sequence[Mapping[str, Any]], task: Task) -
 
 def stage_of(name: str, records: Sequence[Mapping[str, Any]], task: Task) -> Stage:
     """Return the stage of records that are scored; ValueError where there are none."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
-        if record["group"]:
-            groups.setdefault(record["group"], []).append(record)
+    groups = grouped(records, itemgetter("group"))
     return Stage(
         name=name,
         metrics=stage_metrics(records, task),
-        by_group={group: stage_metrics(groups[group], task) for group in in_order(groups)},
+        by_group={
+            group: stage_metrics(groups[group], task) for group in in_order(filter(None, groups))
+        },
         records=tuple(records),
     )
-
-
-def evaluate(
-    ref: RefModel,
-    task: Task,
-    examples: Sequence[Example],
-    decoding: Decoding,
-    *,
-    stage: str,
-    mesh: jax.sharding.Mesh,
-) -> Stage:
-    """Ask every example in the task's own form, zero-shot, and score the completions."""
-    began = time.perf_counter()
-    scored = score_answers(stage, ask(ref, task, examples, decoding, mesh=mesh), task)
-    metrics = {**scored.metrics, "decoding": asdict(decoding)}
-    return replace(scored, metrics=metrics, seconds=time.perf_counter() - began)
 
 
 def evaluate_stages(
@@ -164,54 +185,50 @@ def evaluate_stages(
     stages: Mapping[str, tuple[Task, Decoding]],
     examples: Sequence[Example],
     *,
-    mesh: jax.sharding.Mesh,
     enabled: bool = True,
 ) -> tuple[Stage, ...]:
-    """Evaluate one model once a stage, on the same items; no stage at all when not `enabled`."""
-    return tuple(
-        evaluate(ref, task, examples, decoding, stage=name, mesh=mesh)
-        for name, (task, decoding) in (stages if enabled else {}).items()
-    )
+    """Ask a model all examples once a stage, zero-shot, and score the completions.
 
-
-class Probe:
-    """The mean headline of a model on a few fixed questions, greedily, asked again and again.
-
-    It shows during a training what the rewards alone cannot: whether the answers get better. Its
-    questions come from the train split, and all measurements share what is compiled.
+    Each stage asks in its task's own form. No stage at all when not `enabled`.
     """
-
-    def __init__(
-        self,
-        ref: RefModel,
-        task: Task,
-        examples: Sequence[Example],
-        *,
-        max_new_tokens: int,
-        mesh: jax.sharding.Mesh,
-    ) -> None:
-        self._ref, self._task, self._examples, self._mesh = ref, task, examples, mesh
-        self._decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=len(examples))
-
-    def __call__(self, model: nnx.Module) -> float:
-        """Return the mean, a fraction of 1; `model` is as `ref` is, with other weights."""
-        ref = replace(self._ref, model=model)
-        answers = ask(ref, self._task, self._examples, self._decoding, mesh=self._mesh)
-        scores = score_all(answers, self._task)
-        return sum(score.values[self._task.headline] for score in scores) / len(scores)
+    evaluated = []
+    for name, (task, decoding) in (stages if enabled else {}).items():
+        began = time.perf_counter()
+        stage = score_answers(name, ask(ref, task, examples, decoding), task)
+        metrics = {**stage.metrics, "decoding": asdict(decoding)}
+        evaluated.append(replace(stage, metrics=metrics, seconds=time.perf_counter() - began))
+    return tuple(evaluated)
 
 
-def _answer(example: Example, completion: Completion, decoding: Decoding) -> dict[str, Any]:
+def make_probe(
+    ref: RefModel,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    max_new_tokens: int,
+) -> Callable[[nnx.Module], float]:
+    """Return a function from a model to its mean headline on these questions, asked greedily.
+
+    It shows during a training what the rewards alone cannot: whether the answers get better. Give
+    it questions of the train split, and a model as `ref` is, with other weights: all measurements
+    share what is compiled.
+    """
+    decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=len(examples))
+
+    def mean_headline(model: nnx.Module) -> float:
+        answers = ask(replace(ref, model=model), task, examples, decoding)
+        scores = score_all(answers, task)
+        return sum(score.values[task.headline] for score in scores) / len(scores)
+
+    return mean_headline
+
+
+def _question(example: Example) -> dict[str, Any]:
     return {
         "id": example.id,
         "group": example.group,
         "question": example.prompt,
-        "prompt": completion.prompt,
-        "completion": completion.text,
         "reference": to_jsonable(example.reference),
-        "truncated": completion.truncated,
-        "tokens": completion.tokens,
-        "max_new_tokens": decoding.max_new_tokens,
     }
 
 
@@ -219,7 +236,7 @@ def _example(answer: Mapping[str, Any]) -> Example:
     return Example(
         id=answer["id"],
         prompt=answer.get("question", ""),
-        completion="",
+        completion="",  # no score may depend on it
         reference=answer["reference"],
         group=answer.get("group", ""),
     )
@@ -228,10 +245,9 @@ def _example(answer: Mapping[str, Any]) -> Example:
 def _check_request(examples: Sequence[Example], decoding: Decoding, samples: int) -> None:
     if not examples:
         raise ValueError("got 0 examples: expected at least one")
-    ids = [example.id for example in examples]
-    if len(set(ids)) < len(ids):
-        twice = next(id_ for id_ in ids if ids.count(id_) > 1)
-        raise ValueError(f"example {twice!r} repeats: expected ids of their own")
+    (often, count), *_ = Counter(example.id for example in examples).most_common(1)
+    if count > 1:
+        raise ValueError(f"example {often!r} repeats: expected ids of their own")
     if samples < 1:
         raise ValueError(f"samples is {samples}, expected at least 1")
     if samples > 1 and decoding.temperature == 0:
@@ -246,14 +262,14 @@ def _identity(
     samples: int,
 ) -> dict[str, Any]:
     """Return what answers depend on; the prompts as they are asked, so that the form counts too."""
-    digest = hashlib.sha256()
-    for prompt, one in zip(prompts, examples, strict=True):
-        content = to_jsonable([one.id, one.group, one.prompt, prompt, one.reference])
-        digest.update(json.dumps(content).encode() + b"\n")
+    asked = [
+        json.dumps(to_jsonable([one.id, one.group, one.prompt, prompt, one.reference])) + "\n"
+        for one, prompt in zip(examples, prompts, strict=True)
+    ]
     return {
         "model": ref.name,
         "model_sha256": ref.sha256,
-        "examples": digest.hexdigest(),
+        "examples": sha256("".join(asked).encode()).hexdigest(),
         "decoding": asdict(decoding),
         "samples": samples,
     }

@@ -1,4 +1,4 @@
-"""What is compared: models, each asked in a style of its own, and files of answers.
+"""Candidates: what a comparison asks, models in a style of prompt each, or files of answers.
 
 A candidate is written as one text, `name=source`: a model's name or folder with `@style`, or a
 `predictions.jsonl` with `:stage`. All are asked the same questions, and what a model answered is
@@ -6,15 +6,14 @@ kept at once, so that a run which was killed asks only what is still missing.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from nblib.evaluation.answers import ANSWER_KEYS, Stage, ask, score_answers
-from nblib.evaluation.generate import Decoding
+from nblib.evaluation.answers import ANSWER_KEYS, Decoding, Stage, ask, score_answers
 from nblib.files import read_jsonl
 from nblib.models.names import RefModel, get_gemma_ref_model
 from nblib.tasks.task import Example, Task
@@ -26,20 +25,12 @@ _FILES = (".jsonl", ".jsonl.gz")
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A model asked in one style, or the answers of one stage in a file.
+    """A model asked in one style, or the answers of one stage in a file."""
 
-    Attributes:
-        name: What the stage is called.
-        source: What `get_gemma_ref_model` loads, a name, a folder or "adapters::base"; or a file
-            ending in `.jsonl` or `.jsonl.gz`.
-        style: One of `tokens.chat.STYLES`; unused for a file.
-        stage: Of a file that holds several.
-    """
-
-    name: str
-    source: str
-    style: str = "format"
-    stage: str = ""
+    name: str  # what the stage is called
+    source: str  # as `get_gemma_ref_model` takes it, or a file ending in .jsonl or .jsonl.gz
+    style: str = "format"  # one of `tokens.chat.STYLES`; unused for a file
+    stage: str = ""  # of a file that holds several
 
     def __post_init__(self) -> None:
         """Refuse what could not be asked."""
@@ -61,16 +52,24 @@ class Candidate:
         return self.source.endswith(_FILES)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """How candidates are asked: worked examples for "few-shot", and where answers are kept."""
+
+    shots: Sequence[Example] = ()
+    folder: Path  # takes a file a candidate, as `answers.ask` keeps it
+    mesh: jax.sharding.Mesh
+
+
 def parse_candidate(text: str) -> Candidate:
     """Read `name=source`, a style after "@", a file's stage after ".jsonl:".
 
     An "@" inside a path begins no style: what follows it holds a slash, or the path is a folder.
 
+    Raises ValueError for another form and an unknown style.
+
     >>> parse_candidate("few=embedded@few-shot").style
     'few-shot'
-
-    Raises:
-        ValueError: another form, or an unknown style.
     """
     name, equals, source = text.partition("=")
     if not equals:
@@ -90,33 +89,30 @@ def answer_all(
     task: Task,
     examples: Sequence[Example],
     decoding: Decoding,
+    asking: Asking,
     *,
-    shots: Sequence[Example],
-    mesh: jax.sharding.Mesh,
-    folder: Path,
     samples: int = 1,
 ) -> tuple[Stage, ...]:
-    """Return a scored stage for each candidate, in their order.
+    """Return a scored stage for each candidate; a model that follows itself is loaded once.
 
-    A model that follows itself is loaded once. Answers are kept in `folder`, a file a candidate, as
-    `answers.ask` keeps them.
-
-    Raises:
-        ValueError: a broken file, by line or item; ModelNotFound for a model that is nowhere.
+    Raises ValueError for a broken file, by line or item; ModelNotFound for a model that is nowhere.
     """
     stages = []
     ref: RefModel | None = None
-    loaded = ""
     for candidate in candidates:
         if candidate.is_file:
             answers = read_answers(Path(candidate.source), candidate.stage)
         else:
-            if ref is None or candidate.source != loaded:
+            if ref is None or ref.name != candidate.source:
                 ref = None  # the memory of one model is free before the next one comes
-                ref, loaded = get_gemma_ref_model(candidate.source, mesh), candidate.source
-            given: dict[str, Any] = {"style": candidate.style, "shots": shots, "samples": samples}
-            kept = folder / f"{candidate.name}.jsonl"
-            answers = ask(ref, task, examples, decoding, mesh=mesh, kept=kept, **given)
+                ref = get_gemma_ref_model(candidate.source, asking.mesh)
+            answers = ask(
+                *(ref, task, examples, decoding),
+                style=candidate.style,
+                shots=asking.shots,
+                samples=samples,
+                kept=asking.folder / f"{candidate.name}.jsonl",
+            )
         stages.append(score_answers(candidate.name, answers, task))
     return tuple(stages)
 
@@ -125,10 +121,8 @@ def read_answers(path: Path, stage: str = "") -> list[dict[str, Any]]:
     """Return the answers of one stage of a `predictions.jsonl`, or of any file of answers.
 
     A line is an object with `id` and `completion`, both text, and `reference`. Other
-    `answers.ANSWER_KEYS` are used where they are; `level` is what `group` was once called.
-
-    Raises:
-        ValueError: a line without them, no line of that stage, or several stages and none chosen.
+    `answers.ANSWER_KEYS` are used where they are; `level` is what `group` was once called. Raises
+    ValueError for a line without them, no line of that stage, or several stages and none chosen.
     """
     records = read_jsonl(path)
     for number, record in enumerate(records, start=1):
@@ -152,10 +146,12 @@ def read_answers(path: Path, stage: str = "") -> list[dict[str, Any]]:
     ]
 
 
-def settings_of(candidates: Sequence[Candidate], shots: Sequence[Example]) -> Mapping[str, Any]:
-    """Return how each stage was asked, for the record: its source, its style and its examples."""
-    return {
-        candidate.name: asdict(candidate)
-        | ({"shots": [shot.id for shot in shots]} if candidate.style == "few-shot" else {})
-        for candidate in candidates
+def how_asked(
+    candidates: Sequence[Candidate], asking: Asking, mismatches: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return for the record how each stage was asked, and what `comparable` found to differ."""
+    shots = {"shots": [shot.id for shot in asking.shots]}
+    asked = {
+        one.name: asdict(one) | (shots if one.style == "few-shot" else {}) for one in candidates
     }
+    return {"asked": asked, "mismatches": mismatches}

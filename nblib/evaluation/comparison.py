@@ -2,16 +2,26 @@
 
 Every stage before the last is tested against the last, item by item, with Holm's correction for
 several tests. What is compared, and what counts as the form, is said by the task.
+
+Stages may be compared when they have the same items, token limit and prompts. Models asked here and
+now differ in their prompts on purpose, and the report says how. A file's prompts were chosen
+somewhere else, so they must be those of every stage beside it.
 """
 
+import itertools
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
-from nblib.evaluation.answers import Stage
+from nblib.evaluation.answers import Stage, stage_of
+from nblib.evaluation.candidates import Candidate
+from nblib.evaluation.forgetting import Forgotten
 from nblib.evaluation.statistics import (
     Paired,
+    by_id,
     holm,
     metric_figures,
     paired_by,
@@ -20,7 +30,9 @@ from nblib.evaluation.statistics import (
 )
 from nblib.tasks.task import Metric, Task
 
+_ITEM, _GROUP = ("question", "reference"), itemgetter("group")
 _BUCKETS = 4  # of question length
+_NOTHING_FORGOTTEN = Forgotten()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,38 +46,49 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What the last of several stages gained over each earlier one.
+    """What the last of several stages gained over each earlier one."""
 
-    Attributes:
-        base: Name of the first stage.
-        tuned: Name of the last one.
-        metric: The task's lenient metric, which also judges a base that never learnt the form.
-        gains: Over each earlier stage, in the headline and in the fallback, where there is one.
-        by_group: Group -> the gain over the first stage on its items, in `metric`.
-        by_length: Words of the question, as "14 to 20 words" -> the same on those items.
-        given_form: Stage -> the headline among the completions in the strict form; stages without
-            one are left out.
-        smallest: The smallest gain in `metric` over the first stage that these items show.
-        regressions: (id, earlier stage) of items right in `metric` that the last stage lost.
+    base: str  # name of the first stage
+    tuned: str  # name of the last one
+    metric: str  # the task's lenient one: it also judges a base that never learnt the form
+    gains: tuple[Gain, ...]  # over each earlier stage, in headline and fallback
+    by_group: Mapping[str, Paired]  # group -> gain over the first stage, in `metric`
+    by_length: Mapping[str, Paired]  # words of the question, as "14 to 20 words" -> the same
+    given_form: Mapping[str, Mapping[str, Any]]  # stage -> the headline of completions in the form
+    smallest: float  # gain in `metric` over the first stage that these items show
+    regressions: tuple[tuple[str, str], ...]  # (id, earlier stage): right there, lost in the last
+
+
+def comparable(
+    stages: Sequence[Stage],
+    task: Task,
+    candidates: Sequence[Candidate],
+    *,
+    allow_mismatch: bool = False,
+) -> tuple[tuple[Stage, ...], tuple[str, ...]]:
+    """Return the stages on the items that all of them have, and sentences on what differs.
+
+    Metrics are counted again where items are left out. Raises ValueError where something differs
+    and `allow_mismatch` is not set, or where no item is in all stages.
     """
-
-    base: str
-    tuned: str
-    metric: str
-    gains: tuple[Gain, ...]
-    by_group: Mapping[str, Paired]
-    by_length: Mapping[str, Paired]
-    given_form: Mapping[str, Mapping[str, Any]]
-    smallest: float
-    regressions: tuple[tuple[str, str], ...]
+    files = {candidate.name for candidate in candidates if candidate.is_file}
+    problems = tuple(
+        f"{first.name} and {second.name}: {problem}"
+        for first, second in itertools.combinations(stages, 2)
+        for problem in _problems(first, second, prompts=bool({first.name, second.name} & files))
+    )
+    if problems and not allow_mismatch:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise ValueError(
+            f"these stages cannot be compared:\n{lines}\nAsk the same questions with the same "
+            "settings, or allow the mismatch (--allow-mismatch, ALLOW_MISMATCH): the items in all "
+            "stages are then compared, and the report says so."
+        )
+    return tuple(_narrowed(stages, task)), problems
 
 
 def compare_stages(stages: Sequence[Stage], task: Task) -> Comparison:
-    """Compare the last stage with every earlier one, on the same items.
-
-    Raises:
-        ValueError: fewer than two stages, a name that repeats, or other items.
-    """
+    """Compare the last stage with every earlier one; ValueError where they have other items."""
     names = [stage.name for stage in stages]
     if len(stages) < 2 or len(set(names)) < len(names):
         raise ValueError(f"stages are {names}, expected at least two, each with its own name")
@@ -77,16 +100,31 @@ def compare_stages(stages: Sequence[Stage], task: Task) -> Comparison:
         tuned=last.name,
         metric=metric.name,
         gains=tuple(gain for each in tested for gain in _gains(earlier, last, each)),
-        by_group=paired_by(first, final, lambda record: record["group"], metric),
-        by_length=paired_by(first, final, _length_bucket(first), metric),
+        by_group=paired_by(_GROUP, first, final, metric),
+        by_length=paired_by(_length_bucket(first), first, final, metric),
         given_form=_given_form(stages, task),
         smallest=smallest_difference(first, final, metric),
         regressions=_regressions(earlier, last, task),
     )
 
 
+def paired_by_group(stages: Sequence[Stage], task: Task) -> dict[str, Paired]:
+    """Compare first and last stage in the headline: "all" items, then each group's; {} of none."""
+    if not stages:
+        return {}
+    first, second = stages[0].records, stages[-1].records
+    metric = task.metric(task.headline)
+    groups = paired_by(_GROUP, first, second, metric)
+    return {"all": paired_comparison(first, second, metric), **groups}
+
+
 def comparison_metrics(
-    comparison: Comparison, stages: Sequence[Stage], **more: Any
+    comparison: Comparison,
+    stages: Sequence[Stage],
+    task: Task,
+    *,
+    forgotten: Forgotten = _NOTHING_FORGOTTEN,
+    **more: Any,
 ) -> dict[str, Any]:
     """Return the content of `comparison_metrics.json`; `more` stands beside it as it is."""
     by_name = {stage.name: {"stage": stage.name, **stage.metrics} for stage in stages}
@@ -95,6 +133,9 @@ def comparison_metrics(
         "tuned": by_name[comparison.tuned],
         "stages": by_name,
         "paired": comparison,
+        "failures": failure_counts(stages, task),
+        "forgetting": forgotten.checks,
+        "perplexity": forgotten.perplexity,
         **more,
     }
 
@@ -102,8 +143,7 @@ def comparison_metrics(
 def failure_kind(record: Mapping[str, Any], task: Task) -> str | None:
     """Return the first rule of the form that a completion broke, None where the form is whole.
 
-    A completion that was cut counts as "truncated". A wrong answer in the right form is no failure
-    of the form.
+    A completion that was cut counts as "truncated"; a wrong answer breaks no rule of the form.
     """
     if task.is_right(record, task.form) and record["answer"] is not None:
         return None
@@ -116,13 +156,11 @@ def failure_counts(stages: Sequence[Stage], task: Task) -> dict[str, dict[str, i
     "wrong answer" is counted as well: it is what remains when the form is learnt.
     """
     counts = {
-        stage.name: Counter(
-            failure_kind(one, task) or one["failure"] or "none" for one in stage.records
-        )
+        stage.name: Counter(failure_kind(one, task) or one["failure"] for one in stage.records)
         for stage in stages
     }
-    total = sum(counts.values(), Counter[str]())
-    kinds = [kind for kind, _ in total.most_common() if kind != "none"]
+    total = sum(counts.values(), Counter[str | None]())
+    kinds = [kind for kind, _ in total.most_common() if kind]
     return {name: {kind: count[kind] for kind in kinds} for name, count in counts.items()}
 
 
@@ -140,6 +178,41 @@ def schema_failures(stages: Sequence[Stage], task: Task) -> list[dict[str, Any]]
     ]
 
 
+def _problems(first: Stage, second: Stage, *, prompts: bool) -> Iterator[str]:
+    before, after = by_id(first.records, first.name), by_id(second.records, second.name)
+    both = [id_ for id_ in before if id_ in after]
+    alone = len(before) + len(after) - 2 * len(both)
+    if alone:
+        yield f"{alone} items are in one of them only ({len(both)} in both)"
+    for keys in (_ITEM, ("prompt",) if prompts else ()):
+        other = [id_ for id_ in both if not _same(before[id_], after[id_], keys)]
+        if other:
+            yield f"{len(other)} items have another {' or '.join(keys)}, such as {other[0]!r}"
+    limits = [sorted({str(r.get("max_new_tokens")) for r in s.records}) for s in (first, second)]
+    if limits[0] != limits[1] or len(limits[0]) > 1:
+        yield f"max_new_tokens is {' and '.join(limits[0])}, and {' and '.join(limits[1])}"
+
+
+def _narrowed(stages: Sequence[Stage], task: Task) -> Iterator[Stage]:
+    """Yield the stages with the items alone that are the same in all of them."""
+    found = [by_id(stage.records, stage.name) for stage in stages]
+    common = {
+        id_
+        for id_, record in found[0].items()
+        if all(id_ in there and _same(record, there[id_], _ITEM) for there in found[1:])
+    }
+    if not common:
+        names = ", ".join(stage.name for stage in stages)
+        raise ValueError(f"no item is in all of {names}: there is nothing to compare")
+    for stage in stages:
+        kept = [record for record in stage.records if record["id"] in common]
+        yield stage if len(kept) == len(stage.records) else stage_of(stage.name, kept, task)
+
+
+def _same(first: Mapping[str, Any], second: Mapping[str, Any], keys: Sequence[str]) -> bool:
+    return all(first.get(key) == second.get(key) for key in keys)
+
+
 def _gains(earlier: Sequence[Stage], last: Stage, metric: Metric) -> list[Gain]:
     tests = [paired_comparison(stage.records, last.records, metric) for stage in earlier]
     corrected = holm([test.p_value for test in tests])
@@ -153,13 +226,9 @@ def _length_bucket(records: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[st
     """Return a function from a record to its bucket: as many records are in each."""
     lengths = sorted(map(_words, records))
     cuts = sorted({lengths[len(lengths) * part // _BUCKETS] for part in range(1, _BUCKETS)})
-    lows, highs = [lengths[0], *cuts], [*(cut - 1 for cut in cuts), lengths[-1]]
-
-    def bucket(record: Mapping[str, Any]) -> str:
-        place = sum(_words(record) >= cut for cut in cuts)
-        return f"{lows[place]} to {highs[place]} words"
-
-    return bucket
+    ends = zip([lengths[0], *cuts], [*(cut - 1 for cut in cuts), lengths[-1]], strict=True)
+    names = [f"{low} to {high} words" for low, high in ends]
+    return lambda record: names[bisect_right(cuts, _words(record))]
 
 
 def _words(record: Mapping[str, Any]) -> int:

@@ -6,8 +6,7 @@ trained, so a loss here is a loss of what the base could do.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -15,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from nblib.evaluation.candidates import Candidate, answer_all
-from nblib.evaluation.generate import Decoding
+from nblib.evaluation.answers import Decoding
+from nblib.evaluation.candidates import Asking, Candidate, answer_all
 from nblib.evaluation.statistics import Paired, holm, paired_comparison
 from nblib.models.names import get_gemma_ref_model
 from nblib.tasks.task import Example, OutsideCheck, Task
@@ -36,55 +35,70 @@ class Forgetting:
     p_holm: float
 
 
-def forgetting(
-    models: Sequence[str],
-    checks: Sequence[OutsideCheck],
-    decoding: Decoding,
-    *,
-    mesh: jax.sharding.Mesh,
-    folder: Path,
-) -> tuple[Forgetting, ...]:
-    """Ask the first and the last of `models` the questions of every check, without a system prompt.
+@dataclass(frozen=True, kw_only=True)
+class Forgotten:
+    """All checks, and the perplexity of the models, called "before" and "after"."""
 
-    The lenient metric of each check's task counts. What was answered is kept in `folder`, as in
-    `candidates.answer_all`. Where the two are one model nothing is asked.
+    checks: tuple[Forgetting, ...] = ()
+    perplexity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()  # checks that could not be made, and why
+
+
+def measure_forgetting(
+    candidates: Sequence[Candidate],
+    task: Task,
+    solutions: Sequence[Example],
+    decoding: Decoding,
+    asking: Asking,
+    *,
+    count: int,
+    seed: int,
+    folder: str = "",
+) -> Forgotten:
+    """Make the checks outside the task with the first and the last model among the candidates.
+
+    The models answer `count` questions of each check of `task.outside`, without a system prompt;
+    the lenient metric of the check's task counts. They read `count` of the worked `solutions`,
+    below the question alone. Give solutions in a form that the base knows, as `task.in_base_form`
+    makes them: the form that was trained says nothing of forgetting. Where the two are one model
+    nothing is asked.
+
+    Perplexity is exp of the mean negative log-likelihood of the solutions' tokens, in nats.
     """
+    checks, left_out = task.outside(count, seed, folder) if task.outside else ((), ())
+    models = [one.source for one in candidates if not one.is_file]
     if len(set(models)) < 2:
-        return ()
-    tests = []
-    for check in checks:
-        pair = [
-            Candidate(name=f"{check.name}_{which}", source=source, style="question")
-            for which, source in (("before", models[0]), ("after", models[-1]))
-        ]
-        given: dict[str, Any] = {"shots": (), "mesh": mesh, "folder": folder}
-        first, second = answer_all(pair, check.task, check.examples, decoding, **given)
-        metric = check.task.metric(check.task.lenient)
-        tests.append(paired_comparison(first.records, second.records, metric))
+        return Forgotten(left_out=left_out)
+    pair = {"before": models[0], "after": models[-1]}
+    tests = [_outside(check, pair, decoding, asking) for check in checks]
     corrected = holm([test.p_value for test in tests])
-    return tuple(
-        Forgetting(check=check.name, paired=test, p_holm=p)
-        for check, test, p in zip(checks, tests, corrected, strict=True)
+    return Forgotten(
+        checks=tuple(
+            Forgetting(check=check.name, paired=test, p_holm=p)
+            for check, test, p in zip(checks, tests, corrected, strict=True)
+        ),
+        perplexity={
+            name: _perplexity(model, task, solutions[:count], asking.mesh)
+            for name, model in pair.items()
+        },
+        left_out=left_out,
     )
 
 
-def perplexities(
-    models: Sequence[str], task: Task, examples: Sequence[Example], *, mesh: jax.sharding.Mesh
-) -> dict[str, Mapping[str, Any]]:
-    """Return how surprised the first and the last of `models` are, as "before" and "after".
-
-    They read the examples' completions, below the question alone. Give examples in a form that the
-    base knows, such as a variant of the task: the form that was trained says nothing of forgetting.
-    Perplexity is exp of the mean negative log-likelihood of the completions' tokens, in nats. Where
-    the two are one model nothing is read.
-    """
-    pair = {"before": models[0], "after": models[-1]} if len(set(models)) > 1 else {}
-    return {name: _perplexity(model, task, examples, mesh) for name, model in pair.items()}
+def _outside(
+    check: OutsideCheck, pair: Mapping[str, str], decoding: Decoding, asking: Asking
+) -> Paired:
+    asked = [
+        Candidate(name=f"{check.name}_{which}", source=source, style="question")
+        for which, source in pair.items()
+    ]
+    before, after = answer_all(asked, check.task, check.examples, decoding, asking)
+    return paired_comparison(before.records, after.records, check.task.metric(check.task.lenient))
 
 
 def _perplexity(
     model: str, task: Task, examples: Sequence[Example], mesh: jax.sharding.Mesh
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     ref = get_gemma_ref_model(model, mesh)
     prompts = task_prompts(task, examples, style="question")
     encoded = [

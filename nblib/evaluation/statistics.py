@@ -9,8 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import stdev
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from nblib.evaluation.intervals import (
     mean_difference_test,
@@ -22,6 +23,7 @@ from nblib.evaluation.intervals import (
 from nblib.tasks.task import TRUNCATION, Metric, Task
 
 Record = Mapping[str, Any]
+_Item = TypeVar("_Item")
 _NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)")
 
 
@@ -29,19 +31,17 @@ def stage_metrics(records: Iterable[Record], task: Task) -> dict[str, Any]:
     """Return n, each metric of the task, and its 95 % interval as "<metric>_ci95".
 
     The truncation rate counts the records' `truncated`; where one does not say it, rate and
-    interval are None. A record is counted as it comes, and of rates no more is kept than counts.
+    interval are None. Of rates no more is kept in memory than counts. Raises ValueError for no
+    records, and for one, by its id, without a metric or with a value that the metric cannot have.
 
     Example:
         {"n": 400, "json_valid": 0.145, "json_valid_ci95": [0.114, 0.183], ...}
-
-    Raises:
-        ValueError: no records, or one, by its id, without a metric or with another value.
     """
     cut = task.metric(TRUNCATION)
     counted = Counter(
         (
-            *(_value(one, metric) for metric in task.metrics),
-            None if one.get("truncated") is None else _value(one, cut, "truncated"),
+            *(_value(one, metric.name, metric.kind) for metric in task.metrics),
+            None if one.get("truncated") is None else _value(one, "truncated", cut.kind),
         )
         for one in records
     )
@@ -50,18 +50,16 @@ def stage_metrics(records: Iterable[Record], task: Task) -> dict[str, Any]:
     metrics: dict[str, Any] = {"n": counted.total()}
     columns = zip(*counted.elements(), strict=True)
     for metric, values in zip((*task.metrics, cut), columns, strict=True):
-        if None in values:
-            metrics |= {metric.name: None, f"{metric.name}_ci95": None}
-        else:
-            metrics |= metric_figures(metric, values)
+        unknown = {metric.name: None, f"{metric.name}_ci95": None}
+        metrics |= unknown if None in values else metric_figures(metric, values)
     return metrics
 
 
 def metric_figures(metric: Metric, values: Sequence[float]) -> dict[str, float | list[float]]:
     """Return one metric over at least one value, and its 95 % interval, as in `stage_metrics`.
 
-    The values of a rate are true and false, or chances in 0..1: these vary less, so the interval is
-    on the safe side.
+    The values of a rate are true and false, or chances in 0..1: these vary less, so that their true
+    interval is narrower.
     """
     n, total = len(values), sum(values) if metric.kind == "rate" else math.fsum(values)
     interval = wilson_interval(total, n) if metric.kind == "rate" else mean_interval(values)
@@ -83,107 +81,63 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=parts)
 
 
+def grouped(items: Iterable[_Item], key: Callable[[_Item], str]) -> dict[str, list[_Item]]:
+    """Return the items by their keys, in the order in which they come."""
+    groups: dict[str, list[_Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """One metric of two stages on the same `n` items: counts, and fractions of 1.
-
-    Attributes:
-        metric: Its name, such as "json_valid".
-        kind: Whether it is a rate or a mean.
-        n: Items.
-        both_right: Of a rate, items that have it in both stages; None for a mean.
-        only_first: Items that have it in the first stage alone; of a mean, higher there.
-        only_second: Items that have it in the second stage alone; of a mean, higher there.
-        neither: Of a rate, items that have it in none; None for a mean.
-        difference: The second stage's metric less the first's: above 0 the second is higher.
-        ci95: [low, high] of the difference.
-        p_value: Two-sided, for no difference; below 0.05 exactly where `ci95` leaves 0 out.
-    """
+    """One metric of two stages on the same `n` items: counts, and fractions of 1."""
 
     metric: str
     kind: Literal["rate", "mean"] = "rate"
     n: int
-    both_right: int | None
-    only_first: int
+    both_right: int | None  # of a rate, items that have it in both stages; None for a mean
+    only_first: int  # items that have it in the first stage alone; of a mean, higher there
     only_second: int
-    neither: int | None
-    difference: float
-    ci95: tuple[float, float]
-    p_value: float
-
-    def __post_init__(self) -> None:
-        """Refuse counts and figures that contradict each other."""
-        counts = (self.both_right, self.only_first, self.only_second, self.neither)
-        known = [count for count in counts if count is not None]
-        most = self.n if None in counts else sum(known)
-        if not (0 < self.n >= sum(known) and min(known) >= 0 and most == self.n):
-            raise ValueError(f"n is {self.n}, expected the sum of the counts {counts}, at least 1")
-        if not -1 <= self.ci95[0] <= self.ci95[1] <= 1:
-            raise ValueError(f"ci95 is {self.ci95}, expected low and high in -1..1")
-        if not 0 <= self.p_value <= 1:
-            raise ValueError(f"p_value is {self.p_value}, expected a probability in 0..1")
+    neither: int | None  # of a rate, items that have it in no stage; None for a mean
+    difference: float  # the second stage's metric less the first's: above 0 the second is higher
+    ci95: tuple[float, float]  # of the difference
+    p_value: float  # two-sided, for no difference; below 0.05 exactly where `ci95` leaves 0 out
 
 
 def paired_comparison(first: Sequence[Record], second: Sequence[Record], metric: Metric) -> Paired:
     """Compare one metric of two stages, item by item; the records' order does not count.
 
-    Raises:
-        ValueError: no records, an item that repeats or that one stage lacks, another reference,
-            or a value that the metric cannot have. The message names an item.
+    Raises ValueError, by the item, for no records, an item that repeats or that one stage lacks,
+    another reference, and a value that the metric cannot have.
     """
-    pairs = _pairs(first, second, metric)
-    n, is_rate = len(pairs), metric.kind == "rate"
-    differences = [after - before for before, after in pairs]
-    lost, gained = sum(d < 0 for d in differences), sum(d > 0 for d in differences)
-    ci95, p_value = (
-        rate_difference_test(gained, lost, n) if is_rate else mean_difference_test(differences)
-    )
-    return Paired(
-        metric=metric.name,
-        kind=metric.kind,
-        n=n,
-        both_right=pairs.count((True, True)) if is_rate else None,
-        only_first=lost,
-        only_second=gained,
-        neither=pairs.count((False, False)) if is_rate else None,
-        difference=math.fsum(differences) / n,
-        ci95=ci95,
-        p_value=p_value,
-    )
+    return _compared(_items(first, second), metric)
 
 
 def paired_by(
+    group: Callable[[Record], str],
     first: Sequence[Record],
     second: Sequence[Record],
-    group: Callable[[Record], str | None],
     metric: Metric,
 ) -> dict[str, Paired]:
-    """Compare two stages on the items of each group, the groups `in_order`.
+    """Do the `paired_comparison` on the items of each group, the groups `in_order`.
 
-    `group` names the group of a record of `first`; items where it is empty or None are left out.
-    Raises what `paired_comparison` does.
+    `group` names the group of a record of `first`; items of the group "" are left out.
     """
-    groups: dict[str, list[tuple[Record, Record]]] = {}
-    for pair in _items(first, second):
-        groups.setdefault(group(pair[0]) or "", []).append(pair)
-    return {
-        name: paired_comparison(
-            [before for before, _ in groups[name]], [after for _, after in groups[name]], metric
-        )
-        for name in in_order(filter(None, groups))
-    }
+    groups = grouped(_items(first, second), lambda pair: group(pair[0]))
+    return {name: _compared(groups[name], metric) for name in in_order(filter(None, groups))}
 
 
 def smallest_difference(first: Sequence[Record], second: Sequence[Record], metric: Metric) -> float:
     """Return the smallest difference that these items show, from how far the two stages differ.
 
-    At least one item counts as different. Raises what `paired_comparison` does.
+    At least one item counts as different.
     """
-    differences = [after - before for before, after in _pairs(first, second, metric)]
-    n = len(differences)
-    if metric.kind == "rate":
-        return smallest_detectable(n, max(1, sum(map(abs, differences))) / n)
-    return smallest_detectable(n, stdev([*differences, -1.0, 1.0]), kind="mean")
+    differences = [after - before for before, after in _values(_items(first, second), metric)]
+    n, is_rate = len(differences), metric.kind == "rate"
+    share = max(1, sum(map(abs, differences))) / n
+    spread = share if is_rate else stdev([*differences, -1.0, 1.0])
+    return smallest_detectable(n, spread, kind=metric.kind)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -194,51 +148,48 @@ def holm(p_values: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    corrected = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = highest
-    return corrected
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    steps = (min(1.0, (len(order) - rank) * p_values[i]) for rank, i in enumerate(order))
+    return [p for _, p in sorted(zip(order, accumulate(steps, max), strict=True))]
 
 
-def pass_at_k(n: int, solved: int, k: int) -> float:
-    """Return the unbiased estimate of pass@k from `solved` right ones of `n` completions.
-
-    It is the share of the choices of k of the n completions that hold a right one:
-    1 - C(n - solved, k) / C(n, k). Source: M. Chen et al., arXiv:2107.03374 (2021).
-
-    Raises:
-        ValueError: `solved` outside 0..n, or `k` outside 1..n.
-
-    Example:
-        >>> round(pass_at_k(4, 1, 2), 3)
-        0.5
-    """
-    if not 0 <= solved <= n:
-        raise ValueError(f"solved is {solved}, expected 0 to n = {n}")
-    if not 1 <= k <= n:
-        raise ValueError(f"k is {k}, expected 1 to n = {n}")
-    return 1 - math.comb(n - solved, k) / math.comb(n, k)
-
-
-def _value(record: Record, metric: Metric, key: str = "") -> float:
-    """Return a record's value of a metric, checked."""
-    key = key or metric.name
+def _value(record: Record, key: str, kind: str) -> float:
     value = record.get(key)
-    fits = isinstance(value, bool)
-    if metric.kind == "mean":
-        fits = not fits and isinstance(value, int | float) and 0 <= value <= 1
-    if not fits:
-        expected = "true or false" if metric.kind == "rate" else "a number in 0..1"
-        raise ValueError(f"item {record.get('id')!r}: {key} is {value!r}, expected {expected}")
-    return value  # type: ignore[return-value]
+    if isinstance(value, bool) if kind == "rate" else _is_share(value):
+        return value  # type: ignore[return-value]
+    expected = "true or false" if kind == "rate" else "a number in 0..1"
+    raise ValueError(f"item {record.get('id')!r}: {key} is {value!r}, expected {expected}")
 
 
-def _pairs(
-    first: Sequence[Record], second: Sequence[Record], metric: Metric
-) -> list[tuple[float, float]]:
-    return [(_value(one, metric), _value(other, metric)) for one, other in _items(first, second)]
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _values(items: Iterable[tuple[Record, Record]], metric: Metric) -> list[tuple[float, float]]:
+    key, kind = metric.name, metric.kind
+    return [(_value(one, key, kind), _value(other, key, kind)) for one, other in items]
+
+
+def _compared(items: Sequence[tuple[Record, Record]], metric: Metric) -> Paired:
+    values = _values(items, metric)
+    n, is_rate = len(values), metric.kind == "rate"
+    differences = [after - before for before, after in values]
+    lost, gained = sum(d < 0 for d in differences), sum(d > 0 for d in differences)
+    ci95, p_value = (
+        rate_difference_test(gained, lost, n) if is_rate else mean_difference_test(differences)
+    )
+    return Paired(
+        metric=metric.name,
+        kind=metric.kind,
+        n=n,
+        both_right=values.count((True, True)) if is_rate else None,
+        only_first=lost,
+        only_second=gained,
+        neither=values.count((False, False)) if is_rate else None,
+        difference=math.fsum(differences) / n,
+        ci95=ci95,
+        p_value=p_value,
+    )
 
 
 def _items(first: Sequence[Record], second: Sequence[Record]) -> list[tuple[Record, Record]]:
@@ -261,10 +212,7 @@ def _items(first: Sequence[Record], second: Sequence[Record]) -> list[tuple[Reco
 
 
 def by_id(records: Sequence[Record], stage: str) -> dict[str, Record]:
-    """Return the records of one stage by their items.
-
-    Raises ValueError, naming the stage, for no records and for an item that repeats.
-    """
+    """Return the records of one stage by their items; ValueError for none, or one that repeats."""
     if not records:
         raise ValueError(f"the {stage} stage has no records: expected one an item")
     found: dict[str, Record] = {}

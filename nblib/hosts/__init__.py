@@ -1,1 +1,16 @@
-"""The machine a notebook runs on: Kaggle, Colab or a laptop; packages, secrets, session, inputs."""
+"""The machine a notebook runs on: packages, host, session, settings, inputs from earlier sessions.
+
+`install` is imported before anything is installed; so this room imports nothing by itself.
+"""
+
+from nblib import public_names
+
+__getattr__, __all__, __dir__ = public_names(
+    __name__,
+    {
+        "inputs": "find_start",
+        "ladder": "find_candidates",
+        "session": "begin check_disk_space",
+        "settings": "EvalSettings FoundationSettings GrpoSettings SftSettings",
+    },
+)

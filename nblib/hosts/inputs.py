@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nblib.files import parse_json, read_object, to_jsonable
-from nblib.hosts.place import this_host
+from nblib.hosts.host import this_host
 from nblib.models.folders import (
     ADAPTER_WEIGHTS_FILE,
     CONFIG_FILE,
@@ -55,12 +55,11 @@ def find_export(notebook: str, given: str = "") -> Path:
     if given:
         return _given(Path(given).expanduser())
     looked: list[str] = []
-    for look in (_local, _attached):
-        found = look(notebook, looked)
-        if found is not None:
-            return found
-    places = "\n".join(f"  {line}" for line in looked)
-    raise ExportNotFound(f"no export of {notebook} was found:\n{places}\n{_what_to_do(notebook)}")
+    found = _local(notebook, looked) or _attached(notebook, looked)
+    if found is None:
+        lines = "\n".join(f"  {line}" for line in looked)
+        raise ExportNotFound(f"no export of {notebook} was found:\n{lines}\n{_advice(notebook)}")
+    return found
 
 
 def find_start(notebook: str, given: str = "") -> str:
@@ -94,7 +93,7 @@ def bring_attached_run(notebook: str, parameters: Mapping[str, Any]) -> Path | N
     def can_go_on(folder: Path) -> bool:
         return is_unfinished(folder, config) and has_checkpoints(folder)
 
-    attached = max(_folders(KAGGLE_INPUT, can_go_on, levels=MAX_LEVELS), key=_trained, default=None)
+    attached = max(_folders(KAGGLE_INPUT, can_go_on), key=_trained, default=None)
     if attached is None:
         return None
     copy = runs_root() / notebook / attached.name
@@ -143,28 +142,24 @@ def _local(notebook: str, looked: list[str]) -> Path | None:
     run = _latest(folder)
     if run is None:
         looked.append(f"{folder.absolute()}: no finished run (no latest, no latest.txt)")
-        return None
-    if not (run / "result.json").is_file():
+    elif not (run / "result.json").is_file():
         looked.append(f"{run.absolute()}: has no result.json, so it is no finished run")
-        return None
-    export = run / "export"
-    missing = _missing(export)
-    if missing:
-        looked.append(f"{export.absolute()}: lacks {missing}")
-        return None
-    left = read_object(run / "result.json").get("steps_left", 0)
-    if left:
-        print(f"{export}: its training has {left:,} steps left; run {notebook} again to go on")
-    return export.resolve()
+    elif missing := _missing(run / "export"):
+        looked.append(f"{(run / 'export').absolute()}: lacks {missing}")
+    else:
+        left = read_object(run / "result.json").get("steps_left", 0)
+        if left:
+            print(f"{run}: its training has {left:,} steps left; run {notebook} again to go on")
+        return (run / "export").resolve()
+    return None
 
 
 def _latest(folder: Path) -> Path | None:
     link, text = folder / "latest", folder / "latest.txt"
-    if link.is_symlink():
-        return link
-    if text.is_file():  # no symbolic links here, or a copied folder stood in the way
+    if text.is_file() and not link.is_symlink():
+        # No symbolic links here, or a copied folder stood in the way.
         return folder / text.read_text(encoding="utf-8").strip()
-    return link if link.is_dir() else None
+    return link if link.is_dir() or link.is_symlink() else None
 
 
 def _attached(notebook: str, looked: list[str]) -> Path | None:
@@ -175,27 +170,25 @@ def _attached(notebook: str, looked: list[str]) -> Path | None:
     def is_export(folder: Path) -> bool:
         return _made_by(folder) == notebook and _is_model(folder)
 
-    whole: list[tuple[bool, float, Path]] = []
-    for folder in _folders(KAGGLE_INPUT, is_export, levels=MAX_LEVELS):
-        missing = _missing(folder)
-        if missing:
-            looked.append(f"{folder}: lacks {missing}")
-        else:
-            written = (folder / MANIFEST_FILE).stat().st_mtime
-            whole.append((not is_adapter_folder(folder), written, folder))
+    found = {folder: _missing(folder) for folder in _folders(KAGGLE_INPUT, is_export)}
+    looked += [f"{folder}: lacks {missing}" for folder, missing in found.items() if missing]
+    whole = [folder for folder, missing in found.items() if not missing]
     if not whole:
         looked.append(
             f"{KAGGLE_INPUT}: no whole export, a folder of a model with a {MANIFEST_FILE} whose "
-            f" notebook is {notebook!r}, at most {MAX_LEVELS} levels deep"
+            f"notebook is {notebook!r}, at most {MAX_LEVELS} levels deep"
         )
         return None
-    newest = max(whole)[2]
+    # A whole model before adapters, then the newest.
+    best = max(whole, key=lambda f: (not is_adapter_folder(f), (f / MANIFEST_FILE).stat().st_mtime))
     if len(whole) > 1:
-        print(f"{len(whole)} attached exports of {notebook}; the newest is {newest}", flush=True)
-    return newest
+        print(f"{len(whole)} attached exports of {notebook}; the newest is {best}", flush=True)
+    return best
 
 
-def _folders(folder: Path, wanted: Callable[[Path], bool], *, levels: int) -> Iterator[Path]:
+def _folders(
+    folder: Path, wanted: Callable[[Path], bool], levels: int = MAX_LEVELS
+) -> Iterator[Path]:
     """Yield the wanted folders below a folder, in the order of their paths, not what is in them."""
     if wanted(folder):
         yield folder
@@ -208,11 +201,11 @@ def _folders(folder: Path, wanted: Callable[[Path], bool], *, levels: int) -> It
         return
     # Links are not followed: `latest` leads to a run that is found by itself, others in circles.
     for name in sorted(e.name for e in listed if e.is_dir(follow_symlinks=False)):
-        yield from _folders(folder / name, wanted, levels=levels - 1)
+        yield from _folders(folder / name, wanted, levels - 1)
 
 
 def _made_by(folder: Path) -> Any:
-    """Return what the folder's manifest says under "notebook"; None for anybody else's folder."""
+    """Return the notebook that a folder's manifest names; None for other programs' folders."""
     path = folder / MANIFEST_FILE
     if not path.is_file() or path.stat().st_size > _MAX_MANIFEST_BYTES:
         return None
@@ -242,7 +235,7 @@ def _missing(folder: Path) -> str:
     return ", ".join(name for name in needed if not (folder / name).is_file())
 
 
-def _what_to_do(notebook: str) -> str:
+def _advice(notebook: str) -> str:
     if this_host() == "kaggle":
         return (
             f"Attach the output of the notebook {notebook} as an input (Add Input, Notebook Output "

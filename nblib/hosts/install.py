@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 import nblib
-from nblib.hosts.place import this_host
+from nblib.hosts.host import this_host
 
 COMMANDS = Path(__file__).with_name("kaggle_install_commands.txt")
 # Any other package that is in use already stays as it is: replaced under a running kernel, its old

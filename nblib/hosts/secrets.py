@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from nblib.hosts.place import this_host
-from nblib.models.credentials import TOKENS
+from nblib.hosts.host import this_host
+from nblib.models.published import TOKENS
 
 # As those who issue them make them. No word boundary before: colour codes end in a letter.
 SHAPES: Mapping[str, re.Pattern[str]] = {

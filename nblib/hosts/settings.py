@@ -1,45 +1,40 @@
 """A notebook's settings as one value: its parameters, filled from the profile and checked at once.
 
-What cannot work is refused when the value is made, before a model is loaded or asked: each field by
-its kind, a combination by the configuration that will be used (`SftConfig`, `GrpoConfig`,
-`reward_weights`, `Decoding`). An error names the parameter as the notebook spells it, what came and
-what is expected. Whether rows and model fit the settings is known when they are loaded.
+What cannot work is refused when the value is made, before a model is loaded or asked: each field
+by its type, a combination by the configuration that will be used (`SftConfig`, `GrpoConfig`,
+`reward_weights`, `Decoding`). Whether rows and model fit the settings shows when they are loaded.
 """
 
-from dataclasses import dataclass, field, fields
-from typing import Annotated, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, ClassVar
 
-from nblib.evaluation.generate import Decoding
-from nblib.hosts import profiles
-from nblib.hosts.fields import (
-    ALL,
-    Count,
-    CountOrNone,
-    Flag,
-    Levels,
-    Number,
-    Text,
-    Texts,
-    Weights,
-    one_of,
-    whole,
-)
+from pydantic import Field
+
+from nblib.evaluation.answers import Decoding
 from nblib.hosts.ladder import named_candidates
 from nblib.hosts.settings_base import (
-    WIDEST,
-    Asked,
+    ALL,
     Batched,
+    Count,
+    CountOrNone,
+    Evaluated,
+    Levels,
+    Number,
+    Rank,
     Rows,
     TaskName,
     Tokens,
     Tuned,
-    check_builtin,
-    counted,
+    fill,
+    one_of,
+    profile_tables,
 )
 from nblib.models.gemma3 import SIZES
 from nblib.models.lora import ALL_WEIGHTS, check_dtype
 from nblib.tasks.registry import get_task
 from nblib.tasks.rewards import reward_weights
+from nblib.tokens.training_data import Batching
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.sft import SftConfig
 
@@ -48,17 +43,12 @@ from nblib.training.sft import SftConfig
 class SftSettings(Tuned, Batched):
     """The settings of an SFT notebook."""
 
+    lora_rank: Annotated[Rank, Field(ge=1)]
     builtin_levels: Levels
     format_target: Number
 
+    _kind = "sft"
     _built = ("training", "greedy")
-
-    @classmethod
-    def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
-        table = profiles.SFT_PROFILES[profile]
-        if profile == "cpu" and given.get("data") == "gsm8k":
-            table = {**table, **profiles.GSM8K_ON_CPU}
-        return counted(profiles.fill(table, given))
 
     @property
     def training(self) -> SftConfig:
@@ -78,30 +68,31 @@ class GrpoSettings(Tuned):
     micro_batch: Count
     num_generations: Count
     num_iterations: Count = GrpoConfig.num_iterations
-    loss: Text = GrpoConfig.loss
+    loss: str = GrpoConfig.loss
     beta: Number = GrpoConfig.beta
-    kl: Text = GrpoConfig.kl
+    kl: str = GrpoConfig.kl
     temperature: Number
-    lora_rank: Annotated[int, whole(most=WIDEST, or_all=True)]
+    lora_rank: Annotated[Rank, Field(ge=ALL_WEIGHTS)]
     max_prompt_length: Tokens
-    rewards: Weights = field(default_factory=dict)  # over the task's own
+    rewards: Mapping[str, Number] = field(default_factory=dict)  # over the task's own
     probe_samples: Count
     probe_every: Count
     gain_target: Number
 
-    _aside = (
+    _kind = "grpo"
+    _aside: ClassVar[tuple[str, ...]] = (
         *(*Tuned._aside, "model"),  # its hash is known when it is loaded
         *("remat", "num_iterations", "loss", "beta", "kl"),  # as `grpo`
         "rewards",  # as `weights`
     )
-    _built = ("grpo", "weights", "greedy", "sampled")
+    _built = ("grpo", "greedy", "sampled")
 
     @classmethod
     def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
-        filled = profiles.fill(profiles.GRPO_PROFILES[profile], given)
+        filled = super()._filled(profile, given)
         if filled["lora_rank"] == ALL_WEIGHTS and not given.get("dtype"):
             filled["dtype"] = "float32"  # all weights are trained, and nothing else was asked for
-        return counted(filled)
+        return filled
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -111,17 +102,14 @@ class GrpoSettings(Tuned):
     @property
     def grpo(self) -> GrpoConfig:
         """How the policy is trained."""
-        names = {field.name for field in fields(GrpoConfig)}
+        names = {one.name for one in fields(GrpoConfig)}
         given = {name: value for name, value in self._values().items() if name in names}
         return GrpoConfig(steps=self.num_steps, **given)
 
     @property
     def weights(self) -> dict[str, float]:
         """What each term of a reward is worth."""
-        try:
-            return reward_weights(get_task(self.task), self.rewards)
-        except ValueError as error:
-            raise ValueError(f"REWARDS {dict(self.rewards)}: {error}") from error
+        return reward_weights(get_task(self.task), self.rewards)
 
     @property
     def sampled(self) -> Decoding:
@@ -130,36 +118,36 @@ class GrpoSettings(Tuned):
 
     def _check(self) -> None:
         super()._check()
+        self._checked_by("rewards", lambda: self.weights)
         if self.lora_rank == ALL_WEIGHTS:
             check_dtype(self.dtype)
         if ALL < self.num_samples <= self.prompts_per_step:
-            raise ValueError(
-                f"NUM_SAMPLES {self.num_samples}: expected more than PROMPTS_PER_STEP "
-                f"{self.prompts_per_step}, as some questions are kept for the probe"
+            raise self._refuse(
+                "num_samples",
+                f"expected more than PROMPTS_PER_STEP {self.prompts_per_step}, as some questions "
+                "are kept for the probe",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalSettings(Asked):
+class EvalSettings(Evaluated):
     """The settings of eval; no `stages` are the ladder."""
 
     task: TaskName = "gsm8k"
-    stages: Texts = ()
+    stages: tuple[str, ...] = ()
     builtin_levels: Levels
-    svamp_dir: Text = ""
-    shots: Annotated[int, whole(most=200)]  # so many rows of train the notebook asks for
+    svamp_dir: str = ""
+    shots: Annotated[int, Field(ge=1, le=200)]  # so many rows of train the notebook asks for
     samples_per_question: Count
     temperature: Number = 0.7
     top_p: Number = 0.95
     forgetting_samples: Count
-    allow_mismatch: Flag = False
+    allow_mismatch: bool = False
 
-    _aside = ("stages", "gsm8k_dir", "svamp_dir")  # stages count as what is found by them
+    _kind = "eval"
+    # Stages count as what is found by them.
+    _aside = ("stages", "session_hours", "gsm8k_dir", "svamp_dir")
     _built = ("greedy", "sampled")
-
-    @classmethod
-    def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
-        return counted(profiles.fill(profiles.EVAL_PROFILES[profile], given))
 
     @property
     def sampled(self) -> Decoding:
@@ -168,14 +156,12 @@ class EvalSettings(Asked):
 
     def _check(self) -> None:
         super()._check()
-        try:
-            named_candidates(self.stages)
-        except ValueError as error:
-            raise ValueError(f"STAGES {list(self.stages)}: {error}") from error
+        self._checked_by("stages", lambda: named_candidates(self.stages))
         if self.samples_per_question > 1 and not self.temperature:
-            raise ValueError(
-                f"TEMPERATURE {self.temperature}: expected more with SAMPLES_PER_QUESTION "
-                f"{self.samples_per_question}, as greedy answers are all the same"
+            raise self._refuse(
+                "temperature",
+                f"expected more with SAMPLES_PER_QUESTION {self.samples_per_question}, as greedy "
+                "answers are all the same",
             )
 
 
@@ -183,7 +169,7 @@ class EvalSettings(Asked):
 class FoundationSettings(Batched):
     """The settings of a foundation; the profile `smoke` beats the recipe."""
 
-    recipe: Text
+    recipe: str
     size: Annotated[str, one_of(tuple(SIZES))] = "embedded"
     levels: Levels
     num_samples: Rows
@@ -192,16 +178,18 @@ class FoundationSettings(Batched):
     practice_levels: Levels
     eval_samples: Count
 
+    _kind = "foundation"
     _aside = ("session_hours", "gsm8k_dir")
     _built = ("training",)
 
     @classmethod
     def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
         recipe = "smoke" if profile == "smoke" else given.get("recipe", "quick")
-        if recipe not in tuple(profiles.FOUNDATION_RECIPES):
-            names = ", ".join(profiles.FOUNDATION_RECIPES)
+        recipes = profile_tables(cls._kind)
+        if recipe not in tuple(recipes):
+            names = ", ".join(recipes)
             raise ValueError(f"RECIPE {recipe!r} is unknown: expected one of {names}")
-        return profiles.fill(profiles.FOUNDATION_RECIPES[recipe], {**given, "recipe": recipe})
+        return fill(recipes[recipe], {**given, "recipe": recipe})
 
     @property
     def training(self) -> SftConfig:
@@ -214,6 +202,22 @@ class FoundationSettings(Batched):
             save_interval=self.save_interval,
         )
 
+    @property
+    def practice_batching(self) -> Batching:
+        """How the texts of the practice become batches: half as large, once."""
+        half = self.batch_tokens // 2
+        return replace(self.batching, epochs=1, seed=self.seed + 1, batch_tokens=half)
+
+    @property
+    def practice_training(self) -> SftConfig:
+        """How the practice is trained: at a quarter of the rate."""
+        return replace(self.training, learning_rate=0.25 * self.learning_rate)
+
+    @property
+    def greedy(self) -> Decoding:
+        """How the held-out problems are answered."""
+        return Decoding(max_new_tokens=320, seed=self.seed)
+
     def _check(self) -> None:
         super()._check()
-        check_builtin(self.levels)
+        self._check_builtin(self.levels)

@@ -1,60 +1,123 @@
-"""What the settings of several notebooks share: how they come about, and groups of fields.
+"""What the settings of several notebooks share: kinds of values, profiles, and groups of fields.
 
 Each notebook's own settings are in `settings`. A class here is one concern: held-out questions, a
-training, examples in batches, a model that is tuned.
+training, examples in batches, a model that is tuned. What a profile fills in is `profiles.toml`.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Self
+from functools import cache
+from importlib import resources
+from typing import Annotated, Any, ClassVar, Self, get_type_hints
 
-from nblib.evaluation.generate import Decoding
-from nblib.hosts import profiles
-from nblib.hosts.fields import (
-    ALL,
-    Checked,
-    Count,
-    CountOrAll,
-    Flag,
-    Levels,
-    Number,
-    Text,
-    one_of,
-    parameter_name,
-    whole,
-)
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from nblib.evaluation.answers import Decoding
+from nblib.files import shown
+from nblib.models.lora import LoraConfig
 from nblib.models.published import OVER, ModelNotFound, check_name
 from nblib.sources.datasets import NAMES
 from nblib.sources.wordproblems import LEVELS
 from nblib.tasks.registry import TASKS
 from nblib.tokens.packing import PACKING
+from nblib.tokens.training_data import Batching
 from nblib.training.checkpoints import check_resume_from
 
+ALL = -1  # as a count: all there are
+PROFILES = ("auto", "cpu", "tpu", "gpu", "smoke")
+# Where a field is called otherwise than its parameter.
+_RENAMED = {"levels": "DIFFICULTY_FILTER", "accumulation": "GRADIENT_ACCUMULATION"}
 _ALL_BUILTIN = {"num_samples": 7473, "eval_samples": 1319}  # as many as GSM8K has
-WIDEST = 4096  # no model here is wider, so that no adapter needs a higher rank
+_MOST = 10_000_000  # of anything: what is above is a slip of the hand
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
-Rows = Annotated[int, whole(2)]  # one of them is to validate on
-RowsOrAll = Annotated[int, whole(2, or_all=True)]
-Epochs = Annotated[int, whole(most=1000)]  # the batches of all are planned at once
-Tokens = Annotated[int, whole(most=32_768)]  # what Gemma 3 1B reads, ai.google.dev/gemma/docs/core
+
+def one_of(names: Sequence[str]) -> AfterValidator:
+    """Return the check that a text is one of these."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"should be one of {', '.join(names)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _at_least_two_or_all(value: int) -> int:
+    if value in (0, 1):
+        raise ValueError(f"should be at least 2, or {ALL} for all: one row is to validate on")
+    return value
+
+
+Number = Annotated[float, Field(ge=0, le=_MOST)]
+Count = Annotated[int, Field(ge=1, le=_MOST)]
+CountOrNone = Annotated[int, Field(ge=0, le=_MOST)]
+CountOrAll = Annotated[int, Field(ge=ALL, le=_MOST)]
+Levels = tuple[Count, ...]
+Rows = Annotated[int, Field(ge=2, le=_MOST)]  # one of them is to validate on
+RowsOrAll = Annotated[CountOrAll, AfterValidator(_at_least_two_or_all)]
+Epochs = Annotated[int, Field(ge=1, le=1000)]  # the batches of all are planned at once
+Tokens = Annotated[int, Field(ge=1, le=32_768)]  # Gemma 3 1B, ai.google.dev/gemma/docs/core
+Rank = Annotated[int, Field(le=4096)]  # no model here is wider
 Packing = Annotated[str, one_of(PACKING)]
 TaskName = Annotated[str, one_of(tuple(TASKS))]
-Seed = Annotated[int, whole(0, 2**32 - 1)]  # jax drops higher bits without a word
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # jax drops higher bits without a word
+
+
+def parameter_name(field: str) -> str:
+    """Return what the notebooks call a field of their settings."""
+    return _RENAMED.get(field, field).upper()
+
+
+def resolve_profile(profile: str) -> str:
+    """Return the profile that `auto` means here: the accelerator that jax sees, else `cpu`.
+
+    Raises ValueError for an unknown profile.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"PROFILE {profile!r} is unknown: expected one of {', '.join(PROFILES)}")
+    if profile != "auto":
+        return profile
+    import jax
+
+    return jax.default_backend()
+
+
+@cache
+def profile_tables(kind: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return the profiles of a kind of notebook ("foundation", "sft", "grpo", "eval") by name."""
+    text = resources.files(__package__).joinpath("profiles.toml").read_text(encoding="utf-8")
+    tables: dict[str, dict[str, Any]] = {}
+    for name, values in tomllib.loads(text)[kind].items():  # a table stands below what it is over
+        over = tables[values.pop("over")] if "over" in values else {}
+        tables[name] = over | {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return tables
+
+
+def fill(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `given` with every 0, "" and [] replaced by the table's value, where it has one.
+
+    >>> fill({"epochs": 3, "data": "gsm8k"}, {"epochs": 0, "data": "builtin"})
+    {'epochs': 3, 'data': 'builtin'}
+    """
+    return {**given, **table, **{name: value for name, value in given.items() if value}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Checked):
+class Settings:
     """What every notebook has, and how its settings come about."""
 
-    profile: Text
-    gsm8k_dir: Text = ""
+    profile: str
+    gsm8k_dir: str = ""
+    session_hours: Number = 0.0
     seed: Seed = 0
 
-    @property
-    def data_folder(self) -> str:
-        """The folder that the rows are read from; "" looks for one."""
-        return self.gsm8k_dir
+    _kind: ClassVar[str]  # of the notebook, as in profiles.toml
+    _aside: ClassVar[tuple[str, ...]] = ()  # fields that are no part of `parameters`
+    _built: ClassVar[tuple[str, ...]] = ()  # properties that refuse what they cannot be made from
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Self:
@@ -64,21 +127,84 @@ class Settings(Checked):
             parameters: by their names in capitals; what else is there is left alone, so that a
                 notebook gives its `globals()`. What is missing, 0, "" or [] is the profile's.
 
-        Raises ValueError for a value, or a combination, that cannot work.
+        Raises ValueError for a value, or a combination, that cannot work: it names the parameter.
         """
         named = {field.name: parameter_name(field.name) for field in fields(cls)}
         given = {name: parameters[named[name]] for name in named if named[name] in parameters}
         given = {key: tuple(one) if isinstance(one, list) else one for key, one in given.items()}
-        profile = profiles.resolve_profile(given.pop("profile", "auto"))
+        profile = resolve_profile(given.pop("profile", "auto"))
         return cls(profile=profile, **cls._filled(profile, given))
+
+    def __post_init__(self) -> None:
+        """Refuse the first value that cannot work, by its parameter's name."""
+        for name, adapter in _adapters(type(self)).items():  # type: ignore[arg-type]
+            try:
+                adapter.validate_python(getattr(self, name))
+            except ValidationError as error:
+                words = error.errors()[0]["msg"].replace("Input should", "should")
+                raise self._refuse(name, words.removeprefix("Value error, ")) from error
+        self._check()
+        self._build()
 
     @classmethod
     def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
-        raise NotImplementedError
+        tables = profile_tables(cls._kind)
+        filled = fill(tables.get(f"{profile}-{given.get('data')}", tables[profile]), given)
+        if filled["data"] != "builtin":
+            return filled
+        # "All rows" is a number where the built-in problems have no end.
+        every = {name: many for name, many in _ALL_BUILTIN.items() if filled.get(name) == ALL}
+        return {**filled, **every}
+
+    @property
+    def data_folder(self) -> str:
+        """The folder that the rows are read from; "" looks for one."""
+        return self.gsm8k_dir
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What a run is found again by: all that changes its result."""
+        return {name: value for name, value in self._values().items() if name not in self._aside}
+
+    def _values(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def _check(self) -> None:
+        """Refuse a combination of values; each by itself is what its type says."""
+
+    def _build(self) -> None:
+        """Refuse what a configuration refuses, its fields called as the parameters are."""
+        try:
+            for name in self._built:
+                getattr(self, name)
+        except ValueError as error:
+            message = str(error)
+            for name, value in self._values().items():
+                written = rf"\b{name} (?={re.escape(repr(value))})"
+                message = re.sub(written, f"{parameter_name(name)} ", message)
+            raise ValueError(message) from error
+
+    def _refuse(self, name: str, words: str) -> ValueError:
+        """Return the error of a field, with what came and what is expected."""
+        value = getattr(self, name)
+        came = shown(list(value) if isinstance(value, tuple) else value)
+        return ValueError(f"{parameter_name(name)} {came}: {words}")
+
+    def _checked_by(self, name: str, check: Callable[[], object]) -> None:
+        """Run a check of a field's value; its ValueError gets the parameter's name."""
+        try:
+            check()
+        except (ModelNotFound, ValueError) as error:
+            raise self._refuse(name, str(error)) from error
+
+    def _check_builtin(self, levels: Sequence[int]) -> None:
+        if not set(levels) <= set(LEVELS):
+            expected = f"expected some of {list(LEVELS)}, the levels of the built-in problems"
+            raise self._refuse("levels", expected)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(Settings):
+class Evaluated(Settings):
     """Held-out questions of a data set, and how they are answered."""
 
     data: Annotated[str, one_of(NAMES)]
@@ -97,17 +223,16 @@ class Asked(Settings):
     def _check(self) -> None:
         super()._check()
         if self.data == "builtin":
-            check_builtin(self.levels)
+            self._check_builtin(self.levels)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained(Settings):
-    """A model that is trained on so many rows, within a session."""
+    """A model that is trained on so many rows."""
 
     num_samples: RowsOrAll
     learning_rate: Number
-    save_interval: Text
-    session_hours: Number = 0.0
+    save_interval: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,38 +247,37 @@ class Batched(Trained):
     accumulation: Count = 1
 
     @property
-    def batching(self) -> dict[str, Any]:
-        """How examples become batches, as `training_data` takes it."""
+    def batching(self) -> Batching:
+        """How examples become batches."""
         names = ("max_length", "packing", "batch_tokens", "seed")
-        return {"epochs": self.num_epochs, **{name: getattr(self, name) for name in names}}
+        return Batching(epochs=self.num_epochs, **{name: getattr(self, name) for name in names})
 
     def _check(self) -> None:
         super()._check()
         if self.max_length > self.batch_tokens:
-            raise ValueError(
-                f"BATCH_TOKENS {self.batch_tokens}: expected at least MAX_LENGTH "
-                f"{self.max_length}, or a row would not fit"
-            )
+            expected = f"expected at least MAX_LENGTH {self.max_length}, or a row would not fit"
+            raise self._refuse("batch_tokens", expected)
         rows = self.num_samples * self.num_epochs
         if 0 < rows < self.accumulation:
-            raise ValueError(
-                f"GRADIENT_ACCUMULATION {self.accumulation}: expected at most the {rows:,} rows of "
-                "NUM_SAMPLES and NUM_EPOCHS, or there would be no step"
+            raise self._refuse(
+                "accumulation",
+                f"expected at most the {rows:,} rows of NUM_SAMPLES and NUM_EPOCHS, or there would "
+                "be no step",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuned(Asked, Trained):
+class Tuned(Evaluated, Trained):
     """A model that is tuned: in adapters, or in all its weights."""
 
-    model: Text = ""
-    dtype: Annotated[str, one_of(profiles.DTYPES)]
-    remat: Flag = False
-    lora_rank: Annotated[int, whole(most=WIDEST)]
+    model: str = ""
+    dtype: Annotated[str, one_of(("float32", "bfloat16"))]
+    remat: bool = False
+    lora_rank: Rank
     lora_alpha: Number
-    resume_from: Text = ""
-    export_flax: Flag = False
-    eval_at_end: Flag = True
+    resume_from: str = ""
+    export_flax: bool = False
+    eval_at_end: bool = True
 
     _aside: ClassVar[tuple[str, ...]] = (
         *("gsm8k_dir", "resume_from", "session_hours", "export_flax", "eval_at_end"),
@@ -166,30 +290,22 @@ class Tuned(Asked, Trained):
         return {**super().parameters, **resumed}
 
     @property
-    def lora(self) -> dict[str, Any]:
-        """The adapters' rank and alpha, as `get_lora_model` and `merge_lora` take them."""
-        return {"rank": self.lora_rank, "alpha": self.lora_alpha}
+    def lora(self) -> LoraConfig:
+        """The adapters' rank and alpha."""
+        return LoraConfig(rank=self.lora_rank, alpha=self.lora_alpha)
 
     def _check(self) -> None:
         super()._check()
-        try:
-            for part in self.model.split(OVER) if self.model else ():
-                check_name(os.path.expanduser(part))
-        except (ModelNotFound, ValueError) as error:
-            raise ValueError(f"MODEL {self.model!r}: {error}") from error
+        self._checked_by("model", self._check_model)
         check_resume_from(self.resume_from)
 
-
-def counted(filled: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings with "all rows" as a number where the built-in problems have no end."""
-    counts = _ALL_BUILTIN if filled["data"] == "builtin" else {}
-    return filled | {name: many for name, many in counts.items() if filled.get(name) == ALL}
+    def _check_model(self) -> None:
+        for part in self.model.split(OVER) if self.model else ():
+            check_name(os.path.expanduser(part))
 
 
-def check_builtin(levels: Sequence[int]) -> None:
-    """Refuse a level that no built-in problem has."""
-    if not set(levels) <= set(LEVELS):
-        raise ValueError(
-            f"DIFFICULTY_FILTER {list(levels)}: expected some of {list(LEVELS)}, the levels of "
-            "the built-in problems"
-        )
+@cache
+def _adapters(cls: Any) -> Mapping[str, TypeAdapter[Any]]:
+    """Return what checks each field of a class of settings."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {one.name: TypeAdapter(hints[one.name], config=_STRICT) for one in fields(cls)}

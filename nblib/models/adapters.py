@@ -1,12 +1,12 @@
 """LoRA adapters alone, in the layout that `peft` loads over `Gemma3ForCausalLM`.
 
-`adapter_config.json` and `adapter_model.safetensors` as `peft` names them, and a `manifest.json`
-with the base's name and hash. Reading merges the adapters into a base; what `peft` wrote is read
-as well, as far as it is plain LoRA. Layout: https://huggingface.co/docs/peft/developer_guides/checkpoint
+A folder holds peft's `adapter_config.json` and `adapter_model.safetensors`, and a `manifest.json`
+with the base's name and hash. Loading merges the adapters into a base. What `peft` wrote is read
+too, where it is plain LoRA. Layout: https://huggingface.co/docs/peft/developer_guides/checkpoint
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,37 +24,26 @@ from nblib.files import COUNT, POSITIVE, TEXT, field, read_object, write_json
 from nblib.models.folders import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_WEIGHTS_FILE,
-    MANIFEST_FILE,
+    check_folders_tokenizer,
     new_folder,
     read_manifest,
 )
-from nblib.models.lora import LORA_PARAMETER
+from nblib.models.layout import PROJECTIONS, from_out_in, out_in_shape, weights_of
+from nblib.models.lora import LORA_PARAMETER, LoraConfig
 from nblib.models.published import name_of, repository_of
-from nblib.tokens.tokenizer import check_tokenizer, tokenizer_seal
 
-# The projections of Hugging Face that each of Tunix's modules holds, in the order of its axis.
-_PROJECTIONS: Mapping[str, tuple[str, ...]] = {
-    "q_einsum": ("self_attn.q_proj",),
-    "kv_einsum": ("self_attn.k_proj", "self_attn.v_proj"),
-    "qkv_einsum": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "attn_vec_einsum": ("self_attn.o_proj",),
-    "gate_proj": ("mlp.gate_proj",),
-    "up_proj": ("mlp.up_proj",),
-    "down_proj": ("mlp.down_proj",),
-}
 _PREFIX = "base_model.model.model.layers."  # peft's wrapper, then Gemma3ForCausalLM
 _NAME = re.compile(re.escape(_PREFIX) + r"(\d+)\.(\w+\.\w+)\.lora_([AB])\.weight")
-# Each of these, if it is set, changes the weights otherwise than by scale * B A, or changes other
-# weights than the base's. Not here are the options that say only where adapters are, and how they
-# were trained.
+# Options of peft by which the weights change otherwise than by scale * B A, or other weights than
+# the base's do. Options that say only where adapters are, or how they were trained, are harmless.
 _NOT_PLAIN = (
     *("use_dora", "use_rslora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out"),
     *("rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices"),
     *("target_parameters", "layer_replication", "alora_invocation_tokens", "arrow_config"),
     *("kasa_config", "megatron_config", "monteclora_config"),
 )
-# These leave the base's weights as they are; "pissa", "olora", "corda", "loftq", "lora_ga" and what
-# is yet to come take something from them, and `peft` does so again when it loads the adapters.
+# Values of `init_lora_weights` that leave the base as it is. The others ("pissa", "olora", "loftq",
+# ...) take something from the base, and `peft` does so again when it loads the adapters.
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 
 _Pair = tuple[np.ndarray, np.ndarray]  # A [rank, in], B [out, rank]
@@ -68,20 +57,17 @@ class AdapterMismatch(ValueError):
 class AdapterInfo:
     """What an adapter folder says of itself; None or "" where its maker recorded nothing."""
 
-    rank: int
-    alpha: float
+    lora: LoraConfig
     base_name: str
     base_sha256: str | None
-    tokenizer_sha256: str | None
 
 
 def save_adapters(
     model: Gemma3,
     tokenizer: spm.SentencePieceProcessor,
     folder: Path,
+    lora: LoraConfig,
     *,
-    rank: int,
-    alpha: float,
     manifest: Mapping[str, Any],
 ) -> None:
     """Write the adapters of `get_lora_model` as a PEFT folder, whole or not at all.
@@ -89,18 +75,27 @@ def save_adapters(
     `manifest["base"]` holds the base's "name" and "sha256". A published Gemma is named by its
     repository, where `peft` finds it.
     Raises ValueError when the model holds no adapters of this rank or the manifest names no base,
-    FileExistsError when `folder` holds something that this function did not make.
+    FileExistsError when `folder` holds something that was not made here.
     """
     base = manifest.get("base", {})
     if not base.get("name") or not base.get("sha256"):
         raise ValueError(f"manifest['base'] is {base!r}: it must hold the base's name and sha256")
-    check_tokenizer(tokenizer, size=model.num_embed, sha256=None, where="the model")
-    tensors = _to_peft(model, rank)
-    repository = repository_of(base["name"])
-    with new_folder(folder) as partial:
+    tensors = _to_peft(model, lora.rank)
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": repository_of(base["name"]),
+        "r": lora.rank,
+        "lora_alpha": int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha,
+        "lora_dropout": 0.0,
+        "target_modules": sorted({name.split(".")[-3] for name in tensors}),
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+    with new_folder(folder, tokenizer, manifest, size=model.num_embed) as partial:
         save_file(tensors, partial / ADAPTER_WEIGHTS_FILE, metadata={"format": "pt"})
-        write_json(partial / ADAPTER_CONFIG_FILE, _peft_config(tensors, rank, alpha, repository))
-        write_json(partial / MANIFEST_FILE, {**manifest, **tokenizer_seal(tokenizer)})
+        write_json(partial / ADAPTER_CONFIG_FILE, config)
 
 
 def read_adapter_info(folder: Path) -> AdapterInfo:
@@ -108,28 +103,26 @@ def read_adapter_info(folder: Path) -> AdapterInfo:
 
     The manifest's name for the base wins over `base_model_name_or_path`; a published repository
     becomes the name that `get_gemma_ref_model` takes. "" where neither names one.
-    Raises FileNotFoundError when it is no adapter folder, ValueError when they are no plain LoRA.
+    Raises FileNotFoundError when it is no adapter folder, ValueError when it holds no plain LoRA.
     """
     path = folder / ADAPTER_CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {folder} is not an adapter folder")
-    config, manifest = read_object(path), read_manifest(folder)
+    config, base = read_object(path), read_manifest(folder).get("base", {})
     _check_plain(config, path)
-    base = manifest.get("base", {})
     named = name_of(field(config, "base_model_name_or_path", TEXT, path, default=""))
+    rank, alpha = field(config, "r", COUNT, path), field(config, "lora_alpha", POSITIVE, path)
     return AdapterInfo(
-        rank=field(config, "r", COUNT, path),
-        alpha=field(config, "lora_alpha", POSITIVE, path),
+        lora=LoraConfig(rank=rank, alpha=alpha),
         base_name=base.get("name") or named,
         base_sha256=base.get("sha256"),
-        tokenizer_sha256=manifest.get("tokenizer_sha256"),
     )
 
 
 def check_adapters(folder: Path) -> None:
     """Raise ValueError where a folder's adapters change nothing: the model would be its base."""
     path = folder / ADAPTER_WEIGHTS_FILE
-    pairs = _read_pairs(path, read_adapter_info(folder).rank)
+    pairs = _read_pairs(path, read_adapter_info(folder).lora.rank)
     if not any(a.any() and b.any() for a, b in pairs.values()):
         raise ValueError(
             f"{path}: every product B A is zero, so the model would be its base: these adapters "
@@ -157,26 +150,22 @@ def load_adapters(
             f"{folder} was made over {info.base_name} (weights {info.base_sha256[:12]}), this base "
             f"is {base_name} (weights {base_sha256[:12]}): give the base that it was made over"
         )
-    size = base.num_embed
-    check_tokenizer(tokenizer, size=size, sha256=info.tokenizer_sha256, where=str(folder))
-    pairs = _read_pairs(folder / ADAPTER_WEIGHTS_FILE, info.rank)
+    check_folders_tokenizer(folder, tokenizer, size=base.num_embed)
+    pairs = _read_pairs(folder / ADAPTER_WEIGHTS_FILE, info.lora.rank)
     merged = nnx.clone(base)
-    for layer, module, weight in _weights(merged):
-        wanted = [pairs.pop((layer, name), None) for name in _PROJECTIONS[module]]
-        if any(wanted):
-            change = _change(wanted, module, weight.get_value().shape, f"{folder}, layer {layer}")
-            _add(weight, info.alpha / info.rank * change)
+    for path, variable in weights_of(merged):
+        names = PROJECTIONS.get(path[-2], ())
+        given = {name: pairs.pop((path[1], name)) for name in names if (path[1], name) in pairs}
+        if given:
+            weight = variable.get_value()
+            change = _change(given, path[-2], weight.shape, f"{folder}, layer {path[1]}")
+            change *= info.lora.alpha / info.lora.rank
+            total = weight.astype(jnp.float32) + jax.device_put(change, weight.sharding)
+            variable.set_value(total.astype(weight.dtype))
     if pairs:
         layer, name = next(iter(pairs))
         raise ValueError(f"{folder} adapts {name} in layer {layer}, which {base_name} has not")
     return merged
-
-
-def _weights(model: Gemma3) -> Iterator[tuple[int, str, nnx.Variable]]:
-    """Yield what adapters can change: number of the layer, name of the module, its weight."""
-    for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
-        if path[0] == "layers" and path[-2] in _PROJECTIONS and path[-1] in ("w", "kernel"):
-            yield path[1], path[-2], variable
 
 
 def _to_peft(model: Gemma3, rank: int) -> dict[str, np.ndarray]:
@@ -190,7 +179,7 @@ def _to_peft(model: Gemma3, rank: int) -> dict[str, np.ndarray]:
         a, b = np.asarray(variable.get_value()), np.asarray(second.get_value())
         if b.shape[0] != rank:
             raise ValueError(f"the adapters have rank {b.shape[0]}, not {rank}")
-        names = _PROJECTIONS[str(path[-2])]
+        names = PROJECTIONS[str(path[-2])]
         a, b = a.reshape(-1, rank).T, b.reshape(rank, len(names), -1)
         for index, name in enumerate(names):  # keys and values share A
             head = f"{_PREFIX}{path[1]}.{name}.lora_"
@@ -199,23 +188,6 @@ def _to_peft(model: Gemma3, rank: int) -> dict[str, np.ndarray]:
     if not tensors:
         raise ValueError("the model holds no adapters: there is nothing to save")
     return tensors
-
-
-def _peft_config(
-    tensors: Mapping[str, np.ndarray], rank: int, alpha: float, base: str
-) -> dict[str, Any]:
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "r": rank,
-        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
-        "lora_dropout": 0.0,
-        "target_modules": sorted({name.split(".")[-3] for name in tensors}),
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-    }
 
 
 def _check_plain(config: Mapping[str, Any], path: Path) -> None:
@@ -246,9 +218,10 @@ def _read_pairs(path: Path, rank: int) -> dict[tuple[int, str], _Pair]:
         match = _NAME.fullmatch(name)
         if match is None:
             raise ValueError(f"{path} holds {name}, which is no LoRA tensor of a Gemma 3 layer")
-        if not np.isfinite(tensor.astype(np.float32)).all():
+        part: np.ndarray = tensor.astype(np.float32)
+        if not np.isfinite(part).all():
             raise ValueError(f"{path}: {name} holds NaN or infinity: save the adapters again")
-        found.setdefault((int(match[1]), match[2]), {})[match[3]] = tensor.astype(np.float32)
+        found.setdefault((int(match[1]), match[2]), {})[match[3]] = part
     for (layer, name), pair in found.items():
         shapes = {part: tensor.shape for part, tensor in sorted(pair.items())}
         if set(shapes) != {"A", "B"} or {shapes["A"][0], shapes["B"][-1]} != {rank}:
@@ -260,32 +233,14 @@ def _read_pairs(path: Path, rank: int) -> dict[tuple[int, str], _Pair]:
 
 
 def _change(
-    pairs: Sequence[_Pair | None], module: str, shape: tuple[int, ...], where: str
+    given: Mapping[str, _Pair], module: str, shape: tuple[int, ...], where: str
 ) -> np.ndarray:
-    """Return B A, of one pair a projection, in Tunix's shape of the module's weight."""
-    expected = _out_in(shape, module)
-    changes = [np.zeros(expected, np.float32) if one is None else one[1] @ one[0] for one in pairs]
-    for name, change in zip(_PROJECTIONS[module], changes, strict=True):
+    """Return B A of each projection, zero where there is none, in the shape of Tunix's weight."""
+    expected = out_in_shape(shape, module)
+    changes = {name: b @ a for name, (a, b) in given.items()}
+    for name, change in changes.items():
         if change.shape != expected:
             raise ValueError(f"{where}: {name} changes {change.shape}, the base has {expected}")
-    if module.endswith("_proj") or module == "attn_vec_einsum":
-        return changes[0].T.reshape(shape)
-    *_, heads, width, head_dim = shape  # (N H) D to N D H, for each projection
-    split = np.stack(changes).reshape(-1, heads, head_dim, width)
-    return split.swapaxes(-1, -2).reshape(shape)
-
-
-def _out_in(shape: tuple[int, ...], module: str) -> tuple[int, int]:
-    """Return Hugging Face's shape of one projection, for Tunix's shape of the module's weight."""
-    if module == "attn_vec_einsum":
-        return shape[-1], shape[0] * shape[1]
-    if module.endswith("_proj"):
-        return shape[1], shape[0]
-    return shape[-3] * shape[-1], shape[-2]
-
-
-def _add(weight: nnx.Variable, change: np.ndarray) -> None:
-    """Add to a weight in fp32; its dtype and sharding stay."""
-    value = weight.get_value()
-    total = value.astype(jnp.float32) + jax.device_put(change, value.sharding)
-    weight.set_value(total.astype(value.dtype))
+    none: np.ndarray = np.zeros(expected, np.float32)
+    parts = [changes.get(name, none) for name in PROJECTIONS[module]]
+    return from_out_in(parts, module, shape)

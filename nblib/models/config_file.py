@@ -23,18 +23,20 @@ GENERATION_FILE = "generation_config.json"
 _LOCAL_PER_GLOBAL = 6  # one layer in six attends globally (Gemma 3 report, arXiv:2503.19786)
 
 
-def _whole(most: int) -> Kind:
-    return Kind(
-        f"a whole number from 1 to {most:,}", lambda value: COUNT.holds(value) and value <= most
-    )
-
-
-_SIZES: Mapping[str, Kind] = {
-    "num_hidden_layers": _whole(1000),
-    **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size"), _whole(2**20)),
-    **dict.fromkeys(("num_attention_heads", "head_dim", "num_key_value_heads"), _whole(2**20)),
-    "sliding_window": _whole(2**20),
+# Both base frequencies that Gemma 3 was trained with, as Tunix names them.
+ROPE = {"local_base_frequency": 10_000, "global_base_frequency": 1_000_000}
+# Key in config.json -> field of Tunix's configuration.
+_SIZES: Mapping[str, str] = {
+    "vocab_size": "num_embed",
+    "hidden_size": "embed_dim",
+    "intermediate_size": "hidden_dim",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "num_key_value_heads": "num_kv_heads",
+    "head_dim": "head_dim",
+    "sliding_window": "sliding_window_size",
 }
+_MOST = {key: 1000 if key == "num_hidden_layers" else 2**20 for key in _SIZES}
 _THETA = Kind(  # Tunix takes an int32
     "a whole number from 1 to 2**31 - 1",
     lambda value: type(value) in (int, float) and 1 <= value < 2**31 and value == int(value),
@@ -63,9 +65,8 @@ _BUILT_IN: Mapping[str, Any] = {
 def read_config(folder: Path, *, dtype: np.dtype | type = jnp.float32) -> ModelConfig:
     """Return Tunix's configuration for the `config.json` of a folder.
 
-    Raises FileNotFoundError when there is none, ValueError naming file and key when it is not a
-    Gemma 3 text model, lacks a key, has a value that is none, or asks for what Tunix does not
-    compute.
+    Raises FileNotFoundError when there is none; ValueError, naming file and key, for another model
+    than a text-only Gemma 3, a missing key, a wrong value, and what Tunix does not compute.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
@@ -76,19 +77,12 @@ def read_config(folder: Path, *, dtype: np.dtype | type = jnp.float32) -> ModelC
             f"{path}: model_type is {shown(values.get('model_type'))}, expected 'gemma3_text' "
             "(a text-only Gemma 3: 270m or 1b)"
         )
-    sizes: dict[str, int] = {n: field(values, n, kind, path) for n, kind in _SIZES.items()}
+    sizes: dict[str, int] = {n: field(values, n, _whole(most), path) for n, most in _MOST.items()}
     _check_sizes(sizes, path)
     _check_built_in(values, sizes, path)
     local, everywhere, factor = _rope(values, path)
     return ModelConfig(
-        num_layers=sizes["num_hidden_layers"],
-        num_embed=sizes["vocab_size"],
-        embed_dim=sizes["hidden_size"],
-        hidden_dim=sizes["intermediate_size"],
-        num_heads=sizes["num_attention_heads"],
-        head_dim=sizes["head_dim"],
-        num_kv_heads=sizes["num_key_value_heads"],
-        sliding_window_size=sizes["sliding_window"],
+        **{name: sizes[key] for key, name in _SIZES.items()},
         local_base_frequency=local,
         global_base_frequency=everywhere,
         global_scale_factor=factor,
@@ -100,39 +94,23 @@ def config_values(
     config: ModelConfig, tokenizer: spm.SentencePieceProcessor, dtype: np.dtype | type
 ) -> dict[str, Any]:
     """Return the content of a `config.json` from which `transformers` builds the same model."""
-    scaled = config.global_scale_factor != 1
+    scale = config.global_scale_factor
     return {
         "architectures": ["Gemma3ForCausalLM"],
         "model_type": "gemma3_text",
-        "vocab_size": config.num_embed,
-        "hidden_size": config.embed_dim,
-        "intermediate_size": config.hidden_dim,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
+        **{key: getattr(config, name) for key, name in _SIZES.items()},
         "query_pre_attn_scalar": config.head_dim,
-        "sliding_window": config.sliding_window_size,
         "sliding_window_pattern": _LOCAL_PER_GLOBAL,
         "rope_theta": config.global_base_frequency,
         "rope_local_base_freq": config.local_base_frequency,
-        "rope_scaling": {"factor": config.global_scale_factor, "rope_type": "linear"}
-        if scaled
-        else None,
-        "rms_norm_eps": 1e-6,
-        "hidden_activation": "gelu_pytorch_tanh",
-        "tie_word_embeddings": True,
+        "rope_scaling": None if scale == 1 else {"factor": scale, "rope_type": "linear"},
+        **{key: value for key, value in _BUILT_IN.items() if value},
         "max_position_embeddings": 32768,
         "pad_token_id": tokenizer.pad_id(),
         "eos_token_id": tokenizer.eos_id(),
         "bos_token_id": tokenizer.bos_id(),
         "torch_dtype": jnp.dtype(dtype).name,
     }
-
-
-def generation_values(tokenizer: spm.SentencePieceProcessor) -> dict[str, Any]:
-    """Return the content of a `generation_config.json`: where a completion ends."""
-    return {"eos_token_id": list(stop_tokens(tokenizer)), "pad_token_id": tokenizer.pad_id()}
 
 
 def check_stop_tokens(folder: Path, tokenizer: spm.SentencePieceProcessor) -> None:
@@ -153,6 +131,12 @@ def check_stop_tokens(folder: Path, tokenizer: spm.SentencePieceProcessor) -> No
         )
 
 
+def _whole(most: int) -> Kind:
+    return Kind(
+        f"a whole number from 1 to {most:,}", lambda value: COUNT.holds(value) and value <= most
+    )
+
+
 def _check_sizes(sizes: Mapping[str, int], path: Path) -> None:
     heads, shared = sizes["num_attention_heads"], sizes["num_key_value_heads"]
     if heads % shared:
@@ -166,11 +150,10 @@ def _check_sizes(sizes: Mapping[str, int], path: Path) -> None:
 
 def _check_built_in(values: Mapping[str, Any], sizes: Mapping[str, int], path: Path) -> None:
     pattern = ["sliding_attention"] * (_LOCAL_PER_GLOBAL - 1) + ["full_attention"]
-    kinds = list(islice(cycle(pattern), sizes["num_hidden_layers"]))
     expected = {
         **_BUILT_IN,
         "query_pre_attn_scalar": sizes["head_dim"],
-        "layer_types": kinds,
+        "layer_types": list(islice(cycle(pattern), sizes["num_hidden_layers"])),
         "sliding_window_pattern": _LOCAL_PER_GLOBAL,
     }
     for key, wanted in expected.items():
@@ -187,22 +170,18 @@ def _rope(values: Mapping[str, Any], path: Path) -> tuple[int, int, float]:
     """Return the local and the global base frequency and the global scale, of either dialect."""
     new = field(values, "rope_parameters", OBJECT, path, default=None)
     if new is None:  # transformers 4, and Google's own files
-        everywhere = field(values, "rope_scaling", OBJECT, path, default={})
+        name, local = "rope_scaling", "default"
+        scaled = field(values, name, OBJECT, path, default={})
         thetas = [field(values, n, _THETA, path) for n in ("rope_local_base_freq", "rope_theta")]
-        kinds = ["default", _rope_type(everywhere, "rope_scaling", path)]
-        scaled = "rope_scaling.factor"
     else:
-        names = [f"rope_parameters.{name}" for name in ("sliding_attention", "full_attention")]
-        parts = [field(new, name, OBJECT, path) for name in names]
-        thetas = [
-            field(part, f"{name}.rope_theta", _THETA, path)
-            for part, name in zip(parts, names, strict=True)
-        ]
-        kinds = [_rope_type(part, name, path) for part, name in zip(parts, names, strict=True)]
-        everywhere, scaled = parts[1], f"{names[1]}.factor"
-    if kinds[0] != "default" or kinds[1] not in ("default", "linear"):
+        first, name = (f"rope_parameters.{kind}_attention" for kind in ("sliding", "full"))
+        parts = {part: field(new, part, OBJECT, path) for part in (first, name)}
+        thetas = [field(one, f"{part}.rope_theta", _THETA, path) for part, one in parts.items()]
+        local, scaled = _rope_type(parts[first], first, path), parts[name]
+    kinds = [local, _rope_type(scaled, name, path)]
+    if kinds not in (["default", "default"], ["default", "linear"]):
         raise ValueError(f"{path}: rope_type is {kinds!r}: Tunix scales the global layers linearly")
-    factor = field(everywhere, scaled, _FACTOR, path) if kinds[1] == "linear" else 1.0
+    factor = field(scaled, f"{name}.factor", _FACTOR, path) if kinds[1] == "linear" else 1.0
     return int(thetas[0]), int(thetas[1]), float(factor)
 
 

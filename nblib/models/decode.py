@@ -1,10 +1,10 @@
-"""Token by token, in a batch that is filled up again: what is finished costs nothing more.
+"""Continuous batching: a finished row's slot is refilled with the next prompt.
 
-Tunix's Sampler keeps every row until the slowest has ended, attends to the whole cache from the
-first token on, computes logits for every token of the prompt, and compiles again for each Sampler.
-Here a row that has ended makes room for the next prompt, only the last prompt token gets logits,
-and what was compiled serves every model of the same configuration. Each row's noise is its own, so
-that a completion does not depend on what else is in the batch.
+For most uses prefer `evaluation.answers.generate`. Tunix's Sampler keeps every row until the
+slowest has ended, attends to the whole KV cache from the first token on, computes logits for every
+token of the prompt, and compiles again for each Sampler. Here only the last prompt token gets
+logits, and what was compiled serves every model of the same configuration. Each row has noise of
+its own, so that a completion does not depend on what else is in the batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,24 +19,24 @@ from flax import nnx
 from jaxtyping import Int
 
 from nblib.models.decode_batch import (
-    Entering,
+    CompiledDecoder,
+    PromptBatch,
     Rows,
     Rule,
     Structure,
-    Writer,
+    empty_rows,
     group_size,
     in_blocks,
-    no_rows,
-    with_room,
+    with_space,
 )
 from nblib.tokens.tokenizer import PAD_ID
 
 _CPU_ROWS = 32  # more do not fit a processor's cache
-_CPU_LANES = 2  # batches side by side, as a step fills one core; everywhere, to write the same
+_CPU_LANES = 2  # batches side by side, because a step fills one core; always 2, for equal results
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise:
+class Sampling:
     """How the next token is drawn; temperature 0 takes the likeliest."""
 
     temperature: float
@@ -47,7 +47,7 @@ class Noise:
 def decode(
     model: nnx.Module,
     prompts: Sequence[Sequence[int]],
-    noise: Noise,
+    sampling: Sampling,
     *,
     stop: Sequence[int],
     max_new_tokens: int,
@@ -60,35 +60,36 @@ def decode(
     Args:
         model: A Gemma 3 of Tunix, with or without adapters.
         prompts: Token ids, BOS included.
-        noise: How tokens are drawn; with a prompt's place in `prompts` it fixes the completion.
+        sampling: Together with a prompt's index in `prompts` it fixes the completion.
         stop: Ids that end a completion.
         max_new_tokens: Of one completion.
-        batch_size: Rows that are continued together, at most; few prompts take fewer.
-        mesh: Where the model is; the rows are split over its "fsdp" axis if it divides them.
+        batch_size: Rows at most; few prompts take fewer.
+        mesh: The rows are split over its "fsdp" axis if it divides them.
         max_prompt_length: Prompts of any lengths up to this one share what is compiled.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu" and mesh.size == 1
     most = min(batch_size, _CPU_ROWS) if on_cpu else batch_size
     lanes = min(_CPU_LANES if on_cpu else 1, -(-len(prompts) // most))
     size = rows_for(-(-len(prompts) // lanes), most, mesh.shape["fsdp"])
-    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     padded = in_blocks(max(max_prompt_length, len(prompts[order[0]])))
     graphdef, state = nnx.split(model)
-    key, ends = jax.random.key(noise.seed), jnp.asarray(stop, jnp.int32)
-    writer = Writer(
+    key, ends = jax.random.key(sampling.seed), jnp.asarray(stop, jnp.int32)
+    greedy, whole = sampling.temperature == 0, sampling.top_p == 1
+    decoder = CompiledDecoder(
         structure=Structure(graphdef, repr(graphdef)),
         state=state,
-        rule=Rule(key, noise.temperature, noise.top_p, ends, max_new_tokens),
-        choice="greedy" if noise.temperature == 0 else "any" if noise.top_p == 1 else "top-p",
+        rule=Rule(key, sampling.temperature, sampling.top_p, ends, max_new_tokens),
+        choice="greedy" if greedy else "any" if whole else "top-p",
     )
 
     def empty() -> Rows:
-        return no_rows(model, size, padded + in_blocks(max_new_tokens), mesh)
+        return empty_rows(model, size, padded + in_blocks(max_new_tokens), mesh)
 
-    def lane(places: Sequence[int]) -> list[list[int]]:
-        tokens = side_by_side([prompts[place] for place in places], padded)
+    def lane(indices: Sequence[int]) -> list[list[int]]:
+        tokens = left_padded([prompts[index] for index in indices], padded)
         with mesh:
-            return _continue(writer, empty(), tokens, np.array(places, np.int32))
+            return _continue(decoder, empty(), tokens, np.array(indices, np.int32))
 
     def compiled(program: Callable[[Rows, int], Any]) -> None:
         with mesh:
@@ -98,15 +99,15 @@ def decode(
     shares = [order[number::lanes] for number in range(lanes)]
     with ThreadPoolExecutor(lanes) as threads:
         if lanes > 1:  # or each lane would compile both programs
-            list(threads.map(compiled, (writer.read, writer.write)))
-        for places, written in zip(shares, threads.map(lane, shares), strict=True):
-            for place, tokens in zip(places, written, strict=True):
-                completions[place] = tokens
+            list(threads.map(compiled, (decoder.prefill, decoder.decode)))
+        for indices, written in zip(shares, threads.map(lane, shares), strict=True):
+            for index, tokens in zip(indices, written, strict=True):
+                completions[index] = tokens
     return completions
 
 
 def rows_for(prompts: int, most: int, parts: int) -> int:
-    """Return how many rows of a batch so many prompts need, `most` at most.
+    """Return how many rows, `most` at most, a batch of so many prompts has.
 
     One a prompt, rounded up to a power of two for each of the `parts` that the rows are split into:
     then few batches of different sizes are compiled.
@@ -118,8 +119,8 @@ def rows_for(prompts: int, most: int, parts: int) -> int:
     return min(most, parts * 2 ** (of_part - 1).bit_length())
 
 
-def side_by_side(prompts: Sequence[Sequence[int]], length: int) -> Int[np.ndarray, "N T"]:
-    """Return prompts of at most `length` tokens as rows of that length, padded on the left."""
+def left_padded(prompts: Sequence[Sequence[int]], length: int) -> Int[np.ndarray, "N T"]:
+    """Return prompts of at most `length` tokens as rows of that length."""
     tokens: np.ndarray = np.full((len(prompts), length), PAD_ID, np.int32)
     for row, prompt in enumerate(prompts):
         tokens[row, length - len(prompt) :] = prompt
@@ -127,13 +128,16 @@ def side_by_side(prompts: Sequence[Sequence[int]], length: int) -> Int[np.ndarra
 
 
 def _continue(
-    writer: Writer, rows: Rows, prompts: Int[np.ndarray, "N T"], places: Int[np.ndarray, " N"]
+    decoder: CompiledDecoder,
+    rows: Rows,
+    prompts: Int[np.ndarray, "N T"],
+    indices: Int[np.ndarray, " N"],
 ) -> list[list[int]]:
-    """Return the completion of each prompt, in an empty batch that is filled again and again."""
-    count, reach = prompts.shape
+    """Return the completion of each prompt; `rows` is an empty batch."""
+    count, length = prompts.shape
     batch, group = len(rows.last), group_size(rows)
-    here = reach  # the place that the next step writes
-    owners: np.ndarray = np.full(batch, -1)  # the prompt of each row
+    cursor = length
+    owners: np.ndarray = np.full(batch, -1)  # the prompt in each row
     completions: list[list[int]] = [[] for _ in range(count)]
     entered = 0
     while entered < count or (owners >= 0).any():
@@ -141,14 +145,14 @@ def _continue(
         if entered < count and len(free) == group:
             chosen = np.arange(entered, entered + group)
             owners[free] = np.where(chosen < count, chosen, -1)
-            rows, here = with_room(rows, here, reach)
+            rows, cursor = with_space(rows, cursor, length)
             known = np.minimum(chosen, count - 1)
-            entering = Entering(prompts[known], places[known], free, chosen >= count)
-            rows = writer.read(rows, here, entering)
+            entering = PromptBatch(prompts[known], indices[known], free, chosen >= count)
+            rows = decoder.prefill(rows, cursor, entering)
             entered += group
             continue
-        rows, here = with_room(rows, here, 0)
-        rows, here, new = writer.write(rows, here, group if entered < count else batch)
+        rows, cursor = with_space(rows, cursor, 0)
+        rows, cursor, new = decoder.decode(rows, cursor, group if entered < count else batch)
         written = np.asarray(rows.written)
         for row in np.flatnonzero(owners >= 0):
             text = completions[owners[row]]

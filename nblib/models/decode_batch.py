@@ -1,10 +1,13 @@
-"""The batch that `models.decode` fills again and again, and the two programs that work on it.
+"""The batch that `models.decode` refills, and the two programs that work on it: prefill and decode.
 
-All rows are written at one place of the cache. So all texts end there, a new prompt is read into
-the places before it, and when the cache is full the texts move to its beginning:
+All rows write their next token at one position of the KV cache, the cursor. So every text ends
+there, a new prompt is put right before it, and when the cache is full the texts move to its start.
+Two rows, cursor 9, of a cache of 12 positions (p prompt, c completion):
 
-    one question | its answer          one question | its answer
-         another | and its     ->       a third one | and that
+    decode to 9    . p p p c c c c c | . . .        then row 1 has ended: its slot gets a prompt
+                   . . . p p c c c c | . . .
+    prefill row 1  . p p p c c c c c | . . .        both go on at position 9
+                   . . . . p p p p p | . . .
 """
 
 from collections.abc import Callable
@@ -25,8 +28,8 @@ from nblib.models.attention import InPlaceAttention, attention_of
 from nblib.models.next_token import Choice, next_token
 from nblib.tokens.tokenizer import PAD_ID
 
-BLOCK = 32  # prompt tokens that are read together, in each row; lengths are multiples of it
-GROUPS = 4  # a batch is filled up by a quarter, as soon as so many rows have ended
+BLOCK = 32  # prompt tokens that prefill takes at a time, in each row; lengths are multiples of it
+GROUPS = 4  # a quarter of the batch is refilled at once, as soon as so many rows have ended
 _STEPS = 128  # at most, between two looks at what has ended
 
 
@@ -42,22 +45,22 @@ class Structure:
 
 
 class Rows(NamedTuple):
-    """The batch between two steps; B rows, C places in the cache."""
+    """The batch between two steps; B rows, C positions in the cache."""
 
     cache: Any  # layer -> k, v [R, C, H]; R = B * K, the rows' heads
-    seen: Bool[Array, "B C"]  # places that hold a token of the row's text
-    last: Int[Array, " B"]  # token that the next step reads
+    valid: Bool[Array, "B C"]  # positions that hold a token of the row's text
+    last: Int[Array, " B"]  # newest token, not yet in the cache
     position: Int[Array, " B"]  # its position in the text: so many tokens are in the cache
     written: Int[Array, " B"]  # tokens of the completion
     done: Bool[Array, " B"]
-    place: Int[Array, " B"]  # of the prompt, for its noise
+    prompt: Int[Array, " B"]  # its index, for its noise
 
 
-class Entering(NamedTuple):
-    """Prompts that enter the batch together; G is what is filled up at once."""
+class PromptBatch(NamedTuple):
+    """Prompts that enter the batch together; G is what is refilled at once."""
 
     tokens: Int[np.ndarray, "G T"]  # padded on the left
-    place: Int[np.ndarray, " G"]  # for their noise
+    prompt: Int[np.ndarray, " G"]  # their indices, for their noise
     rows: Int[np.ndarray, " G"]  # of the batch
     filler: Bool[np.ndarray, " G"]  # no prompt: there are fewer
 
@@ -73,7 +76,7 @@ class Rule(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writer:
+class CompiledDecoder:
     """The two programs of a model, and what stays the same from call to call."""
 
     structure: Structure
@@ -81,33 +84,33 @@ class Writer:
     rule: Rule
     choice: Choice
 
-    def read(self, rows: Rows, here: int, entering: Entering | None = None) -> Rows:
-        """Return the rows with prompts in the cache, all but the last token of each."""
-        return _read(self.structure, self.state, rows, here, entering or _nobody(rows, here))
+    def prefill(self, rows: Rows, cursor: int, entering: PromptBatch | None = None) -> Rows:
+        """Return the rows with prompts in the cache, all but the last token of each.
 
-    def write(
-        self, rows: Rows, here: int, enough: int = 0
+        Without prompts it only compiles the program.
+        """
+        if entering is None:
+            group = np.arange(group_size(rows))
+            tokens: np.ndarray = np.full((len(group), cursor), PAD_ID, np.int32)
+            entering = PromptBatch(tokens, group.astype(np.int32), group, group >= 0)
+        return _prefill(self.structure, self.state, rows, cursor, entering)
+
+    def decode(
+        self, rows: Rows, cursor: int, enough: int = 0
     ) -> tuple[Rows, int, Int[np.ndarray, "B steps"]]:
         """Write tokens until `enough` rows have ended or the cache is full.
 
-        Returns the rows, the next place to write, and the new tokens; as many of them as `written`
-        has grown by are a row's, the others are padding.
+        Returns the rows, the next cursor, and the new tokens: of a row as many as `written` has
+        grown by, then padding.
         """
-        rows, place, new = _chunk_decoder(jax.default_backend())(
-            self.structure, self.state, rows, here, enough, self.rule, choice=self.choice
+        rows, following, new = _chunk_decoder(jax.default_backend())(
+            self.structure, self.state, rows, cursor, enough, self.rule, choice=self.choice
         )
-        return rows, int(place), np.asarray(new)
-
-
-def _nobody(rows: Rows, length: int) -> Entering:
-    group = group_size(rows)
-    tokens: np.ndarray = np.full((group, length), PAD_ID, np.int32)
-    place: np.ndarray = np.zeros(group, np.int32)
-    return Entering(tokens, place, np.arange(group), np.ones(group, bool))
+        return rows, int(following), np.asarray(new)
 
 
 def group_size(rows: Rows) -> int:
-    """Return how many rows are filled together."""
+    """Return how many rows are refilled together."""
     return max(1, len(rows.last) // GROUPS)
 
 
@@ -116,13 +119,22 @@ def in_blocks(length: int) -> int:
     return -(-length // BLOCK) * BLOCK
 
 
-def no_rows(model: nnx.Module, batch: int, length: int, mesh: jax.sharding.Mesh) -> Rows:
+def empty_rows(model: nnx.Module, batch: int, length: int, mesh: jax.sharding.Mesh) -> Rows:
     """Return a batch without a text."""
-    last, position, written, place = (jnp.zeros((batch,), jnp.int32) for _ in range(4))
-    dtype = model.embedder.input_embedding.dtype
-    cache = _empty_cache(model.config, dtype, batch, length)
-    seen = jnp.zeros((batch, length), jnp.bool_)
-    rows = Rows(cache, seen, last, position, written, jnp.ones((batch,), jnp.bool_), place)
+    shape, dtype = cache_shape(model.config, batch, length), model.embedder.input_embedding.dtype
+    last, position, written, prompt = (jnp.zeros((batch,), jnp.int32) for _ in range(4))
+    rows = Rows(
+        cache={
+            f"layer_{layer}": {name: jnp.zeros(shape, dtype) for name in ("k", "v")}
+            for layer in range(model.config.num_layers)
+        },
+        valid=jnp.zeros((batch, length), jnp.bool_),
+        last=last,
+        position=position,
+        written=written,
+        done=jnp.ones((batch,), jnp.bool_),
+        prompt=prompt,
+    )
     split = PartitionSpec("fsdp" if batch % mesh.shape["fsdp"] == 0 else None)
     return jax.device_put(rows, NamedSharding(mesh, split))
 
@@ -132,93 +144,69 @@ def cache_shape(config: ModelConfig, batch: int, length: int) -> tuple[int, int,
     return batch * config.num_kv_heads, length, config.head_dim
 
 
-def _empty_cache(config: ModelConfig, dtype: Any, batch: int, length: int) -> Any:
-    shape = cache_shape(config, batch, length)
-    return {
-        f"layer_{index}": {name: jnp.zeros(shape, dtype) for name in ("k", "v")}
-        for index in range(config.num_layers)
-    }
+def with_space(rows: Rows, cursor: int, before: int) -> tuple[Rows, int]:
+    """Return rows and cursor such that it is in the cache, with `before` positions before it.
 
-
-def with_room(rows: Rows, here: int, reach: int) -> tuple[Rows, int]:
-    """Return the rows and the next place to write: in the cache, with `reach` places before it.
-
-    Where it is not so, the texts move to the beginning of the cache.
+    If it is not, the texts move to the start of the cache.
     """
-    if reach <= here < rows.seen.shape[1]:
-        return rows, here
+    if before <= cursor < rows.valid.shape[1]:
+        return rows, cursor
     longest = int(np.max(np.where(rows.done, 0, rows.position)))
-    place = max(longest, reach)
-    return _moved(rows, place - here), place
+    moved = max(longest, before)
+    return _moved(rows, moved - cursor), moved
 
 
 @partial(jax.jit, donate_argnames=("rows",))
 def _moved(rows: Rows, by: int) -> Rows:
-    """Return the rows with their texts that many places further on; no part of one goes round."""
-
-    def moved(array: Array) -> Array:
-        return jnp.roll(array, by, axis=1)
-
-    return rows._replace(cache=jax.tree.map(moved, rows.cache), seen=moved(rows.seen))
+    """Return the rows with their texts that many positions further on; none is cut in two."""
+    moved = partial(jnp.roll, shift=by, axis=1)
+    return rows._replace(cache=jax.tree.map(moved, rows.cache), valid=moved(rows.valid))
 
 
 @partial(jax.jit, static_argnames=("structure",), donate_argnames=("rows",))
-def _read(
-    structure: Structure, state: nnx.State, rows: Rows, here: int, entering: Entering
+def _prefill(
+    structure: Structure, state: nnx.State, rows: Rows, cursor: int, entering: PromptBatch
 ) -> Rows:
-    """Read the prompts, but for their last tokens, into the places before `here`."""
+    """Put the prompts, but for their last tokens, into the cache right before the cursor."""
     tokens = jnp.pad(entering.tokens[:, :-1], [(0, 0), (1, 0)], constant_values=PAD_ID)
     mask = tokens != PAD_ID
     positions = build_positions_from_mask(mask)
 
-    def read(block: Array, cache: Any) -> Any:
+    def prefill_block(block: Array, cache: Any) -> Any:
         begin = block * BLOCK
         own = partial(jax.lax.dynamic_slice_in_dim, start_index=begin, slice_size=BLOCK, axis=1)
         causal = jnp.arange(tokens.shape[1]) <= begin + jnp.arange(BLOCK)[:, None]
+        seen = mask[:, None] & causal
         return call_in_place(
-            structure.graphdef,
-            state,
-            own(tokens),
-            own(positions),
-            cache,
-            begin,
-            mask[:, None] & causal,
+            structure.graphdef, state, own(tokens), own(positions), cache, begin, seen
         )[1]
 
     shortest = jnp.argmax(jnp.any(mask, axis=0))  # no row has a token before it
     heads = len(rows.cache["layer_0"]["k"]) // len(rows.last)
-    empty = jax.tree.map(
-        lambda array: jnp.zeros(
-            (heads * len(tokens), tokens.shape[1], array.shape[2]), array.dtype
-        ),
-        rows.cache,
-    )
-    cache = jax.lax.fori_loop(shortest // BLOCK, tokens.shape[1] // BLOCK, read, empty)
+    small = (heads * len(tokens), tokens.shape[1])
+    empty = jax.tree.map(lambda old: jnp.zeros((*small, old.shape[2]), old.dtype), rows.cache)
+    blocks = tokens.shape[1] // BLOCK
+    cache = jax.lax.fori_loop(shortest // BLOCK, blocks, prefill_block, empty)
 
-    def placed(array: Array, new: Array) -> Array:
-        """Put new [G, T, ...] into its rows of array [B, C, ...], and nothing else in them."""
+    def placed(array: Array, new: Array, own: Array) -> Array:
+        """Put new [G, T, ...] into its own rows of array [B, C, ...], and nothing else in them."""
         whole = jnp.zeros((len(new), *array.shape[1:]), array.dtype)
-        start = (0, here - new.shape[1], *[0] * (array.ndim - 2))
-        return array.at[entering.rows].set(jax.lax.dynamic_update_slice(whole, new, start))
+        start = (0, cursor - new.shape[1], *[0] * (array.ndim - 2))
+        return array.at[own].set(jax.lax.dynamic_update_slice(whole, new, start))
 
-    def placed_heads(array: Array, new: Array) -> Array:
-        def of_rows(heads: Array, rows: int) -> Array:
-            return heads.reshape(rows, -1, *heads.shape[1:]).swapaxes(1, 2)
-
-        found = placed(of_rows(array, len(rows.last)), of_rows(new, len(tokens)))
-        return found.swapaxes(1, 2).reshape(array.shape)
+    own_heads = (entering.rows[:, None] * heads + jnp.arange(heads)).reshape(-1)
 
     def given(array: Array, new: Any) -> Array:
         return array.at[entering.rows].set(new)
 
     return Rows(
-        cache=jax.tree.map(placed_heads, rows.cache, cache),
-        seen=placed(rows.seen, mask),
+        cache=jax.tree.map(partial(placed, own=own_heads), rows.cache, cache),
+        valid=placed(rows.valid, mask, entering.rows),
         last=given(rows.last, entering.tokens[:, -1]),
         position=given(rows.position, jnp.sum(mask, axis=1)),
         written=given(rows.written, 0),
         done=given(rows.done, entering.filler),
-        place=given(rows.place, entering.place),
+        prompt=given(rows.prompt, entering.prompt),
     )
 
 
@@ -231,7 +219,7 @@ def call_in_place(
     begin: Int[Array, ""],
     mask: Bool[Array, "B T C"],
 ) -> tuple[Float[Array, "B T V"], Any]:
-    """Return the model's logits, and the cache with the tokens written from place `begin` on.
+    """Return the model's logits, and the KV cache with the tokens written from `begin` on.
 
     The model's attention is exchanged; its weights and adapters act as in a call of its own.
     """
@@ -244,7 +232,7 @@ def call_in_place(
 @cache
 def _chunk_decoder(platform: str) -> Callable[..., tuple[Rows, Array, Int[Array, "B steps"]]]:
     """Return `_decode_chunk`, compiled with what this kind of device needs."""
-    # Where a CPU's compiler does not look that closely, each step copies the cache.
+    # Without it a CPU's compiler copies the KV cache in each step.
     options = {"xla_cpu_copy_insertion_use_region_analysis": True} if platform == "cpu" else None
     return jax.jit(
         _decode_chunk,
@@ -258,36 +246,27 @@ def _decode_chunk(
     structure: Structure,
     state: nnx.State,
     rows: Rows,
-    here: int,
+    cursor: int,
     enough: int,
     rule: Rule,
     *,
     choice: Choice,
 ) -> tuple[Rows, Int[Array, ""], Int[Array, "B steps"]]:
-    """Write tokens until `enough` rows have ended or the cache is full.
-
-    Returns the rows, the next place to write, and the new tokens; as many of them as `written` has
-    grown by are a row's, the others are padding.
-    """
-    end = jnp.minimum(here + _STEPS, rows.seen.shape[1])
+    """Do what `CompiledDecoder.decode` says, for at most `_STEPS` tokens."""
+    end = jnp.minimum(cursor + _STEPS, rows.valid.shape[1])
 
     def going_on(carry: tuple[Array, Rows, Array]) -> Array:
-        place, rows, _ = carry
-        return (place < end) & (jnp.sum(rows.done) < enough)
+        at, rows, _ = carry
+        return (at < end) & (jnp.sum(rows.done) < enough)
 
     def one_step(carry: tuple[Array, Rows, Array]) -> tuple[Array, Rows, Array]:
-        place, rows, new = carry
-        seen = rows.seen.at[:, place].set(True)
+        at, rows, new = carry
+        valid = rows.valid.at[:, at].set(True)
+        token, position = rows.last[:, None], rows.position[:, None]
         logits, cache = call_in_place(
-            structure.graphdef,
-            state,
-            rows.last[:, None],
-            rows.position[:, None],
-            rows.cache,
-            place,
-            seen[:, None],
+            structure.graphdef, state, token, position, rows.cache, at, valid[:, None]
         )
-        token = next_token(
+        drawn = next_token(
             logits[:, -1],
             _noise_keys(rule, rows),
             choice=choice,
@@ -295,22 +274,22 @@ def _decode_chunk(
             top_p=rule.top_p,
             done=rows.done,
         )
-        token = jnp.where(rows.done, PAD_ID, token).astype(jnp.int32)
+        drawn = jnp.where(rows.done, PAD_ID, drawn).astype(jnp.int32)
         written = rows.written + ~rows.done
-        done = rows.done | jnp.isin(token, rule.stop) | (written >= rule.max_new_tokens)
-        after = Rows(cache, seen, token, rows.position + 1, written, done, rows.place)
-        return place + 1, after, new.at[:, place - here].set(token)
+        done = rows.done | jnp.isin(drawn, rule.stop) | (written >= rule.max_new_tokens)
+        after = Rows(cache, valid, drawn, rows.position + 1, written, done, rows.prompt)
+        return at + 1, after, new.at[:, at - cursor].set(drawn)
 
     new = jnp.full((len(rows.last), _STEPS), PAD_ID, jnp.int32)
-    here = jnp.asarray(here, jnp.int32)
-    place, rows, new = jax.lax.while_loop(going_on, one_step, (here, rows, new))
-    return rows, place, new
+    cursor = jnp.asarray(cursor, jnp.int32)
+    following, rows, new = jax.lax.while_loop(going_on, one_step, (cursor, rows, new))
+    return rows, following, new
 
 
 def _noise_keys(rule: Rule, rows: Rows) -> Array:
-    """Return a key for each row: its prompt's place and the length of its text alone decide."""
+    """Return a key for each row: its prompt's index and the length of its text alone decide."""
 
-    def key(place: Array, written: Array) -> Array:
-        return jax.random.fold_in(jax.random.fold_in(rule.key, place), written)
+    def key(prompt: Array, written: Array) -> Array:
+        return jax.random.fold_in(jax.random.fold_in(rule.key, prompt), written)
 
-    return jax.vmap(key)(rows.place, rows.written)
+    return jax.vmap(key)(rows.prompt, rows.written)

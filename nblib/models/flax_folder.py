@@ -19,14 +19,15 @@ from tunix.models.gemma3.model import Gemma3, ModelConfig
 from tunix.models.gemma3.params import map_from_upstream_checkpoint
 
 from nblib.files import write_json
-from nblib.models.config_file import config_values, read_config
-from nblib.models.folders import CONFIG_FILE, check_folders_tokenizer, new_model_folder, orbax_trees
+from nblib.models.config_file import ROPE, config_values, read_config
+from nblib.models.folders import CONFIG_FILE, check_folders_tokenizer, new_folder, orbax_trees
+from nblib.models.layout import weights_of
 from nblib.models.mesh import check_model_divides
 from nblib.models.weight_files import check_finite
+from nblib.tokens.tokenizer import TOKENIZER_FILE
 
 _WINDOW = 512  # of the text-only sizes, 270m and 1b
 _KNOWN = re.compile(r"transformer/(embedder|final_norm|layer_\d+/.+)")
-_Shapes = Mapping[tuple[str, ...], tuple[int, ...]]
 
 
 def load_flax_model(
@@ -49,21 +50,18 @@ def load_flax_model(
         raise ValueError(f"{folder} holds {len(trees)} Orbax trees: give the folder of one")
     tree = trees[0]
     given = _restore(tree)
-    shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(given).items()}
-    if (folder / CONFIG_FILE).is_file():
-        config = read_config(folder, dtype=dtype)
-    else:
-        config = _config_of(shapes, tree, dtype)
+    stated = (folder / CONFIG_FILE).is_file()
+    config = read_config(folder, dtype=dtype) if stated else _config_of(given, tree, dtype)
     check_model_divides(config, mesh)
-    check_folders_tokenizer(folder, tokenizer, vocabulary=config.num_embed)
+    check_folders_tokenizer(folder, tokenizer, size=config.num_embed)
     model = nnx.eval_shape(lambda: Gemma3(config, rngs=nnx.Rngs(0)))
     found = traverse_util.flatten_dict(map_from_upstream_checkpoint(given))
     expected = dict(nnx.to_flat_state(nnx.state(model)))
     _check_names(tree, found, expected)
     shardings = dict(nnx.to_flat_state(nnx.get_named_sharding(nnx.state(model), mesh)))
     for path, variable in expected.items():
-        value = jax.device_put(found[path].astype(dtype), shardings[path].get_value())
-        variable.set_value(value)
+        placed = jax.device_put(found[path].astype(dtype), shardings[path].get_value())
+        variable.set_value(placed)
     nnx.update(model, nnx.from_flat_state(list(expected.items())))
     check_finite(model, folder)
     return model
@@ -75,19 +73,17 @@ def save_flax_model(
     folder: Path,
     *,
     manifest: Mapping[str, Any],
-    dtype: np.dtype | type = jnp.float32,
 ) -> None:
-    """Write a model in Kaggle's Flax layout, with `config.json` and manifest, whole or not at all.
+    """Write a model in fp32 in Kaggle's Flax layout, with `config.json`, whole or not at all.
 
-    Adapters must have been merged.
+    Adapters must have been merged. The manifest gains the tokenizer's size and fingerprint.
     Raises FileExistsError when `folder` holds something that was not made here.
     """
-    with new_model_folder(
-        folder, tokenizer, vocabulary=model.num_embed, manifest=manifest
-    ) as partial:
+    with new_folder(folder, tokenizer, manifest, size=model.num_embed) as partial:
+        (partial / TOKENIZER_FILE).write_bytes(tokenizer.serialized_model_proto())
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save((partial / "checkpoint").absolute(), _to_upstream(model, dtype))
-        write_json(partial / CONFIG_FILE, config_values(model.config, tokenizer, dtype))
+            checkpointer.save((partial / "checkpoint").absolute(), _to_upstream(model))
+        write_json(partial / CONFIG_FILE, config_values(model.config, tokenizer, jnp.float32))
 
 
 def _restore(tree: Path) -> dict[str, Any]:
@@ -105,8 +101,9 @@ def _restore(tree: Path) -> dict[str, Any]:
         raise ValueError(f"{tree} is damaged: {reason}; get the checkpoint again") from error
 
 
-def _config_of(shapes: _Shapes, tree: Path, dtype: np.dtype | type) -> ModelConfig:
+def _config_of(given: Mapping[str, Any], tree: Path, dtype: np.dtype | type) -> ModelConfig:
     """Return the configuration that a text-only Gemma 3 of these shapes has."""
+    shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(given).items()}
     if any("siglip" in path[0].lower() for path in shapes):
         raise ValueError(f"{tree} has a vision encoder (4b and larger): only 270m and 1b are text")
     unknown = ["/".join(path) for path in shapes if not _KNOWN.fullmatch(path[0])]
@@ -121,9 +118,8 @@ def _config_of(shapes: _Shapes, tree: Path, dtype: np.dtype | type) -> ModelConf
         hidden, _ = shapes["transformer/layer_0/mlp/linear", "w"]
     except KeyError as error:
         raise ValueError(f"{tree} lacks {'/'.join(error.args[0])}: it is no Gemma 3") from error
-    layers = {path[0].split("/")[1] for path in shapes if "/layer_" in path[0]}
     return ModelConfig(
-        num_layers=len(layers),
+        num_layers=len({path[0].split("/")[1] for path in shapes if "/layer_" in path[0]}),
         num_embed=vocabulary,
         embed_dim=width,
         hidden_dim=hidden,
@@ -131,8 +127,7 @@ def _config_of(shapes: _Shapes, tree: Path, dtype: np.dtype | type) -> ModelConf
         head_dim=head_dim,
         num_kv_heads=kv_heads,
         sliding_window_size=_WINDOW,
-        local_base_frequency=10_000,  # Gemma 3
-        global_base_frequency=1_000_000,  # Gemma 3
+        **ROPE,
         param_dtype=dtype,
     )
 
@@ -150,22 +145,19 @@ def _check_names(tree: Path, found: Mapping[Any, Any], expected: Mapping[Any, An
             raise ValueError(f"{tree}: {name} is {found[path].shape}, expected {wanted}")
 
 
-def _to_upstream(model: Gemma3, dtype: np.dtype | type) -> dict[str, dict[str, np.ndarray]]:
+def _to_upstream(model: Gemma3) -> dict[str, dict[str, np.ndarray]]:
     """Return the weights under the names of google-deepmind/gemma."""
     tree: dict[str, dict[str, np.ndarray]] = {}
-    for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
-        *modules, name = path
+    for (*modules, name), variable in weights_of(model):
         if modules[0] == "layers":
             modules = [f"layer_{modules[1]}", *modules[2:]]
-        value = np.asarray(variable.get_value(), dtype)
-        match modules[-1]:
-            case "down_proj":
-                modules, name = [*modules[:-1], "linear"], "w"
-            case "gate_proj" | "up_proj" as half:
-                modules, name = [*modules[:-1], "gating_einsum"], "w"
-                pair = tree.setdefault("/".join(("transformer", *modules)), {})
-                pair.setdefault(name, np.empty((2, *value.T.shape), value.dtype))
-                pair[name][0 if half == "gate_proj" else 1] = value.T
-                continue
+        value = np.asarray(variable.get_value(), np.float32)
+        *outer, last = modules
+        if last == "down_proj":
+            modules, name = [*outer, "linear"], "w"
+        elif last in ("gate_proj", "up_proj"):  # gate, then up; flat paths are sorted
+            modules, name = [*outer, "gating_einsum"], "w"
+            gate = tree.get("/".join(("transformer", *modules)), {}).get(name)
+            value = value.T if gate is None else np.stack([gate, value.T])
         tree.setdefault("/".join(("transformer", *modules)), {})[name] = value
     return tree

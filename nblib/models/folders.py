@@ -1,6 +1,6 @@
 """Folders of a model or its adapters: what lies in them, and writing them whole or not at all.
 
-Only our own are replaced. A folder is ours when its manifest carries the tokenizer's seal, which
+Only a folder that was made here is replaced: one whose manifest has the tokenizer's hash, which
 every writer here adds. This module imports no jax.
 """
 
@@ -14,27 +14,27 @@ from typing import Any
 import sentencepiece as spm
 
 from nblib.files import OBJECT, TEXT, field, read_object, write_json
-from nblib.tokens.tokenizer import TOKENIZER_FILE, check_tokenizer, tokenizer_seal
+from nblib.tokens.tokenizer import check_tokenizer, tokenizer_hashes
 
 MANIFEST_FILE = "manifest.json"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 CARD_FILE = "README.md"
-_SEAL = "tokenizer_sha256"  # of `tokenizer_seal`
+_HASH = "tokenizer_sha256"  # of `tokenizer_hashes`
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return a model folder's manifest, empty when its maker wrote none (as in a download).
 
-    Raises ValueError naming file and field where it is none: what it says of the base and of the
-    tokenizer is relied upon.
+    Raises ValueError, naming file and field, for one that says of its base or tokenizer what
+    cannot be read.
     """
     path = folder / MANIFEST_FILE
     if not path.is_file():
         return {}
     manifest = read_object(path)
     base = field(manifest, "base", OBJECT, path) if "base" in manifest else {}
-    for values, name in ((base, "name"), (base, "sha256"), (base, "root"), (manifest, _SEAL)):
+    for values, name in ((base, "name"), (base, "sha256"), (base, "root"), (manifest, _HASH)):
         if name in values:
             field(values, name if values is manifest else f"base.{name}", TEXT, path)
     return manifest
@@ -63,46 +63,32 @@ def is_adapter_folder(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG_FILE).is_file()
 
 
-@contextmanager
-def new_model_folder(
-    folder: Path,
-    tokenizer: spm.SentencePieceProcessor,
-    *,
-    vocabulary: int,
-    manifest: Mapping[str, Any],
-) -> Iterator[Path]:
-    """Yield a folder for the weights as `new_folder` does; it gets tokenizer and sealed manifest.
-
-    Raises TokenizerMismatch for a tokenizer of another size than the model's `vocabulary`, and
-    FileExistsError.
-    """
-    check_tokenizer(tokenizer, size=vocabulary, sha256=None, where="the model")
-    with new_folder(folder) as partial:
-        yield partial
-        (partial / TOKENIZER_FILE).write_bytes(tokenizer.serialized_model_proto())
-        write_json(partial / MANIFEST_FILE, {**manifest, **tokenizer_seal(tokenizer)})
-
-
 def check_folders_tokenizer(
-    folder: Path, tokenizer: spm.SentencePieceProcessor, *, vocabulary: int
+    folder: Path, tokenizer: spm.SentencePieceProcessor, *, size: int
 ) -> None:
     """Raise TokenizerMismatch for another tokenizer than the one that a folder was made with."""
-    sha256 = read_manifest(folder).get(_SEAL)
-    check_tokenizer(tokenizer, size=vocabulary, sha256=sha256, where=str(folder))
+    sha256 = read_manifest(folder).get(_HASH)
+    check_tokenizer(tokenizer, size=size, sha256=sha256, where=str(folder))
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to write to; it gets the name `folder` when the block ends well.
+def new_folder(
+    folder: Path, tokenizer: spm.SentencePieceProcessor, manifest: Mapping[str, Any], *, size: int
+) -> Iterator[Path]:
+    """Yield an empty folder; it gets its name and a manifest when the block ends well.
 
-    A folder of that name that an earlier start of this run wrote is replaced.
-    Raises FileExistsError when `folder` holds something that was not made here.
+    The manifest gains the tokenizer's size and fingerprint. A folder that an earlier start of this
+    run wrote is replaced.
+    Raises FileExistsError for another folder, and TokenizerMismatch for a tokenizer that has not as
+    many pieces as the model's vocabulary, `size`.
     """
+    check_tokenizer(tokenizer, size=size, sha256=None, where="the model")
     check_replaceable(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
+    write_json(partial / MANIFEST_FILE, {**manifest, **tokenizer_hashes(tokenizer)})
     rename_folder(partial, folder)
 
 
@@ -123,12 +109,9 @@ def rename_folder(source: Path, folder: Path) -> None:
 
 def check_replaceable(folder: Path) -> None:
     """Raise FileExistsError when `folder` holds something that was not made here."""
-    if folder.exists() and not _is_own(folder):
-        raise FileExistsError(f"{folder} holds something else: choose a new folder for the model")
-
-
-def _is_own(folder: Path) -> bool:
     try:
-        return _SEAL in read_manifest(folder)
+        own = not folder.exists() or _HASH in read_manifest(folder)
     except ValueError:  # another program's manifest
-        return False
+        own = False
+    if not own:
+        raise FileExistsError(f"{folder} holds something else: choose a new folder for the model")

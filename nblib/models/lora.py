@@ -3,7 +3,7 @@
 qwix is touched here only. LoRA: Hu et al. 2021, https://arxiv.org/abs/2106.09685
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -28,26 +28,39 @@ _MERGE = {
 _MERGE_LINEAR = "dr,rf->df"
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Rank and alpha of the adapters; the change of a weight is `alpha / rank * A B`.
+
+    Rank -1 (`ALL_WEIGHTS`) stands for a training without adapters. ValueError for other values
+    that are not positive.
+    """
+
+    rank: int
+    alpha: float
+
+    def __post_init__(self) -> None:
+        if (self.rank < 1 and self.rank != ALL_WEIGHTS) or self.alpha <= 0:
+            raise ValueError(f"LoRA rank {self.rank} and alpha {self.alpha} must be positive")
+
+
 def get_lora_model(
-    base: Gemma3, mesh: jax.sharding.Mesh, *, rank: int, alpha: float, seed: int = 0
+    base: Gemma3, mesh: jax.sharding.Mesh, lora: LoraConfig, *, seed: int = 0
 ) -> Gemma3:
     """Return `base` with fresh adapters on all projections; at first it answers as `base` does.
 
-    The adapters are fp32 over a base of any dtype. Sharding follows afterwards, as qwix traces the
-    model with a batch of two that a mesh of eight cannot split.
-    Raises ValueError for a rank or alpha that is not positive, or when no module matched (which
-    would mean a silent full fine-tune).
+    The adapters are fp32 over a base of any dtype. They are sharded last, because qwix traces the
+    model with a batch of two, which a mesh of eight cannot split.
+    Raises ValueError when no module matched (which would mean a silent full fine-tune).
     """
-    if rank < 1 or alpha <= 0:
-        raise ValueError(f"LoRA rank {rank} and alpha {alpha} must be positive")
     graphdef, weights = nnx.split(base)
 
     @jax.jit
     def make(weights: nnx.State) -> tuple[nnx.GraphDef[Gemma3], nnx.State]:
-        model = with_adapters(nnx.merge(graphdef, weights), rank=rank, alpha=alpha, seed=seed)
+        model = with_adapters(nnx.merge(graphdef, weights), lora, seed=seed)
         return nnx.graphdef(model), nnx.state(model, LORA_PARAMETER)
 
-    # In one program: by themselves qwix's operations are compiled one by one, a hundred of them.
+    # One program: outside of it a hundred operations of qwix would be compiled one by one.
     adapted, adapters = make(weights)
     if not adapters:
         raise ValueError(f"no module of the model matches {TARGETS!r}: nothing to adapt")
@@ -59,21 +72,20 @@ def get_lora_model(
     return model
 
 
-def with_adapters(base: Gemma3, *, rank: int, alpha: float, seed: int = 0) -> Gemma3:
+def with_adapters(base: Gemma3, lora: LoraConfig, *, seed: int = 0) -> Gemma3:
     """Return `base` with fresh adapters in fp32, not yet sharded."""
-    provider = _Adapters(module_path=TARGETS, rank=rank, alpha=alpha)
+    provider = _Adapters(module_path=TARGETS, rank=lora.rank, alpha=lora.alpha)
     model = qwix.apply_lora_to_model(base, provider, rngs=nnx.Rngs(seed), **base.get_model_input())
     adapters = nnx.state(model, LORA_PARAMETER)
     nnx.update(model, jax.tree.map(lambda weight: weight.astype(jnp.float32), adapters))
-    model.lora_scale = alpha / rank  # kept when the model is split and merged, or cloned
+    model.lora_scale = lora.alpha / lora.rank  # kept when the model is split and merged, or cloned
     return model
 
 
 class _Adapters(qwix.LoraProvider):
-    """qwix's adapters, kept in fp32 beside weights of any dtype.
+    """qwix's adapters, kept in fp32 beside weights of any dtype; outputs keep the inputs' dtype.
 
     In bf16 a small update is lost: at a learning rate of 3e-6 under one entry of a hundred moved.
-    What a module gives back keeps the dtype of what it was given.
     """
 
     def einsum(self, einsum_str: str, *operands: Any, **options: Any) -> jax.Array:
@@ -84,17 +96,17 @@ class _Adapters(qwix.LoraProvider):
 
 
 def get_trainable_model(
-    base: Gemma3, mesh: jax.sharding.Mesh, *, rank: int, alpha: float, seed: int = 0
+    base: Gemma3, mesh: jax.sharding.Mesh, lora: LoraConfig, *, seed: int = 0
 ) -> Gemma3:
     """Return `base` with adapters, or for rank -1 a copy of it to be trained in full.
 
-    Either way `base` itself stays as it is, so that it can serve as the reference.
+    `base` itself is left as it is, to serve as the reference.
     Raises ValueError as `get_lora_model` does, and for rank -1 over weights that are not fp32.
     """
-    if rank == ALL_WEIGHTS:
+    if lora.rank == ALL_WEIGHTS:
         check_dtype(base.config.param_dtype)
         return nnx.clone(base)
-    return get_lora_model(base, mesh, rank=rank, alpha=alpha, seed=seed)
+    return get_lora_model(base, mesh, lora, seed=seed)
 
 
 def check_dtype(dtype: type | str) -> None:
@@ -111,28 +123,22 @@ def trainable_count(model: Gemma3) -> int:
     return parameter_count(model, LORA_PARAMETER) or parameter_count(model)
 
 
-def merge_trained(model: Gemma3, *, rank: int, alpha: float) -> Gemma3:
-    """Return a plain Gemma3 of what `get_trainable_model` gave and a training changed."""
-    return model if rank == ALL_WEIGHTS else merge_lora(model, rank=rank, alpha=alpha)
+def merge_lora(model: Gemma3, lora: LoraConfig) -> Gemma3:
+    """Return a plain Gemma3 with the adapters added to the weights; all its weights are fp32.
 
-
-def merge_lora(model: Gemma3, *, rank: int, alpha: float) -> Gemma3:
-    """Return a plain Gemma3 with the adapters added to the weights, in fp32.
-
-    The model given is left as it is; of weights in another dtype the others become fp32 as well.
-    Raises ValueError when it holds no adapters.
+    `model` is left as it is; for rank -1 it is returned. ValueError when it holds no adapters.
     """
-    return _merged(model, alpha / rank)
+    return model if lora.rank == ALL_WEIGHTS else _merged(model, lora.alpha / lora.rank)
 
 
 def multiplied_out(model: Gemma3) -> Gemma3:
-    """Return the model that weights and adapters make together, where that is less work to train.
+    """Return the model with its adapters merged, where that makes training cheaper.
 
-    A token costs two multiplications for every weight that stays, forwards and back, and three for
-    every one that is trained. Multiplied out first, the adapters cost nothing and their weights
-    three: less work if they are more than a third of these. The function is the same, and its
-    gradient still ends in the adapters. Weights in bf16 would lose what small adapters say: such a
-    model is returned as it is, and so is one without adapters.
+    A token costs two multiplications for every frozen weight (forwards, back) and three for every
+    trained one. With the adapters multiplied out first they cost nothing and their weights cost
+    three: less work when the adapters are more than a third of these. The function is the same, and
+    its gradient still ends in the adapters. A bf16 model is returned as it is, because its weights
+    would lose what small adapters say; so is one without adapters.
     """
     adapters = {path[:-1] for path, _ in nnx.to_flat_state(nnx.state(model, LORA_PARAMETER))}
     if not adapters or model.config.param_dtype != jnp.float32:

@@ -1,6 +1,6 @@
 """The device mesh: axes `fsdp` (batch and weights) and `tp` (each layer), and what they divide.
 
-Tunix reads the mesh from `with mesh:`; under `jax.set_mesh` it sees none and replicates the batch.
+Tunix sees the mesh of `with mesh:` alone; under `jax.set_mesh` it replicates the batch.
 """
 
 import math
@@ -49,8 +49,13 @@ def check_model_divides(config: ModelConfig, mesh: jax.sharding.Mesh) -> None:
     common = math.gcd(*sizes)
     if width % fsdp == 0 and common % tp == 0:
         return
-    axes = product(_divisors(width, mesh.size), _divisors(common, mesh.size))
-    best = max((math.prod(pair), pair) for pair in axes if math.prod(pair) <= mesh.size)[1]
+    counts = range(1, mesh.size + 1)
+    axes = [
+        pair
+        for pair in product(counts, counts)
+        if math.prod(pair) <= mesh.size and width % pair[0] == common % pair[1] == 0
+    ]
+    best = max(axes, key=lambda pair: (math.prod(pair), pair))
     raise ValueError(
         f"mesh (fsdp {fsdp}, tp {tp}) does not divide the model: fsdp has to divide {width}, its "
         f"width, and tp {common}, which divides its vocabulary, heads and widths: take "
@@ -75,18 +80,14 @@ def mesh_summary(mesh: jax.sharding.Mesh) -> str:
     """Return a line on the axes, and a warning that names the devices which the mesh leaves idle.
 
     >>> mesh_summary(device_mesh(8, 1))  # on a TPU v5e-8
-    'mesh       fsdp 8, tp 1: all 8 devices'
+    'fsdp 8, tp 1: all 8 devices'
     """
     axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
     devices, used = jax.devices(), set(mesh.devices.flat)
     idle = [str(device) for device in devices if device not in used]
     if not idle:
-        return f"mesh       {axes}: all {len(devices)} devices"
+        return f"{axes}: all {len(devices)} devices"
     return (
-        f"mesh       {axes}: WARNING, {len(idle)} of {len(devices)} devices are idle: "
+        f"{axes}: WARNING, {len(idle)} of {len(devices)} devices are idle: "
         f"{', '.join(idle)}. device_mesh(fsdp, tp) takes more, where its axes divide the model."
     )
-
-
-def _divisors(size: int, most: int) -> list[int]:
-    return [number for number in range(1, most + 1) if size % number == 0]

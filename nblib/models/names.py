@@ -21,14 +21,14 @@ from nblib.models.folders import (
     read_manifest,
     weights_sha256,
 )
-from nblib.models.gemma3 import load_model, parameter_count
+from nblib.models.gemma3 import init_model, load_model, model_config, parameter_count
 from nblib.models.published import OVER, ModelNotFound, find_model, is_published
-from nblib.tokens.tokenizer import load_tokenizer, stop_tokens
+from nblib.tokens.tokenizer import load_tokenizer, stop_tokens, tokenizer_hashes
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefModel:
-    """A loaded model with the tokenizer of its own folder.
+    """A loaded model with the mesh that it is on and the tokenizer of its own folder.
 
     `sha256` is the hash of the folder's weights: two runs on the same base have the same one.
     `root` names what all its training began with.
@@ -38,6 +38,7 @@ class RefModel:
     folder: Path
     model: Gemma3
     tokenizer: spm.SentencePieceProcessor
+    mesh: jax.sharding.Mesh
     sha256: str
     root: str
 
@@ -45,9 +46,14 @@ class RefModel:
     def described(self) -> dict[str, str]:
         """What the manifest of a fine-tune says of its base.
 
-        A folder is named in full: what `latest` points at moves on.
+        Folders are named in full, because a relative name or `latest` may mean another later.
         """
         return {"name": _in_full(self.name), "sha256": self.sha256, "root": self.root}
+
+    @property
+    def hashes(self) -> dict[str, str | int]:
+        """The hashes of weights and tokenizer: what a checkpoint and a run's manifest hold."""
+        return {"model": self.sha256, **tokenizer_hashes(self.tokenizer)}
 
     def __str__(self) -> str:
         """One line for a notebook to print: size, precision, tokenizer and where it stops."""
@@ -69,11 +75,9 @@ def get_gemma_ref_model(
 ) -> RefModel:
     """Load a Gemma 3 by name ("embedded", "gemma3-1b-it", "gemma3-270m-it", ...) or folder.
 
-    A folder of adapters is merged into the base it was made over: the one that it names, or the one
-    after "::" ("path/to/adapters::gemma3-1b-it") where that one lies elsewhere.
-
-    Weights are fp32 unless said otherwise. In bf16 they take half the memory and half the time to
-    be read; adapters over them are fp32 all the same.
+    A folder of adapters is merged into the base that it was made over: the one that it names, or
+    the one after "::" ("path/to/adapters::gemma3-1b-it") where that lies elsewhere.
+    In bf16 the weights take half the memory and half the time to be read.
     Raises ModelNotFound, AdapterMismatch, and what `load_model` raises for a broken folder.
     """
     path, _, base = name.partition(OVER)
@@ -89,9 +93,19 @@ def get_gemma_ref_model(
         folder=folder,
         model=load(folder, tokenizer, mesh=mesh, dtype=jnp.dtype(dtype)),
         tokenizer=tokenizer,
+        mesh=mesh,
         sha256=weights_sha256(folder),
         root=read_manifest(folder).get("base", {}).get("root", _in_full(name)),
     )
+
+
+def new_ref_model(
+    size: str, tokenizer: spm.SentencePieceProcessor, mesh: jax.sharding.Mesh, *, seed: int
+) -> RefModel:
+    """Return a Gemma 3 of one of `gemma3.SIZES` with random weights, to be trained from nothing."""
+    model = init_model(model_config(size), seed=seed)
+    parts = {"model": model, "tokenizer": tokenizer, "mesh": mesh}
+    return RefModel(name=size, folder=Path(), sha256="", root=size, **parts)
 
 
 def model_sha256(name: str) -> str:

@@ -1,17 +1,16 @@
-"""The parity gate: an export is called saved when, loaded again, it answers as the model did.
+"""The parity gate: does a model that was written answer, loaded again, as it did in memory?
 
-Both models continue the same prompts greedily; compared are the logits at every choice, in fp32 and
-with full-precision products, which is not every host's default. The exported folder is read from
-nothing, and where torch is installed by `transformers` as well.
+Both models continue the same prompts greedily. Compared are the logits at every choice, in fp32
+and with full-precision products (not the default on every host). The folder is read by this library
+and, where torch is installed, by `transformers`.
 """
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,23 +20,14 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 from tunix.models.gemma3.model import Gemma3
 
-from nblib.files import write_json
-from nblib.models.adapters import load_adapters, save_adapters
-from nblib.models.flax_folder import save_flax_model
-from nblib.models.folders import MANIFEST_FILE, check_replaceable, rename_folder
-from nblib.models.gemma3 import save_model
+from nblib.models.adapters import load_adapters
+from nblib.models.folders import is_adapter_folder
 from nblib.models.names import RefModel, get_gemma_ref_model
-from nblib.models.weight_files import SHARD_BYTES
-from nblib.tokens.tokenizer import tokenizer_seal
 
 PROMPTS = 16
 NEW_TOKENS = 16
 TOLERANCE = 1e-4  # of the largest logit; two implementations in fp32 differ by a tenth of it
 _MOST_PROMPT_TOKENS = 64
-
-
-class ExportNotEqual(RuntimeError):
-    """What was written does not answer as the model in memory; it is kept under another name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,147 +59,30 @@ class Parity:
         )
 
 
-def export_model(
-    model: Gemma3,
-    tokenizer: spm.SentencePieceProcessor,
-    folder: Path,
-    *,
-    manifest: Mapping[str, Any],
-    prompts: Sequence[str],
-    mesh: jax.sharding.Mesh,
-    trained: Gemma3 | None = None,
-    dtype: np.dtype | type = jnp.float32,
-    shard_bytes: int = SHARD_BYTES,
-    flax: bool = False,
-) -> tuple[Parity, ...]:
-    """Save a model, load the folder again, and give it its name only if both answer the same.
-
-    Until then it is called `<name>-unproven`, and stays `<name>-not-equal` when it failed. The
-    manifest gains what was compared; only a proven export has the manifest's own keys on top, so
-    that nothing finds a failed one.
-
-    Args:
-        model: a plain Gemma3, adapters merged.
-        tokenizer: the model's own.
-        folder: a new one, or one that an earlier start of the run made.
-        manifest: the facts of the model; `base` as `RefModel.described` says it.
-        prompts: what both are asked.
-        mesh: where the folder is loaded to.
-        trained: the model with its adapters, as it was trained: it is what is compared, so that a
-            wrong merge shows. None, or another dtype than fp32: `model` is.
-        dtype: of the weights in the file.
-        shard_bytes: more become several files.
-        flax: write Kaggle's Flax layout (Orbax) instead of Hugging Face's.
-
-    Returns a comparison for each reader: this library, and `transformers` where torch is installed
-    (on a CPU; beside an accelerator's JAX the two would fight for the device).
-    Raises ExportNotEqual, and FileExistsError as `save_model` does.
-    """
-    as_trained = trained if trained is not None and dtype == jnp.float32 else model
-
-    def write(unproven: Path) -> None:
-        if flax:
-            save_flax_model(model, tokenizer, unproven, manifest={}, dtype=dtype)
-        else:
-            save_model(
-                model, tokenizer, unproven, manifest={}, dtype=dtype, shard_bytes=shard_bytes
-            )
-
-    def compared(unproven: Path) -> tuple[Parity, ...]:
-        asked = {"prompts": prompts, "mesh": mesh, "dtype": dtype}
-        return compare_folder(as_trained, tokenizer, unproven, **asked)
-
-    return _proven(folder, tokenizer, manifest, write=write, compared=compared)
-
-
-def export_adapters(
-    model: Gemma3,
-    base: RefModel,
-    folder: Path,
-    *,
-    rank: int,
-    alpha: float,
-    manifest: Mapping[str, Any],
-    prompts: Sequence[str],
-    mesh: jax.sharding.Mesh,
-) -> tuple[Parity, ...]:
-    """Save a model's adapters, read them again, and prove them over `base` as `export_model` does.
-
-    Raises what `save_adapters` and `export_model` raise.
-    """
-
-    def write(unproven: Path) -> None:
-        over = {"base": manifest.get("base", {})}
-        save_adapters(model, base.tokenizer, unproven, rank=rank, alpha=alpha, manifest=over)
-
-    def compared(unproven: Path) -> tuple[Parity, ...]:
-        asked = {"prompts": prompts, "mesh": mesh}
-        return compare_folder(model, base.tokenizer, unproven, base=base, **asked)
-
-    return _proven(folder, base.tokenizer, manifest, write=write, compared=compared)
-
-
-def _proven(
-    folder: Path,
-    tokenizer: spm.SentencePieceProcessor,
-    manifest: Mapping[str, Any],
-    *,
-    write: Callable[[Path], None],
-    compared: Callable[[Path], tuple[Parity, ...]],
-) -> tuple[Parity, ...]:
-    check_replaceable(folder)
-    unproven = folder.with_name(f"{folder.name}-unproven")
-    write(unproven)
-    found = compared(unproven)
-    proof = {"parity": [asdict(one) for one in found], **tokenizer_seal(tokenizer)}
-    if all(one.equal for one in found):
-        write_json(unproven / MANIFEST_FILE, {**manifest, **proof})
-        rename_folder(unproven, folder)
-        return found
-    failed = folder.with_name(f"{folder.name}-not-equal")
-    write_json(unproven / MANIFEST_FILE, {**proof, "not_equal": dict(manifest)})
-    rename_folder(unproven, failed)
-    raise ExportNotEqual(
-        f"the export does not answer as the model in memory; it is kept as {failed}:\n"
-        + "\n".join(f"  {one}" for one in found)
-    )
-
-
 def compare_folder(
-    model: Gemma3,
-    tokenizer: spm.SentencePieceProcessor,
-    folder: Path,
-    *,
-    prompts: Sequence[str],
-    mesh: jax.sharding.Mesh,
-    dtype: np.dtype | type = jnp.float32,
-    base: RefModel | None = None,
+    model: Gemma3, base: RefModel, folder: Path, prompts: Sequence[str]
 ) -> tuple[Parity, ...]:
-    """Compare a model in memory with what each reader makes of its folder, written in `dtype`.
+    """Compare a model in memory with what each reader makes of its folder.
 
-    Adapters need the `base` that they were made over.
+    The readers are this library, and `transformers` where torch is installed and jax runs on a CPU
+    (beside an accelerator's jax the two would fight for the device).
+    `base` gives tokenizer and mesh; a folder of adapters is read over it, in fp32.
     """
-    rows = prompt_rows(tokenizer, prompts)
-    reference = _rounded(model, dtype)
-    tokens, logits = greedy(reference, rows, mesh=mesh)
-    again = _loaded(folder, mesh, base)
+    mesh = base.mesh
+    tokens, logits = greedy(_in_fp32(model), prompt_rows(base.tokenizer, prompts), mesh=mesh)
+    if is_adapter_folder(folder):
+        named = {"base_name": base.name, "base_sha256": base.sha256}
+        again = load_adapters(folder, _in_fp32(base.model), base.tokenizer, **named)
+    else:
+        again = get_gemma_ref_model(str(folder), mesh).model
     others = {"nblib": choice_logits(again, tokens, mesh=mesh)}
-    for_transformers = any(folder.glob("model*.safetensors"))
     torch_here = importlib.util.find_spec("torch") and jax.default_backend() == "cpu"
-    if for_transformers and torch_here:
+    if torch_here and any(folder.glob("model*.safetensors")):
         try:
             others["transformers"] = transformers_logits(folder, tokens)
         except ImportError as error:  # says nothing about the export
             warnings.warn(f"the export was not read by transformers: {error}", stacklevel=2)
     return tuple(compare(tokens, logits, other, reader=name) for name, other in others.items())
-
-
-def _loaded(folder: Path, mesh: jax.sharding.Mesh, base: RefModel | None) -> Gemma3:
-    if base is None:
-        return get_gemma_ref_model(str(folder), mesh).model
-    whole = _rounded(base.model, jnp.float32)
-    named = {"base_name": base.name, "base_sha256": base.sha256}
-    return load_adapters(folder, whole, base.tokenizer, **named)
 
 
 def prompt_rows(
@@ -244,21 +117,12 @@ def choice_logits(
         return np.asarray(_choices(model, jnp.asarray(tokens)))
 
 
-def transformers_logits(
-    folder: Path, tokens: Int[np.ndarray, "P T"], *, adapters: Path | None = None
-) -> Float[np.ndarray, "P N V"]:
-    """Return the same logits as `choice_logits`, of `Gemma3ForCausalLM` with the folder's weights.
-
-    With `adapters`, a PEFT folder, those are put over it by `peft`. Needs the extra `parity`.
-    """
+def transformers_logits(folder: Path, tokens: Int[np.ndarray, "P T"]) -> Float[np.ndarray, "P N V"]:
+    """Return the same logits as `choice_logits`, of `transformers`; needs the extra `parity`."""
     import torch
     from transformers import Gemma3ForCausalLM
 
     model = Gemma3ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    if adapters is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, adapters)
     with torch.no_grad():
         output = model(torch.tensor(tokens), logits_to_keep=NEW_TOKENS + 1)
     return output.logits[:, :-1].numpy()
@@ -289,14 +153,12 @@ def compare(
     )
 
 
-def _rounded(model: Gemma3, dtype: np.dtype | type) -> Gemma3:
-    """Return the model with weights as the file will have them, computing in fp32."""
-    if dtype == jnp.float32 and model.config.param_dtype == jnp.float32:
+def _in_fp32(model: Gemma3) -> Gemma3:
+    if model.config.param_dtype == jnp.float32:
         return model
-    rounded = nnx.clone(model)
-    state = nnx.state(rounded)
-    nnx.update(rounded, jax.tree.map(lambda w: w.astype(dtype).astype(jnp.float32), state))
-    return rounded
+    exact = nnx.clone(model)
+    nnx.update(exact, jax.tree.map(lambda w: w.astype(jnp.float32), nnx.state(exact)))
+    return exact
 
 
 def _logits(model: Gemma3, tokens: Int[Array, "P T"]) -> Float[Array, "P T V"]:
@@ -319,7 +181,7 @@ def _continued(model: Gemma3, rows: Int[Array, "P T"]) -> Int[Array, "P T+N"]:
     def step(place: Int[Array, ""], tokens: Int[Array, "P T"]) -> Int[Array, "P T"]:
         # qwix writes to the modules that it adapts while they run: the loop needs its own.
         looped = nnx.merge(structure, state)
-        # What stands behind `place` is padding, which no earlier position attends to.
+        # Behind `place` is padding, which no earlier position attends to.
         following = _logits(looped, tokens)[:, place - 1].argmax(axis=-1)
         return tokens.at[:, place].set(following.astype(tokens.dtype))
 

@@ -1,50 +1,53 @@
-"""A model's safetensors files in Hugging Face's layout: names, shapes, shards, and their checks.
+"""A model's safetensors files in Hugging Face's layout: writing them, and checks before reading.
 
 Tunix's loader takes what it finds: it leaves out a tensor that it does not know, reads every file
-of a folder, and takes the first dtype of a file for all. So a folder is checked before it reads.
+of a folder, and takes the first dtype of a file for all. So a folder is checked first.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tunix.models.gemma3.model import Gemma3, ModelConfig
 
 from nblib.files import Kind, field, read_object, write_json
-from nblib.models.folders import WEIGHTS_FILE
+from nblib.models.layout import expected_shapes, to_hugging_face, weights_of
 
 INDEX_FILE = "model.safetensors.index.json"
-SHARD_BYTES = 5_000_000_000  # transformers' own limit until version 5
+_SHARD_BYTES = 5_000_000_000  # transformers' own limit until version 5
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
-_PLACES = Kind(
+_FILES = Kind(
     "an object of tensors' names and their files",
     lambda value: isinstance(value, dict) and all(isinstance(f, str) for f in value.values()),
 )
 _DTYPES = ("F32", "BF16", "F16")
 
 
-def write_weights(
-    model: Gemma3, folder: Path, *, dtype: np.dtype | type, shard_bytes: int = SHARD_BYTES
-) -> None:
-    """Write a model's tensors; more than `shard_bytes` of them as several files with an index."""
-    tensors = _to_hugging_face(model, dtype)
-    shards = list(_shards(tensors, shard_bytes))
-    if len(shards) == 1:
-        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        return
-    places = {}
-    for number, shard in enumerate(shards, start=1):
-        name = f"model-{number:05}-of-{len(shards):05}.safetensors"
+def write_weights(model: Gemma3, folder: Path, dtype: np.dtype | type) -> None:
+    """Write a model's tensors; more than `_SHARD_BYTES` of them as several files with an index."""
+    weights = ((path, variable.get_value()) for path, variable in weights_of(model))
+    tensors = {
+        name: np.ascontiguousarray(np.asarray(tensor, dtype))
+        for name, tensor in to_hugging_face(weights).items()
+    }
+    split = split_state_dict_into_shards_factory(
+        tensors,
+        get_storage_size=lambda tensor: tensor.nbytes,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=_SHARD_BYTES,
+    )
+    for name, held in split.filename_to_tensors.items():
+        shard = {tensor: tensors[tensor] for tensor in held}
         save_file(shard, folder / name, metadata={"format": "pt"})
-        places.update(dict.fromkeys(shard, name))
-    size = sum(tensor.nbytes for tensor in tensors.values())
-    write_json(folder / INDEX_FILE, {"metadata": {"total_size": size}, "weight_map": places})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        write_json(folder / INDEX_FILE, index)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -63,11 +66,11 @@ def weight_files(folder: Path) -> list[Path]:
     if not files:
         raise FileNotFoundError(f"{folder} holds no *.safetensors: the weights are missing")
     for path in files:
-        if not path.is_file():
+        if path.is_dir():
             raise ValueError(f"{path} is a folder, expected a safetensors file: get it again")
     index = folder / INDEX_FILE
     if index.is_file():
-        listed = set(field(read_object(index), "weight_map", _PLACES, index).values())
+        listed = set(field(read_object(index), "weight_map", _FILES, index).values())
         found = {path.name for path in files}
         if listed - found:
             raise FileNotFoundError(f"{folder} lacks {min(listed - found)}, which its index names")
@@ -101,42 +104,11 @@ def check_weights(folder: Path, config: ModelConfig) -> bool:
 
 def check_finite(model: Gemma3, folder: Path) -> None:
     """Raise ValueError naming a weight of the loaded model that holds NaN or infinity."""
-    state = nnx.to_flat_state(nnx.state(model, nnx.Param))
-    finite = jax.jit(lambda leaves: [jnp.isfinite(leaf).all() for leaf in leaves])
-    for (path, _), good in zip(state, finite([v.get_value() for _, v in state]), strict=True):
+    weights = {".".join(map(str, path)): one.get_value() for path, one in weights_of(model)}
+    finite = jax.jit(lambda leaves: jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), leaves))
+    for name, good in finite(weights).items():
         if not good:
-            name = ".".join(map(str, path))
             raise ValueError(f"{folder}: {name} holds NaN or infinity: take another copy")
-
-
-def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return Hugging Face's names of all tensors with their shapes, [out, in]."""
-    width, head = config.embed_dim, config.head_dim
-    query, key, hidden = config.num_heads * head, config.num_kv_heads * head, config.hidden_dim
-    layer = {
-        "self_attn.q_proj": (query, width),
-        "self_attn.k_proj": (key, width),
-        "self_attn.v_proj": (key, width),
-        "self_attn.o_proj": (width, query),
-        "self_attn.q_norm": (head,),
-        "self_attn.k_norm": (head,),
-        "mlp.gate_proj": (hidden, width),
-        "mlp.up_proj": (hidden, width),
-        "mlp.down_proj": (width, hidden),
-        "input_layernorm": (width,),
-        "post_attention_layernorm": (width,),
-        "pre_feedforward_layernorm": (width,),
-        "post_feedforward_layernorm": (width,),
-    }
-    return {
-        _EMBEDDING: (config.num_embed, width),
-        "model.norm.weight": (width,),
-        **{
-            f"model.layers.{index}.{name}.weight": shape
-            for index in range(config.num_layers)
-            for name, shape in layer.items()
-        },
-    }
 
 
 def _headers(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -152,11 +124,10 @@ def _headers(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 def _check_tied(head: Path, embedding: Path) -> None:
     """Some tools write the tied output head again; another one would be left out silently."""
     with safe_open(head, "numpy") as one, safe_open(embedding, "numpy") as other:
-        same = np.array_equal(one.get_tensor(_HEAD), other.get_tensor(_EMBEDDING))
-    if not same:
-        raise ValueError(
-            f"{head}: {_HEAD} differs from {_EMBEDDING}: Tunix's Gemma 3 has one for both"
-        )
+        if not np.array_equal(one.get_tensor(_HEAD), other.get_tensor(_EMBEDDING)):
+            raise ValueError(
+                f"{head}: {_HEAD} differs from {_EMBEDDING}: Tunix's Gemma 3 has one for both"
+            )
 
 
 def _check_names(
@@ -182,57 +153,3 @@ def _check_names(
         path, got = found[name]
         if got != shape:
             raise ValueError(f"{path}: {name} is {got}, its config.json says {shape}")
-
-
-def _shards(tensors: Mapping[str, np.ndarray], limit: int) -> Iterator[dict[str, np.ndarray]]:
-    shard: dict[str, np.ndarray] = {}
-    size = 0
-    for name, tensor in tensors.items():
-        if shard and size + tensor.nbytes > limit:
-            yield shard
-            shard, size = {}, 0
-        shard[name] = tensor
-        size += tensor.nbytes
-    yield shard
-
-
-def _to_hugging_face(model: Gemma3, dtype: np.dtype | type) -> dict[str, np.ndarray]:
-    """Return the weights under Hugging Face's names and in its shapes, [out, in]."""
-    tensors: dict[str, jax.Array] = {
-        _EMBEDDING: model.embedder.input_embedding.get_value(),
-        "model.norm.weight": model.final_norm.scale.get_value(),
-    }
-    for index, layer in enumerate(model.layers):
-        head = f"model.layers.{index}."
-        for name, tensor in _layer_tensors(layer, model.config).items():
-            tensors[f"{head}{name}.weight"] = tensor
-    return {name: np.ascontiguousarray(np.asarray(t, dtype)) for name, t in tensors.items()}
-
-
-def _layer_tensors(layer: nnx.Module, config: ModelConfig) -> dict[str, jax.Array]:
-    attention, mlp = layer.attn, layer.mlp
-    if attention.use_qkv_einsum:
-        query, key, value = attention.qkv_einsum.w.get_value()
-    else:
-        query = attention.q_einsum.w.get_value()
-        key, value = attention.kv_einsum.w.get_value()
-    output = attention.attn_vec_einsum.w.get_value().reshape(-1, config.embed_dim)
-
-    def out_in(weight: jax.Array) -> jax.Array:  # N D H to (N H) D
-        return weight.transpose(0, 2, 1).reshape(-1, config.embed_dim)
-
-    return {
-        "self_attn.q_proj": out_in(query),
-        "self_attn.k_proj": out_in(key),
-        "self_attn.v_proj": out_in(value),
-        "self_attn.o_proj": output.T,
-        "self_attn.q_norm": attention._query_norm.scale.get_value(),
-        "self_attn.k_norm": attention._key_norm.scale.get_value(),
-        "mlp.gate_proj": mlp.gate_proj.kernel.get_value().T,
-        "mlp.up_proj": mlp.up_proj.kernel.get_value().T,
-        "mlp.down_proj": mlp.down_proj.kernel.get_value().T,
-        "input_layernorm": layer.pre_attention_norm.scale.get_value(),
-        "post_attention_layernorm": layer.post_attention_norm.scale.get_value(),
-        "pre_feedforward_layernorm": layer.pre_ffw_norm.scale.get_value(),
-        "post_feedforward_layernorm": layer.post_ffw_norm.scale.get_value(),
-    }

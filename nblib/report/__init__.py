@@ -1,29 +1,22 @@
 """What a person reads of a run: tables, figures, samples, verdicts, the page and the model card.
 
 Everything comes measured from `evaluation` and `training`; nothing is computed here, and what a
-figure is called is what the task calls it. `finish` ends a notebook.
+figure is called is what the task calls it. A notebook shows all of it through a `Page`, which also
+collects it; `finish` writes the report and ends the notebook.
 """
 
-from nblib.report.comparison import (
-    comparison_lead,
-    comparison_tables,
-    enough_line,
-    gain_table,
-    plot_failures,
-    plot_gains,
-)
-from nblib.report.model_card import foundation_manifest, write_model_card
-from nblib.report.page import Page, finish
-from nblib.report.plots import plot_groups, plot_stages, plot_training, show
-from nblib.report.plots_grpo import plot_group, plot_grpo, plot_reward_histogram
-from nblib.report.samples import pick_samples, rollout_samples, samples_table
-from nblib.report.tables import paired_table, settings_table, stage_table
-from nblib.report.verdicts import (
-    foundation_verdicts,
-    grpo_lead,
-    grpo_verdicts,
-    sft_lead,
-    sft_verdicts,
-    truncation_warnings,
-    verdict_table,
+from nblib import public_names
+
+__getattr__, __all__, __dir__ = public_names(
+    __name__,
+    {
+        "page": "Page finish",
+        "tables": "examples_table group_table paired_table rows_table stage_table",
+        "curves": "plot_grpo plot_training",
+        "plots": "plot_group plot_groups plot_reward_histogram plot_stages",
+        "comparison": "comparison_tables gain_table plot_failures plot_gains",
+        "verdicts": "foundation_verdicts grpo_verdicts sft_verdicts",
+        "samples": "rollout_table",
+        "model_card": "foundation_manifest",
+    },
 )

@@ -9,20 +9,21 @@ import difflib
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+from IPython.display import Image, display
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from nblib.files import read_object, write_jsonl, write_text
+from nblib.files import read_jsonl, read_object, to_jsonable, write_json, write_jsonl, write_text
 from nblib.models.folders import read_manifest
+from nblib.report.comparison import base_gain, enough_line
 from nblib.report.model_card import write_model_card
 from nblib.report.plots import figure_png
-from nblib.report.samples import Sample, outcome
+from nblib.report.samples import KINDS, Sample, outcome, pick_samples, samples_table
 from nblib.report.tables import (
     Table,
     as_text,
@@ -30,125 +31,178 @@ from nblib.report.tables import (
     in_words,
     settings_table,
     shorten,
-    stage_table,
     visible,
 )
-from nblib.report.verdicts import Verdict, verdict_table
-from nblib.runs import Run, finish_run
+from nblib.report.verdicts import Verdict, lead, truncation_warnings, verdict_table
+from nblib.runs import Run, finish_run, write_manifest
 from nblib.tasks.task import Task
 
 if TYPE_CHECKING:
     from nblib.evaluation.answers import Stage
+    from nblib.evaluation.comparison import Comparison
     from nblib.training.session import Trained
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_ABOVE = ("Targets", "Stages")  # tables above the figures; all others stand below them
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")  # every character is in one of them
 _ALIKE = 0.4  # share of words in common, from which on differences are marked
 _CARDS = {"export": "", "adapters": ", adapters", "flax": ", for Flax"}  # folder -> in its title
 
 
-@dataclass(frozen=True, kw_only=True)
 class Page:
-    """What a notebook has for its page; what is empty is left out.
+    """What a notebook shows and its report keeps: each method displays its content and collects it.
 
-    Attributes:
-        title: Heading of the page, and of the model cards.
-        lead: One paragraph: what was done and what came of it.
-        warnings: What a reader must know first, one sentence each.
-        facts: Short facts, name -> text.
-        verdicts: Targets, met or not.
-        figures: Caption -> figure.
-        tables: Shown below the figures.
-        samples: What `pick_samples` gives.
-        rollouts: Records of `rollouts.jsonl` to show, in the order of the training.
-        details: Heading -> nested values, folded away at the end.
+    A cell that is run again replaces what it showed before. The cells of a notebook:
+
+    ```
+    page = report.Page(title="v1 · SFT: teach the format", task=task, seed=SEED)
+    page.warn("12 rows were left out")
+    page.figure("Loss", report.plot_training(history, seed=SEED, title="SFT"))
+    page.table(report.stage_table(task, stages))
+    page.figure("Base and tuned", report.plot_stages(task, stages, seed=SEED))  # None: no stages
+    page.verdicts(report.sft_verdicts(task, stages))
+    page.samples(stages, count=4)
+    about = {"model": base.name, "data": data.origin, "hashes": hashes}
+    report.finish(run, stages, page, trained=trained, **about)
+    ```
     """
 
-    title: str
-    lead: str
-    warnings: Sequence[str] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
-    verdicts: Sequence[Verdict] = ()
-    figures: Mapping[str, Figure] = field(default_factory=dict)
-    tables: Sequence[Table] = ()
-    samples: Sequence[Sample] = ()
-    rollouts: Sequence[Mapping[str, Any]] = ()
-    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    def __init__(self, *, title: str, task: Task, seed: int) -> None:
+        self.title, self.task, self.seed = title, task, seed
+        self.warnings: tuple[str, ...] = ()
+        self.figures: dict[str, bytes] = {}  # caption -> PNG
+        self.tables: dict[str, Table] = {}  # by title
+        self.picked: tuple[Sample, ...] = ()
+
+    def warn(self, *warnings: str) -> None:
+        """Print what a reader of the report must know first, one sentence each."""
+        self.warnings = (*dict.fromkeys((*self.warnings, *warnings)),)
+        for warning in warnings:
+            print(warning)
+
+    def figure(self, caption: str, figure: Figure | None) -> None:
+        """Show a figure; nothing where there was nothing to draw."""
+        if figure is not None:
+            self.figures[caption] = figure_png(figure)
+            display(Image(self.figures[caption]))
+
+    def table(self, *tables: Table) -> None:
+        """Show tables; nothing for one that has neither rows nor a note."""
+        for table in tables:
+            if table.rows or table.note:
+                self.tables[table.title] = table
+                display(table)
+
+    def verdicts(self, verdicts: Sequence[Verdict]) -> None:
+        """Show which targets were met, and what to try where one was not."""
+        self.table(verdict_table(verdicts))
+
+    def samples(self, stages: Sequence["Stage"], *, count: int) -> None:
+        """Pick `count` items for the report; the notebook shows one of each kind."""
+        self.picked = pick_samples(self.task, stages, count=count, seed=self.seed)
+        display(samples_table(self.task, self.picked[: len(KINDS)]))
 
 
 def finish(
     run: Run,
-    task: Task,
     stages: Sequence["Stage"],
     page: Page,
     *,
     model: str,
     data: str,
-    started: float,
+    hashes: Mapping[str, str | int],
     trained: "Trained | None" = None,
-    **more: Any,
+    comparison: "Comparison | None" = None,
+    asked: Mapping[str, Any] = _NOTHING,
+    **found: Any,
 ) -> None:
-    """End a notebook: write predictions, the page, the model cards and `result.json`.
+    """End a notebook: write its manifest, predictions, page, model cards and `result.json`.
 
-    Parameters, versions and hashes are read from the run's `config.json` and `manifest.json`. A
-    card is written into each of its folders `export`, `adapters` and `flax` whose manifest names a
-    base.
+    A card is written into each of the run's folders `export`, `adapters` and `flax` whose manifest
+    names a base.
 
     Args:
         run: The run that ends.
-        task: What was asked.
-        stages: What was evaluated, in the order of time; may be empty.
-        page: What this notebook has for the page; facts and details of every run are added.
+        stages: In the order of time; may be empty.
+        page: What the notebook has shown.
         model: What the training began with, or what was judged.
         data: Where the rows come from.
-        started: `time.monotonic()` at the notebook's start.
-        trained: Steps that were made, and that are left to the next session.
-        more: More keys of `result.json`.
+        hashes: Of what went in, for the manifest.
+        trained: How far the training came.
+        comparison: Its metrics and the failures of the form get files of their own.
+        asked: How the stages were asked: more settings, for the page and the comparison.
+        found: More keys of `result.json`, or with a comparison of `comparison_metrics.json`. What
+            is `paired` is the gain that the page begins with.
 
     Raises ValueError where the result breaks the contract of `runs.finish_run`.
     """
-    config, manifest = (_read(run.path / name) for name in ("config.json", "manifest.json"))
+    task, path, gain = page.task, run.path, found.get("paired")
+    config = to_jsonable(run.parameters)
+    write_manifest(run, hashes=hashes)
     if stages:
         predictions = [record for stage in stages for record in stage.records]
-        write_jsonl(run.path / "predictions.jsonl", predictions)
-    steps = {"steps": str(trained.steps)} if trained else {}
-    facts = {"model": model, "data": data, **steps, **page.facts}
-    details = {"Settings": config, "Versions and hashes": manifest, **page.details}
-    whole = replace(page, facts=facts, details=details)
-    write_page(run.path / "report.html", task, stages, whole)
+        write_jsonl(path / "predictions.jsonl", predictions)
+    facts = {"model": model, "data": data} | ({"steps": str(trained.steps)} if trained else {})
+    if comparison:
+        gain = base_gain(comparison)
+        facts |= {"questions": f"{gain.n:,}", "smallest gain that shows": enough_line(comparison)}
+        about = {"settings": {**config, **asked}, "hashes": hashes}
+        _write_comparison(path, task, stages, comparison, **found, **about)
+    found |= _alarms(path / "metrics.jsonl")
+    # Of a training, the stages before it may be cut as often as they like.
+    judged = [one for one in stages if not trained or one.name.startswith("tuned")]
+    alarms = (f"Alarm at {alarm}" for alarm in found.get("alarms", ()))
+    manifest = read_object(path / "manifest.json")
+    write_page(
+        path / "report.html",
+        page,
+        lead=lead(task, stages, trained, gain),
+        facts=facts,
+        warnings=(*truncation_warnings(judged), *alarms),
+        details={"Settings": config, "Versions and hashes": manifest, "Asked": asked},
+    )
     for name, words in _CARDS.items():
-        if "base" in read_manifest(run.path / name):
-            write_model_card(run.path / name, task, stages, title=page.title + words)
-    wall_s = time.monotonic() - started
+        if "base" in read_manifest(path / name):
+            write_model_card(path / name, task, stages, title=page.title + words)
     result = {
         "notebook": run.notebook,
         "task": task.name,
         "profile": config["profile"],
         "seed": config["seed"],
-        "wall_s": wall_s,
+        "wall_s": time.monotonic() - run.started,
         "model": model,
         "data": data,
         "stages": {stage.name: stage.metrics for stage in stages},
         "groups": {stage.name: stage.by_group for stage in stages if stage.by_group},
         "steps_left": trained.left if trained else 0,
-        **more,
+        **({} if comparison else found),
     }
     finish_run(run, result, metrics=task.metric_names)
-    print(f"{run.path}: {wall_s / 60:.1f} minutes")
+    print(f"{path}: {result['wall_s'] / 60:.1f} minutes")
 
 
-def write_page(path: Path, task: Task, stages: Sequence["Stage"], page: Page) -> None:
-    """Write a page as a single HTML file, whole or not at all.
-
-    Raises ValueError where a stage has a metric without its interval or its `n`.
-    """
-    verdicts, measured = verdict_table(page.verdicts), stage_table(task, stages)
-    details = [settings_table(values, title=name) for name, values in page.details.items()]
+def write_page(
+    path: Path,
+    page: Page,
+    *,
+    lead: str = "",
+    facts: Mapping[str, str] = _NOTHING,
+    warnings: Sequence[str] = (),
+    details: Mapping[str, Mapping[str, Any]] = _NOTHING,
+) -> None:
+    """Write a page as a single HTML file, whole or not at all; `details` are folded at its end."""
+    tables = page.tables
+    folded = [settings_table(values, title=name) for name, values in details.items()]
     html = _template().render(
         page=page,
-        task=task,
-        measured=[table for table in (verdicts, measured) if table.rows],
-        figures={caption: _base64(figure) for caption, figure in page.figures.items()},
-        details=[table for table in details if table.rows],
+        task=page.task,
+        lead=lead,
+        facts=facts,
+        warnings=(*warnings, *page.warnings),
+        above=[tables[name] for name in _ABOVE if name in tables and tables[name].rows],
+        below=[table for name, table in tables.items() if name not in _ABOVE],
+        figures={name: base64.b64encode(png).decode() for name, png in page.figures.items()},
+        details=[table for table in folded if table.rows],
     )
     write_text(path, html)
 
@@ -170,9 +224,27 @@ def marked(text: str, before: str | None) -> Markup:
     return Markup("").join(pieces)
 
 
+def _write_comparison(
+    path: Path, task: Task, stages: Sequence["Stage"], comparison: "Comparison", **more: Any
+) -> None:
+    from nblib.evaluation.comparison import comparison_metrics, schema_failures  # bring jax
+
+    write_jsonl(path / "schema_failures_debug.jsonl", schema_failures(stages, task))
+    write_json(
+        path / "comparison_metrics.json", comparison_metrics(comparison, stages, task, **more)
+    )
+
+
+def _alarms(path: Path) -> dict[str, list[str]]:
+    """Return when each alarm of a training began, nothing for one that has no alarms to give."""
+    history = read_jsonl(path) if path.is_file() else []
+    began = [f"step {one['step']}: {name}" for one in history for name in one.get("alarms", ())]
+    return {"alarms": began} if any("alarms" in one for one in history) else {}
+
+
 def _template() -> jinja2.Template:
-    source = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("nblib", "report"),
         autoescape=True,
         finalize=_finalize,  # of every value the template writes, so that none is forgotten
         undefined=jinja2.StrictUndefined,
@@ -182,17 +254,9 @@ def _template() -> jinja2.Template:
     filters = (as_text, group_word, in_words, marked, settings_table, shorten)
     environment.filters |= {one.__name__: one for one in filters}
     environment.globals["outcome"] = outcome
-    return environment.from_string(source)
+    return environment.get_template("report.html.j2")
 
 
 def _finalize(value: object) -> str:
     # Markup is made by `marked`, which spells out itself, or by a macro of the template.
     return value if isinstance(value, Markup) else visible(str(value))
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    return read_object(path) if path.is_file() else {}
-
-
-def _base64(figure: Figure) -> str:
-    return base64.b64encode(figure_png(figure)).decode("ascii")

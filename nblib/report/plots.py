@@ -1,8 +1,8 @@
-"""Figures of a run: training curves, metrics by stage and by group; and how figures are drawn.
+"""How figures are drawn; metrics by stage and by group; the rewards of GRPO.
 
-Every function returns a matplotlib Figure of its own; pyplot and its global state are not touched.
-Markers, line styles and fills differ as well as colours, so a grey print says the same.
-Nothing is saved here. Colours: Okabe and Ito, https://jfly.uni-koeln.de/color/
+Every function returns a matplotlib Figure of its own, None where there is nothing to draw; pyplot
+and its global state are not touched. Markers, line styles and fills differ as well as colours, so a
+grey print says the same. Colours: Okabe and Ito, https://jfly.uni-koeln.de/color/
 """
 
 import io
@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from nblib.evaluation.statistics import in_order
-from nblib.report.tables import Estimate, group_word, in_words, read_estimate
+from nblib.report.tables import Estimate, in_words, read_estimate
 from nblib.tasks.task import TRUNCATION, Task
 
 if TYPE_CHECKING:
     from nblib.evaluation.answers import Stage
+    from nblib.evaluation.sampling import Group
 
 Curve: TypeAlias = NDArray[np.float64]  # one axis: a value a step, a group or a metric
 
@@ -38,110 +39,119 @@ _OTHER_STAGES: Sequence[Mapping[str, Any]] = (
     {"color": "#aa4488", "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
     {"color": "#7a6a00", "marker": "P", "linestyle": "-", "markerfacecolor": "white"},
 )
+_BARS: Sequence[Mapping[str, Any]] = (
+    {"facecolor": "white", "edgecolor": INK, "hatch": "////"},
+    {"facecolor": BLUE, "edgecolor": INK},
+)
+LEGEND: Mapping[str, Any] = {"loc": "outside upper left", "ncols": 4, "frameon": False}
 _WIDE_LABELS = 90  # characters of all groups' names; above, they are written aslant
-
-
-def plot_training(records: Sequence[Mapping[str, Any]], *, seed: int, title: str) -> Figure:
-    """Loss over step, raw and smoothed, above learning rate, gradient norm and speed.
-
-    Args:
-        records: Records of `metrics.jsonl`. `tokens` and `seconds` count since the record before.
-            A step that a resumed run wrote twice counts once, as last written. A field that is
-            missing or null leaves a gap.
-        seed: The run's seed, for the caption.
-        title: Heading of the figure.
-
-    Raises ValueError when there are no records.
-    """
-    if not records:
-        raise ValueError("no training records: metrics.jsonl is empty, expected one a logged step")
-    history = by_step(records)
-    steps = column(history, "step")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        tokens_per_s = column(history, "tokens") / column(history, "seconds")
-    figure = new_figure(9.0, 5.2, f"{len(steps)} logged steps, seed {seed}", title=title)
-    axes: dict[str, Axes] = figure.subplot_mosaic(
-        [["loss"] * 3, ["rate", "norm", "speed"]], height_ratios=[2.1, 1]
-    )
-    _draw_loss(axes["loss"], history)
-    for name, heading, values in (
-        ("rate", "learning rate", column(history, "learning_rate")),
-        ("norm", "gradient norm", column(history, "grad_norm")),
-        ("speed", "tokens per second", tokens_per_s),
-    ):
-        _draw_small(axes[name], heading, steps, values)
-    return figure
+_MOST_BARS = 12  # more distinct rewards than this are put into as many ranges
 
 
 def plot_stages(
     task: Task, stages: Sequence["Stage"], metrics: Sequence[str] = (), *, seed: int
-) -> Figure:
+) -> Figure | None:
     """One row a metric, one marker a stage with its 95 % interval, the value beside it.
 
     `metrics` are names, top to bottom: form, headline, fallback and truncation where none are
-    given. Raises ValueError when there are no stages, or a stage lacks a metric.
+    given. Raises ValueError when a stage lacks a metric.
     """
     if not stages:
-        raise ValueError("expected stages to draw, got none")
+        return None
     names = tuple(metrics) or (*task.main, TRUNCATION)
-    height = 1.4 + len(names) * (0.22 + 0.15 * len(stages))
     interval, unit = _interval_and_unit(task, names)
     n = _span(stage.metrics["n"] for stage in stages)
+    height = 1.4 + len(names) * (0.22 + 0.15 * len(stages))
     figure = new_figure(9.0, height, f"{interval}, n = {n} a stage, seed {seed}")
-    axes = figure.subplots()
-    rows = np.arange(len(names))
-    for index, (stage, style) in enumerate(_styled(stages)):
+    axes, rows = figure.subplots(), np.arange(len(names))
+    for stage, style, shift in _side_by_side(stages, spread=0.55):
         values = [read_estimate(stage.metrics, name) for name in names]
-        places = rows + _offset(index, len(stages), spread=0.55)
-        look = {**style, "linestyle": "none"}
-        _draw_estimates(axes, places, values, label=in_words(stage.name), style=look, sideways=True)
-        for place, value in zip(places, values, strict=True):
+        look = {**style, "linestyle": "none", "label": in_words(stage.name)}
+        draw_estimates(axes, rows + shift, values, sideways=True, **look)
+        for place, value in zip(rows + shift, values, strict=True):
             axes.text(1.035, place, value.figure, va="center", fontsize=8, color=INK)
     axes.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.5, -0.5), xlabel=unit)
     axes.set_yticks(rows, [in_words(name) for name in names])
     for boundary in rows[1:] - 0.5:
         axes.axhline(boundary, color=QUIET, linewidth=0.4, alpha=0.5)
-    _finish(axes, figure, grid="x", stages=len(stages))
+    figure.legend(fontsize=9, **LEGEND)
+    calm(axes, grid="x")
     return figure
 
 
-def plot_groups(task: Task, stages: Sequence["Stage"], metric: str = "", *, seed: int) -> Figure:
+def plot_groups(
+    task: Task, stages: Sequence["Stage"], metric: str = "", *, seed: int
+) -> Figure | None:
     """One metric, the headline or another, of each group, a line a stage, with 95 % intervals.
 
-    Groups that are no numbers have no order, so no line joins them. Raises ValueError when no stage
-    has groups.
+    Groups that are no numbers have no order, so no line joins them.
     """
     groups = in_order({group for stage in stages for group in stage.by_group})
     if not groups:
-        raise ValueError(f"expected metrics by {group_word(task)}, got none")
-    name = metric or task.headline
-    interval, unit = _interval_and_unit(task, (name,))
+        return None
+    metric = metric or task.headline
+    interval, unit = _interval_and_unit(task, (metric,))
     figure = new_figure(9.0, 3.8, f"{interval}, seed {seed}")
     axes = figure.subplots()
-    joined = {} if all(map(_is_number, groups)) else {"linestyle": "none"}
-    for index, (stage, style) in enumerate(_styled(stages)):
-        shift = _offset(index, len(stages), spread=0.16)
+    ordered = all(group.removeprefix("-").replace(".", "", 1).isdigit() for group in groups)
+    for stage, style, shift in _side_by_side(stages, spread=0.16):
         places = np.array([groups.index(group) + shift for group in stage.by_group])
-        values = [read_estimate(metrics, name) for metrics in stage.by_group.values()]
-        look = {**style, **joined}
-        _draw_estimates(axes, places, values, label=in_words(stage.name), style=look)
+        values = [read_estimate(metrics, metric) for metrics in stage.by_group.values()]
+        look = {**style, "label": in_words(stage.name), **({} if ordered else {"linestyle": ""})}
+        draw_estimates(axes, places, values, **look)
     axes.set(ylim=(-0.03, 1.03), xlim=(-0.5, len(groups) - 0.5), xlabel=task.grouped_by)
-    axes.set_ylabel(f"{in_words(name)}\n({unit})")
-    axes.set_xticks(range(len(groups)), [_counted(group, stages) for group in groups])
+    axes.set_ylabel(f"{in_words(metric)}\n({unit})")
+    counts = [
+        [one.by_group[name]["n"] for one in stages if name in one.by_group] for name in groups
+    ]
+    axes.set_xticks(range(len(groups)), map("{}\nn = {}".format, groups, map(_span, counts)))
     if sum(map(len, groups)) > _WIDE_LABELS:
         axes.tick_params(axis="x", labelrotation=30)
-    _finish(axes, figure, grid="y", stages=len(stages))
+    figure.legend(fontsize=9, **LEGEND)
+    calm(axes, grid="y")
     return figure
 
 
-def show(figure: Figure) -> Figure:
-    """Display a figure in a notebook, and return it to be kept for the report.
+def plot_reward_histogram(rollouts: Sequence[Mapping[str, Any]], *, seed: int) -> Figure:
+    """Rewards in the first tenth of the steps beside those in the last tenth.
 
-    >>> figures["Loss"] = show(plot_training(history, seed=SEED, title="SFT"))  # doctest: +SKIP
+    A tenth has at least one step. `rollouts` are records of `rollouts.jsonl`; null rewards are left
+    out. Raises ValueError when there are no others.
     """
-    from IPython.display import Image, display  # a notebook has it
+    known = [one for one in rollouts if one.get("reward") is not None]
+    if not known:
+        raise ValueError("no rewards: rollouts.jsonl is empty, expected one record a completion")
+    steps = sorted({one["step"] for one in known})
+    tenth = max(1, len(steps) // 10)
+    periods = [("first", steps[:tenth]), ("last", steps[-tenth:])][: len(steps)]
+    groups = [
+        np.array([float(one["reward"]) for one in known if one["step"] in period])
+        for _, period in periods
+    ]
+    figure = new_figure(9.0, 3.8, f"share of each period's completions, seed {seed}")
+    axes, width, (names, shares) = figure.subplots(), 0.8 / len(groups), _binned(groups)
+    for index, ((name, period), rewards) in enumerate(zip(periods, groups, strict=True)):
+        span = f"step {period[0]}" if tenth == 1 else f"steps {period[0]} to {period[-1]}"
+        label = f"{name} tenth ({span}): n = {len(rewards)}, mean {rewards.mean():.3g}"
+        places = np.arange(len(names)) + (index - (len(groups) - 1) / 2) * width
+        axes.bar(places, shares[index], width, label=label, **_BARS[index])
+    axes.set_xticks(range(len(names)), names)
+    axes.set(xlabel="reward of a completion", ylabel="share of completions")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    figure.legend(fontsize=9, **LEGEND)
+    calm(axes, grid="y")
+    return figure
 
-    display(Image(figure_png(figure)))
+
+def plot_group(group: "Group", *, seed: int) -> Figure:
+    """One group: the reward of each completion, their mean, and the advantages beside it."""
+    figure = new_figure(9.0, 3.4, f"one prompt, {len(group.rewards)} completions, seed {seed}")
+    left, right = figure.subplots(1, 2)
+    mean = float(np.mean(group.rewards))
+    _draw_bars(left, "reward", group.rewards)
+    left.axhline(mean, color=RED, linestyle="--", linewidth=1.6, label=f"mean {mean:.3g}")
+    left.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    _draw_bars(right, "advantage", group.advantages)
     return figure
 
 
@@ -152,47 +162,12 @@ def figure_png(figure: Figure, *, dpi: int = 150) -> bytes:
     return buffer.getvalue()
 
 
-def by_step(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return one record a step, in the order of the steps, from those of `metrics.jsonl`.
-
-    Records of the same step are merged; a field that is written twice counts as last written.
-    """
-    merged: dict[int, dict[str, Any]] = {}
-    for record in records:
-        merged.setdefault(record["step"], {}).update(record)
-    return [merged[step] for step in sorted(merged)]
-
-
-def column(history: Sequence[Mapping[str, Any]], key: str) -> Curve:
-    """Return one field of all records [N]; NaN, a gap, where it is missing or null."""
-    values = (record.get(key) for record in history)
-    return np.array([np.nan if value is None else float(value) for value in values])
-
-
-def smooth(values: Curve, window: int) -> Curve:
-    """Centred moving average that leaves gaps (NaN) open and narrows towards both ends.
-
-    >>> smooth(np.array([9.0, 3.0, 6.0, 6.0]), 3)
-    array([9., 6., 5., 6.])
-    """
-    if window < 1 or window % 2 == 0:
-        raise ValueError(f"window must be odd and at least 1, got {window}")
-    places = np.arange(len(values))
-    reach = np.minimum(window // 2, np.minimum(places, places[::-1]))
-    known = np.isfinite(values)
-    sums = np.cumsum(np.concatenate([[0.0], np.where(known, values, 0.0)]))
-    counts = np.cumsum(np.concatenate([[0], known]))
-    low, high = places - reach, places + reach + 1
-    total, count = sums[high] - sums[low], counts[high] - counts[low]
-    return np.divide(total, count, out=np.full(len(values), np.nan), where=known)
-
-
 def new_figure(width: float, height: float, caption: str, *, title: str = "") -> Figure:
     """Return an empty figure, sizes in inches, with a caption at its foot and a title or none."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
-    # A caption as supxlabel: the layout engine keeps room for it, which it does not for fig.text.
+    # A caption as supxlabel: the layout engine leaves space for it, which it does not for fig.text.
     figure.supxlabel(caption, x=0.99, ha="right", fontsize=8, color=INK)
     return figure
 
@@ -208,65 +183,33 @@ def calm(axes: Axes, *, grid: Literal["x", "y"]) -> None:
     axes.yaxis.label.set_color(INK)
 
 
-def _draw_loss(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
-    steps, loss = column(history, "step"), column(history, "loss")
-    window = len(steps) // 40 * 2 + 1  # a twentieth of the run: light
-    marker = "." if len(steps) < 30 else ""
-    axes.plot(steps, loss, color=QUIET, linewidth=0.8, label="loss", marker=marker)
-    if window > 1:
-        label = f"loss, mean of {window} records"
-        axes.plot(steps, smooth(loss, window), color=BLUE, linewidth=2.0, label=label)
-    held_out = column(history, "val_loss")
-    known = np.isfinite(held_out)
-    if known.any():
-        style: dict[str, Any] = {"color": RED, "linewidth": 1, "markersize": 5}
-        axes.plot(steps[known], held_out[known], "D--", label="validation loss", **style)
-    axes.set(xlabel="training step", ylabel="loss (nats per token)")
-    axes.legend(frameon=False, fontsize=9)
-    calm(axes, grid="y")
-
-
-def _draw_small(axes: Axes, heading: str, steps: Curve, values: Curve) -> None:
-    marker = "." if len(steps) < 30 else ""
-    axes.plot(steps, values, color=INK, linewidth=1.0, marker=marker)
-    axes.set_title(heading, fontsize=9, loc="left", color=INK)
-    axes.set_xlabel("training step", fontsize=8)
-    highest: float = np.max(values, initial=0, where=np.isfinite(values))
-    axes.set_ylim(0, 1.1 * highest or 1)
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    calm(axes, grid="y")
-    axes.tick_params(labelsize=8)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-
-
-def _draw_estimates(
+def draw_estimates(
     axes: Axes,
-    places: Curve,
+    places: Curve | Sequence[int],
     estimates: Sequence[Estimate],
     *,
-    label: str,
-    style: Mapping[str, Any],
     sideways: bool = False,
+    **look: Any,
 ) -> None:
-    """Draw one stage's markers and intervals; `sideways` puts the values on the x axis."""
+    """Draw markers and intervals; `sideways` puts the values on the x axis."""
     values = np.array([one.value for one in estimates])
     # An interval's end at 0 or 1 can miss the value by a rounding error; no arm is negative.
     below = np.maximum(values - [one.low for one in estimates], 0)
     above = np.maximum([one.high for one in estimates] - values, 0)
     arms = {"xerr" if sideways else "yerr": np.array([below, above])}
-    look = {"markersize": 6, "capsize": 3, "linewidth": 1.4, "clip_on": False, "zorder": 3, **style}
     x, y = (values, places) if sideways else (places, values)
-    axes.errorbar(x, y, label=label, **arms, **look)
+    look = {"markersize": 6, "capsize": 3, "linewidth": 1.4, "clip_on": False, "zorder": 3} | look
+    axes.errorbar(x, y, **arms, **look)
 
 
-def _styled(stages: Iterable["Stage"]) -> list[tuple["Stage", Mapping[str, Any]]]:
+def _side_by_side(
+    stages: Sequence["Stage"], *, spread: float
+) -> Iterable[tuple["Stage", Mapping[str, Any], float]]:
+    """Yield each stage, its style, and its shift, so that all of them are `spread` wide."""
     others = itertools.cycle(_OTHER_STAGES)
-    return [(stage, _KNOWN_STAGES.get(stage.name) or next(others)) for stage in stages]
-
-
-def _offset(index: int, count: int, *, spread: float) -> float:
-    """Shift of one of `count` neighbours, all of them centred on 0 and `spread` wide in all."""
-    return 0.0 if count == 1 else spread * (index / (count - 1) - 0.5)
+    for index, stage in enumerate(stages):
+        style = _KNOWN_STAGES.get(stage.name) or next(others)
+        yield stage, style, spread * (index / max(1, len(stages) - 1) - 0.5) * (len(stages) > 1)
 
 
 def _interval_and_unit(task: Task, names: Iterable[str]) -> tuple[str, str]:
@@ -276,20 +219,38 @@ def _interval_and_unit(task: Task, names: Iterable[str]) -> tuple[str, str]:
     return "95 % intervals", "fraction of 1"
 
 
-def _is_number(text: str) -> bool:
-    return text.removeprefix("-").replace(".", "", 1).isdigit()
-
-
-def _counted(group: str, stages: Iterable["Stage"]) -> str:
-    counts = (stage.by_group[group]["n"] for stage in stages if group in stage.by_group)
-    return f"{group}\nn = {_span(counts)}"
-
-
 def _span(counts: Iterable[int]) -> str:
     low, *_, high = [*(ordered := sorted(counts)), ordered[-1]]
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _finish(axes: Axes, figure: Figure, *, grid: Literal["x", "y"], stages: int) -> None:
-    figure.legend(loc="outside upper left", ncols=min(stages, 4), frameon=False, fontsize=9)
-    calm(axes, grid=grid)
+def _binned(groups: Sequence[Curve]) -> tuple[list[str], list[Curve]]:
+    """Return the names of the bars and, for each group, its share in each of them.
+
+    Few distinct rewards get a bar each, many are put into ranges of equal width.
+    """
+    groups = [group.round(6) for group in groups]
+    distinct = np.unique(np.concatenate(groups))
+    if len(distinct) <= _MOST_BARS:
+        shares = [(group[:, None] == distinct).mean(axis=0) for group in groups]
+        return [f"{value:.3g}" for value in distinct], shares
+    edges = np.linspace(distinct[0], distinct[-1], _MOST_BARS + 1)
+    names = [f"{low:.2g} to\n{high:.2g}" for low, high in itertools.pairwise(edges)]
+    return names, [np.histogram(group, edges)[0] / len(group) for group in groups]
+
+
+def _draw_bars(axes: Axes, heading: str, values: Sequence[float]) -> None:
+    """Draw a bar a completion, its value at its end; what is below 0 is hatched."""
+    bars = axes.bar(range(1, len(values) + 1), values, 0.7)
+    for bar, value in zip(bars, values, strict=True):
+        bar.set(**_BARS[int(value >= 0)])
+    if len(values) <= 16:
+        axes.bar_label(bars, fmt="%.2g", padding=3, fontsize=8, color=INK)
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.margins(y=0.14)
+    if not any(values):
+        axes.set_ylim(-1, 1)
+    axes.set_title(heading, fontsize=10, loc="left", color=INK)
+    axes.set(xlabel="completion of the group", ylabel=heading)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    calm(axes, grid="y")

@@ -34,33 +34,35 @@ def pick_samples(
     """Pick `count` items, one of each kind in turn, so that failures are always among them.
 
     An item is right in a stage that has the whole headline. The kinds say what became of it from
-    the first stage to the last. Items that only some stages answered are left out.
-
-    Args:
-        task: Its headline judges.
-        stages: In the order of time.
-        count: Items wanted; fewer come back where there are fewer.
-        seed: Decides which items of a kind; the order of the records does not.
-
-    Raises ValueError for a negative count, or an item given twice.
+    the first stage to the last. Items that only some stages answered are left out. The order of the
+    records does not count. Raises ValueError for a negative count, or an item given twice.
     """
     if count < 0:
         raise ValueError(f"count must be 0 or more, got {count}")
-    answers = [by_id(stage.records, stage.name) for stage in stages]
-    shared = set.intersection(*map(set, answers)) if answers else ()
-    names = [stage.name for stage in stages]
-    samples = [
-        _sample(task, dict(zip(names, (found[id_] for found in answers), strict=True)))
-        for id_ in sorted(shared)
-    ]
+    answers = {stage.name: by_id(stage.records, stage.name) for stage in stages}
+    shared = set.intersection(*map(set, answers.values())) if answers else ()
+    samples = []
+    for id_ in sorted(shared):
+        records = {name: found[id_] for name, found in answers.items()}
+        first, *_, last = [*records.values()] * 2  # a single stage is first and last
+        right = KINDS[task.is_right(first)]
+        sample = Sample(
+            id=id_,
+            kind=right if task.is_right(last) else KINDS[2],
+            group=last["group"],
+            question=last.get("question") or last.get("prompt", ""),
+            reference=as_text(last["reference"]),
+            records=records,
+        )
+        samples.append(sample)
     random.Random(seed).shuffle(samples)
     queues = [[one for one in samples if one.kind == kind] for kind in KINDS]
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(*queues))
     return tuple(itertools.islice(filter(None, in_turn), count))
 
 
-def samples_table(task: Task, samples: Iterable[Sample], *, last: int = 2) -> Table:
-    """Return a row a sample: question, reference, and what each of the `last` stages wrote.
+def samples_table(task: Task, samples: Iterable[Sample]) -> Table:
+    """Return a row a sample: question, reference, and what each of the last two stages wrote.
 
     ```
     | item | question | reference | base | tuned |
@@ -69,18 +71,35 @@ def samples_table(task: Task, samples: Iterable[Sample], *, last: int = 2) -> Ta
     ```
     """
     samples = [*samples]
-    shown = list(samples[0].records)[-last:] if samples else []
+    shown = [*samples[0].records][-2:] if samples else []
     columns = ("question", "reference", *map(in_words, shown))
+    rows = []
+    for one in samples:
+        records = [one.records[name] for name in shown]
+        wrote = (f"{outcome(task, record)}\n{record['completion']}" for record in records)
+        rows.append((f"{one.id}\n{one.kind}", one.question, one.reference, *wrote))
+    return Table(columns=("item", *columns), rows=tuple(rows), verbatim=columns)
+
+
+def rollout_table(rollouts: Sequence[Mapping[str, Any]], *, count: int, seed: int) -> Table:
+    """Return `count` completions spread over the training, each a random one of its step.
+
+    `rollouts` are records of `rollouts.jsonl`; fewer come back where there are fewer steps.
+    """
+    steps = sorted({record["step"] for record in rollouts})
+    places = {round(i * (len(steps) - 1) / max(1, count - 1)) for i in range(count if steps else 0)}
+    rng, rows = random.Random(seed), []
+    for step in (steps[place] for place in sorted(places)):
+        one = rng.choice([one for one in rollouts if one["step"] == step])
+        figures = (f"{one['reward']:.2f}", f"{one['advantage']:+.2f}")
+        cut = ", cut at the token limit" if one["truncated"] else ""
+        rows.append((f"{step}\n{one['id']}{cut}", *figures, one["completion"]))
     return Table(
-        columns=("item", *columns),
-        rows=tuple(
-            (
-                *(f"{one.id}\n{one.kind}", one.question, one.reference),
-                *(_judged(task, one.records[name]) for name in shown),
-            )
-            for one in samples
-        ),
-        verbatim=columns,
+        title="Completions through the training",
+        columns=("step", "reward", "advantage", "completion"),
+        rows=tuple(rows),
+        note="one of the step's, drawn with its noise" if rows else "",
+        verbatim=("completion",),
     )
 
 
@@ -90,37 +109,3 @@ def outcome(task: Task, record: Mapping[str, Any]) -> str:
     if task.metric(task.headline).kind == "rate":
         return "✓ right" if right else "✗ wrong"
     return f"{'✓' if right else '✗'} {in_words(task.headline)} {record[task.headline]:.3f}"
-
-
-def rollout_samples(
-    rollouts: Sequence[Mapping[str, Any]], *, count: int, seed: int
-) -> list[dict[str, Any]]:
-    """Return `count` completions spread over the training, each a random one of its step.
-
-    Records of `rollouts.jsonl`, the oldest first; fewer come back where there are fewer steps.
-    """
-    steps = sorted({record["step"] for record in rollouts})
-    if not steps or count < 1:
-        return []
-    picked = sorted({steps[round(i * (len(steps) - 1) / max(1, count - 1))] for i in range(count)})
-    rng = random.Random(seed)
-    by_step = {step: [one for one in rollouts if one["step"] == step] for step in picked}
-    return [dict(rng.choice(by_step[step])) for step in picked]
-
-
-def _sample(task: Task, records: Mapping[str, Mapping[str, Any]]) -> Sample:
-    first, *_, last = [next(iter(records.values())), *records.values()]
-    newly_right, right_throughout, wrong_at_the_end = KINDS
-    right = right_throughout if task.is_right(first) else newly_right
-    return Sample(
-        id=last["id"],
-        kind=right if task.is_right(last) else wrong_at_the_end,
-        group=last["group"],
-        question=last.get("question") or last.get("prompt", ""),
-        reference=as_text(last["reference"]),
-        records=records,
-    )
-
-
-def _judged(task: Task, record: Mapping[str, Any]) -> str:
-    return f"{outcome(task, record)}\n{record['completion']}"

@@ -11,12 +11,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nblib.evaluation.statistics import Paired
-from nblib.tasks.task import TRUNCATION, Metric, Task
+from nblib.tasks.task import TRUNCATION, Example, Task
 
 if TYPE_CHECKING:
     from nblib.evaluation.answers import Stage
+    from nblib.evaluation.sampling import Group
+    from nblib.sources.foundation import FoundationRows
+    from nblib.sources.rows import Dataset
 
 _MOST_CHARACTERS, _MOST_LINES = 1500, 40  # of one completion: about a screenful
+TESTS = {"rate": "exact McNemar", "mean": "paired bootstrap"}
+_TEST_NOTES = {  # how p and the interval are found
+    "rate": "exact McNemar test: do more items become right than wrong? (Fay and Lumbard 2021)",
+    "mean": "paired bootstrap",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +52,7 @@ class Table:
     """A table of texts; a notebook shows it in Markdown, the page in HTML.
 
     The first line of a cell is what matters: the page writes what follows it small. Columns that
-    are `verbatim` are in code type in Markdown, so that a completion's tags are no HTML.
+    are `verbatim` are in code type, so that a completion's tags are no HTML.
     """
 
     title: str = ""
@@ -55,14 +63,11 @@ class Table:
 
     def markdown(self) -> str:
         """The table in Markdown, without title and note."""
+        writers = [_code_cell if name in self.verbatim else _cell for name in self.columns]
         rows = [
-            tuple(
-                _code_cell(cell) if name in self.verbatim else _cell(cell)
-                for name, cell in zip(self.columns, row, strict=True)
-            )
-            for row in self.rows
+            [write(cell) for write, cell in zip(writers, row, strict=True)] for row in self.rows
         ]
-        lines = [tuple(map(_cell, self.columns)), ("---",) * len(self.columns), *rows]
+        lines = [[*map(_cell, self.columns)], ["---"] * len(self.columns), *rows]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
     def _repr_markdown_(self) -> str:
@@ -72,9 +77,39 @@ class Table:
         return "\n\n".join(filter(None, (title, body, _cell(self.note))))
 
 
-def stage_table(
-    task: Task, stages: Sequence["Stage"], metrics: Sequence[str] | None = None
-) -> Table:
+def rows_table(data: "Dataset | FoundationRows") -> Table:
+    """Return the first training row as its source gave it, with where the rows come from."""
+    fields = data.train[0].fields
+    return Table(
+        title="A row",
+        columns=tuple(fields),
+        rows=(tuple(map(as_text, fields.values())),),
+        note=". ".join((data.origin, *(note for note in data.notes if note not in data.origin))),
+        verbatim=tuple(fields),
+    )
+
+
+def examples_table(examples: Sequence[Example]) -> Table:
+    """Return a row an example: prompt, the completion that is learnt, and the reference."""
+    columns = ("prompt", "completion", "reference")
+    rows = tuple((one.prompt, one.completion, as_text(one.reference)) for one in examples)
+    return Table(title="An example", columns=columns, rows=rows, verbatim=columns)
+
+
+def group_table(group: "Group") -> Table:
+    """Return the best and the worst completion of a group, with reward and advantage."""
+    drawn = zip(group.rewards, group.advantages, group.completions, strict=True)
+    rows = [(f"{reward:.2f}", f"{advantage:+.2f}", text) for reward, advantage, text in drawn]
+    return Table(
+        title="Best and worst of a group",
+        columns=("reward", "advantage", "completion"),
+        rows=(rows[0], rows[-1]),
+        note=f"{group.example.prompt} Wanted: {as_text(group.example.reference)}",
+        verbatim=("completion",),
+    )
+
+
+def stage_table(task: Task, stages: Sequence["Stage"]) -> Table:
     """Return a row a metric, a column a stage, with what each metric means.
 
     ```
@@ -83,15 +118,21 @@ def stage_table(
     | answer accuracy (the number is right) | 0.000 [0.000, 0.019] (n=200) | 0.660 [0.592, ... |
     ```
     """
-    names = (*task.metric_names, TRUNCATION) if metrics is None else metrics
+    if not stages:
+        return Table(title="Stages", columns=("metric",), rows=(), note="nothing was evaluated")
+    rows = []
+    for metric in map(task.metric, (*task.metric_names, TRUNCATION)):
+        lower = "; lower is better" if metric.better == "lower" else ""
+        meant = f"{in_words(metric.name)}\n({metric.meaning}{lower})"
+        rows.append((meant, *(str(read_estimate(one.metrics, metric.name)) for one in stages)))
+    note = "fraction of 1, 95 % interval, number of items"
+    if any(stage.name.endswith("own_form") for stage in stages):
+        note += "; own form: asked and scored in the form that the base knows"
     return Table(
         title="Stages",
         columns=("metric", *(in_words(stage.name) for stage in stages)),
-        rows=tuple(
-            (_meant(task.metric(name)), *(str(read_estimate(one.metrics, name)) for one in stages))
-            for name in (names if stages else ())
-        ),
-        note="fraction of 1, 95 % interval, number of items" if stages else "nothing was evaluated",
+        rows=tuple(rows),
+        note=note,
     )
 
 
@@ -100,57 +141,50 @@ def read_estimate(metrics: Mapping[str, Any], name: str) -> Estimate:
     missing = [key for key in (name, f"{name}_ci95", "n") if key not in metrics]
     if missing:
         raise ValueError(f"stage lacks {missing}; it has {sorted(metrics)}. Use stage_metrics()")
-    if metrics[name] is None:
-        return Estimate(value=math.nan, low=math.nan, high=math.nan, n=metrics["n"])
-    low, high = metrics[f"{name}_ci95"]
-    return Estimate(value=metrics[name], low=low, high=high, n=metrics["n"])
+    low, high = metrics[f"{name}_ci95"] or (math.nan, math.nan)
+    value = math.nan if metrics[name] is None else metrics[name]
+    return Estimate(value=value, low=low, high=high, n=metrics["n"])
 
 
 def paired_table(
-    paired: Mapping[str, Paired] | Iterable[tuple[str, Paired]],
+    paired: Iterable[tuple[str, Paired]],
     *,
-    title: str = "",
-    heading: str = "compared",
-    stages: tuple[str, str] = ("first", "second"),
+    title: str,
+    heading: str,
     corrected: Sequence[float] = (),
     note: str = "",
 ) -> Table:
     """Return a row a comparison; differences in percentage points with their interval.
 
     ```
-    | compared | metric | n | difference, points | p | both | only first | only second | neither |
+    | over | metric | n | difference, points | p | both | only before | only after | neither |
     | --- | --- | --- | --- | --- | --- | --- | --- | --- |
-    | base to tuned | answer accuracy | 200 | +6.0 [+1.0, +11.3] | 0.017 | 90 | 5 | 17 | 88 |
+    | base | answer accuracy | 200 | +6.0 [+1.0, +11.3] | 0.017 | 90 | 5 | 17 | 88 |
     ```
 
-    Where one of them is a mean, the counts are the items that are higher in one of the two stages.
-
-    Args:
-        paired: Name -> comparison, or pairs of them where names repeat.
-        title: Of the table.
-        heading: Of the names.
-        stages: What the two stages are called.
-        corrected: The p-values corrected for being several.
-        note: Below the table.
+    The four counts are items that have the metric. Where one comparison is of a mean, there are two
+    instead: items that are higher before, and after. `corrected` are the p-values by Holm.
     """
-    named = [*(paired.items() if isinstance(paired, Mapping) else paired)]
+    named = [*paired]
     rates = all(one.both_right is not None for _, one in named)
-    first, second = (f"only {name}" if rates else f"{name} higher" for name in stages)
+    counted = ("both", "only before", "only after", "neither")
     rows = []
     for index, (name, one) in enumerate(named):
-        counts = (one.only_first, one.only_second)
-        shown = (one.both_right, *counts, one.neither) if rates else counts
-        cells = (in_words(name), in_words(one.metric), str(one.n), difference_text(one))
+        counts = (one.both_right, one.only_first, one.only_second, one.neither)
         p_values = (one.p_value, *corrected[index : index + 1])
+        cells = (in_words(name), in_words(one.metric), str(one.n), difference_text(one))
+        shown = counts if rates else counts[1:3]
         rows.append((*cells, *map(p_text, p_values), *map(str, shown)))
+    tests = ", ".join(dict.fromkeys(_TEST_NOTES[one.kind] for _, one in named))
+    holm = "p, Holm: corrected for being one of several tests" if corrected else ""
     return Table(
         title=title,
         columns=(
             *(heading, "metric", "n", "difference, points", "p", *["p, Holm"] * bool(corrected)),
-            *(("both", first, second, "neither") if rates else (first, second)),
+            *(counted if rates else ("before higher", "after higher")),
         ),
         rows=tuple(rows),
-        note=note,
+        note="; ".join(filter(None, (note, tests and f"p and interval: {tests}", holm))),
     )
 
 
@@ -211,20 +245,13 @@ def visible(text: str) -> str:
     >>> visible("18\u202e81\x00")
     '18⟨U+202E⟩81⟨U+0000⟩'
     """
-    return text if text.isprintable() else "".join(map(_spelled_out, text))
-
-
-def _spelled_out(character: str) -> str:
     # Zs: the spaces of other widths; they are harmless and common in prose.
-    plain = character.isprintable() or character in "\n\t"
-    if plain or unicodedata.category(character) == "Zs":
-        return character
-    return f"⟨U+{ord(character):04X}⟩"
-
-
-def _meant(metric: Metric) -> str:
-    lower = "; lower is better" if metric.better == "lower" else ""
-    return f"{in_words(metric.name)}\n({metric.meaning}{lower})"
+    return "".join(
+        one
+        if one.isprintable() or one in "\n\t" or unicodedata.category(one) == "Zs"
+        else f"⟨U+{ord(one):04X}⟩"
+        for one in text
+    )
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -5,11 +5,10 @@ A verdict records; it never stops a run. What a task wants to be reached stands 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from nblib.evaluation.statistics import Paired
-from nblib.report.tables import Table, difference_text, in_words
+from nblib.report.tables import TESTS, Table, difference_text, in_words
 from nblib.tasks.task import TRUNCATION, Task
 
 if TYPE_CHECKING:
@@ -21,38 +20,30 @@ _TRUNCATION_LIMIT = 0.02  # above it the figures speak of the limit, not of the 
 _TRUNCATION_RISE = 0.02  # items of a hundred: less is one or two items of the test
 _FORM_AFTER_GRPO = 0.98
 _P_VALUE = 0.01
-_TESTS = {"rate": "exact McNemar", "mean": "paired bootstrap"}
-_UNMEASURED = "nothing was evaluated (EVAL_AT_END is off)"
+Bound = Literal["at least", "at most"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """One target of a run, what was measured, and whether it was met."""
+class Verdict(NamedTuple):
+    """One target of a run: the measured figure, its bound, and what to try where it is missed."""
 
     name: str
-    target: str
-    measured: str
-    met: bool
+    value: float
+    bound: Bound
+    limit: float
     advice: str
 
     @property
-    def word(self) -> str:
-        """The outcome in words, so that it reads without colour."""
-        return "✓ met" if self.met else "✗ not met"
+    def met(self) -> bool:
+        """Whether the figure keeps its bound; NaN never does."""
+        return self.value >= self.limit if self.bound == "at least" else self.value <= self.limit
 
-
-def at_least(name: str, value: float, limit: float, advice: str) -> Verdict:
-    """Verdict on a figure that must reach `limit`; NaN never does.
-
-    >>> at_least("strict format", 0.995, 0.99, "train longer").word
-    '✓ met'
-    """
-    return _verdict("at least", name, value, limit, advice, met=value >= limit)
-
-
-def at_most(name: str, value: float, limit: float, advice: str) -> Verdict:
-    """Verdict on a figure that must not pass `limit`; NaN always does."""
-    return _verdict("at most", name, value, limit, advice, met=value <= limit)
+    @property
+    def measured(self) -> str:
+        """The figure, in full where rounding would show a missed limit as reached."""
+        short = _number(self.value)
+        return (
+            short if self.value == self.limit or short != _number(self.limit) else repr(self.value)
+        )
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
@@ -62,7 +53,11 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
         title="Targets",
         columns=("verdict", "what", "target", "measured", "what to try next"),
         rows=tuple(
-            (one.word, one.name, one.target, one.measured, "–" if one.met else one.advice)
+            (
+                *("✓ met" if one.met else "✗ not met", one.name),
+                *(f"{one.bound} {_number(one.limit)}", one.measured),
+                "–" if one.met else one.advice,
+            )
             for one in verdicts
         ),
         note=f"{met} of {len(verdicts)} met" if verdicts else "nothing was evaluated",
@@ -71,14 +66,16 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
 
 def target_verdicts(task: Task, stage: "Stage", target: float | None = None) -> tuple[Verdict, ...]:
     """Judge a stage by the task's targets; `target` is the limit in place of the task's own."""
-    verdicts = []
-    for one in task.targets:
-        metric = task.metric(one.metric)
-        limit = one.limit if target is None else target
-        judge = at_least if metric.better == "higher" else at_most
-        name = f"{in_words(one.metric)}, {in_words(stage.name)}"
-        verdicts.append(judge(name, stage.metrics[one.metric], limit, one.advice))
-    return tuple(verdicts)
+    return tuple(
+        Verdict(
+            f"{in_words(one.metric)}, {in_words(stage.name)}",
+            stage.metrics[one.metric],
+            "at least" if task.metric(one.metric).better == "higher" else "at most",
+            one.limit if target is None else target,
+            one.advice,
+        )
+        for one in task.targets
+    )
 
 
 def sft_verdicts(
@@ -95,13 +92,10 @@ def sft_verdicts(
     verdicts = target_verdicts(task, named["tuned"], target)
     if "base_own_form" not in named:
         return verdicts
-    lost = at_most(
-        f"{in_words(task.headline)} lost against the base in its own form",
-        named["base_own_form"].metrics[task.headline] - named["tuned"].metrics[task.headline],
-        _MOST_LOST,
-        "lower LEARNING_RATE, or train on more samples of the groups that got worse",
-    )
-    return (*verdicts, lost)
+    own, tuned = (named[name].metrics[task.headline] for name in ("base_own_form", "tuned"))
+    name = f"{in_words(task.headline)} lost against the base in its own form"
+    advice = "lower LEARNING_RATE, or train on more samples of the groups that got worse"
+    return (*verdicts, Verdict(name, own - tuned, "at most", _MOST_LOST, advice))
 
 
 def grpo_verdicts(
@@ -110,33 +104,22 @@ def grpo_verdicts(
     """Judge the stage `tuned` against `base` on the same items; () when nothing was measured."""
     if paired is None:
         return ()
-    base, tuned = (_metrics(stages, name) for name in ("base", "tuned"))
-    return (
-        at_least(
-            f"{in_words(task.headline)} gained",
-            paired.difference,
-            gain_target,
-            "train for more NUM_STEPS; look at the alarms; are there few zero-variance groups?",
-        ),
-        at_most(
-            f"p, {_TESTS[paired.kind]}",
-            paired.p_value,
-            _P_VALUE,
-            "evaluate on more EVAL_SAMPLES, or train for more NUM_STEPS",
-        ),
-        at_least(
-            f"{in_words(task.form)}, tuned",
-            tuned[task.form],
-            _FORM_AFTER_GRPO,
-            f"raise the weight of {task.form} in REWARDS, or lower LEARNING_RATE",
-        ),
-        at_most(
-            "truncation risen by",
-            tuned[TRUNCATION] - base[TRUNCATION],
-            _TRUNCATION_RISE,
-            "give `truncated` a weight in REWARDS, or raise MAX_NEW_TOKENS",
-        ),
+    metrics = {stage.name: stage.metrics for stage in stages}
+    base, tuned = metrics["base"], metrics["tuned"]
+    figures: tuple[tuple[str, float, Bound, float], ...] = (
+        (f"{in_words(task.headline)} gained", paired.difference, "at least", gain_target),
+        (f"p, {TESTS[paired.kind]}", paired.p_value, "at most", _P_VALUE),
+        (f"{in_words(task.form)}, tuned", tuned[task.form], "at least", _FORM_AFTER_GRPO),
+        ("truncation risen by", tuned[TRUNCATION] - base[TRUNCATION], "at most", _TRUNCATION_RISE),
     )
+    advice = (
+        "train for more NUM_STEPS; look at the alarms; are there few zero-variance groups "
+        "(all in one earn the same)?",
+        "evaluate on more EVAL_SAMPLES, or train for more NUM_STEPS",
+        f"raise the weight of {task.form} in REWARDS, or lower LEARNING_RATE",
+        "give `truncated` a weight in REWARDS, or raise MAX_NEW_TOKENS",
+    )
+    return tuple(Verdict(*one, what) for one, what in zip(figures, advice, strict=True))
 
 
 def foundation_verdicts(
@@ -146,91 +129,61 @@ def foundation_verdicts(
 
     `history` holds the records of metrics.jsonl. A run without validation records is a ValueError.
     """
-    losses, val_losses = _values(history, "loss"), _values(history, "val_loss")
+    # JSON's null is a NaN that training met.
+    losses, val_losses = (
+        [math.nan if one[name] is None else one[name] for one in history if name in one]
+        for name in ("loss", "val_loss")
+    )
     if not losses or not val_losses:
         raise ValueError("metrics.jsonl has no loss or no val_loss: training did not run")
     last = losses[-20:]
+    ratio, validation = sum(last) / len(last) / losses[0], val_losses[-1]
+    fell = "the loss did not fall: lower LEARNING_RATE, or train for more steps"
+    learnt = "over 5.0 nothing was learnt: lower LEARNING_RATE; over 3.0: raise NUM_SAMPLES"
     return (
-        at_most(
-            "last training loss over first",
-            sum(last) / len(last) / losses[0],
-            0.5,
-            "the loss did not fall: lower LEARNING_RATE, or train for more steps",
-        ),
-        at_most(
-            "validation loss at the end",
-            val_losses[-1],
-            3.0,
-            "over 5.0 nothing was learnt: lower LEARNING_RATE; over 3.0: raise NUM_SAMPLES",
-        ),
+        Verdict("last training loss over first", ratio, "at most", 0.5, fell),
+        Verdict("validation loss at the end", validation, "at most", 3.0, learnt),
         *target_verdicts(task, stage),
     )
 
 
-def sft_lead(task: Task, stages: Sequence["Stage"], trained: "Trained") -> str:
-    """Return the first paragraph of the report on a fine-tuning."""
-    done = f"LoRA adapters were trained for {trained}"
-    if not stages:
-        return f"{done}; {_UNMEASURED}."
-    base, tuned = _metrics(stages, "base"), _metrics(stages, "tuned")
-    own = _metrics(stages, "base_own_form")
-    form, headline = task.form, task.headline
-    return (
-        f"{done}. {in_words(form).capitalize()} went from {base[form]:.1%} to {tuned[form]:.1%} on "
-        f"{tuned['n']} held-out questions; {in_words(headline)} is {tuned[headline]:.1%}, against "
-        f"{(own or base)[headline]:.1%} for the base{' in its own form' * bool(own)}."
-    )
-
-
-def grpo_lead(
-    task: Task, stages: Sequence["Stage"], paired: Paired | None, trained: "Trained"
+def lead(
+    task: Task, stages: Sequence["Stage"], trained: "Trained | None", gain: Paired | None
 ) -> str:
-    """Return the first paragraph of the report on a training by rewards."""
-    done = f"GRPO trained the policy for {trained}"
-    if paired is None:
-        return f"{done}; {_UNMEASURED}."
-    base, tuned = (_metrics(stages, name)[task.headline] for name in ("base", "tuned"))
-    return (
-        f"{done}. {in_words(task.headline).capitalize()} went from {base:.1%} to {tuned:.1%} on "
-        f"the same {paired.n} held-out questions: {difference_text(paired, unit=' points')}, "
-        f"{_TESTS[paired.kind]} p = {paired.p_value:.2g}."
-    )
+    """Return a report's first paragraph: how long was trained, and what came of it.
+
+    Judged is `tuned`, or else the last stage, against the first; `gain` is between these two. In
+    the headline the base is judged in its own form, where it was asked in it.
+    """
+    said = [f"Trained for {trained}"] if trained else []
+    if not stages:
+        return ". ".join([*said, "Nothing was evaluated (EVAL_AT_END is off)."])
+    named = {stage.name: stage.metrics for stage in stages}
+    first, last = stages[0].name, "tuned" if "tuned" in named else stages[-1].name
+
+    def change(metric: str, since: str) -> str:
+        before = f"went from {named[since][metric]:.1%} ({in_words(since)}) to"
+        now = f"{named[last][metric]:.1%} ({in_words(last)})"
+        return f"{in_words(metric).capitalize()} {before if since != last else 'is'} {now}"
+
+    said.append(f"{change(task.form, first)} on {named[last]['n']:,} held-out questions")
+    if gain:
+        said.append(f"{change(gain.metric, first)}: {difference_text(gain, unit=' points')}")
+    else:
+        own = "base_own_form" if "base_own_form" in named else first
+        said.append(change(task.headline, own))
+    return ". ".join(said) + "."
 
 
-def truncation_warnings(stages: Sequence["Stage"], *, judged: str = "tuned") -> tuple[str, ...]:
-    """Name the stages, of those that begin with `judged`, that were cut too often to be judged."""
+def truncation_warnings(stages: Sequence["Stage"]) -> tuple[str, ...]:
+    """Name the stages that were cut too often to be judged."""
     return tuple(
         f"{stage.name}: {stage.metrics[TRUNCATION]:.1%} of the completions were cut at "
         "MAX_NEW_TOKENS. Raise it, or look at the samples for endless text."
         for stage in stages
-        if stage.name.startswith(judged) and (stage.metrics[TRUNCATION] or 0) > _TRUNCATION_LIMIT
-    )
-
-
-def _verdict(
-    words: str, name: str, value: float, limit: float, advice: str, *, met: bool
-) -> Verdict:
-    # In full where rounding would show a missed limit as reached.
-    rounded = value == limit or _number(value) != _number(limit)
-    return Verdict(
-        name=name,
-        target=f"{words} {_number(limit)}",
-        measured=_number(value) if rounded else repr(value),
-        met=bool(met),
-        advice=advice,
+        if (stage.metrics[TRUNCATION] or 0) > _TRUNCATION_LIMIT
     )
 
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def _metrics(stages: Sequence["Stage"], name: str) -> Mapping[str, Any]:
-    """Return the metrics of a stage, {} where there is none of that name."""
-    return next((stage.metrics for stage in stages if stage.name == name), {})
-
-
-def _values(history: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """Return one figure of all records that have it; JSON's null is a NaN that training met."""
-    values = [record[name] for record in history if name in record]
-    return [math.nan if value is None else value for value in values]

@@ -2,3 +2,15 @@
 
 Imports no jax, and no data library until one is asked for.
 """
+
+from nblib import public_names
+
+__getattr__, __all__, __dir__ = public_names(
+    __name__,
+    {
+        "datasets": "get_dataset",
+        "foundation": "foundation_rows",
+        "rows": "Row split_validation",
+        "wordproblems": "word_problems",
+    },
+)

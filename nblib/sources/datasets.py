@@ -1,14 +1,14 @@
-"""Data by name: `get_dataset` returns the rows of "builtin" or "gsm8k", wherever they come from.
+"""Data by name: `get_dataset` returns both splits of "builtin" or "gsm8k".
 
-Both splits come back whole (or as many built-in problems as asked for); selecting rows is
-`nblib.sources.rows`, turning them into examples is `nblib.tasks`.
+Selecting rows is for `nblib.sources.rows`, making examples of them for `nblib.tasks`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from nblib.sources import gsm8k, hubs
-from nblib.sources.gsm8k import Gsm8k
-from nblib.sources.rows import Dataset, SourceError, content_sha256, duplicate_notes
+from nblib.sources.rows import Dataset, SourceError
+from nblib.sources.wordproblems import word_problems
 
 NAMES = ("builtin", "gsm8k")
 GSM8K_SOURCES = ("folder", "huggingface", "kaggle", "tfds")
@@ -31,7 +31,7 @@ def get_dataset(
     seed: int = 0,
     source: Sequence[str] = GSM8K_SOURCES,
 ) -> Dataset:
-    """Return the dataset called `name`, with notes on how it was come by.
+    """Return the dataset called `name`, with notes on the sources that were tried.
 
     Args:
         name: "builtin" (made here, nothing to download) or "gsm8k".
@@ -48,65 +48,32 @@ def get_dataset(
         ValueError: an unknown name or source, or a broken row (the message names file and line).
         SourceError: no source has the data; the message has a line for each and says what to do.
     """
-    if name == "builtin":
-        return _builtin(num_train, num_test, levels, long_hand, seed)
     if name == "gsm8k":
         return _gsm8k(folder, source)
-    raise ValueError(f"name is {name!r}, expected one of: {', '.join(NAMES)}")
-
-
-def _builtin(
-    num_train: int, num_test: int, levels: Sequence[int], long_hand: float, seed: int
-) -> Dataset:
-    from nblib.sources.wordproblems import word_problems
-
+    if name != "builtin":
+        raise ValueError(f"name is {name!r}, expected one of: {', '.join(NAMES)}")
     train = word_problems(num_train, seed=seed, split="train", levels=levels, long_hand=long_hand)
     test = word_problems(num_test, seed=seed, split="test", levels=levels)
-    return Dataset(
-        name="builtin",
-        origin=f"built-in word problems, seed {seed}, levels {', '.join(map(str, levels))}",
-        train=train,
-        test=test,
-        sha256={"train": content_sha256(train), "test": content_sha256(test)},
-        notes=duplicate_notes(train, test),
-    )
+    origin = f"built-in word problems, seed {seed}, levels {', '.join(map(str, levels))}"
+    return Dataset.of(name, origin, train, test)
 
 
 def _gsm8k(folder: str, source: Sequence[str]) -> Dataset:
-    loaded, failures = _first_that_works(_loaders(folder), source)
-    return Dataset(
-        name="gsm8k",
-        origin=loaded.origin,
-        train=loaded.train,
-        test=loaded.test,
-        sha256={"train": content_sha256(loaded.train), "test": content_sha256(loaded.test)},
-        notes=(
-            *failures,
-            *gsm8k.content_notes(loaded),
-            *duplicate_notes(loaded.train, loaded.test),
-        ),
-    )
-
-
-def _loaders(folder: str) -> Mapping[str, Callable[[], Gsm8k]]:
-    return {
+    """Return GSM8K from the first source that has it; a note says why each one before had not."""
+    load: Mapping[str, Callable[[], Dataset]] = {
         "folder": lambda: gsm8k.from_folder(folder),
         "huggingface": hubs.from_hugging_face,
         "kaggle": hubs.from_kaggle,
         "tfds": hubs.from_tfds,
     }
-
-
-def _first_that_works(
-    loaders: Mapping[str, Callable[[], Gsm8k]], source: Sequence[str]
-) -> tuple[Gsm8k, tuple[str, ...]]:
-    unknown = [name for name in source if name not in loaders]
-    if unknown or not source:
+    if not source or not set(source) <= load.keys():
         raise ValueError(f"source is {source!r}, expected a tuple out of {GSM8K_SOURCES}")
     failures: list[str] = []
     for name in source:
         try:
-            return loaders[name](), tuple(failures)
+            loaded = load[name]()
         except SourceError as error:
             failures.append(f"{name}: {error}")
+        else:
+            return replace(loaded, notes=(*failures, *loaded.notes))
     raise SourceError("\n".join((_NOT_FOUND, *(f"  {line}" for line in failures), _WHAT_TO_DO)))

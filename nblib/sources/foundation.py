@@ -14,15 +14,19 @@ _GSM8K_IN_PRACTICE = 3  # every third row, so that practice does not make its te
 
 @dataclass(frozen=True, kw_only=True)
 class FoundationRows:
-    """Rows to read (GSM8K's once an epoch), to practise, to validate on, and held-out ones."""
+    """The four parts; no question is in two of them."""
 
-    train: tuple[Row, ...]
+    train: tuple[Row, ...]  # GSM8K's rows once an epoch
     practice: tuple[Row, ...]  # fresh problems and a sample of GSM8K; may be empty
     validation: tuple[Row, ...]
     test: tuple[Row, ...]
-    origin: str
-    sha256: str  # of the training rows
+    sha256: str  # of train and practice
     notes: tuple[str, ...]
+
+    @property
+    def origin(self) -> str:
+        """Where the rows come from, in one line."""
+        return "; ".join(self.notes)
 
 
 def foundation_rows(
@@ -39,36 +43,33 @@ def foundation_rows(
 ) -> FoundationRows:
     """Return built-in problems and, where a folder has it, GSM8K's training text.
 
-    GSM8K is optional and only ever read from a folder ("" looks where `get_dataset` does): a
-    foundation must not wait for a hub. Its test split is not touched. `long_hand` is the share of
-    built-in solutions that work every sum out by place value: a model that has read both ways can
-    write both.
+    GSM8K is optional and only read from a folder ("" looks where `get_dataset` does): a foundation
+    must not wait for a hub. Its test split is not touched. `long_hand` is as in `word_problems`: a
+    model that has read both ways can write both.
+
     Raises ValueError for a broken row or levels that hold too few problems, SourceError for a
     folder that was named and does not have it.
     """
-    tell = partial(word_problems, split="train", long_hand=long_hand)
-    built_in = tell(count + _VALIDATION_SIZE, seed=seed, levels=levels)
+    problems = partial(word_problems, split="train", long_hand=long_hand)
+    built_in = problems(count + _VALIDATION_SIZE, seed=seed, levels=levels)
     test = word_problems(held_out, seed=seed, split="test", levels=levels)
     notes = [f"{count} built-in problems of levels {', '.join(map(str, levels))}"]
-    gsm8k: tuple[Row, ...] = ()
-    if gsm8k_epochs:
-        gsm8k, gsm8k_notes = _gsm8k_train(gsm8k_folder, gsm8k_epochs)
-        notes += gsm8k_notes
+    gsm8k, gsm8k_notes = _gsm8k_train(gsm8k_folder, gsm8k_epochs) if gsm8k_epochs else ((), ())
+    notes += gsm8k_notes
     train = built_in[:count] + gsm8k * gsm8k_epochs
     fresh: tuple[Row, ...] = ()
     if practice:
         known = {row.fields["question"] for row in built_in}
-        drawn = tell(practice, seed=seed + 1, levels=practice_levels)
+        drawn = problems(practice, seed=seed + 1, levels=practice_levels)
         fresh = tuple(row for row in drawn if row.fields["question"] not in known)
-        levels_text = ", ".join(map(str, practice_levels))
-        notes.append(f"then practice: {len(fresh)} more, of levels {levels_text}")
+        of_levels = ", ".join(map(str, practice_levels))
+        notes.append(f"then practice: {len(fresh)} more, of levels {of_levels}")
         fresh += gsm8k[::_GSM8K_IN_PRACTICE]
     return FoundationRows(
         train=train,
         practice=fresh,
         validation=built_in[count:],
         test=test,
-        origin="; ".join(notes),
         sha256=content_sha256(train + fresh),
         notes=tuple(notes),
     )

@@ -1,9 +1,8 @@
 """GSM8K as files: the two files of a folder, read into rows.
 
-What a source gives is a `Gsm8k`, or a `SourceError` of one line that says why it is not there, so
-that the next source is tried (`nblib.sources.datasets`). Rows that are there but broken are another
-matter: a ValueError naming file and line, because going on elsewhere would hide it. The sources
-that need a network are in `nblib.sources.hubs`.
+A source that is not there is a `SourceError` of one line, so that the next one is tried
+(`nblib.sources.datasets`). Rows that are there but broken are a ValueError naming file and line:
+going on elsewhere would hide it. The sources that need a network are in `nblib.sources.hubs`.
 Data: https://github.com/openai/grade-school-math (Cobbe et al. 2021, arXiv 2110.14168).
 """
 
@@ -11,13 +10,13 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from json import JSONDecodeError
 from pathlib import Path
 
 from nblib.files import parse_json
 from nblib.runs import KAGGLE_INPUT
-from nblib.sources.rows import Row, SourceError, content_sha256, one_line
+from nblib.sources.rows import Dataset, Row, SourceError, one_line
 
 FOLDER_VARIABLE = "NBLIB_GSM8K_DIR"
 SPLITS = ("train", "test")
@@ -26,6 +25,7 @@ LAYOUTS = (
     {"train": "train.jsonl", "test": "test.jsonl"},
     {"train": "main_train.csv", "test": "main_test.csv"},
 )
+LAYOUT_NAMES = " or ".join(f"({' and '.join(layout.values())})" for layout in LAYOUTS)
 # `content_sha256` of the published train.jsonl (7,473 rows) and test.jsonl (1,319 rows), whose own
 # sha256 begin with 17f347dc and 3730d312.
 PUBLISHED_SHA256 = {
@@ -38,16 +38,7 @@ _ATTACHED_DEPTH = 5  # /kaggle/input/datasets/<owner>/<slug>/<folder> and one to
 Record = tuple[str, object]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gsm8k:
-    """Both splits as one source gave them; `origin` is one line that names the source."""
-
-    origin: str
-    train: tuple[Row, ...]
-    test: tuple[Row, ...]
-
-
-def from_folder(folder: str = "") -> Gsm8k:
+def from_folder(folder: str = "") -> Dataset:
     """Read `folder`, else the one in NBLIB_GSM8K_DIR, else one attached under /kaggle/input.
 
     Raises:
@@ -81,38 +72,40 @@ def find_attached(root: Path) -> Path | None:
     return None
 
 
-def rows_from_records(records: Iterable[Record], split: str) -> tuple[Row, ...]:
-    """Make the rows of one split from what a source holds.
+def read_folder(folder: Path, origin: str = "") -> Dataset:
+    """Read the two files in `folder`; errors as in `from_folder`."""
+    layout = _layout_in(folder)
+    splits = {split: _file_records(folder / layout[split]) for split in SPLITS}
+    return dataset(origin or f"folder {folder}", splits)
 
-    Args:
-        records: (place, record) in order; a record is a mapping with the texts "question" and
-            "answer" (as `str`, or as UTF-8 `bytes`, which TFDS gives).
-        split: "train" or "test", for the ids.
+
+def dataset(origin: str, splits: Mapping[str, Iterable[Record]]) -> Dataset:
+    """Make the rows of both splits, and a note on each that differs from the published data.
+
+    A record is a mapping with the texts "question" and "answer", as `str` or (TFDS) UTF-8 `bytes`.
 
     Raises:
-        ValueError: not such a mapping; the message begins with the place.
+        ValueError: a record is not such a mapping; the message begins with its place.
     """
-    return tuple(
-        Row(
-            id=f"gsm8k/{split}/{index}",
-            fields={key: _text(record, key, place) for key in ("question", "answer")},
-            place=place,
-        )
-        for index, (place, record) in enumerate(records)
-    )
-
-
-def content_notes(loaded: Gsm8k) -> tuple[str, ...]:
-    """Say in one line for each split whether it differs from the published data."""
-    notes = []
-    for split, rows in (("train", loaded.train), ("test", loaded.test)):
-        found, published = content_sha256(rows), PUBLISHED_SHA256[split]
-        if found != published:
-            notes.append(
-                f"{split} is not the published data: {len(rows)} rows, content sha256 "
-                f"{found}, expected {published}"
+    rows = {
+        split: tuple(
+            Row(
+                id=f"gsm8k/{split}/{index}",
+                fields={key: _text(record, key, place) for key in ("question", "answer")},
+                place=place,
             )
-    return tuple(notes)
+            for index, (place, record) in enumerate(splits[split])
+        )
+        for split in SPLITS
+    }
+    made = Dataset.of("gsm8k", origin, rows["train"], rows["test"])
+    notes = (
+        f"{split} is not the published data: {len(rows[split])} rows, content sha256 "
+        f"{made.sha256[split]}, expected {published}"
+        for split, published in PUBLISHED_SHA256.items()
+        if made.sha256[split] != published
+    )
+    return replace(made, notes=(*notes, *made.notes))
 
 
 def _text(record: object, key: str, place: str) -> str:
@@ -130,13 +123,6 @@ def _text(record: object, key: str, place: str) -> str:
     return value
 
 
-def read_folder(folder: Path, origin: str = "") -> Gsm8k:
-    """Read the two files in `folder`; errors as in `from_folder`."""
-    layout = _layout_in(folder)
-    rows = {split: _read_file(folder / layout[split], split) for split in SPLITS}
-    return Gsm8k(origin=origin or f"folder {folder}", **rows)
-
-
 def _layout_in(folder: Path) -> Mapping[str, str]:
     """Return the layout whose two files `folder` holds; SourceError says what is there instead."""
     if not folder.exists():
@@ -145,21 +131,16 @@ def _layout_in(folder: Path) -> Mapping[str, str]:
         names = sorted(entry.name for entry in folder.iterdir())
     except OSError as error:
         raise SourceError(f"the folder {folder} cannot be read: {one_line(error)}") from error
-    if not names:
-        raise SourceError(f"the folder {folder} is empty, expected {layout_names()}")
     for layout in LAYOUTS:
         if set(layout.values()) <= set(names):
             return layout
+    if not names:
+        raise SourceError(f"the folder {folder} is empty, expected {LAYOUT_NAMES}")
     present = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    raise SourceError(f"the folder {folder} holds {present}; expected {layout_names()}")
+    raise SourceError(f"the folder {folder} holds {present}; expected {LAYOUT_NAMES}")
 
 
-def layout_names() -> str:
-    """Name the files that a folder must hold, for messages."""
-    return " or ".join(f"({' and '.join(layout.values())})" for layout in LAYOUTS)
-
-
-def _read_file(path: Path, split: str) -> tuple[Row, ...]:
+def _file_records(path: Path) -> Iterable[Record]:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -171,28 +152,24 @@ def _read_file(path: Path, split: str) -> tuple[Row, ...]:
         raise ValueError(f"{path} line {line}: {error.reason}; expected UTF-8 text") from error
     if not text.strip():
         raise ValueError(f"{path} is empty, expected one row a line; copy or download it again")
-    read = _csv_records if path.suffix == ".csv" else _jsonl_records
-    return rows_from_records(read(text, path), split)
+    return (_csv_records if path.suffix == ".csv" else _jsonl_records)(text, path)
 
 
 def _jsonl_records(text: str, path: Path) -> Iterable[Record]:
     # Not splitlines(): it would also split at separators that JSON allows inside a text.
     lines = text.split("\n")
-    last = len(lines)
-    if not lines[-1]:
-        lines.pop()  # the end of the last line, not a line
     for number, line in enumerate(lines, start=1):
-        place = f"{path} line {number}"
+        place, last = f"{path} line {number}", number == len(lines)
+        if last and not line:  # the end of the line before, not a line
+            break
         try:
             yield place, parse_json(line)
         except ValueError as error:
-            if number == last and isinstance(error, JSONDecodeError):
-                raise ValueError(
-                    f"{place}: the file ends in the middle of this line; copy or download it again"
-                ) from error
-            raise ValueError(
-                f'{place}: not JSON ({error}), expected {{"question": "...", "answer": "..."}}'
-            ) from error
+            if last and isinstance(error, JSONDecodeError):
+                why = "the file ends in the middle of this line; copy or download it again"
+            else:
+                why = f'not JSON ({error}), expected {{"question": "...", "answer": "..."}}'
+            raise ValueError(f"{place}: {why}") from error
 
 
 def _csv_records(text: str, path: Path) -> Iterable[Record]:

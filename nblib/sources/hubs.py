@@ -1,6 +1,6 @@
 """GSM8K from the network: the Hugging Face hub, Kaggle, TFDS; one function each.
 
-Each returns a `Gsm8k` or raises a `SourceError` of one line; none asks for a login. The libraries
+Each returns a `Dataset` or raises a `SourceError` of one line; none asks for a login. The libraries
 are optional and slow to import, so each is imported by the function that needs it. They raise many
 kinds of error: every function says which it takes for "this source is out of reach", and lets all
 others pass. Broken rows are a ValueError, as with files.
@@ -10,16 +10,10 @@ import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from nblib.sources.gsm8k import (
-    SPLITS,
-    Gsm8k,
-    find_attached,
-    layout_names,
-    read_folder,
-    rows_from_records,
-)
-from nblib.sources.rows import SourceError, one_line
+from nblib.sources.gsm8k import LAYOUT_NAMES, SPLITS, dataset, find_attached, read_folder
+from nblib.sources.rows import Dataset, SourceError, one_line
 
 HUGGING_FACE_NAME = "openai/gsm8k"
 # Holds main_train.csv and main_test.csv; the handle that the public Tunix GRPO demo downloads.
@@ -27,8 +21,14 @@ KAGGLE_HANDLE = "thedevastator/grade-school-math-8k-q-a"
 _TFDS_HOST = "https://raw.githubusercontent.com"  # where TFDS downloads the published files
 
 
-def from_hugging_face() -> Gsm8k:
-    """Load `openai/gsm8k` through `datasets`; a copy in its cache works offline.
+def from_hugging_face() -> Dataset:
+    """Load `openai/gsm8k`; errors as in `load_hugging_face`."""
+    loaded = load_hugging_face(HUGGING_FACE_NAME, "main")
+    return from_splits(f"Hugging Face hub, {HUGGING_FACE_NAME}", loaded)
+
+
+def load_hugging_face(name: str, *configuration: str) -> Mapping[str, Iterable[Any]]:
+    """Return the splits of a dataset through `datasets`; a copy in its cache works offline.
 
     Without a network the hub's client gives up after some 25 s and says so meanwhile.
 
@@ -36,25 +36,16 @@ def from_hugging_face() -> Gsm8k:
     Arrow), RuntimeError, and the families of `datasets` and of httpx, the hub's transport.
     """
     datasets = _import("datasets")
-    out_of_reach = (
-        OSError,
-        ValueError,
-        RuntimeError,
-        _import("datasets.exceptions").DatasetsError,
-        _import("httpx").HTTPError,
-    )
+    own = _import("datasets.exceptions").DatasetsError, _import("httpx").HTTPError
     try:
-        loaded = datasets.load_dataset(HUGGING_FACE_NAME, "main")
-    except out_of_reach as error:
+        loaded: Mapping[str, Iterable[Any]] = datasets.load_dataset(name, *configuration)
+    except (OSError, ValueError, RuntimeError, *own) as error:
         raise SourceError(one_line(error)) from error
-    return from_splits(f"Hugging Face hub, {HUGGING_FACE_NAME}", loaded)
+    return loaded
 
 
-def from_kaggle() -> Gsm8k:
-    """Download the public Kaggle dataset through `kagglehub` and read the files found in it.
-
-    Out of reach: `kaggle_errors()`.
-    """
+def from_kaggle() -> Dataset:
+    """Download the public Kaggle dataset through `kagglehub` and read the files found in it."""
     kagglehub = _import("kagglehub")
     try:
         downloaded = Path(kagglehub.dataset_download(KAGGLE_HANDLE))
@@ -62,7 +53,7 @@ def from_kaggle() -> Gsm8k:
         raise SourceError(one_line(error)) from error
     folder = find_attached(downloaded)
     if folder is None:
-        raise SourceError(f"{KAGGLE_HANDLE} holds no {layout_names()}")
+        raise SourceError(f"{KAGGLE_HANDLE} holds no {LAYOUT_NAMES}")
     return read_folder(folder, origin=f"Kaggle, {KAGGLE_HANDLE}")
 
 
@@ -104,7 +95,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def from_tfds() -> Gsm8k:
+def from_tfds() -> Dataset:
     """Load `gsm8k` through `tensorflow_datasets` as array records, which need no TensorFlow.
 
     TFDS stores its rows shuffled: ids count in its order, the content is the same.
@@ -116,15 +107,7 @@ def from_tfds() -> Gsm8k:
     tfds = _import("tensorflow_datasets")
     _import("tensorflow_datasets.text.gsm8k")  # registers the name
     download = _import("tensorflow_datasets.core.download")
-    out_of_reach = (
-        OSError,
-        ValueError,
-        RuntimeError,
-        ImportError,
-        AssertionError,
-        download.util.DownloadError,
-        download.download_manager.NonMatchingChecksumError,
-    )
+    own = download.util.DownloadError, download.download_manager.NonMatchingChecksumError
     try:
         builder = tfds.builder("gsm8k", file_format=tfds.core.FileFormat.ARRAY_RECORD)
         if not builder.is_prepared():
@@ -132,28 +115,27 @@ def from_tfds() -> Gsm8k:
             _import("requests").head(_TFDS_HOST, timeout=10)
             builder.download_and_prepare()
         splits = {split: builder.as_data_source(split=split) for split in SPLITS}
-    except out_of_reach as error:
+    except (OSError, ValueError, RuntimeError, ImportError, AssertionError, *own) as error:
         raise SourceError(one_line(error)) from error
     return from_splits("TensorFlow Datasets, gsm8k (in its own order)", splits)
 
 
-def from_splits(origin: str, splits: Mapping[str, Iterable[object]]) -> Gsm8k:
-    """Make checked rows of a hub's two splits, a mapping of sequences of records.
+def from_splits(origin: str, splits: Mapping[str, Iterable[object]]) -> Dataset:
+    """Make rows of a hub's two splits; a row's place is origin, split and index (from 0).
 
     Raises:
         SourceError: a split is missing.
-        ValueError: a broken record; the message names origin, split and row (from 0).
+        ValueError: a broken record, by its place.
     """
     missing = [split for split in SPLITS if split not in splits]
     if missing:
         raise SourceError(f"{origin} has no split {missing[0]!r}, only: {', '.join(splits)}")
-    rows = {}
-    for split in SPLITS:
-        places = (
-            (f"{origin}, {split} row {index}", record) for index, record in enumerate(splits[split])
-        )
-        rows[split] = rows_from_records(places, split)
-    return Gsm8k(origin=origin, train=rows["train"], test=rows["test"])
+    return dataset(origin, {split: _records(origin, split, splits[split]) for split in SPLITS})
+
+
+def _records(origin: str, split: str, records: Iterable[object]) -> Iterator[tuple[str, object]]:
+    for index, record in enumerate(records):
+        yield f"{origin}, {split} row {index}", record
 
 
 def _import(module: str) -> ModuleType:

@@ -1,8 +1,7 @@
-"""What a source hands on: neutral rows, or one line that says why there are none.
+"""What every source returns: neutral rows, or one line that says why there are none.
 
-Every source (built-in problems, files, hubs) ends in the same two records, `Row` and `Dataset`, so
-that nothing after this room knows where the data came from. What a row's fields mean, and whether
-they can be used, is the business of a task (`nblib.tasks`).
+Built-in problems, files and hubs all end in a `Dataset` of `Row`s. What a row's fields mean, and
+whether they can be used, is for a task to say (`nblib.tasks`).
 """
 
 import hashlib
@@ -10,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 # What a Gemma 3 tokenizer, SentencePiece's or transformers', reads as one id that is no text: chat
 # turns, ends, padding, images. In a row they would forge a turn of the chat.
@@ -69,6 +68,13 @@ class Dataset:
     sha256: Mapping[str, str]
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, name: str, origin: str, train: tuple[Row, ...], test: tuple[Row, ...]) -> Self:
+        """Hash the rows; notes are how many questions are repeated or shared by the splits."""
+        sha256 = {"train": content_sha256(train), "test": content_sha256(test)}
+        notes = _duplicate_notes(train, test)
+        return cls(name=name, origin=origin, train=train, test=test, sha256=sha256, notes=notes)
+
 
 def control_piece(text: str) -> str | None:
     """Return the first piece of the text that controls a chat, such as `<end_of_turn>`."""
@@ -83,13 +89,11 @@ def one_line(error: BaseException) -> str:
 
 
 def content_sha256(rows: Sequence[Row]) -> str:
-    """Hash what the rows say: the sorted JSON lines of their fields' values.
+    """Hash the sorted JSON lines of the rows' values: file format and order do not count.
 
-    Neither the file format nor the order counts (TFDS stores its rows shuffled), so that every
-    source of the same data gives the same hash; one changed character gives another.
+    So every source of the same data has the same hash, TFDS too, which stores its rows shuffled.
     """
-    lines = sorted(_content_line(row) for row in rows)
-    return hashlib.sha256(b"".join(lines)).hexdigest()
+    return hashlib.sha256(b"".join(sorted(map(_content_line, rows)))).hexdigest()
 
 
 def _content_line(row: Row) -> bytes:
@@ -99,8 +103,8 @@ def _content_line(row: Row) -> bytes:
 def sample_rows(rows: Sequence[Row], count: int | None, *, seed: int) -> tuple[Row, ...]:
     """Draw `count` rows by `seed`; -1, 0, None or more than there are keeps all, in their order.
 
-    The draw goes by what the rows say, not by where they stand: the same data from a source with
-    another order gives the same draw. A smaller draw is the beginning of a larger one.
+    Rows are drawn by the hash of their content: a source with another order gives the same draw.
+    A smaller draw is the beginning of a larger one.
 
     Raises:
         ValueError: `count` is below -1.
@@ -117,7 +121,7 @@ def sample_rows(rows: Sequence[Row], count: int | None, *, seed: int) -> tuple[R
 def split_validation(
     rows: Sequence[Item], *, share: float = 0.05, most: int = 100
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """Return what to train on and a slice to validate on: the last `share`, 1 to `most` of them.
+    """Return what to train on, and the last `share` to validate on: 1 to `most` of them.
 
     Raises:
         ValueError: fewer than two, so that one part would be empty.
@@ -128,16 +132,10 @@ def split_validation(
     return tuple(rows[:-held]), tuple(rows[-held:])
 
 
-def duplicate_notes(
-    train: Sequence[Row], test: Sequence[Row], *, field: str = "question"
-) -> tuple[str, ...]:
-    """Count repeated questions within each split and shared between them; one line for each count.
-
-    Questions, the texts of `field`, are compared without case and with runs of white space as one
-    blank.
-    """
+def _duplicate_notes(train: Sequence[Row], test: Sequence[Row]) -> tuple[str, ...]:
+    """Compare questions without case and with runs of white space as one blank."""
     questions = {
-        name: [_normal(row.fields[field]) for row in rows]
+        name: [" ".join(row.fields["question"].casefold().split()) for row in rows]
         for name, rows in (("train", train), ("test", test))
     }
     notes = [
@@ -149,7 +147,3 @@ def duplicate_notes(
     if shared:
         notes.append(f"overlap: {len(shared)} questions are in both train and test")
     return tuple(notes)
-
-
-def _normal(question: str) -> str:
-    return " ".join(question.casefold().split())

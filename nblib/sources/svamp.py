@@ -1,17 +1,17 @@
-"""SVAMP: 1,000 one-step word problems, read to see what a training on other data made worse.
+"""SVAMP: 1,000 one-step word problems, which show what a training on other data made worse.
 
 Nothing is trained on them. Data: https://github.com/arkilpatel/SVAMP (Patel et al. 2021,
 https://arxiv.org/abs/2103.07191), the published file SVAMP.json or `ChilleD/SVAMP` on the Hugging
 Face hub.
 """
 
-import importlib
 import os
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from nblib.files import read_json, shown
+from nblib.sources.hubs import load_hugging_face
 from nblib.sources.rows import Row, SourceError, one_line
 
 FOLDER_VARIABLE = "NBLIB_SVAMP_DIR"
@@ -31,7 +31,8 @@ def svamp_rows(folder: str = "") -> tuple[Row, ...]:
         ValueError: a broken record, by its place.
     """
     if folder == HUB:
-        return _rows(HUGGING_FACE_NAME, _from_hub())
+        splits = load_hugging_face(HUGGING_FACE_NAME).values()
+        return _rows(HUGGING_FACE_NAME, chain.from_iterable(splits))
     chosen = folder or os.environ.get(FOLDER_VARIABLE, "")
     if not chosen:
         raise SourceError(
@@ -45,23 +46,6 @@ def svamp_rows(folder: str = "") -> tuple[Row, ...]:
     if not isinstance(records, list):
         raise ValueError(f"{path} holds {shown(records)}, expected a JSON list of problems")
     return _rows(str(path), records)
-
-
-def _from_hub() -> list[Any]:
-    """Load both splits through `datasets`; errors as in `hubs.from_hugging_face`."""
-    datasets = importlib.import_module("datasets")
-    out_of_reach = (
-        OSError,
-        ValueError,
-        RuntimeError,
-        importlib.import_module("datasets.exceptions").DatasetsError,
-        importlib.import_module("httpx").HTTPError,
-    )
-    try:
-        loaded = datasets.load_dataset(HUGGING_FACE_NAME)
-    except out_of_reach as error:
-        raise SourceError(one_line(error)) from error
-    return [record for split in loaded.values() for record in split]
 
 
 def _rows(origin: str, records: Iterable[object]) -> tuple[Row, ...]:

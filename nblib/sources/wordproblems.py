@@ -1,44 +1,110 @@
 """Built-in word problems in GSM8K's shape, so that everything runs with nothing downloaded.
 
-A problem is a short story: an opening that sets one quantity, then one move a step (gain, loss,
-multiple, share, fraction, comparison, total), then a question. Its level is its number of steps,
-1 to 5; from level 3 on a story may carry a sentence whose number is not needed. Wording, people,
-things and numbers are drawn from the seed, so a seed is a data set.
+A problem is a short story: an opening that sets one quantity, one move a step (gain, loss,
+multiple, share, fraction, comparison, total), and a question. Its level is its number of steps,
+1 to 5; from level 3 on a story may carry a sentence whose number is not needed. Scene, wording,
+people and numbers are drawn from the seed: one seed, one data set. The words are in
+`wordproblems.toml`.
 
-Train and test never share a question, nor a (template, numbers) pair: a hash of that pair decides
+Train and test share no question and no (template, numbers) pair: a hash of that pair decides
 which split a problem may appear in. Stories are far simpler than GSM8K's (Cobbe et al. 2021,
 https://arxiv.org/abs/2110.14168), whose answer format they use.
 """
 
 import hashlib
+import operator
 import random
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
+from typing import Literal
 
-from nblib.sources.moves import Move
+from pydantic import TypeAdapter
+
 from nblib.sources.rows import Row
-from nblib.sources.stories import DISTRACTORS, PEOPLE, SCENES, Scene
 
 LEVELS = (1, 2, 3, 4, 5)
 TEST_SHARE = 8  # one hash in eight belongs to the test split
 _EASY_LEVELS = (1, 2)  # two-digit sums; from level 3 on the sums reach three digits
 _TRIES = 60
+_OPERATIONS: Mapping[str, tuple[str, Callable[[int, int], int]]] = {
+    "add": ("+", operator.add),
+    "sub": ("-", operator.sub),
+    "mul": ("*", operator.mul),
+    "div": ("/", operator.floordiv),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """One step of a story: its wording, and how it is worked out."""
+
+    kind: Literal["add", "sub", "mul", "div"]
+    only: tuple[int, ...] = ()  # the only numbers that the wording fits
+    switches: bool = False  # the story goes on about the other person
+    needs_other: bool = False  # works on both persons' quantities instead of a number
+    closes: bool = False  # only as the last step
+    say: tuple[str, ...] = ()  # sentences of the question
+    steps: tuple[str, ...]  # lines of the solution
+    asks: tuple[str, ...] = ()  # questions after it as the last step, in place of the scene's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A setting: openings, what they may name, the moves, and the questions that end it."""
+
+    name: str
+    money: bool = False
+    openings: tuple[str, ...]
+    things: tuple[str, ...]
+    places: tuple[str, ...]
+    asks: tuple[str, ...]
+    moves: tuple[Move, ...]
+
+
+_WORDS = tomllib.loads(
+    resources.files(__package__).joinpath("wordproblems.toml").read_text(encoding="utf-8")
+)
+# Name, pronoun, possessive.
+PEOPLE = (
+    *((name, "She", "her") for name in _WORDS["she"]),
+    *((name, "He", "his") for name in _WORDS["he"]),
+)
+DISTRACTORS: tuple[str, ...] = tuple(_WORDS["distractors"])
+SCENES = TypeAdapter(tuple[Scene, ...]).validate_python(_WORDS["scenes"])
 
 
 @dataclass
 class _Story:
-    """A problem while it is written: what was said, what was worked out, what it stands on."""
+    """A problem while it is written: its sentences, its solution, and where it stands."""
 
     scene: Scene
-    words: dict[str, str]
-    people: list[tuple[str, str, str]]  # name, pronoun, possessive; the first one is spoken of
-    value: int = 0
-    before: int = 0  # the other person's quantity, for totals and differences
-    long_hand: bool = False  # every sum is worked out by place value
+    words: dict[str, str]  # what the templates name
+    people: list[tuple[str, str, str]]  # as in PEOPLE; the first one is spoken of
+    value: int
+    long_hand: bool  # every sum is worked out by place value
+    before: int = 0  # the other person's quantity, for totals
     sentences: list[str] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     template: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
+
+    def speak_of_first(self) -> None:
+        """Set the names and pronouns that the next sentences use."""
+        (name, pronoun, possessive), (other, *_) = self.people[:2]
+        self.words |= {
+            "name": name,
+            "They": pronoun,
+            "they": pronoun.lower(),
+            "their": possessive,
+            "other": other,
+            "bystander": self.people[-1][0],
+        }
+
+    def say(self, sentence: str, n: int) -> None:
+        """Add a sentence to the question."""
+        self.sentences.append(sentence.format(n=n, **self.words))
 
 
 def word_problems(
@@ -69,7 +135,7 @@ def word_problems(
     misses = 0
     while len(rows) < count:
         level = levels[len(rows) % len(levels)]
-        row = _tell(rng, level, split, index=len(rows), long_hand=ways.random() < long_hand)
+        row = _problem(rng, level, split, index=len(rows), long_hand=ways.random() < long_hand)
         if row is None or row.fields["question"] in rows:
             misses += 1
             if misses > 200 + 20 * count:
@@ -79,20 +145,25 @@ def word_problems(
     return tuple(rows.values())
 
 
-def _tell(rng: random.Random, level: int, split: str, *, index: int, long_hand: bool) -> Row | None:
+def _problem(
+    rng: random.Random, level: int, split: str, *, index: int, long_hand: bool
+) -> Row | None:
     """Return one problem of this level, or None when the draw belongs to the other split."""
-    story = _open(rng, level)
-    story.long_hand = long_hand
+    story = _open(rng, easy=level in _EASY_LEVELS, long_hand=long_hand)
     while len(story.steps) < level:
-        if not _move(rng, story, level, last=len(story.steps) == level - 1):
+        if not _move(rng, story, easy=level in _EASY_LEVELS, last=len(story.steps) == level - 1):
             return None
     if _split_of(story) != split:
         return None
-    question = " ".join([*_with_distractor(rng, story, level), _ask(rng, story)])
+    if level >= 3 and rng.random() < 0.4:
+        extra = rng.choice(DISTRACTORS).format(n=rng.randint(2, 40), **story.words)
+        story.sentences.insert(rng.randint(1, len(story.sentences)), extra)
+    asks = story.scene.moves[int(story.template[-1])].asks or story.scene.asks
+    story.sentences.append(rng.choice(asks).format(**story.words))
     answer = "\n".join([*story.steps, f"#### {story.value}"])
     return Row(
         id=f"builtin/{split}/{index}",
-        fields={"question": question, "answer": answer},
+        fields={"question": " ".join(story.sentences), "answer": answer},
         group=str(level),
     )
 
@@ -103,7 +174,7 @@ def _split_of(story: _Story) -> str:
     return "test" if hashlib.sha256(key.encode()).digest()[0] % TEST_SHARE == 0 else "train"
 
 
-def _open(rng: random.Random, level: int) -> _Story:
+def _open(rng: random.Random, *, easy: bool, long_hand: bool) -> _Story:
     scene = rng.choice(SCENES)
     words = {
         "things": rng.choice(scene.things),
@@ -111,30 +182,18 @@ def _open(rng: random.Random, level: int) -> _Story:
         "cash": "$" if scene.money else "",
     }
     # One person more than any story can hand over to, so that no person is given two amounts.
-    story = _Story(scene=scene, words=words, people=rng.sample(PEOPLE, max(LEVELS) + 3))
-    _speak_of_first(story)
+    people = rng.sample(PEOPLE, max(LEVELS) + 3)
     opening = rng.randrange(len(scene.openings))
-    story.value = rng.randint(4, 48) if level in _EASY_LEVELS else rng.randint(10, 120)
-    _say(story, scene.openings[opening], n=story.value)
+    value = rng.randint(4, 48) if easy else rng.randint(10, 120)
+    story = _Story(scene=scene, words=words, people=people, value=value, long_hand=long_hand)
+    story.speak_of_first()
+    story.say(scene.openings[opening], value)
     story.template.append(f"{scene.name}.{opening}")
-    story.numbers.append(story.value)
+    story.numbers.append(value)
     return story
 
 
-def _speak_of_first(story: _Story) -> None:
-    """Set the names and pronouns that the next sentences use."""
-    (name, pronoun, possessive), (other, *_) = story.people[:2]
-    story.words |= {
-        "name": name,
-        "They": pronoun,
-        "they": pronoun.lower(),
-        "their": possessive,
-        "other": other,
-        "bystander": story.people[-1][0],
-    }
-
-
-def _move(rng: random.Random, story: _Story, level: int, *, last: bool) -> bool:
+def _move(rng: random.Random, story: _Story, *, easy: bool, last: bool) -> bool:
     """Add one step to the story; return False when no move of the scene fits."""
     for _ in range(_TRIES):
         index = rng.randrange(len(story.scene.moves))
@@ -143,26 +202,43 @@ def _move(rng: random.Random, story: _Story, level: int, *, last: bool) -> bool:
             continue
         if (move.closes and not last) or (move.needs_other and not story.before):
             continue
-        n = _number(rng, move, story, easy=level in _EASY_LEVELS)
+        n = _number(rng, move, story, easy=easy)
         if n is None:
             continue
         _apply(rng, story, move, n)
-        story.template.append(f"{index}")
+        story.template.append(str(index))
         return True
     return False
 
 
+def _number(rng: random.Random, move: Move, story: _Story, *, easy: bool) -> int | None:
+    """Return a number that keeps the result whole, above one and within limits, or None.
+
+    A move on both persons' quantities has only one: the other's.
+    """
+    value, limit = story.value, 200 if easy else 999
+    _, operation = _OPERATIONS[move.kind]
+    drawn = (story.before,) if move.needs_other else move.only or range(2, 41 if easy else 151)
+    choices = [
+        n
+        for n in drawn
+        if 1 < operation(value, n) <= limit and (move.kind != "div" or value % n == 0)
+    ]
+    return rng.choice(choices) if choices else None
+
+
 def _apply(rng: random.Random, story: _Story, move: Move, n: int) -> None:
-    """Tell the move, work it out, and hand the story on to the person it is now about."""
+    """Write the move's sentence and its sum; the story goes on about the person it is now about."""
     a = story.value
-    result = OPERATIONS[move.kind](a, n)
-    sign = SIGNS[move.kind]
-    way = "".join(f"{part} = " for part in _by_place_value(move.kind, a, n))
-    sum_ = f"{a} {sign} {n} = {way if story.long_hand else ''}"
-    sum_ += f"{story.words['cash']}<<{a}{sign}{n}={result}>>{result}"
+    sign, operation = _OPERATIONS[move.kind]
+    result = operation(a, n)
+    ways = _by_place_value(move.kind, a, n) if story.long_hand else []
+    written = " = ".join([f"{a} {sign} {n}", *ways, story.words["cash"]])
     if move.say:
-        _say(story, rng.choice(move.say), n=n)
-    story.steps.append(rng.choice(move.steps).format(sum=sum_, n=n, **story.words))
+        story.say(rng.choice(move.say), n)
+    step = rng.choice(move.steps)
+    sum_ = f"{written}<<{a}{sign}{n}={result}>>{result}"
+    story.steps.append(step.format(sum=sum_, n=n, **story.words))
     if not move.needs_other:
         story.numbers.append(n)
     story.value = result
@@ -170,7 +246,7 @@ def _apply(rng: random.Random, story: _Story, move: Move, n: int) -> None:
     if move.switches:
         story.words["former"] = story.words["name"]
         story.people.pop(0)
-        _speak_of_first(story)
+        story.speak_of_first()
 
 
 def _by_place_value(kind: str, a: int, b: int) -> list[str]:
@@ -181,21 +257,16 @@ def _by_place_value(kind: str, a: int, b: int) -> list[str]:
     >>> _by_place_value("mul", 37, 4)
     ['30 * 4 + 7 * 4', '120 + 28']
     """
-    if kind == "mul":
-        places = _places(a)
-        if len(places) < 2:
-            return []
-        return [
-            " + ".join(f"{place} * {b}" for place in places),
-            " + ".join(str(place * b) for place in places),
-        ]
-    places = _places(b)
+    places = _places(a if kind == "mul" else b)
     if kind == "div" or len(places) < 2:
         return []
-    done = [OPERATIONS[kind](a, sum(places[:count])) for count in range(len(places))]
+    if kind == "mul":
+        products = [f"{place} * {b}" for place in places], [str(place * b) for place in places]
+        return [" + ".join(parts) for parts in products]
+    sign, operation = _OPERATIONS[kind]
+    done = [operation(a, sum(places[:count])) for count in range(len(places))]
     return [
-        f" {SIGNS[kind]} ".join(map(str, (value, *places[count:])))
-        for count, value in enumerate(done)
+        f" {sign} ".join(map(str, (value, *places[count:]))) for count, value in enumerate(done)
     ]
 
 
@@ -204,47 +275,3 @@ def _places(number: int) -> list[int]:
     digits = str(number)
     parts = (int(digit) * 10 ** (len(digits) - 1 - at) for at, digit in enumerate(digits))
     return [part for part in parts if part]
-
-
-def _number(rng: random.Random, move: Move, story: _Story, *, easy: bool) -> int | None:
-    """Return a number that keeps the result whole, above one and within limits, or None.
-
-    A move on both persons' quantities has only one: the other's.
-    """
-    value, limit = story.value, 200 if easy else 999
-    drawn = move.only or range(2, 41 if easy else 151)
-    choices = [
-        n
-        for n in ((story.before,) if move.needs_other else drawn)
-        if 1 < OPERATIONS[move.kind](value, n) <= limit and (move.kind != "div" or value % n == 0)
-    ]
-    return rng.choice(choices) if choices else None
-
-
-def _with_distractor(rng: random.Random, story: _Story, level: int) -> list[str]:
-    """Return the sentences, from level 3 on sometimes with one whose number is not needed."""
-    sentences = list(story.sentences)
-    if level >= 3 and rng.random() < 0.4:
-        extra = rng.choice(DISTRACTORS).format(n=rng.randint(2, 40), **story.words)
-        sentences.insert(rng.randint(1, len(sentences)), extra)
-    return sentences
-
-
-def _ask(rng: random.Random, story: _Story) -> str:
-    closing = story.template[-1]
-    move = story.scene.moves[int(closing)]
-    asks = move.asks or story.scene.asks
-    return rng.choice(asks).format(**story.words)
-
-
-def _say(story: _Story, sentence: str, *, n: int) -> None:
-    story.sentences.append(sentence.format(n=n, **story.words))
-
-
-OPERATIONS: Mapping[str, Callable[[int, int], int]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "div": lambda a, b: a // b,
-}
-SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}

@@ -1,1 +1,14 @@
-"""Text to tokens and back: the tokenizer and its fingerprint, the chat template, the batches."""
+"""Text to tokens and back: tokenizer and fingerprint, chat template, loss masks, batches."""
+
+from nblib import public_names
+
+__getattr__, __all__, __dir__ = public_names(
+    __name__,
+    {
+        "batches": "encode_task fitting_prompts show_loss_mask",
+        "chat": "render_prompt task_prompts",
+        "corpus": "corpus_texts encode_documents foundation_documents",
+        "tokenizer": "tokenizer_hashes train_tokenizer",
+        "training_data": "Batching training_data",
+    },
+)

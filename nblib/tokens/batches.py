@@ -5,10 +5,10 @@ the prompt and the padding. Nothing is ever cut: an example that is too long is 
 out, because a cut one never shows the model the end of its answer.
 """
 
-import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import grain
 import numpy as np
@@ -22,6 +22,9 @@ from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID, stop_tokens
 
 # Each length is one compilation of the step; rows are padded to the next one.
 BUCKETS = (128, 192, 256, 384, 512, 768, 1024, 2048)
+
+_Item = TypeVar("_Item")
+_Entry = tuple[list[int], int, int]  # indices of a batch's examples, padded length, rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +73,7 @@ def encode_task(
     check_task(task, examples)
     stops = stop_tokens(tokenizer)
     encoded = tuple(
-        encode_example(
-            tokenizer,
-            id=example.id,
-            prompt=prompt,
-            completion=example.completion,
-        )
+        encode_example(tokenizer, id=example.id, prompt=prompt, completion=example.completion)
         for example, prompt in zip(examples, task_prompts(task, examples), strict=True)
     )
     for one in encoded:
@@ -98,17 +96,30 @@ def fitting_prompts(
     Raises ValueError when none is left.
     """
     lengths = [1 + len(ids) for ids in tokenizer.encode(task_prompts(task, examples))]
-    kept = tuple(
-        example
-        for example, length in zip(examples, lengths, strict=True)
-        if length <= max_prompt_length
-    )
+    return _short_enough(examples, lengths, "MAX_PROMPT_LENGTH", max_prompt_length, "prompts")
+
+
+def drop_too_long(
+    examples: Sequence[TokenizedExample], max_length: int
+) -> tuple[tuple[TokenizedExample, ...], int]:
+    """Return the examples of at most `max_length` tokens, and how many were longer.
+
+    Raises ValueError when none is left.
+    """
+    lengths = [len(example.tokens) for example in examples]
+    return _short_enough(examples, lengths, "MAX_LENGTH", max_length, "examples")
+
+
+def _short_enough(
+    items: Sequence[_Item], lengths: Sequence[int], name: str, most: int, what: str
+) -> tuple[tuple[_Item, ...], int]:
+    kept = tuple(item for item, length in zip(items, lengths, strict=True) if length <= most)
     if not kept:
         raise ValueError(
-            f"MAX_PROMPT_LENGTH {max_prompt_length} leaves none of {len(examples)} prompts "
+            f"{name} {most} leaves none of {len(items)} {what} "
             f"(the longest has {max(lengths, default=0)} tokens): raise it"
         )
-    return kept, len(examples) - len(kept)
+    return kept, len(items) - len(kept)
 
 
 def show_loss_mask(tokenizer: spm.SentencePieceProcessor, example: TokenizedExample) -> str:
@@ -119,42 +130,6 @@ def show_loss_mask(tokenizer: spm.SentencePieceProcessor, example: TokenizedExam
         f"--- read, {first} tokens, mask 0 ---\n{tokenizer.decode(prompt)}\n"
         f"--- learnt, {len(learnt)} tokens, mask 1 ---\n{tokenizer.decode(learnt)}"
     )
-
-
-def drop_too_long(
-    examples: Sequence[TokenizedExample], max_length: int
-) -> tuple[tuple[TokenizedExample, ...], int]:
-    """Return the examples of at most `max_length` tokens, and how many were longer.
-
-    Raises ValueError when none is left.
-    """
-    kept = tuple(example for example in examples if len(example.tokens) <= max_length)
-    if not kept:
-        longest = max((len(example.tokens) for example in examples), default=0)
-        raise ValueError(
-            f"MAX_LENGTH {max_length} leaves none of {len(examples)} examples "
-            f"(the longest has {longest} tokens): raise it"
-        )
-    return kept, len(examples) - len(kept)
-
-
-def length_summary(examples: Sequence[TokenizedExample]) -> str:
-    """Return how long the examples are, in tokens, and how many of the tokens are learnt."""
-    lengths = np.array([len(example.tokens) for example in examples])
-    learnt = np.mean([example.loss_mask.sum() for example in examples])
-    median, p95 = np.percentile(lengths, [50, 95])
-    return (
-        f"{len(examples)} examples: {lengths.mean():.0f} tokens on average ({learnt:.0f} learnt), "
-        f"median {median:.0f}, 95th percentile {p95:.0f}, longest {lengths.max()}"
-    )
-
-
-def examples_sha256(examples: Sequence[TokenizedExample]) -> str:
-    """Return one SHA-256 over the tokens and masks in order: what a checkpoint was trained on."""
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(example.tokens.tobytes() + example.loss_mask.tobytes())
-    return digest.hexdigest()
 
 
 def batch_stream(
@@ -172,7 +147,16 @@ def batch_stream(
     number of rows is a multiple of `row_multiple` (the devices that share a batch). Each example
     appears exactly once an epoch; the last batch of a length is filled up with empty rows.
     """
-    plan = _plan(examples, tokens_per_batch, epochs, seed, shuffle, row_multiple)
+    rng = random.Random(f"batches/{seed}")
+    plan: list[_Entry] = []
+    for _ in range(epochs):
+        order = list(range(len(examples)))
+        if shuffle:
+            rng.shuffle(order)
+        epoch = list(_plan_epoch(examples, order, tokens_per_batch, row_multiple))
+        if shuffle:
+            rng.shuffle(epoch)
+        plan += epoch
     return grain.MapDataset.source(plan).map(lambda entry: collate(examples, *entry))
 
 
@@ -197,35 +181,10 @@ def bucket_of(length: int) -> int:
     return next((bucket for bucket in BUCKETS if length <= bucket), length)
 
 
-_Entry = tuple[list[int], int, int]  # indices, padded length, rows
-
-
-def _plan(
-    examples: Sequence[TokenizedExample],
-    tokens_per_batch: int,
-    epochs: int,
-    seed: int,
-    shuffle: bool,
-    row_multiple: int,
-) -> list[_Entry]:
-    """Return which examples go into which batch, for all epochs."""
-    rng = random.Random(f"batches/{seed}")
-    plan: list[_Entry] = []
-    for _ in range(epochs):
-        order = list(range(len(examples)))
-        if shuffle:
-            rng.shuffle(order)
-        epoch = list(_pack_epoch(examples, order, tokens_per_batch, row_multiple))
-        if shuffle:
-            rng.shuffle(epoch)
-        plan += epoch
-    return plan
-
-
-def _pack_epoch(
+def _plan_epoch(
     examples: Sequence[TokenizedExample], order: Sequence[int], tokens_per_batch: int, multiple: int
 ) -> Iterator[_Entry]:
-    """Yield the batches of one epoch: full ones as they fill up, the rest at the end."""
+    """Yield which examples share a batch: full ones as they fill up, the rest at the end."""
     waiting: dict[int, list[int]] = {}
     rows_of: dict[int, int] = {}
     for index in order:

@@ -51,16 +51,10 @@ def task_prompts(
         raise ValueError("style 'few-shot' needs worked examples, got none")
     shown = shots if style == "few-shot" else ()
     turns = [(shot.prompt, shot.completion) for shot in shown]
-    return [
-        render_prompt(
-            example.prompt,
-            system_prompt="" if style == "question" else _system_prompt(task, example),
-            shots=turns,
-        )
-        for example in examples
-    ]
 
+    def prompt(example: Example) -> str:
+        own = task.system_prompt if example.system_prompt is None else example.system_prompt
+        system_prompt = "" if style == "question" else own
+        return render_prompt(example.prompt, system_prompt=system_prompt, shots=turns)
 
-def _system_prompt(task: Task, example: Example) -> str:
-    own = example.system_prompt
-    return task.system_prompt if own is None else own
+    return list(map(prompt, examples))

@@ -1,4 +1,4 @@
-"""What the foundation reads: rows written in the forms that the later notebooks ask for.
+"""The texts that v0 trains on: rows written in the forms that the later notebooks ask for.
 
 Two traps shape the mix. A small model computes inside GSM8K's `<<...>>` annotations, so most of
 the text has none, in the surface form that v1 and v2 write. And markers that never occur while the
@@ -8,8 +8,9 @@ No text shows reasoning and answer tags together: that is what v1 teaches.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import sentencepiece as spm
 
@@ -19,6 +20,13 @@ from nblib.tasks.task import Example
 from nblib.tokens.batches import TokenizedExample, encode_example
 from nblib.tokens.chat import render_prompt
 from nblib.tokens.tokenizer import END_OF_TURN
+
+# Shares of the forms, each of 1; what is left is chat without a system prompt.
+SHARES: Mapping[str, float] = {
+    "plain": 0.08,  # "Question: ... Answer: ..." with annotations, learnt as a whole
+    "tag exercise": 0.03,  # one pair of tags around a number or a line
+    "system prompt": 0.15,  # the XML prompt, answered in the hash form
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,29 +38,11 @@ class Document:
     completion: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mix:
-    """Shares of the forms, each of 1; what is left is chat without a system prompt."""
-
-    plain: float = 0.08  # "Question: ... Answer: ..." with annotations, learnt as a whole
-    with_system_prompt: float = 0.15  # the XML prompt, answered in the hash form
-    tag_exercises: float = 0.03  # one pair of tags around a number or a line
-
-    def __post_init__(self) -> None:
-        """Refuse shares that are not shares."""
-        shares = (self.plain, self.with_system_prompt, self.tag_exercises)
-        if min(shares) < 0 or sum(shares) > 1:
-            raise ValueError(f"Mix shares {shares} must be at least 0 and at most 1 in all")
-
-
-def foundation_documents(
-    rows: Sequence[Row], *, seed: int, mix: Mix | None = None
-) -> tuple[Document, ...]:
-    """Tell each row once, in a form drawn from the mix; the same seed tells the same."""
-    mix = mix or Mix()
+def foundation_documents(rows: Sequence[Row], *, seed: int) -> tuple[Document, ...]:
+    """Write each row once, in a form drawn by `SHARES`; the same seed gives the same documents."""
     rng = random.Random(f"corpus/{seed}")
     examples = GSM8K.in_base_form.examples(rows)
-    return tuple(_tell(rng, row, one, mix) for row, one in zip(rows, examples, strict=True))
+    return tuple(_document(rng, row, one) for row, one in zip(rows, examples, strict=True))
 
 
 def encode_documents(
@@ -71,21 +61,22 @@ def encode_documents(
     )
 
 
-def corpus_texts(documents: Sequence[Document]) -> Iterator[str]:
-    """Yield the documents as plain texts, for training a tokenizer."""
-    for document in documents:
+def corpus_texts(documents: Sequence[Document], *, most: int) -> Iterator[str]:
+    """Yield about `most` of the documents as plain texts, for training a tokenizer."""
+    for document in documents[:: len(documents) // most + 1]:
         yield document.prompt + document.completion
 
 
-def _tell(rng: random.Random, row: Row, example: Example, mix: Mix) -> Document:
-    draw = rng.random()
-    if draw < mix.plain:
+def _document(rng: random.Random, row: Row, example: Example) -> Document:
+    draw, limits = rng.random(), zip(SHARES, accumulate(SHARES.values()), strict=True)
+    form = next((form for form, limit in limits if draw < limit), "chat")
+    if form == "plain":
         text = f"Question: {example.prompt}\nAnswer: {row.fields['answer']}"
         return Document(id=row.id, prompt="", completion=text)
-    if draw < mix.plain + mix.tag_exercises:
+    if form == "tag exercise":
         return _tag_exercise(rng, example)
-    system = draw < mix.plain + mix.tag_exercises + mix.with_system_prompt
-    prompt = render_prompt(example.prompt, system_prompt=GSM8K.system_prompt if system else "")
+    system_prompt = GSM8K.system_prompt if form == "system prompt" else ""
+    prompt = render_prompt(example.prompt, system_prompt=system_prompt)
     return Document(id=row.id, prompt=prompt, completion=example.completion)
 
 

@@ -1,11 +1,15 @@
 """Packing: several examples in a row, none of them cut, with little padding.
 
-A row is an example made of examples. Each part begins with its BOS, by which the trainer's inputs
-tell them apart: positions restart there and attention stays inside (`training.loss.model_inputs`).
-The loss of a batch is what it would be with every example in a row of its own.
+The trainer tells the parts of a row apart by their BOS: positions restart there and attention stays
+inside a part (`training.loss.model_inputs`). The loss of a batch is what it would be with every
+example in a row of its own:
 
-On an accelerator padding is the greater waste; on a CPU it is attention over the whole row, and
-`batches`, with rows of similar length, is faster.
+    row         <bos> 8 9 <end> <bos> 7 <end> <pad>
+    loss_mask     0   0 1   1     0   1   1     0
+    position      0   1 2   3     0   1   2     -
+
+On an accelerator padding is the greater waste; on a CPU it is attention over the whole row, so that
+rows of similar length (`tokens.batches`) are faster.
 """
 
 import random
@@ -25,14 +29,10 @@ def pack(
     """Return rows of one length that hold all the examples, or, with `packing` "off", these.
 
     Long examples first, those of one length in random order, each goes into the first row that has
-    room; a row has `max_length` tokens, rounded up to a batch's length. All rows have that length,
+    space (first-fit decreasing). All rows have `max_length` tokens, rounded up to a batch's length,
     so that a step is compiled once.
-
-        tokens     <bos> 8 9 <end> <bos> 7 <end> <pad>
-        loss_mask    0   0 1   1     0   1   1     0
-
-    Raises ValueError for an example that does not fit, or that does not begin with its only BOS
-    outside the loss mask; and for another `packing`.
+    Raises ValueError for an example that does not fit or does not begin with its only BOS, outside
+    the loss mask; and for another `packing`.
     """
     if packing not in PACKING:
         raise ValueError(f"PACKING {packing!r} is unknown: expected one of {', '.join(PACKING)}")
@@ -49,19 +49,19 @@ def pack(
 
 
 def first_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
-    """Return which of the lengths go into which row: each into the first that has room.
+    """Return which of the lengths go into which row: each into the first that has space.
 
     >>> first_fit([5, 4, 6, 2], 8)
     [[0, 3], [1], [2]]
     """
     rows: list[list[int]] = []
-    room: np.ndarray = np.full(len(lengths), row_length)
+    space: np.ndarray = np.full(len(lengths), row_length)
     for index, length in enumerate(lengths):
-        row = int(np.argmax(room >= length))
+        row = int(np.argmax(space >= length))
         if row == len(rows):
             rows.append([])
         rows[row].append(index)
-        room[row] -= length
+        space[row] -= length
     return rows
 
 
@@ -80,11 +80,11 @@ def _check(example: TokenizedExample, row_length: int) -> None:
 
 
 def _join(parts: Sequence[TokenizedExample], length: int) -> TokenizedExample:
-    tokens: np.ndarray = np.full(length, PAD_ID, np.int32)
-    loss_mask: np.ndarray = np.zeros(length, np.float32)
-    for name, row in (("tokens", tokens), ("loss_mask", loss_mask)):
-        joined = np.concatenate([getattr(part, name) for part in parts])
-        row[: len(joined)] = joined
+    tokens = np.concatenate([part.tokens for part in parts])
+    loss_mask = np.concatenate([part.loss_mask for part in parts])
+    padding = (0, length - len(tokens))
     return TokenizedExample(
-        id="+".join(part.id for part in parts), tokens=tokens, loss_mask=loss_mask
+        id="+".join(part.id for part in parts),
+        tokens=np.pad(tokens, padding, constant_values=PAD_ID),
+        loss_mask=np.pad(loss_mask, padding),
     )

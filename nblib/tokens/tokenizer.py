@@ -1,9 +1,8 @@
-"""The SentencePiece tokenizer: training a small one, loading one from a model folder, guarding it.
+"""The SentencePiece tokenizer: train a small one, load one from a model folder, check it.
 
-A model and a tokenizer that do not belong together give a run of 0 % accuracy and no error, so
-every model folder and checkpoint carries the tokenizer's size and fingerprint, and code that uses
-the two together calls `check_tokenizer` first.
-SentencePiece: https://github.com/google/sentencepiece
+A model with another model's tokenizer gives 0 % accuracy and no error. So every model folder and
+checkpoint carries the tokenizer's size and fingerprint, and code that uses a model and a tokenizer
+together calls `check_tokenizer` first. SentencePiece: https://github.com/google/sentencepiece
 """
 
 import hashlib
@@ -26,8 +25,8 @@ class TokenizerMismatch(ValueError):
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> spm.SentencePieceProcessor:
     """Train a BPE tokenizer of exactly `vocab_size` pieces that loses no text.
 
-    256 of the pieces are bytes, so any text survives; chat markers and the newline are single
-    pieces, digits are split, and nothing is normalised. The same texts give the same tokenizer.
+    256 of the pieces are bytes, so that no text is lost; chat markers and the newline are single
+    pieces, digits are split, nothing is normalised. The same texts give the same tokenizer.
     Raises ValueError when the texts do not hold that many pieces.
     """
     model = io.BytesIO()
@@ -64,8 +63,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> spm.SentencePie
 def load_tokenizer(folder: Path | str) -> spm.SentencePieceProcessor:
     """Load `tokenizer.model` from a model folder.
 
-    Raises FileNotFoundError or ValueError naming the file when it is missing or not a
-    SentencePiece model.
+    Raises FileNotFoundError or ValueError for a file that is missing or no SentencePiece model.
     """
     path = Path(folder) / TOKENIZER_FILE
     if not path.is_file():
@@ -81,22 +79,20 @@ def fingerprint(tokenizer: spm.SentencePieceProcessor) -> str:
     return hashlib.sha256(tokenizer.serialized_model_proto()).hexdigest()
 
 
-def tokenizer_seal(tokenizer: spm.SentencePieceProcessor) -> dict[str, str | int]:
-    """Return what a model folder or checkpoint carries of its tokenizer: size and fingerprint."""
+def tokenizer_hashes(tokenizer: spm.SentencePieceProcessor) -> dict[str, str | int]:
+    """Return what a model folder, a checkpoint and a manifest hold of the tokenizer."""
     return {"tokenizer_size": len(tokenizer), "tokenizer_sha256": fingerprint(tokenizer)}
 
 
 def check_tokenizer(
     tokenizer: spm.SentencePieceProcessor, *, size: int, sha256: str | None, where: str
 ) -> None:
-    """Stop with both sizes named if `tokenizer` is not the one that `where` was made with.
+    """Raise TokenizerMismatch if `tokenizer` is not the one that `where` was made with.
 
     `size` is the number of rows of the model's embedding, `sha256` the recorded fingerprint (None
-    where the maker of the folder recorded none, as in a download).
-    Raises TokenizerMismatch.
+    where there is none, as in a download).
     """
-    have = len(tokenizer)
-    found = fingerprint(tokenizer)
+    have, found = len(tokenizer), fingerprint(tokenizer)
     if have == size and sha256 in (None, found):
         return
     made_with = f"was made with tokenizer {sha256[:12]}" if sha256 else f"has {size} embedding rows"

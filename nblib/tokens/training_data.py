@@ -1,104 +1,97 @@
 """From encoded examples to batches: the one way that notebooks, preflight and benchmarks go."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from tunix.sft.peft_trainer import TrainingInput
 
-from nblib.tokens.batches import (
-    TokenizedExample,
-    batch_stream,
-    drop_too_long,
-    examples_sha256,
-    length_summary,
-)
+from nblib.tokens.batches import TokenizedExample, batch_stream, drop_too_long
 from nblib.tokens.packing import pack
 
 
 @dataclass(frozen=True, kw_only=True)
+class Batching:
+    """How examples become batches; `packing` is one of `tokens.packing.PACKING`."""
+
+    max_length: int  # tokens; a longer example is left out
+    packing: str
+    batch_tokens: int  # padding included
+    epochs: int
+    seed: int  # of order and packing
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """What a training reads, in order.
+    """What a training reads, in order."""
 
-    Attributes:
-        examples: Those that are short enough, before packing.
-        too_long: How many were longer: left out, not cut.
-        rows: Of how many rows an epoch is made; with packing fewer than there are examples.
-        batches: Of all epochs.
-        val_batches: Of one pass over the examples to validate on.
-        max_length: Tokens that an example may have.
-    """
-
-    examples: tuple[TokenizedExample, ...]
-    too_long: int
-    rows: int
-    batches: Sequence[TrainingInput]
-    val_batches: Sequence[TrainingInput]
-    max_length: int
+    examples: tuple[TokenizedExample, ...]  # those that are short enough, before packing
+    too_long: int  # left out, not cut
+    rows: int  # of an epoch; with packing fewer than there are examples
+    batches: Sequence[TrainingInput]  # of all epochs
+    val_batches: Sequence[TrainingInput]  # of one pass over the examples to validate on
+    max_length: int  # tokens that an example may have
 
     @property
     def sha256(self) -> str:
-        """The checksum of tokens and masks: what a checkpoint was trained on."""
-        return examples_sha256(self.examples)
+        """The checksum of tokens and masks in order: what a checkpoint was trained on."""
+        digest = hashlib.sha256()
+        for example in self.examples:
+            digest.update(example.tokens.tobytes() + example.loss_mask.tobytes())
+        return digest.hexdigest()
 
     def __str__(self) -> str:
         """How long the examples are, how many were left out, and how many rows the rest fills."""
-        total = len(self.examples) + self.too_long
+        count, lengths = len(self.examples), [len(example.tokens) for example in self.examples]
+        learnt = np.mean([example.loss_mask.sum() for example in self.examples])
         return (
-            f"{self.too_long} of {total} over {self.max_length} tokens: left out, not cut\n"
-            f"{length_summary(self.examples)}\n"
-            f"{len(self.examples)} examples in {self.rows} rows, {len(self.batches)} batches"
+            f"{self.too_long} of {count + self.too_long} over {self.max_length} tokens: "
+            "left out, not cut\n"
+            f"{count} examples: {np.mean(lengths):.0f} tokens on average ({learnt:.0f} learnt), "
+            f"median {np.median(lengths):.0f}, 95th percentile {np.percentile(lengths, 95):.0f}, "
+            f"longest {max(lengths)}\n"
+            f"{count} examples in {self.rows} rows, {len(self.batches)} batches"
         )
 
 
 def training_data(
     encoded: Sequence[TokenizedExample],
-    val_encoded: Sequence[TokenizedExample] = (),
+    validation: Sequence[TokenizedExample],
+    batching: Batching,
     *,
-    max_length: int,
-    packing: str,
-    batch_tokens: int,
-    epochs: int,
-    seed: int,
     row_multiple: int = 1,
 ) -> TrainingData:
     """Leave out what is too long, pack where asked, and batch by length.
 
-    Args:
-        encoded: to learn from.
-        val_encoded: to validate on; may be empty.
-        max_length: tokens.
-        packing: one of `tokens.packing.PACKING`.
-        batch_tokens: tokens a batch, padding included.
-        epochs: passes over the examples.
-        seed: fixes order and packing.
-        row_multiple: the devices that share a batch.
-
+    `validation` may be empty. `row_multiple` is the number of devices that share a batch.
     Raises ValueError when no example is short enough, or one cannot be packed.
     """
 
     def batched(
-        kept: Sequence[TokenizedExample], passes: int, *, shuffle: bool
+        kept: Sequence[TokenizedExample], epochs: int, *, shuffle: bool
     ) -> tuple[int, Sequence[TrainingInput]]:
-        rows = pack(kept, packing, max_length=max_length, seed=seed)
+        rows = pack(kept, batching.packing, max_length=batching.max_length, seed=batching.seed)
         return len(rows), batch_stream(
             rows,
-            tokens_per_batch=batch_tokens,
-            epochs=passes,
-            seed=seed,
+            tokens_per_batch=batching.batch_tokens,
+            epochs=epochs,
+            seed=batching.seed,
             shuffle=shuffle,
             row_multiple=row_multiple,
         )
 
-    kept, too_long = drop_too_long(encoded, max_length)
-    rows, batches = batched(kept, epochs, shuffle=True)
+    kept, too_long = drop_too_long(encoded, batching.max_length)
+    rows, batches = batched(kept, batching.epochs, shuffle=True)
     val_batches: Sequence[TrainingInput] = ()
-    if val_encoded:
-        _, val_batches = batched(drop_too_long(val_encoded, max_length)[0], 1, shuffle=False)
+    if validation:
+        short, _ = drop_too_long(validation, batching.max_length)
+        _, val_batches = batched(short, 1, shuffle=False)
     return TrainingData(
         examples=kept,
         too_long=too_long,
         rows=rows,
         batches=batches,
         val_batches=val_batches,
-        max_length=max_length,
+        max_length=batching.max_length,
     )

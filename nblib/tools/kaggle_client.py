@@ -9,7 +9,7 @@ from typing import Any
 
 from click import ClickException
 
-from nblib.models.credentials import variables
+from nblib.models.published import variables
 from nblib.sources.hubs import http_status
 
 

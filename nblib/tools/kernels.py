@@ -25,8 +25,7 @@ import nblib
 from nblib import REPOSITORY, __version__
 from nblib.files import write_json, write_text
 from nblib.models.folders import MANIFEST_FILE, read_manifest, weights_sha256
-from nblib.models.licence import LICENCES
-from nblib.models.published import EMBEDDED_FOLDER, SEAL, embedded_dataset
+from nblib.models.published import EMBEDDED_FOLDER, LICENCES, WEIGHTS_KEY, embedded_dataset
 from nblib.tools.metadata import DatasetMetadata, KernelMetadata, read_kernel_metadata, slug_of
 from nblib.tools.notebooks import NotebookInfo, check_pair, notebook_infos, notebooks_folder
 
@@ -141,13 +140,13 @@ def _sealed_manifest() -> dict[str, Any]:
 
     It travels in the wheel and in the dataset, and is how the one finds the other.
     """
-    return {**read_manifest(EMBEDDED_FOLDER), SEAL: weights_sha256(EMBEDDED_FOLDER)}
+    return {**read_manifest(EMBEDDED_FOLDER), WEIGHTS_KEY: weights_sha256(EMBEDDED_FOLDER)}
 
 
 def _write_model_dataset(parent: Path, *, owner: str) -> str:
     """Write the dataset's folder, as `kaggle datasets create -p` takes it; return its handle."""
     manifest = _sealed_manifest()
-    slug = embedded_dataset(manifest[SEAL])
+    slug = embedded_dataset(manifest[WEIGHTS_KEY])
     values = {
         "id": f"{owner}/{slug}",
         "title": slug.replace("-", " "),

@@ -13,7 +13,6 @@ from typing import Any
 
 from nblib.files import read_json
 from nblib.hosts.inputs import ExportNotFound, find_export
-from nblib.models.credentials import credential_values
 from nblib.models.folders import (
     CARD_FILE,
     MANIFEST_FILE,
@@ -21,7 +20,7 @@ from nblib.models.folders import (
     orbax_trees,
     read_manifest,
 )
-from nblib.models.licence import LICENCES, Licence, licence_of, root_of
+from nblib.models.published import LICENCES, Licence, credential_values, licence_of, root_of
 from nblib.tools.metadata import (
     REPOSITORY,
     CardMetadata,

@@ -15,8 +15,8 @@ from click import ClickException
 
 from nblib.files import write_json, write_text
 from nblib.hosts.secrets import without
-from nblib.models.credentials import credential_values, has_credentials, hub_token, variables
 from nblib.models.folders import CARD_FILE
+from nblib.models.published import credential_values, has_credentials, hub_token, variables
 from nblib.sources.hubs import http_status, is_network_error, kaggle_errors
 from nblib.tools.kaggle_client import kaggle_client, state_of
 from nblib.tools.publishing import Package, files_of

@@ -19,7 +19,7 @@ from tunix.rl.rollout import base_rollout
 from tunix.rl.rollout.vanilla_rollout import VanillaRollout
 
 from nblib.files import append_jsonl, read_jsonl, write_jsonl
-from nblib.models.decode import Noise, decode, side_by_side
+from nblib.models.decode import Sampling, decode, left_padded
 
 _LOG_NAME = "rollouts.jsonl"
 
@@ -86,7 +86,7 @@ class PolicyRollout(VanillaRollout):
         """Return one completion a prompt; `text` is without, `tokens` with the stop token."""
         began = time.perf_counter()
         encoded = [[self._tokenizer.bos_id(), *self._tokenizer.encode(text)] for text in prompts]
-        noise = Noise(
+        sampling = Sampling(
             temperature=rollout_config.temperature,
             top_p=rollout_config.top_p or 1.0,
             seed=self._clock.noise(),
@@ -94,7 +94,7 @@ class PolicyRollout(VanillaRollout):
         completions = decode(
             self.model(),
             encoded,
-            noise,
+            sampling,
             stop=self._stop,
             max_new_tokens=rollout_config.max_tokens_to_generate,
             batch_size=len(prompts),
@@ -111,7 +111,7 @@ class PolicyRollout(VanillaRollout):
             ],
             logits=None,
             tokens=[np.array(tokens, np.int32) for tokens in completions],
-            left_padded_prompt_tokens=side_by_side(encoded, rollout_config.max_prompt_length),
+            left_padded_prompt_tokens=left_padded(encoded, rollout_config.max_prompt_length),
             logprobs=None,
         )
 

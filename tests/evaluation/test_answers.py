@@ -2,34 +2,37 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
+from tunix.sft.utils import build_positions_from_mask, make_causal_attn_mask
 
 from nblib.evaluation import answers as module
 from nblib.evaluation.answers import (
     ANSWER_KEYS,
-    Probe,
+    Decoding,
     ask,
-    evaluate,
     evaluate_stages,
+    generate,
+    make_probe,
     score_answers,
 )
-from nblib.evaluation.generate import Completion, Decoding
 from nblib.files import read_jsonl, to_jsonable, write_jsonl
-from nblib.models.names import RefModel
 from nblib.sources.rows import Row
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import Example
 from nblib.tokens.chat import render_prompt
+from nblib.tokens.tokenizer import TokenizerMismatch, stop_tokens, train_tokenizer
 from nblib.training.compilations import CompilationCounter
 
 # The contract of predictions.jsonl.
 KEYS = {*ANSWER_KEYS, "stage", "answer", "failure", "details", *GSM8K.metric_names}
 HASH = GSM8K.variants["hash"]
-DECODING = Decoding(max_new_tokens=20, batch_size=2)
+NEW_TOKENS = 20  # past the window of 16
+DECODING = Decoding(max_new_tokens=NEW_TOKENS, batch_size=2)
 SAMPLED = replace(DECODING, temperature=1.0, seed=5)
 
 
@@ -57,22 +60,115 @@ def examples(eight):
     )
 
 
-def ref_of(model=None, tokenizer=None, **changes):
-    ref = RefModel(
-        name="tiny", folder=Path(), model=model, tokenizer=tokenizer, sha256="aa11", root="tiny"
-    )
-    return replace(ref, **changes)
+@pytest.fixture(scope="module")
+def ref(ref_of, overfitted, tokenizer, mesh):
+    return ref_of(overfitted[0], tokenizer, mesh)
 
 
 @pytest.fixture(scope="module")
-def ref(overfitted, tokenizer):
-    return ref_of(overfitted[0], tokenizer)
+def prompts(eight):
+    """Learnt questions and, of other lengths, two that were not."""
+    known = [render_prompt(question) for question in eight]
+    longer = render_prompt("How many pens, 3 or 4?")
+    return [known[0], "2 hens and 3 more", known[7], longer, known[4]]
 
 
 @pytest.fixture(scope="module")
-def stage(ref, examples, mesh):
+def greedy(ref, prompts):
+    """Five prompts in batches of two, so that the last batch has to be filled up."""
+    return generate(ref, prompts, DECODING)
+
+
+def test_answers_come_in_the_order_of_the_prompts(greedy, prompts, eight):
+    assert [one["prompt"] for one in greedy] == prompts
+    known = list(eight.values())
+    assert [greedy[n]["completion"] for n in (0, 2, 4)] == [known[0], known[7], known[4]]
+
+
+def test_stop_token_is_not_counted(greedy, tokenizer):
+    for one in (greedy[0], greedy[2], greedy[4]):
+        assert one["tokens"] == len(tokenizer.encode(one["completion"]))
+        assert not one["truncated"]
+
+
+def test_greedy_equals_an_argmax_over_the_whole_text(overfitted, greedy, tokenizer):
+    """No cache, no padding on the left: so masks, positions and the window are the same."""
+    model, length = overfitted[0], 64
+
+    @nnx.jit
+    def scores_of(model, tokens):
+        mask = tokens != 0
+        positions = build_positions_from_mask(mask)
+        return model(tokens, positions, None, make_causal_attn_mask(mask))[0][0]
+
+    for one in greedy:
+        ids = [tokenizer.bos_id(), *tokenizer.encode(one["prompt"])]
+        written = []
+        while len(written) < NEW_TOKENS:
+            padded = np.zeros((1, length), np.int32)
+            padded[0, : len(ids)] = ids
+            best = int(np.argmax(scores_of(model, jnp.asarray(padded))[len(ids) - 1]))
+            if best in stop_tokens(tokenizer):
+                break
+            ids.append(best)
+            written.append(best)
+        assert one["completion"] == tokenizer.decode(written)
+        assert one["tokens"] == len(written)
+        assert one["truncated"] == (len(written) == NEW_TOKENS)
+
+
+def test_cut_answer_is_truncated(ref, prompts, eight, greedy):
+    whole = greedy[0]["tokens"]
+    for limit, cut in ((whole, True), (whole + 1, False)):
+        (one,) = generate(ref, prompts[:1], replace(DECODING, max_new_tokens=limit))
+        assert one["truncated"] == cut, limit
+        assert one["tokens"] == min(limit, whole)
+        assert next(iter(eight.values())).startswith(one["completion"])
+
+
+def test_sampling_follows_its_seed(ref_of, new_model, tokenizer, prompts, mesh):
+    # Untrained: everything is about as likely.
+    fresh = ref_of(new_model(embed_dim=32, head_dim=16), tokenizer, mesh)
+
+    def sampled(seed):
+        found = generate(fresh, prompts[:3], replace(SAMPLED, seed=seed))
+        return [one["completion"] for one in found]
+
+    first = sampled(0)
+    assert sampled(0) == first
+    assert sampled(1) != first
+    assert len(set(first)) == 3
+
+
+def test_small_top_p_is_nearly_greedy(ref, greedy, prompts):
+    assert generate(ref, prompts[:2], DECODING.sampled(temperature=0.7, top_p=1e-6)) == greedy[:2]
+
+
+def test_wrong_tokenizer(ref, texts, prompts):
+    larger = train_tokenizer(texts, vocab_size=560)
+    with pytest.raises(TokenizerMismatch, match=r"^model 544, tokenizer 560: "):
+        generate(replace(ref, tokenizer=larger), prompts, DECODING)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"temperature": -0.1}, r"temperature -0\.1 must be"),
+        ({"top_p": 0.0}, r"top_p 0\.0 in \(0, 1\]"),
+        ({"top_p": 1.1}, r"top_p 1\.1 in \(0, 1\]"),
+        ({"max_new_tokens": 0}, "max_new_tokens 0 "),
+        ({"batch_size": 0}, "batch_size 0 must"),
+    ],
+)
+def test_settings_that_the_sampler_would_misunderstand(values, message):
+    with pytest.raises(ValueError, match=message):
+        Decoding(**values)
+
+
+@pytest.fixture(scope="module")
+def stage(ref, examples):
     """The model writes "1 + 2 = 3", and in the hash form that is no answer."""
-    return evaluate(ref, HASH, examples, DECODING, stage="base", mesh=mesh)
+    return evaluate_stages(ref, {"base": (HASH, DECODING)}, examples)[0]
 
 
 @pytest.fixture
@@ -81,12 +177,12 @@ def writes(monkeypatch):
     seeds = []
 
     def install(*texts):
-        def written(model, tokenizer, prompts, decoding, *, mesh):
+        def written(ref, prompts, decoding):
             seeds.append(decoding.seed)
-            return tuple(
-                Completion(prompt=prompt, text=text, tokens=9, truncated=text == "7")
+            return [
+                {"prompt": prompt, "completion": text, "tokens": 9, "truncated": text == "7"}
                 for prompt, text in zip(prompts, texts, strict=True)
-            )
+            ]
 
         monkeypatch.setattr(module, "generate", written)
         return seeds
@@ -130,7 +226,7 @@ def test_scores_are_the_tasks_own(ref, examples, writes):
         "<reasoning>2 + 3</reasoning><answer>5</answer>",
         "7",
     )
-    stage = evaluate(ref, GSM8K, examples, DECODING, stage="x", mesh=None)
+    (stage,) = evaluate_stages(ref, {"x": (GSM8K, DECODING)}, examples)
     assert all("<reasoning></reasoning>" in record["prompt"] for record in stage.records)
     assert [record["joint_accuracy"] for record in stage.records] == [True, False, False]
     assert stage.metrics["format_accuracy"] == pytest.approx(2 / 3)
@@ -140,10 +236,10 @@ def test_scores_are_the_tasks_own(ref, examples, writes):
     assert stage.by_group["10"]["answer_accuracy"] == pytest.approx(1 / 2)
 
 
-def test_stages_in_their_order_and_none_when_not_wanted(ref, examples, mesh, stage):
+def test_stages_in_their_order_and_none_when_not_wanted(ref, examples, stage):
     own = (HASH, DECODING)
-    assert evaluate_stages(ref, {"a": own}, examples, mesh=mesh, enabled=False) == ()
-    stages = evaluate_stages(ref, {"a": own, "b": own}, examples, mesh=mesh)
+    assert evaluate_stages(ref, {"a": own}, examples, enabled=False) == ()
+    stages = evaluate_stages(ref, {"a": own, "b": own}, examples)
     assert [each.name for each in stages] == ["a", "b"]
     assert stages[0].metrics == stage.metrics
     assert {record["stage"] for record in stages[1].records} == {"b"}
@@ -203,20 +299,24 @@ def test_a_reference_that_cannot_be_scored_against_names_its_item(slots):
         score_answers("x", [], slots)
 
 
-def kept_answers(examples, kept, **changes):
-    given = {"ref": ref_of(), "task": GSM8K, "decoding": SAMPLED, "samples": 2} | changes
-    ref, task, decoding = (given.pop(name) for name in ("ref", "task", "decoding"))
-    return ask(ref, task, examples, decoding, mesh=None, kept=kept, **given)
+@pytest.fixture(scope="session")
+def kept_answers(ref_of):
+    def run(examples, kept, **changes):
+        given = {"ref": {}, "task": GSM8K, "decoding": SAMPLED, "samples": 2} | changes
+        ref, task, decoding = (given.pop(name) for name in ("ref", "task", "decoding"))
+        return ask(replace(ref_of(), **ref), task, examples, decoding, kept=kept, **given)
+
+    return run
 
 
-def test_samples_come_round_after_round_each_with_the_next_seed(examples, writes):
+def test_samples_come_round_after_round_each_with_the_next_seed(kept_answers, examples, writes):
     seeds = writes("1", "2", "3")
     answers = kept_answers(examples, None, samples=3)
     assert [one["id"] for one in answers] == [one.id for one in examples] * 3
     assert seeds == [5, 6, 7]
 
 
-def test_what_is_kept_is_not_asked_again(examples, writes, tmp_path, capsys):
+def test_what_is_kept_is_not_asked_again(kept_answers, examples, writes, tmp_path, capsys):
     seeds, kept = writes("1", "2", "3"), tmp_path / "deep" / "base.jsonl"
     answers = kept_answers(examples, kept)
     header, *records = read_jsonl(kept)
@@ -229,7 +329,9 @@ def test_what_is_kept_is_not_asked_again(examples, writes, tmp_path, capsys):
     assert capsys.readouterr().out == "base: 6 of 6 answers were there already\n"
 
 
-def test_a_killed_run_asks_only_for_what_is_missing(examples, writes, tmp_path, monkeypatch):
+def test_a_killed_run_asks_only_for_what_is_missing(
+    kept_answers, examples, writes, tmp_path, monkeypatch
+):
     seeds, kept = writes("1", "2", "3"), tmp_path / "base.jsonl"
     expected = kept_answers(examples, tmp_path / "whole.jsonl", samples=4)
     seeds.clear()
@@ -252,8 +354,8 @@ def test_a_killed_run_asks_only_for_what_is_missing(examples, writes, tmp_path, 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"ref": ref_of(sha256="bb22")}, "model_sha256"),
-        ({"ref": ref_of(name="tuned")}, "model"),  # `with_model` keeps the folder's hash
+        ({"ref": {"sha256": "bb22"}}, "model_sha256"),
+        ({"ref": {"name": "tuned"}}, "model"),  # `with_model` keeps the folder's hash
         ({"decoding": replace(SAMPLED, seed=6)}, "decoding"),
         ({"samples": 3}, "samples"),
         ({"task": HASH}, "examples"),
@@ -263,7 +365,9 @@ def test_a_killed_run_asks_only_for_what_is_missing(examples, writes, tmp_path, 
         ({"id": "8"}, "examples"),
     ],
 )
-def test_another_request_is_asked_again(examples, writes, tmp_path, capsys, change, named):
+def test_another_request_is_asked_again(
+    kept_answers, examples, writes, tmp_path, capsys, change, named
+):
     seeds, kept = writes("1", "2", "3"), tmp_path / "base.jsonl"
     kept_answers(examples, kept)
     before = kept.read_bytes()
@@ -275,7 +379,7 @@ def test_another_request_is_asked_again(examples, writes, tmp_path, capsys, chan
     assert kept.read_bytes() != before
 
 
-def test_somebody_elses_file_is_left_alone(examples, writes, tmp_path):
+def test_somebody_elses_file_is_left_alone(kept_answers, examples, writes, tmp_path):
     seeds, kept = writes("1", "2", "3"), tmp_path / "metrics.jsonl"
     for content in ([{"step": 1}], [], [[1]], [{"identity": 3}]):
         write_jsonl(kept, content)
@@ -296,7 +400,7 @@ def test_somebody_elses_file_is_left_alone(examples, writes, tmp_path):
     ],
     ids=["an answer is missing", "one too many", "another order", "no object", "half a record"],
 )
-def test_a_damaged_file_is_an_error(examples, writes, tmp_path, damage):
+def test_a_damaged_file_is_an_error(kept_answers, examples, writes, tmp_path, damage):
     seeds, kept = writes("1", "2", "3"), tmp_path / "base.jsonl"
     kept_answers(examples, kept)
     write_jsonl(kept, damage(read_jsonl(kept)))
@@ -308,7 +412,7 @@ def test_a_damaged_file_is_an_error(examples, writes, tmp_path, damage):
     assert len(seeds) == 2
 
 
-def test_requests_that_make_no_sense(examples, writes):
+def test_requests_that_make_no_sense(kept_answers, examples, writes):
     seeds = writes("1", "2", "3")
     for given, changes, message in (
         (examples, {"decoding": DECODING}, "temperature is 0"),
@@ -322,8 +426,8 @@ def test_requests_that_make_no_sense(examples, writes):
 
 
 @pytest.fixture
-def probe(ref, examples, mesh):
-    return Probe(ref, LAST, examples, max_new_tokens=20, mesh=mesh)
+def probe(ref, examples):
+    return make_probe(ref, LAST, examples, max_new_tokens=20)
 
 
 @pytest.fixture
@@ -337,15 +441,17 @@ def forget_all(model):
     nnx.update(model, jax.tree.map(lambda weight: 0 * weight, nnx.state(model)))
 
 
-def test_a_probes_headline_is_that_of_the_evaluation(probe, model, ref, examples, mesh):
-    stage = evaluate(replace(ref, model=model), LAST, examples, DECODING, stage="x", mesh=mesh)
+def test_a_probes_headline_is_that_of_the_evaluation(probe, model, ref, examples):
+    stages = {"x": (LAST, DECODING)}
+    (stage,) = evaluate_stages(replace(ref, model=model), stages, examples)
     assert probe(model) == stage.metrics["answer_accuracy"] == pytest.approx(2 / 3)
 
 
-def test_a_probe_takes_the_mean_of_any_headline(slots, writes):
+def test_a_probe_takes_the_mean_of_any_headline(slots, writes, ref_of):
     writes('{"x": 1, "y": 2}')
     example = Example(id="a", prompt="x is 1", completion="", reference={"x": 1})
-    assert Probe(ref_of(), slots, [example], max_new_tokens=20, mesh=None)(None) == 2 / 3
+    probe = make_probe(ref_of(), slots, [example], max_new_tokens=20)
+    assert probe(None) == 2 / 3
 
 
 def test_changed_weights_of_the_same_model_are_seen(probe, model):

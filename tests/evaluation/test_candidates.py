@@ -1,23 +1,25 @@
 """Candidates: how they are written, asked once, kept, and read from files."""
 
 import json
+from pathlib import Path
 
 import jax
 import pytest
 from flax import nnx
 
 from nblib.evaluation import answers as module
+from nblib.evaluation.answers import Decoding
 from nblib.evaluation.candidates import (
+    Asking,
     Candidate,
     answer_all,
+    how_asked,
     parse_candidate,
     read_answers,
-    settings_of,
 )
-from nblib.evaluation.generate import Decoding
 from nblib.models.adapters import AdapterMismatch, save_adapters
 from nblib.models.gemma3 import save_model
-from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
+from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model, merge_lora
 from nblib.models.names import model_sha256
 from nblib.tasks.gsm8k import GSM8K
 
@@ -45,9 +47,9 @@ def asking(monkeypatch):
     asked = []
     really = module.generate
 
-    def generate(model, tokenizer, prompts, decoding, *, mesh):
+    def generate(ref, prompts, decoding):
         asked.append(prompts[0])
-        return really(model, tokenizer, prompts, decoding, mesh=mesh)
+        return really(ref, prompts, decoding)
 
     monkeypatch.setattr(module, "generate", generate)
     return asked
@@ -108,8 +110,8 @@ def test_each_style_asks_its_own_prompt_and_nothing_is_asked_twice(
         parse_candidate(f"{name}={folders['learnt']}@{style}")
         for name, style in (("base", "question"), ("form", "format"), ("few", "few-shot"))
     ]
-    given = {"shots": examples[2:], "mesh": mesh, "folder": tmp_path}
-    stages = answer_all(candidates, GSM8K, examples, DECODING, **given)
+    how = Asking(shots=examples[2:], folder=tmp_path, mesh=mesh)
+    stages = answer_all(candidates, GSM8K, examples, DECODING, how)
     assert [stage.name for stage in stages] == ["base", "form", "few"]
     prompts = [stage.records[0]["prompt"] for stage in stages]
     assert [prompt.count("<reasoning>") for prompt in prompts] == [0, 1, 2]
@@ -118,46 +120,46 @@ def test_each_style_asks_its_own_prompt_and_nothing_is_asked_twice(
     assert stages[0].metrics["answer_accuracy"] == 0.0
     assert stages[0].metrics["lenient_accuracy"] == pytest.approx(2 / 3)
     assert len(asking) == 3
-    assert answer_all(candidates, GSM8K, examples, DECODING, **given) == stages
+    assert answer_all(candidates, GSM8K, examples, DECODING, how) == stages
     assert len(asking) == 3  # all were kept
-    answer_all(candidates[:1], GSM8K, examples[:2], DECODING, **given)
+    answer_all(candidates[:1], GSM8K, examples[:2], DECODING, how)
     assert len(asking) == 4  # other questions: not what was kept
 
 
 def test_adapters_over_a_base_are_a_stage_like_any_other(
     overfitted, folders, examples, tokenizer, mesh, tmp_path
 ):
-    adapted = get_lora_model(overfitted[0], mesh, rank=2, alpha=4.0)
+    adapted = get_lora_model(overfitted[0], mesh, LoraConfig(rank=2, alpha=4.0))
     for _, adapter in nnx.to_flat_state(nnx.state(adapted, LORA_PARAMETER)):
         noise = jax.random.normal(
             jax.random.key(adapter.get_value().size), adapter.get_value().shape
         )
         adapter.set_value(0.3 * noise)
     learnt = {"name": "of another machine", "sha256": model_sha256(folders["learnt"])}
-    options = {"rank": 2, "alpha": 4.0, "manifest": {"base": learnt}}
-    save_adapters(adapted, tokenizer, tmp_path / "adapters", **options)
-    merged = merge_lora(adapted, rank=2, alpha=4.0)
+    lora, manifest = LoraConfig(rank=2, alpha=4.0), {"base": learnt}
+    save_adapters(adapted, tokenizer, tmp_path / "adapters", lora, manifest=manifest)
+    merged = merge_lora(adapted, LoraConfig(rank=2, alpha=4.0))
     save_model(merged, tokenizer, tmp_path / "merged", manifest={})
-    given = {"shots": (), "mesh": mesh, "folder": tmp_path / "answers"}
+    asking = Asking(folder=tmp_path / "answers", mesh=mesh)
     over = f"{tmp_path}/adapters::{folders['learnt']}"
     texts = (f"base={folders['learnt']}", f"merged={tmp_path}/merged", f"lora={over}")
     base, expected, found = answer_all(
-        [parse_candidate(f"{text}@question") for text in texts], GSM8K, examples, DECODING, **given
+        [parse_candidate(f"{text}@question") for text in texts], GSM8K, examples, DECODING, asking
     )
     completions = [record["completion"] for record in found.records]
     assert completions == [record["completion"] for record in expected.records]
     assert completions != [record["completion"] for record in base.records]
     wrong = parse_candidate(f"wrong={tmp_path}/adapters::{folders['fresh']}")
     with pytest.raises(AdapterMismatch, match="was made over of another machine"):
-        answer_all([wrong], GSM8K, examples, DECODING, **given)
+        answer_all([wrong], GSM8K, examples, DECODING, asking)
 
 
 def test_another_model_behind_the_same_name_is_asked_anew(
     folders, examples, mesh, tmp_path, asking
 ):
-    given = {"shots": (), "mesh": mesh, "folder": tmp_path}
+    how = Asking(folder=tmp_path, mesh=mesh)
     learnt, fresh = (
-        answer_all([parse_candidate(f"x={folders[which]}")], GSM8K, examples, DECODING, **given)[0]
+        answer_all([parse_candidate(f"x={folders[which]}")], GSM8K, examples, DECODING, how)[0]
         for which in ("learnt", "fresh")
     )
     assert len(asking) == 2
@@ -166,11 +168,11 @@ def test_another_model_behind_the_same_name_is_asked_anew(
 
 def test_predictions_of_a_run_are_a_candidate_themselves(folders, examples, mesh, tmp_path):
     model = parse_candidate(f"live={folders['learnt']}@question")
-    given = {"shots": (), "mesh": mesh, "folder": tmp_path}
-    (stage,) = answer_all([model], GSM8K, examples, DECODING, **given)
+    how = Asking(folder=tmp_path, mesh=mesh)
+    (stage,) = answer_all([model], GSM8K, examples, DECODING, how)
     path = tmp_path / "predictions.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in stage.records))
-    (read,) = answer_all([parse_candidate(f"old={path}:live")], GSM8K, (), DECODING, **given)
+    (read,) = answer_all([parse_candidate(f"old={path}:live")], GSM8K, (), DECODING, how)
     assert {**read.metrics} == {**stage.metrics}
     assert {record["stage"] for record in read.records} == {"old"}
 
@@ -213,9 +215,10 @@ def test_of_a_file_what_is_known_is_taken_and_a_level_is_a_group(tmp_path):
 
 
 def test_how_each_stage_was_asked_is_recorded(examples):
-    found = settings_of(
-        [Candidate(name="a", source="m"), Candidate(name="b", source="m", style="few-shot")],
-        examples[:2],
-    )
+    candidates = [Candidate(name="a", source="m"), parse_candidate("b=m@few-shot")]
+    how = Asking(shots=examples[:2], folder=Path(), mesh=None)
+    record = how_asked(candidates, how, ["1 item"])
+    found = record["asked"]
+    assert record["mismatches"] == ["1 item"]
     assert found["a"]["style"] == "format" and "shots" not in found["a"]
     assert found["b"]["shots"] == ["pens/1", "pens/2"]

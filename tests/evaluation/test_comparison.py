@@ -5,11 +5,14 @@ import json
 import pytest
 
 from nblib.evaluation.answers import score_answers
+from nblib.evaluation.candidates import Candidate
 from nblib.evaluation.comparison import (
+    comparable,
     compare_stages,
     comparison_metrics,
     failure_counts,
     failure_kind,
+    paired_by_group,
     schema_failures,
 )
 from nblib.files import to_jsonable
@@ -54,6 +57,14 @@ def test_every_earlier_stage_against_the_last_in_both_rates():
         ("base", "lenient_accuracy", 0.25),  # but it knew two of four
         ("sft", "lenient_accuracy", 0.5),
     ]
+
+
+def test_the_gain_of_all_items_stands_before_those_of_the_groups():
+    gains = paired_by_group(three_stages(), GSM8K)
+    assert [(name, one.n, one.difference) for name, one in gains.items()] == [
+        *(("all", 4, 0.75), ("1", 2, 1.0), ("2", 2, 0.5))
+    ]
+    assert paired_by_group((), GSM8K) == {}
 
 
 def test_by_group_and_by_length_hold_every_item_once():
@@ -122,21 +133,21 @@ def test_answers_that_do_not_say_whether_they_were_cut():
         assert each.metrics["truncation_rate"] is None
         assert each.metrics["truncation_rate_ci95"] is None
         assert [record["truncated"] for record in each.records] == [None, None]
-    content = to_jsonable(comparison_metrics(compare_stages(stages, GSM8K), stages))
+    content = to_jsonable(comparison_metrics(compare_stages(stages, GSM8K), stages, GSM8K))
     assert content["tuned"]["truncation_rate"] is None
     assert failure_counts(stages, GSM8K)["file"] == {"missing tag": 1}
 
 
 def test_the_file_names_base_and_tuned_and_is_json():
     stages = three_stages()
-    content = to_jsonable(
-        comparison_metrics(compare_stages(stages, GSM8K), stages, settings={"k": 1})
-    )
+    compared = compare_stages(stages, GSM8K)
+    content = to_jsonable(comparison_metrics(compared, stages, GSM8K, settings={"k": 1}))
     assert json.loads(json.dumps(content)) == content
     assert (content["base"]["stage"], content["tuned"]["stage"]) == ("base", "grpo")
     assert content["tuned"]["answer_accuracy"] == 0.75
     assert content["paired"]["gains"][0]["p_holm"] <= 1
-    assert content["settings"] == {"k": 1}
+    assert content["failures"]["sft"] == {"missing tag": 0, "wrong answer": 3}
+    assert (content["forgetting"], content["settings"]) == ([], {"k": 1})
 
 
 def slot_stage(slots, name, completions):
@@ -167,5 +178,75 @@ def test_a_task_with_a_mean_and_no_fallback_is_compared_in_its_headline(slots):
     ]
     assert failures[0]["details"] == {"right": 0, "empty": False}
     assert failure_counts((base, tuned), slots)["tuned"] == {"wrong slots": 2, "no object": 0}
-    content = to_jsonable(comparison_metrics(compared, (base, tuned)))
+    content = to_jsonable(comparison_metrics(compared, (base, tuned), slots))
     assert json.loads(json.dumps(content)) == content
+
+
+def items(name, ids=("a", "b", "c"), **fields):
+    answers = [
+        {
+            "id": id_,
+            "question": f"question {id_}",
+            "prompt": f"prompt {id_}",
+            "completion": "<reasoning>so</reasoning><answer>4</answer>",
+            "reference": "4",
+            "max_new_tokens": 64,
+        }
+        | fields
+        for id_ in ids
+    ]
+    return score_answers(name, answers, GSM8K)
+
+
+def made_comparable(*stages, from_files=(), allow_mismatch=False):
+    sources = {name: "p.jsonl" for name in from_files}
+    candidates = [Candidate(name=s.name, source=sources.get(s.name, "m")) for s in stages]
+    return comparable(stages, GSM8K, candidates, allow_mismatch=allow_mismatch)
+
+
+def test_the_same_items_pass_as_they_are():
+    one, two = items("one"), items("two")
+    assert made_comparable(one, two, from_files=["two"]) == ((one, two), ())
+
+
+def test_models_asked_here_may_have_prompts_of_their_own():
+    assert made_comparable(items("one"), items("two", prompt="another"))[1] == ()
+
+
+@pytest.mark.parametrize(
+    ("other", "problem"),
+    [
+        ({"prompt": "another"}, "one and two: 3 items have another prompt, such as 'a'"),
+        ({"max_new_tokens": 65}, "one and two: max_new_tokens is 64, and 65"),
+        ({"max_new_tokens": None}, "max_new_tokens is 64, and None"),
+        ({"ids": ("a", "b", "d")}, "2 items are in one of them only .2 in both."),
+        ({"question": "another"}, "3 items have another question or reference, such as 'a'"),
+        ({"reference": "5"}, "3 items have another question or reference"),
+    ],
+)
+def test_a_file_that_differs_is_refused_with_what_differs(other, problem):
+    with pytest.raises(ValueError, match=problem) as refused:
+        made_comparable(items("one"), items("two", **other), from_files=["two"])
+    assert "--allow-mismatch" in str(refused.value)
+
+
+def test_a_mismatch_that_is_allowed_compares_the_common_items_and_says_so():
+    stages, said = made_comparable(
+        items("one"), items("two", ids=("b", "c", "d")), items("three"), allow_mismatch=True
+    )
+    assert [[record["id"] for record in one.records] for one in stages] == [["b", "c"]] * 3
+    assert [one.metrics["n"] for one in stages] == [2, 2, 2]
+    assert len(said) == 2 and said[0].startswith("one and two: 2 items are in one of them only")
+
+
+def test_an_item_with_another_reference_is_left_out():
+    mixed = [*items("x", ids=("a",)).records, *items("x", ids=("b", "c"), reference="5").records]
+    stages, _ = made_comparable(
+        items("one"), score_answers("two", mixed, GSM8K), allow_mismatch=True
+    )
+    assert [record["id"] for record in stages[0].records] == ["a"]
+
+
+def test_nothing_in_common_is_refused_even_so():
+    with pytest.raises(ValueError, match="no item is in all of one, two"):
+        made_comparable(items("one", ids=("a",)), items("two", ids=("b",)), allow_mismatch=True)

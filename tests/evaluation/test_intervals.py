@@ -200,12 +200,11 @@ def test_smallest_detectable_by_hand():
     assert smallest_detectable(400, 0.3, kind="mean") == pytest.approx(0.042024, abs=2e-6)
 
 
-@given(st.integers(50, 5000), st.floats(0.1, 1.0), st.sampled_from([0.5, 0.8, 0.9]))
-def test_smallest_detectable_solves_connors_sample_size(n, share, power):
-    z_power = {0.5: 0.0, 0.8: 0.8416212, 0.9: 1.2815516}[power]
-    d = smallest_detectable(n, share, power)
+@given(st.integers(50, 5000), st.floats(0.1, 1.0))
+def test_smallest_detectable_solves_connors_sample_size(n, share):
+    d = smallest_detectable(n, share)
     if math.isfinite(d):
-        size = (1.9599640 * math.sqrt(share) + z_power * math.sqrt(share - d * d)) ** 2 / d**2
+        size = (1.9599640 * math.sqrt(share) + 0.8416212 * math.sqrt(share - d * d)) ** 2 / d**2
         assert size == pytest.approx(n, rel=1e-5)
 
 
@@ -237,20 +236,6 @@ def test_smallest_detectable_of_too_few_items_is_out_of_reach():
     assert smallest_detectable(2, 0.5) == math.inf
     assert smallest_detectable(20, 0.1) == math.inf  # two discordant items
     assert smallest_detectable(1, 0.5, kind="mean") == math.inf
-
-
-@pytest.mark.parametrize(
-    ("arguments", "kind", "named"),
-    [
-        ((0, 0.2), "rate", "n is 0"),
-        ((9, 0.0), "rate", "spread is 0.0, expected a share"),
-        ((9, -0.1), "mean", "spread is -0.1, expected at least 0"),
-        ((9, 0.2, 1.0), "rate", "power is 1.0"),
-    ],
-)
-def test_smallest_detectable_names_what_is_wrong(arguments, kind, named):
-    with pytest.raises(ValueError, match=named):
-        smallest_detectable(*arguments, kind=kind)
 
 
 @pytest.fixture

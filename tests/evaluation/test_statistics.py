@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import combinations
 from math import inf, sqrt
 
 import numpy as np
@@ -23,7 +22,6 @@ from nblib.evaluation.statistics import (
     metric_figures,
     paired_by,
     paired_comparison,
-    pass_at_k,
     smallest_difference,
     stage_metrics,
 )
@@ -259,31 +257,3 @@ def test_holm_agrees_with_statsmodels():
         expected = multipletests(values, method="holm")[1]
         assert holm(values.tolist()) == pytest.approx(expected)
     assert holm([]) == []
-
-
-@pytest.mark.parametrize(
-    ("n", "solved", "k", "expected"),
-    [
-        (4, 1, 2, 1 / 2),  # 1 - C(3,2)/C(4,2) = 1 - 3/6
-        (5, 2, 3, 9 / 10),  # 1 - C(3,3)/C(5,3)
-        (8, 3, 1, 3 / 8),  # pass@1 is the share
-        (8, 0, 8, 0.0),
-        (8, 6, 3, 1.0),  # two wrong ones cannot fill a choice of three
-    ],
-)
-def test_pass_at_k_by_hand(n, solved, k, expected):
-    assert pass_at_k(n, solved, k) == pytest.approx(expected)
-
-
-@given(st.integers(1, 8), st.data())
-def test_pass_at_k_counts_the_choices_with_a_right_one(n, data):
-    solved, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
-    choices = list(combinations([True] * solved + [False] * (n - solved), k))
-    assert pass_at_k(n, solved, k) == pytest.approx(sum(map(any, choices)) / len(choices))
-
-
-def test_pass_at_k_names_what_is_wrong():
-    with pytest.raises(ValueError, match="solved is 5, expected 0 to n = 4"):
-        pass_at_k(4, 5, 1)
-    with pytest.raises(ValueError, match="k is 0, expected 1 to n = 4"):
-        pass_at_k(4, 1, 0)

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -10,13 +11,14 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from nblib.evaluation.generate import Decoding
+from nblib.evaluation.answers import Decoding
 from nblib.files import to_jsonable
-from nblib.hosts.fields import parameter_name
-from nblib.hosts.profiles import FOUNDATION_RECIPES, GRPO_PROFILES, SFT_PROFILES
 from nblib.hosts.settings import EvalSettings, FoundationSettings, GrpoSettings, SftSettings
+from nblib.hosts.settings_base import parameter_name, profile_tables
+from nblib.models.lora import LoraConfig
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.rewards import reward_weights
+from nblib.tokens.training_data import Batching
 from nblib.tools.notebooks import declared_parameters
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.sft import SftConfig
@@ -191,14 +193,14 @@ def test_every_parameter_of_the_cell_is_a_field_and_has_its_default(notebook):
     assert kind.of({**cell, **CPU}) == kind.of(CPU)
 
 
-def test_parameters_are_checked_and_room_is_asked_for_before_time_is_spent(notebook):
+def test_parameters_are_checked_and_disk_space_is_asked_for_before_time_is_spent(notebook):
     name, source = notebook
-    assert f"settings = {NOTEBOOKS[name].__name__}.of(globals())" in source
-    costly = ("get_dataset(\n", "foundation_rows(\n", "get_gemma_ref_model(", "answer_all(\n")
-    places = [source.index(call) for call in costly if call in source]
-    assert places and source.index(".of(globals())") < min(places)
+    begun = re.search(rf"begin\((hosts\.)?{NOTEBOOKS[name].__name__}, globals\(\)\)", source)
+    costly = ("get_dataset(\n", "foundation_rows(\n", "get_gemma_ref_model(", "answer_all(")
+    calls = [source.index(call) for call in costly if call in source]
+    assert begun and calls and begun.start() < min(calls)
     evaluated = source.find(" evaluate_stages(\n")
-    assert evaluated < 0 or source.index("check_room(run.path") < evaluated
+    assert evaluated < 0 or source.index("check_disk_space(run.path") < evaluated
 
 
 V1_KEYS = {
@@ -242,7 +244,7 @@ def test_a_run_is_found_again_by_the_keys_that_runs_have_always_had(kind, keys):
 
 def test_a_run_is_found_again_by_the_same_values_in_the_same_form():
     config = to_jsonable(SftSettings.of({**CPU, "DIFFICULTY_FILTER": [1, 2]}).parameters)
-    table = to_jsonable(SFT_PROFILES["cpu"])
+    table = to_jsonable(profile_tables("sft")["cpu"])
     others = {"profile": "cpu", "levels": [1, 2], "accumulation": 1, "remat": False, "seed": 0}
     assert config == {**table, **others}
 
@@ -260,7 +262,7 @@ def test_other_names_beside_the_parameters_are_left_alone():
 def test_foundation_takes_its_recipe_and_smoke_beats_it():
     given = {"RECIPE": "full", "NUM_SAMPLES": 100, "DIFFICULTY_FILTER": [], "LEARNING_RATE": 0.0}
     settings = FoundationSettings.of({**CPU, **given})
-    full = FOUNDATION_RECIPES["full"]
+    full = profile_tables("foundation")["full"]
     assert settings.num_samples == 100 and settings.levels == full["levels"]
     assert settings.learning_rate == full["learning_rate"]
     settings = FoundationSettings.of({"PROFILE": "smoke", "RECIPE": "full", "EVAL_SAMPLES": 5})
@@ -315,7 +317,7 @@ def test_settings_make_the_configurations_that_are_trained_and_asked_with():
     config = SftConfig(learning_rate=0.5, accumulation=2, remat=True, save_interval="9 min")
     assert sft.training == config
     assert sft.greedy == Decoding(max_new_tokens=320, batch_size=32, seed=3)
-    assert sft.lora == {"rank": 64, "alpha": 64.0}
+    assert sft.lora == LoraConfig(rank=64, alpha=64.0)
     muon = FoundationSettings.of({**given, "SAVE_INTERVAL": "9 min"}).training
     assert (muon.optimizer, muon.weight_decay, muon.accumulation) == ("muon", 0.05, 2)
 
@@ -323,7 +325,7 @@ def test_settings_make_the_configurations_that_are_trained_and_asked_with():
 def test_settings_of_grpo_make_its_configuration_and_its_rewards():
     given = {**CPU, "NUM_STEPS": 7, "LOSS": "dr-grpo", "BETA": 0.04, "KL": "kl", "SEED": 3}
     grpo = GrpoSettings.of({**given, "REWARDS": {"format_accuracy": 0.3, "truncated": 0.1}})
-    table = GRPO_PROFILES["cpu"]
+    table = profile_tables("grpo")["cpu"]
     names = (
         *("learning_rate", "prompts_per_step", "micro_batch", "num_generations", "probe_every"),
         *("max_prompt_length", "max_new_tokens", "temperature", "save_interval"),
@@ -346,16 +348,15 @@ def test_a_run_is_found_again_by_what_its_rewards_are_worth_not_by_how_they_were
 def test_rewards_are_refused_by_what_they_would_pay():
     with pytest.raises(ValueError, match=r"REWARDS {'steps': 0.9}: a wrong answer could earn"):
         GrpoSettings.of({**CPU, "REWARDS": {"steps": 0.9}})
-    with pytest.raises(ValueError, match=r"expected a dictionary of numbers, such as {\"brevity"):
+    with pytest.raises(ValueError, match=r"REWARDS {'steps': 'high'}: should be a valid number"):
         GrpoSettings.of({**CPU, "REWARDS": {"steps": "high"}})
 
 
 @pytest.mark.parametrize("kind", [SftSettings, FoundationSettings])
 def test_settings_say_how_examples_become_batches(kind):
     given = {"NUM_EPOCHS": 2, "MAX_LENGTH": 100, "BATCH_TOKENS": 300, "PACKING": "on", "SEED": 3}
-    assert kind.of({**CPU, **given}).batching == {
-        "epochs": 2, "max_length": 100, "batch_tokens": 300, "packing": "on", "seed": 3,
-    }  # fmt: skip
+    expected = Batching(epochs=2, max_length=100, batch_tokens=300, packing="on", seed=3)
+    assert kind.of({**CPU, **given}).batching == expected
 
 
 def test_a_notebook_with_a_wrong_value_ends_before_it_has_begun_a_run(tmp_path):

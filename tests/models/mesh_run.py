@@ -5,6 +5,7 @@ python mesh_run.py BASE FOLDER: needs eight devices; writes FOLDER/<mesh>.json a
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,14 +17,16 @@ from tunix.utils import sharding_utils
 
 from nblib.files import read_jsonl
 from nblib.models.adapters import save_adapters
-from nblib.models.lora import get_lora_model, merge_lora
+from nblib.models.exports import export_folder
+from nblib.models.gemma3 import save_model
+from nblib.models.lora import LoraConfig, get_lora_model, merge_lora
 from nblib.models.mesh import device_mesh
 from nblib.models.names import get_gemma_ref_model
-from nblib.models.parity import choice_logits, compare, export_model, greedy, prompt_rows
+from nblib.models.parity import choice_logits, compare, greedy, prompt_rows
 from nblib.training.sft import SftConfig, train
 
 MESHES = ((8, 1), (2, 4), (1, 1))
-LORA = {"rank": 4, "alpha": 8.0}
+LORA = LoraConfig(rank=4, alpha=8.0)
 ASKED = tuple(f"Ann has {n} pens and buys {n + 3} more. How many?" for n in range(2, 9))
 
 
@@ -46,7 +49,7 @@ def mesh_of(fsdp, tp):
 def run_on(fsdp, tp, name, folder):
     mesh = mesh_of(fsdp, tp)
     base = get_gemma_ref_model(name, mesh)
-    model = get_lora_model(base.model, mesh, **LORA)
+    model = get_lora_model(base.model, mesh, LORA)
     tokens = np.random.default_rng(0).integers(4, 544, (8, 48)).astype(np.int32)
     train(
         model,
@@ -57,11 +60,12 @@ def run_on(fsdp, tp, name, folder):
         identity={},
         mesh=mesh,
     )
-    merged = merge_lora(model, **LORA)
+    merged = merge_lora(model, LORA)
     manifest = {"base": {"name": base.name, "sha256": base.sha256}}
-    asked = {"prompts": ASKED, "mesh": mesh}
-    proof = export_model(merged, base.tokenizer, folder / "export", manifest=manifest, **asked)
-    save_adapters(model, base.tokenizer, folder / "adapters", manifest=manifest, **LORA)
+    write = partial(save_model, merged, base.tokenizer, manifest={})
+    asked = {"manifest": manifest, "prompts": ASKED}
+    proof = export_folder(folder / "export", write, merged, base, **asked)
+    save_adapters(model, base.tokenizer, folder / "adapters", LORA, manifest=manifest)
     rows, logits = greedy(merged, prompt_rows(base.tokenizer, ASKED), mesh=mesh)
     over_base = get_gemma_ref_model(str(folder / "adapters"), mesh).model
     adapters = compare(rows, logits, choice_logits(over_base, rows, mesh=mesh), reader="adapters")

@@ -15,7 +15,7 @@ from nblib.models.adapters import (
     save_adapters,
 )
 from nblib.models.gemma3 import save_model
-from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
+from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model, merge_lora
 from nblib.models.names import get_gemma_ref_model, model_sha256
 from nblib.models.published import ModelNotFound
 from nblib.tokens.tokenizer import TokenizerMismatch, fingerprint, train_tokenizer
@@ -26,13 +26,14 @@ HEADS = {
     "fused": {"num_heads": 2, "num_kv_heads": 2},
 }
 RANK, ALPHA = 2, 3.0  # their ratio is not 1, so a forgotten factor shows
+LORA = LoraConfig(rank=RANK, alpha=ALPHA)
 BASE = {"name": "gemma3-1b-it", "sha256": "a" * 64}
 LAYER = "base_model.model.model.layers.0."
 
 
 def adapted(base, mesh):
     """Adapters with random values in both halves."""
-    model = get_lora_model(base, mesh, rank=RANK, alpha=ALPHA)
+    model = get_lora_model(base, mesh, LORA)
     rng = np.random.default_rng(0)
     for _, adapter in nnx.to_flat_state(nnx.state(model, LORA_PARAMETER)):
         shape = adapter.get_value().shape
@@ -41,7 +42,7 @@ def adapted(base, mesh):
 
 
 def save(model, tokenizer, folder, **changes):
-    options = {"rank": RANK, "alpha": ALPHA, "manifest": {"base": BASE, "made_by": "a test"}}
+    options = {"lora": LORA, "manifest": {"base": BASE, "made_by": "a test"}}
     save_adapters(model, tokenizer, folder, **(options | changes))
 
 
@@ -90,7 +91,7 @@ def test_over_its_base_it_is_the_merged_model(heads, new_model, mesh, tokenizer,
     model = adapted(base, mesh)
     save(model, tokenizer, tmp_path / "adapters")
     loaded = load(tmp_path / "adapters", base, tokenizer)
-    merged = merge_lora(model, rank=RANK, alpha=ALPHA)
+    merged = merge_lora(model, LORA)
     for got, expected in zip(
         jax.tree.leaves(nnx.state(loaded)), jax.tree.leaves(nnx.state(merged)), strict=True
     ):
@@ -107,9 +108,7 @@ def test_each_pair_makes_the_change_of_hugging_faces_weight(
     model = adapted(base, mesh)
     save(model, tokenizer, tmp_path / "adapters")
     save_model(base, tokenizer, tmp_path / "base", manifest={})
-    save_model(
-        merge_lora(model, rank=RANK, alpha=ALPHA), tokenizer, tmp_path / "merged", manifest={}
-    )
+    save_model(merge_lora(model, LORA), tokenizer, tmp_path / "merged", manifest={})
     before, after = (load_file(tmp_path / n / "model.safetensors") for n in ("base", "merged"))
     pairs = load_file(tmp_path / "adapters" / "adapter_model.safetensors")
     for name in before:
@@ -148,9 +147,8 @@ def test_files_are_those_that_peft_reads(saved, tokenizer):
 
 def test_it_says_whose_adapters_it_holds(copy, tokenizer):
     info = read_adapter_info(copy)
-    assert (info.rank, info.alpha) == (RANK, ALPHA)
+    assert info.lora == LORA
     assert (info.base_name, info.base_sha256) == ("gemma3-1b-it", "a" * 64)
-    assert info.tokenizer_sha256 == fingerprint(tokenizer)
     (copy / "manifest.json").unlink()  # as peft leaves it
     info = read_adapter_info(copy)
     assert (info.base_name, info.base_sha256) == ("gemma3-1b-it", None)
@@ -250,7 +248,7 @@ def test_other_adapters_than_plain_lora_are_refused(values, named, copy):
 )
 def test_options_that_change_no_weight_are_taken(values, copy):
     change_config(copy, **values)
-    assert read_adapter_info(copy).rank == RANK
+    assert read_adapter_info(copy).lora == LORA
 
 
 @pytest.mark.parametrize(
@@ -325,7 +323,7 @@ def test_saving_what_is_not_there_is_refused(base, mesh, tokenizer, tmp_path):
     with pytest.raises(ValueError, match="holds no adapters"):
         save(base, tokenizer, tmp_path / "new")
     with pytest.raises(ValueError, match="have rank 2, not 4"):
-        save(adapted(base, mesh), tokenizer, tmp_path / "new", rank=4)
+        save(adapted(base, mesh), tokenizer, tmp_path / "new", lora=LoraConfig(rank=4, alpha=ALPHA))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -360,7 +358,7 @@ def test_a_folder_of_adapters_is_a_model_by_name(named, base, mesh, tokenizer, l
     below, adapters = named
     ref = get_gemma_ref_model(str(adapters), mesh)
     assert (ref.name, ref.folder) == (str(adapters), adapters)
-    expected = merge_lora(adapted(base, mesh), rank=RANK, alpha=ALPHA)
+    expected = merge_lora(adapted(base, mesh), LORA)
     np.testing.assert_allclose(logits(ref.model), logits(expected), atol=1e-4)
     assert fingerprint(ref.tokenizer) == fingerprint(tokenizer)
     assert ref.sha256 != get_gemma_ref_model(str(below), mesh).sha256

@@ -9,7 +9,6 @@ from tunix.models.gemma3.model import ModelConfig
 from nblib.models.config_file import (
     check_stop_tokens,
     config_values,
-    generation_values,
     read_config,
 )
 
@@ -198,7 +197,6 @@ def test_ends_of_text_that_are_known(ends, tmp_path, tokenizer):
     check_stop_tokens(tmp_path, tokenizer)  # a folder that does not say
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
     check_stop_tokens(tmp_path, tokenizer)
-    assert generation_values(tokenizer)["eos_token_id"] == [1, 5]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A batch that is filled up again writes what the model would write for each prompt alone."""
+"""Continuous batching writes what the model would write for each prompt alone."""
 
 from dataclasses import replace
 
@@ -11,23 +11,23 @@ from tunix.sft.utils import build_positions_from_mask, make_causal_attn_mask
 
 from nblib.models import decode as decode_module
 from nblib.models import decode_batch as module
-from nblib.models.decode import Noise, decode, rows_for
-from nblib.models.lora import get_lora_model
+from nblib.models.decode import Sampling, decode, rows_for
+from nblib.models.lora import LoraConfig, get_lora_model
 from nblib.training.compilations import CompilationCounter
 
-GREEDY = Noise(temperature=0.0, top_p=1.0, seed=0)
-SAMPLED = Noise(temperature=1.0, top_p=0.9, seed=3)
+GREEDY = Sampling(temperature=0.0, top_p=1.0, seed=0)
+SAMPLED = Sampling(temperature=1.0, top_p=0.9, seed=3)
 STOP = tuple(range(40, 60))  # so many that an untrained model stops now and then
 NEW = 20  # past the window of 16
 LENGTHS = (9, 3, 5, 12, 5, 7, 2, 6, 4, 11, 8)
 PROMPTS = [[2, *range(100 + 20 * row, 99 + 20 * row + n)] for row, n in enumerate(LENGTHS)]
 
 
-def written(model, mesh, *, noise=GREEDY, prompts=PROMPTS, batch_size=4, **settings):
+def written(model, mesh, *, sampling=GREEDY, prompts=PROMPTS, batch_size=4, **settings):
     return decode(
         model,
         prompts,
-        noise,
+        sampling,
         stop=STOP,
         max_new_tokens=NEW,
         batch_size=batch_size,
@@ -41,7 +41,7 @@ def small_steps(monkeypatch):
     """Short blocks and chunks; returns how often a program was called."""
     monkeypatch.setattr(module, "BLOCK", 4)
     monkeypatch.setattr(module, "_STEPS", 6)
-    calls = {"_read": 0, "_moved": 0}
+    calls = {"_prefill": 0, "_moved": 0}
 
     def counted(name):
         really = getattr(module, name)
@@ -81,12 +81,12 @@ def test_greedy_is_the_likeliest_of_the_whole_text(new_model, mesh, small_steps,
     assert answers == [likeliest(model, prompt) for prompt in PROMPTS]
     assert any(tokens[-1] in STOP for tokens in answers)
     assert max(map(len, answers)) == NEW
-    assert small_steps["_read"] > 6 and small_steps["_moved"] > 1
+    assert small_steps["_prefill"] > 6 and small_steps["_moved"] > 1
 
 
 def test_adapters_act(new_model, mesh, small_steps):
     base = new_model(embed_dim=32, head_dim=16)
-    model = get_lora_model(base, mesh, rank=2, alpha=8.0)
+    model = get_lora_model(base, mesh, LoraConfig(rank=2, alpha=8.0))
     key = jax.random.key(1)
     drawn = jax.tree.map(lambda a: jax.random.normal(key, a.shape), nnx.state(model, nnx.LoRAParam))
     nnx.update(model, drawn)
@@ -98,14 +98,14 @@ def test_adapters_act(new_model, mesh, small_steps):
 def test_a_sampled_completion_depends_on_its_place_alone(new_model, mesh, small_steps):
     model = new_model(num_layers=1)
     together, alone, padded = (
-        written(model, mesh, noise=SAMPLED, **sizes)
+        written(model, mesh, sampling=SAMPLED, **sizes)
         for sizes in ({"batch_size": 12}, {"batch_size": 1}, {"max_prompt_length": 30})
     )
     assert together == alone == padded
-    same = written(model, mesh, noise=SAMPLED, prompts=[PROMPTS[0]] * 5)
+    same = written(model, mesh, sampling=SAMPLED, prompts=[PROMPTS[0]] * 5)
     assert len({tuple(tokens) for tokens in same}) == 5
     assert same[0] == together[0]
-    assert written(model, mesh, noise=replace(SAMPLED, seed=4)) != together
+    assert written(model, mesh, sampling=replace(SAMPLED, seed=4)) != together
 
 
 def test_what_was_compiled_serves_other_weights_and_lengths(new_model, mesh):
@@ -116,19 +116,19 @@ def test_what_was_compiled_serves_other_weights_and_lengths(new_model, mesh):
     assert first[:3] != second
 
 
-@pytest.mark.parametrize("noise", [GREEDY, SAMPLED])
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])
 def test_few_prompts_take_few_rows_and_are_continued_alike(
-    new_model, mesh, small_steps, monkeypatch, noise
+    new_model, mesh, small_steps, monkeypatch, sampling
 ):
     model, rows = new_model(num_layers=1), set()
 
-    def no_rows(model, batch, *others):
+    def empty_rows(model, batch, *others):
         rows.add(batch)
-        return module.no_rows(model, batch, *others)
+        return module.empty_rows(model, batch, *others)
 
-    monkeypatch.setattr(decode_module, "no_rows", no_rows)
+    monkeypatch.setattr(decode_module, "empty_rows", empty_rows)
     few, many = (
-        written(model, mesh, noise=noise, prompts=prompts, batch_size=32)
+        written(model, mesh, sampling=sampling, prompts=prompts, batch_size=32)
         for prompts in (PROMPTS[:3], PROMPTS)
     )
     assert rows == {4, 16}

@@ -1,7 +1,6 @@
 """The model that ships: its files, what its manifest claims, and that the claim holds."""
 
-from nblib.evaluation.answers import evaluate
-from nblib.evaluation.generate import Decoding
+from nblib.evaluation.answers import Decoding, evaluate_stages
 from nblib.models.folders import read_manifest
 from nblib.models.gemma3 import parameter_count
 from nblib.models.names import get_gemma_ref_model
@@ -45,8 +44,7 @@ def test_it_answers_in_its_own_form_and_not_in_xml(mesh):
     assert parameter_count(ref.model) <= 4_000_000
     examples = GSM8K.examples(word_problems(48, seed=99, split="test", levels=(1, 2)))
     decoding = Decoding(max_new_tokens=80, batch_size=48)
-    given = {"examples": examples, "decoding": decoding, "mesh": mesh}
-    answered = evaluate(ref, GSM8K.variants["hash"], stage="own", **given).metrics
-    asked_for_xml = evaluate(ref, GSM8K, stage="xml", **given).metrics
-    assert answered["answer_accuracy"] > 0.8
-    assert asked_for_xml["format_accuracy"] == 0
+    asked = {"own": (GSM8K.variants["hash"], decoding), "xml": (GSM8K, decoding)}
+    own, xml = evaluate_stages(ref, asked, examples)
+    assert own.metrics["answer_accuracy"] > 0.8
+    assert xml.metrics["format_accuracy"] == 0

@@ -7,7 +7,7 @@ from tunix.models.gemma3.model import RematConfig
 from tunix.sft.utils import build_positions_from_mask, make_causal_attn_mask
 
 from nblib.models.hidden import hidden_states
-from nblib.models.lora import LORA_PARAMETER, get_lora_model
+from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
 
 TOKENS = np.random.default_rng(0).integers(4, 544, (2, 24))
 TOKENS[1, 20:] = 0
@@ -17,7 +17,7 @@ INPUTS = (TOKENS, build_positions_from_mask(TOKENS != 0), make_causal_attn_mask(
 @pytest.fixture(scope="module")
 def adapted(new_model, mesh):
     """A model whose adapters change what it says."""
-    model = get_lora_model(new_model(num_layers=2), mesh, rank=2, alpha=4.0)
+    model = get_lora_model(new_model(num_layers=2), mesh, LoraConfig(rank=2, alpha=4.0))
     nnx.update(model, jax.tree.map(lambda leaf: leaf + 0.05, nnx.state(model, LORA_PARAMETER)))
     return model
 

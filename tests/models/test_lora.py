@@ -11,6 +11,7 @@ from nblib.models.gemma3 import load_model, parameter_count, save_model
 from nblib.models.lora import (
     ALL_WEIGHTS,
     LORA_PARAMETER,
+    LoraConfig,
     get_lora_model,
     get_trainable_model,
     merge_lora,
@@ -24,6 +25,7 @@ HEADS = {
     "fused": {"num_heads": 2, "num_kv_heads": 2},
 }
 RANK, ALPHA = 2, 3.0  # their ratio is not 1, so a forgotten factor shows
+LORA = LoraConfig(rank=RANK, alpha=ALPHA)
 
 
 def adapters(model):
@@ -44,13 +46,13 @@ def test_adapt_and_merge(heads, new_model, logits, mesh, tokenizer, tmp_path):
     base = new_model(num_layers=2, **HEADS[heads])
     before = [np.array(leaf) for leaf in jax.tree.leaves(nnx.state(base))]
     answers = logits(base)
-    model = get_lora_model(base, mesh, rank=RANK, alpha=ALPHA)
+    model = get_lora_model(base, mesh, LORA)
     np.testing.assert_allclose(logits(model), answers, atol=1e-5)  # fresh adapters change nothing
 
     fill(model)
     adapted = logits(model)
     assert np.abs(adapted - answers).max() > 0.1
-    merged = merge_lora(model, rank=RANK, alpha=ALPHA)
+    merged = merge_lora(model, LORA)
     np.testing.assert_allclose(logits(merged), adapted, atol=1e-5)
     assert parameter_count(merged, LORA_PARAMETER) == 0
     np.testing.assert_array_equal(logits(model), adapted)  # the adapted one is left as it is
@@ -65,7 +67,7 @@ def test_adapt_and_merge(heads, new_model, logits, mesh, tokenizer, tmp_path):
 
 def test_adapters_sit_on_all_six_projections(new_model, mesh):
     base = new_model(num_layers=1)
-    model = get_lora_model(base, mesh, rank=RANK, alpha=ALPHA)
+    model = get_lora_model(base, mesh, LORA)
     modules = {str(path[-2]) for path in adapters(model)}
     assert modules == {
         *("q_einsum", "kv_einsum", "attn_vec_einsum", "gate_proj", "up_proj", "down_proj")
@@ -78,7 +80,7 @@ def test_adapters_sit_on_all_six_projections(new_model, mesh):
 @pytest.mark.parametrize("heads", HEADS)
 def test_adapters_multiplied_out_train_as_they_are(heads, new_model, mesh, monkeypatch):
     model = get_lora_model(
-        new_model(num_layers=2, **HEADS[heads]), mesh, rank=12, alpha=ALPHA
+        new_model(num_layers=2, **HEADS[heads]), mesh, LoraConfig(rank=12, alpha=ALPHA)
     )  # of rank 12 they are half of the weights that they adapt
     fill(model)
     tokens = jnp.arange(4, 24).reshape(2, 10)
@@ -105,10 +107,14 @@ def test_adapters_are_multiplied_out_only_where_that_is_less_work(new_model, mes
     base = new_model(num_layers=1)
     assert multiplied_out(base) is base
     # All six: 16 x 16 four times, 16 x 32 three times; a third of 2,560 weights is rank 3.6.
-    small, large = (get_lora_model(base, mesh, rank=rank, alpha=ALPHA) for rank in (3, 4))
+    small, large = (
+        get_lora_model(base, mesh, LoraConfig(rank=rank, alpha=ALPHA)) for rank in (3, 4)
+    )
     assert multiplied_out(small) is small
     assert parameter_count(multiplied_out(large), LORA_PARAMETER) == 0
-    rounded = get_lora_model(in_bf16(new_model(num_layers=1)), mesh, rank=4, alpha=ALPHA)
+    rounded = get_lora_model(
+        in_bf16(new_model(num_layers=1)), mesh, LoraConfig(rank=4, alpha=ALPHA)
+    )
     assert multiplied_out(rounded) is rounded
 
 
@@ -122,11 +128,11 @@ def test_adapters_over_bf16_weights_are_fp32_and_so_is_what_they_are_merged_to(
     new_model, logits, mesh
 ):
     base = in_bf16(new_model(num_layers=2))
-    model = get_lora_model(base, mesh, rank=RANK, alpha=ALPHA)
+    model = get_lora_model(base, mesh, LORA)
     assert {leaf.dtype for leaf in jax.tree.leaves(adapters(model))} == {jnp.dtype("float32")}
     fill(model)
     assert model.embedder.input_embedding.dtype == logits(model).dtype == jnp.bfloat16
-    merged = merge_lora(model, rank=RANK, alpha=ALPHA)
+    merged = merge_lora(model, LORA)
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(merged))} == {jnp.dtype("float32")}
     assert merged.config.param_dtype == jnp.float32
     rounding, change = (
@@ -136,7 +142,7 @@ def test_adapters_over_bf16_weights_are_fp32_and_so_is_what_they_are_merged_to(
 
 
 def test_an_update_too_small_for_bf16_moves_adapters_over_bf16_weights(new_model, mesh):
-    model = get_lora_model(in_bf16(new_model(num_layers=1)), mesh, rank=RANK, alpha=ALPHA)
+    model = get_lora_model(in_bf16(new_model(num_layers=1)), mesh, LORA)
     path, adapter = next(one for one in adapters(model).items() if one[0][-1].endswith("_lora_a"))
     before = np.array(adapter.get_value())
     optimizer = nnx.Optimizer(model, optax.sgd(1.0), wrt=LORA_PARAMETER)
@@ -148,21 +154,23 @@ def test_an_update_too_small_for_bf16_moves_adapters_over_bf16_weights(new_model
 
 def test_weights_in_bf16_are_not_all_trained(new_model, mesh):
     with pytest.raises(ValueError, match=r"bfloat16 cannot all be trained.*set DTYPE float32"):
-        get_trainable_model(in_bf16(new_model(num_layers=1)), mesh, rank=ALL_WEIGHTS, alpha=1.0)
+        get_trainable_model(
+            in_bf16(new_model(num_layers=1)), mesh, LoraConfig(rank=ALL_WEIGHTS, alpha=1.0)
+        )
 
 
 @pytest.mark.parametrize(("rank", "alpha"), [(0, 1.0), (-1, 1.0), (2, 0.0)])
-def test_rank_and_alpha_must_be_positive(rank, alpha, new_model, mesh):
+def test_rank_and_alpha_must_be_positive(rank, alpha):
     with pytest.raises(ValueError, match=rf"rank {rank} and alpha {alpha} must be positive"):
-        get_lora_model(new_model(num_layers=1), mesh, rank=rank, alpha=alpha)
+        LoraConfig(rank=rank, alpha=alpha)
 
 
 def test_targets_that_match_nothing_are_refused(new_model, mesh, monkeypatch):
     monkeypatch.setattr(lora, "TARGETS", "attention")
     with pytest.raises(ValueError, match="no module of the model matches 'attention'"):
-        get_lora_model(new_model(num_layers=1), mesh, rank=RANK, alpha=ALPHA)
+        get_lora_model(new_model(num_layers=1), mesh, LORA)
 
 
 def test_merging_a_model_without_adapters_is_refused(new_model):
     with pytest.raises(ValueError, match="holds no adapters"):
-        merge_lora(new_model(num_layers=1), rank=RANK, alpha=ALPHA)
+        merge_lora(new_model(num_layers=1), LORA)

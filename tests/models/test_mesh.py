@@ -76,6 +76,6 @@ def test_rows_are_split_evenly():
 def test_a_summary_names_idle_devices(monkeypatch, count):
     mesh = device_mesh()
     devices = jax.devices()
-    assert mesh_summary(mesh) == f"mesh       fsdp {count}, tp 1: all {count} devices"
+    assert mesh_summary(mesh) == f"fsdp {count}, tp 1: all {count} devices"
     monkeypatch.setattr(jax, "devices", lambda: [*devices, "TPU_6", "TPU_7"])
     assert f"WARNING, 2 of {count + 2} devices are idle: TPU_6, TPU_7." in mesh_summary(mesh)

@@ -13,15 +13,12 @@ from safetensors.numpy import load_file
 from nblib.models.gemma3 import save_model
 
 PARTS = {"8x1": (4, 64), "2x4": (16, 16), "1x1": (32, 64)}  # of a kernel [32, 64]
-
-# As in conftest.py: tiny models are compiled for longer than they run.
-COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SIZES = {"num_layers": 1, "embed_dim": 32, "hidden_dim": 64, "num_heads": 4, "head_dim": 8}
 
 
 def on_devices(count, script, *arguments, **variables):
     """Run a script beside this one with so many simulated devices; return what it prints."""
-    flags = f"{COMPILE_FAST} --xla_force_host_platform_device_count={count}"
+    flags = f"{variables.pop('XLA_FLAGS')} --xla_force_host_platform_device_count={count}"
     ran = subprocess.run(
         [sys.executable, Path(__file__).with_name(script), *arguments],
         env={**os.environ, **variables, "XLA_FLAGS": flags},
@@ -80,7 +77,7 @@ def test_odd_numbers_of_devices_train_or_name_a_mesh_that_does(
     found = json.loads(said.splitlines()[-1])
     for count, used, best in ((3, 2, (2, 1)), (5, 4, (5, 1)), (6, 4, (5, 1)), (7, 4, (5, 1))):
         one = found[str(count)]
-        assert one["mesh"].startswith(f"mesh       fsdp {used}, tp 1: WARNING, {count - used} of")
+        assert one["mesh"].startswith(f"fsdp {used}, tp 1: WARNING, {count - used} of")
         for name, axes in (("fsdp", (count, 1)), ("tp", (1, count))):
             if axes != best:
                 mesh = f"mesh (fsdp {axes[0]}, tp {axes[1]}) does not divide the model: "

@@ -1,3 +1,4 @@
+import base64
 import json
 import os
 import subprocess
@@ -11,7 +12,14 @@ import pytest
 from nblib.files import write_json
 from nblib.models import published
 from nblib.models.folders import weights_sha256
-from nblib.models.published import ModelNotFound, find_model, name_of, repository_of
+from nblib.models.published import (
+    ModelNotFound,
+    credential_values,
+    find_model,
+    has_credentials,
+    name_of,
+    repository_of,
+)
 
 REFUSED = "http://127.0.0.1:9"  # the discard port, on which nothing listens
 
@@ -71,7 +79,7 @@ def apart(tmp_path, monkeypatch):
     monkeypatch.setattr(published, "EMBEDDED_FOLDER", package)
     monkeypatch.setattr(published, "KAGGLE_INPUT", inputs)
     (tmp_path / "model.safetensors").write_bytes(b"the weights")
-    seal = {"steps": 3, published.SEAL: weights_sha256(tmp_path)}
+    seal = {"steps": 3, published.WEIGHTS_KEY: weights_sha256(tmp_path)}
     write_json(package / "manifest.json", seal)
 
     def attach(place, manifest=seal, weights=b"the weights"):
@@ -87,7 +95,7 @@ def apart(tmp_path, monkeypatch):
 @pytest.mark.parametrize("place", ["nblib-embedded-1", "datasets/me/nblib-embedded-1", "a/b/c/d/e"])
 def test_embedded_weights_are_found_among_the_inputs_at_any_depth(apart, place):
     seal, attach = apart
-    tuned = attach("a-tuned-one", {"base": {"sha256": seal[published.SEAL]}}, b"others")
+    tuned = attach("a-tuned-one", {"base": {"sha256": seal[published.WEIGHTS_KEY]}}, b"others")
     (tuned.parent / "manifest.json").write_text("no JSON")
     attach("a-broken-copy", weights=b"half of")
     found = attach(place, seal | {"steps": 4})
@@ -103,7 +111,7 @@ def test_embedded_weights_in_the_package_come_first(apart):
 
 def test_without_embedded_weights_the_error_says_what_to_attach(apart):
     seal, attach = apart
-    name = f"nblib-embedded-{seal[published.SEAL][:10]}"
+    name = f"nblib-embedded-{seal[published.WEIGHTS_KEY][:10]}"
     with pytest.raises(ModelNotFound, match=rf"attach your dataset {name}, .* or set MODEL to"):
         find_model("embedded")
     folder = attach("nblib-embedded-1", weights=b"other weights")
@@ -314,3 +322,26 @@ def test_each_refusal_has_its_own_message(
     _, first, second, _ = message.splitlines()
     assert first.startswith(f"  kaggle: {kaggle}")
     assert second.startswith(f"  huggingface: {hub}")
+
+
+@pytest.fixture
+def no_credentials(monkeypatch, tmp_path):
+    for name in published.TOKENS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+
+
+def test_without_variables_there_are_no_credentials(no_credentials):
+    assert not has_credentials(hub=True) and not has_credentials(hub=False)
+    assert credential_values() == ()
+
+
+def test_what_a_client_would_send_is_known_in_each_form_that_it_sends(no_credentials, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "of the hub")
+    assert has_credentials(hub=True) and not has_credentials(hub=False)
+    monkeypatch.setenv("KAGGLE_USERNAME", "me")
+    monkeypatch.setenv("KAGGLE_KEY", "a key")
+    assert has_credentials(hub=False)
+    basic = base64.b64encode(b"me:a key").decode()
+    assert {"of the hub", "a key", basic} <= set(credential_values())

@@ -9,9 +9,11 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
+from nblib.models import weight_files as files_module
 from nblib.models.folders import orbax_trees
 from nblib.models.gemma3 import load_model, save_model
-from nblib.models.weight_files import expected_shapes, weight_files
+from nblib.models.layout import expected_shapes
+from nblib.models.weight_files import weight_files
 
 QUERY = "model.layers.0.self_attn.q_proj.weight"
 NORM = "model.layers.0.input_layernorm.weight"
@@ -25,8 +27,9 @@ def folder(tmp_path, new_model, tokenizer):
 
 
 @pytest.fixture
-def sharded(tmp_path, new_model, tokenizer):
-    save_model(new_model(), tokenizer, tmp_path / "big", manifest={}, shard_bytes=40_000)
+def sharded(tmp_path, new_model, tokenizer, monkeypatch):
+    monkeypatch.setattr(files_module, "_SHARD_BYTES", 40_000)
+    save_model(new_model(), tokenizer, tmp_path / "big", manifest={})
     return tmp_path / "big"
 
 

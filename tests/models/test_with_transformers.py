@@ -1,15 +1,18 @@
 """Both directions with `transformers` and `peft`, which the extra `parity` installs with torch."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from nblib.models import weight_files
 from nblib.models.adapters import save_adapters
 from nblib.models.gemma3 import load_model, save_model
-from nblib.models.lora import LORA_PARAMETER, get_lora_model, merge_lora
-from nblib.models.names import get_gemma_ref_model
+from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model, merge_lora
+from nblib.models.names import RefModel, get_gemma_ref_model
 from nblib.models.parity import (
     NEW_TOKENS,
     choice_logits,
@@ -24,7 +27,7 @@ peft = pytest.importorskip("peft", reason="needs the extra parity")
 
 ASKED = tuple(f"Ann has {n} pens and buys {n + 3} more. How many?" for n in range(2, 9))
 HEADS = {"mqa": (2, 1), "gqa": (4, 2), "fused": (2, 2)}
-RANK, ALPHA = 2, 3.0
+LORA = LoraConfig(rank=2, alpha=3.0)
 LINEAR = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
     "full_attention": {"rope_type": "linear", "rope_theta": 1_000_000.0, "factor": 8.0},
@@ -95,9 +98,14 @@ def test_what_they_wrote_answers_the_same_here(
     assert np.abs(logits - expected).max() < 1e-4
 
 
+def ref(model, tokenizer, mesh):
+    given = {"model": model, "tokenizer": tokenizer, "mesh": mesh}
+    return RefModel(name="", folder=Path(), sha256="", root="", **given)
+
+
 def adapted(base, mesh):
     """Adapters with random values in both halves, large enough to matter."""
-    model = get_lora_model(base, mesh, rank=RANK, alpha=ALPHA)
+    model = get_lora_model(base, mesh, LORA)
     rng = np.random.default_rng(0)
     for _, adapter in nnx.to_flat_state(nnx.state(model, LORA_PARAMETER)):
         shape = adapter.get_value().shape
@@ -118,15 +126,15 @@ def with_norms(model):
 @pytest.mark.parametrize("heads", HEADS)
 @pytest.mark.parametrize("kind", ["merged", "full"])
 def test_what_is_written_here_answers_the_same_there(
-    heads, kind, new_model, tokenizer, mesh, tmp_path
+    heads, kind, new_model, tokenizer, mesh, tmp_path, monkeypatch
 ):
     attention, key_value = HEADS[heads]
     model = with_norms(new_model(num_heads=attention, num_kv_heads=key_value))
     if kind == "merged":
-        model = merge_lora(adapted(model, mesh), rank=RANK, alpha=ALPHA)
-    shard_bytes = 30_000 if kind == "full" else 10**9
-    save_model(model, tokenizer, tmp_path / "export", manifest={}, shard_bytes=shard_bytes)
-    ours, through = compare_folder(model, tokenizer, tmp_path / "export", prompts=ASKED, mesh=mesh)
+        model = merge_lora(adapted(model, mesh), LORA)
+        monkeypatch.setattr(weight_files, "_SHARD_BYTES", 30_000)
+    save_model(model, tokenizer, tmp_path / "export", manifest={})
+    ours, through = compare_folder(model, ref(model, tokenizer, mesh), tmp_path / "export", ASKED)
     assert (ours.reader, through.reader) == ("nblib", "transformers")
     assert ours.largest_difference == 0
     assert through.largest_difference < 1e-4 and through.different_choices == 0
@@ -135,25 +143,31 @@ def test_what_is_written_here_answers_the_same_there(
 def test_written_in_bf16_it_is_the_rounded_model_there(new_model, tokenizer, mesh, tmp_path):
     model = with_norms(new_model())
     save_model(model, tokenizer, tmp_path / "export", manifest={}, dtype=jnp.bfloat16)
-    asked = {"prompts": ASKED, "mesh": mesh}
-    _, rounded = compare_folder(model, tokenizer, tmp_path / "export", **asked, dtype=jnp.bfloat16)
-    _, exact = compare_folder(model, tokenizer, tmp_path / "export", **asked)
+    base = ref(model, tokenizer, mesh)
+    _, exact = compare_folder(model, base, tmp_path / "export", ASKED)
+    both_ways = jax.tree.map(lambda w: w.astype("bfloat16").astype("float32"), nnx.state(model))
+    nnx.update(model, both_ways)
+    _, rounded = compare_folder(model, base, tmp_path / "export", ASKED)
     assert rounded.largest_difference < 1e-4
     assert exact.largest_difference > 1e-3
 
 
 @pytest.mark.parametrize("heads", HEADS)
 def test_adapters_written_here_answer_the_same_in_peft(heads, new_model, tokenizer, mesh, tmp_path):
+    from transformers import Gemma3ForCausalLM
+
     attention, key_value = HEADS[heads]
     base = new_model(num_heads=attention, num_kv_heads=key_value)
     model = adapted(base, mesh)
     save_model(base, tokenizer, tmp_path / "base", manifest={})
     manifest = {"base": {"name": str(tmp_path / "base"), "sha256": "a" * 64}}
-    options = {"rank": RANK, "alpha": ALPHA, "manifest": manifest}
-    save_adapters(model, tokenizer, tmp_path / "adapters", **options)
+    save_adapters(model, tokenizer, tmp_path / "adapters", LORA, manifest=manifest)
     rows = prompt_rows(tokenizer, ASKED)
-    tokens, expected = greedy(merge_lora(model, rank=RANK, alpha=ALPHA), rows, mesh=mesh)
-    found = transformers_logits(tmp_path / "base", tokens, adapters=tmp_path / "adapters")
+    tokens, expected = greedy(merge_lora(model, LORA), rows, mesh=mesh)
+    there = Gemma3ForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    there = peft.PeftModel.from_pretrained(there, tmp_path / "adapters").eval()
+    with torch.no_grad():
+        found = there(torch.tensor(tokens)).logits[:, -NEW_TOKENS - 1 : -1].numpy()
     assert np.abs(found - expected).max() < 1e-4
     np.testing.assert_array_equal(found.argmax(axis=-1), tokens[:, -NEW_TOKENS:])
     alone = transformers_logits(tmp_path / "base", tokens)

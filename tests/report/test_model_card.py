@@ -122,7 +122,7 @@ def test_a_mean_is_no_share_of_wrong_answers(tmp_path, slots, slot_stage):
 
 def test_the_manifest_of_a_foundation_says_how_to_make_it_again_and_what_it_can_do():
     rows = FoundationRows(
-        train=(), practice=(), validation=(), test=(), origin="built-in", sha256="ab12", notes=()
+        train=(), practice=(), validation=(), test=(), sha256="ab12", notes=("built-in",)
     )
     by_group = {"1": {"answer_accuracy": 0.5}, "2": {"answer_accuracy": 0.0}}
     stage = Stage(name="base", metrics={}, by_group=by_group, records=())

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 import nblib.files
-from nblib.files import read_jsonl
+from nblib.evaluation.comparison import compare_stages
+from nblib.files import read_jsonl, write_jsonl
 from nblib.report.page import Page, finish, marked, write_page
-from nblib.report.samples import pick_samples
-from nblib.report.tables import Table, visible
-from nblib.report.verdicts import at_least
+from nblib.report.samples import rollout_table
+from nblib.report.tables import Table, stage_table, visible
+from nblib.report.verdicts import Verdict
 from nblib.runs import start_run
 from nblib.tasks.gsm8k import GSM8K
 from nblib.training.session import Trained
@@ -50,10 +51,6 @@ def changed(stage, **fields):
     return replace(stage, records=({**record, **fields},))
 
 
-def picked(*stages, task=GSM8K):
-    return pick_samples(task, stages, count=1, seed=0)
-
-
 @pytest.fixture(scope="module")
 def base(word_stage):
     return word_stage("base", ["#### 4"], truncated=True)
@@ -68,24 +65,23 @@ def tuned(word_stage):
 def written(tmp_path, base, tuned):
     """Write a page and return it as text; what is given replaces a part of it."""
 
-    def write(*, task=GSM8K, stages=(base, tuned), **changes):
-        page = Page(
-            title="A run",
-            lead="What came of it.",
-            facts={"Model": "embedded"},
-            verdicts=[
-                at_least("format", 0.995, 0.99, "unseen"),
-                at_least("accuracy", 0.1, 0.2, "train longer"),
-            ],
-            figures={"Loss over steps": Figure(figsize=(1, 1))},
-            samples=picked(base, tuned),
-            details={
-                "Settings": {"SEED": 3, "training": {"steps": 40}},
-                "Versions": {"versions": {"jax": "0.10.2"}, "git_commit": None},
-            },
-            warnings=["12 examples were left out."],
-        )
-        write_page(tmp_path / "report.html", task, stages, replace(page, **changes))
+    def write(*tables, task=GSM8K, title="A run", stages=(base, tuned), samples=(), **changes):
+        page = Page(title=title, task=task, seed=0)
+        page.table(stage_table(task, stages), *tables)
+        page.figure(changes.pop("caption", "Loss over steps"), Figure(figsize=(1, 1)))
+        page.samples(samples or (base, tuned), count=1)
+        verdicts = [
+            Verdict("format", 0.995, "at least", 0.99, "unseen"),
+            Verdict("accuracy", 0.1, "at least", 0.2, "train longer"),
+        ]
+        page.verdicts(verdicts)
+        details = {
+            "Settings": {"SEED": 3, "training": {"steps": 40}},
+            "Versions": {"versions": {"jax": "0.10.2"}, "git_commit": None},
+        }
+        head = {"lead": "What came of it.", "facts": {"Model": "embedded"}, "details": details}
+        head |= {"warnings": ["12 examples were left out."], **changes}
+        write_page(tmp_path / "report.html", page, **head)
         return (tmp_path / "report.html").read_text(encoding="utf-8")
 
     return write
@@ -148,8 +144,8 @@ def test_a_hostile_completion_is_shown_harmless(written, base, tuned):
     hostile = changed(base, **dict.fromkeys(fields, HOSTILE), details={HOSTILE: HOSTILE})
     calm = changed(base, details={"a": "b"})
     same = {"id": HOSTILE, "reference": HOSTILE, "group": HOSTILE, "question": HOSTILE}
-    harmless = written(samples=picked(calm, tuned))
-    html = written(samples=picked(hostile, changed(tuned, **same)))
+    harmless = written(samples=(calm, tuned))
+    html = written(samples=(hostile, changed(tuned, **same)))
     page = Browser(html)
     assert page.tags == Browser(harmless).tags  # nothing of the completion became an element
     assert "onerror" not in dict(page.attributes)
@@ -158,82 +154,53 @@ def test_a_hostile_completion_is_shown_harmless(written, base, tuned):
     assert not re.search("[\x00-\x08\x1b\u202e\u200b]", html)
 
 
-@pytest.mark.parametrize(
-    "place", ["title", "lead", "facts", "warnings", "details", "figures", "tables"]
-)
+@pytest.mark.parametrize("place", ["title", "lead", "facts", "warnings", "details", "caption"])
 def test_every_other_text_is_harmless_too(written, place):
     change = {
-        "title": HOSTILE,
-        "lead": HOSTILE,
         "facts": {HOSTILE: HOSTILE},
         "warnings": [HOSTILE],
         "details": {HOSTILE: {HOSTILE: HOSTILE}},
-        "figures": {HOSTILE: Figure(figsize=(1, 1))},
-        "tables": [Table(title=HOSTILE, columns=(HOSTILE,), rows=((HOSTILE,),), note=HOSTILE)],
-    }[place]
+    }.get(place, HOSTILE)
     page = Browser(written(**{place: change}))
     assert page.tags.count("script") == 0 and page.tags.count("img") == 1
     assert "onerror" not in dict(page.attributes)
 
 
+@pytest.mark.parametrize("verbatim", [(), (HOSTILE,)])
+def test_a_hostile_table_is_harmless(written, verbatim):
+    text = {"title": HOSTILE, "columns": ("a", HOSTILE), "note": HOSTILE, "verbatim": verbatim}
+    html = written(Table(rows=(("b", HOSTILE),), **text))
+    page = Browser(html)
+    assert page.tags.count("script") == 0 and page.tags.count("img") == 1
+    assert "<script>alert(1)</script>" in page.text and "⟨U+202E⟩" in html
+
+
 def test_a_megabyte_is_shortened_with_both_ends_kept(written, base, tuned):
-    samples = picked(changed(base, completion="start" + "\n<" * 500_000 + "end"), tuned)
-    html = written(samples=samples, figures={})
-    assert len(html) < 40_000
+    html = written(samples=(changed(base, completion="start" + "\n<" * 500_000 + "end"), tuned))
+    assert len(html) < 60_000
     assert "left out" in html and "start" in html and "end</pre>" in html
 
 
-ROLLOUT = {
-    "step": 17,
-    "id": "builtin/train/9",
-    "completion": "<reasoning>\n9 * 2 = 18\n</reasoning>\n<answer>18</answer>",
-    "truncated": False,
-    "tokens": 31,
-    "reward": 1.2,
-    "advantage": -0.456,
-}
-
-
-def test_completions_of_the_training_are_shown_in_their_order(written):
-    cut = ROLLOUT | {"step": 40, "reward": -0.3, "advantage": 2, "truncated": True}
-    html = written(rollouts=[ROLLOUT, cut])
+def test_completions_of_the_training_are_shown_whole_and_no_tag_in_them_counts(written):
+    rollout = {"step": 17, "id": "t/9", "reward": 1.2, "advantage": -0.456, "truncated": False}
+    text = "<reasoning>\n9 * 2 = 18\n</reasoning>\n" + "9" * 500_000 + "end"
+    html = written(rollout_table([{**rollout, "completion": text}], count=6, seed=0))
     said = squeezed(html)
-    for words in (
-        "Completions through the training",
-        "step 17 builtin/train/9, reward 1.20, advantage -0.46 <reasoning> 9 * 2 = 18",
-        "step 40 builtin/train/9, reward -0.30, advantage +2.00, cut at the token limit",
-    ):
-        assert words in said
-    assert said.index("step 17") < said.index("step 40")
+    assert "Completions through the training step reward advantage completion" in said
+    assert "17 t/9 1.20 -0.46 <reasoning> 9 * 2 = 18 </reasoning> 999" in said
     assert {"reasoning", "answer"}.isdisjoint(Browser(html).tags)
+    assert len(html) < 60_000 and "9end</pre>" in html
 
 
-def test_a_hostile_completion_of_the_training_is_shown_harmless(written):
-    hostile = ROLLOUT | {"completion": HOSTILE, "id": HOSTILE}
-    harmless = written(rollouts=[ROLLOUT])
-    html = written(rollouts=[hostile])
-    assert Browser(html).tags == Browser(harmless).tags
-    assert "<script>alert(1)</script>" in Browser(html).text
-    assert "⟨U+202E⟩" in html and "{{ 7 * 7 }}" in html
-    assert "onerror" not in dict(Browser(html).attributes)
-
-
-def test_a_long_completion_of_the_training_is_shortened(written):
-    endless = ROLLOUT | {"completion": "start" + "9" * 500_000 + "end"}
-    html = written(rollouts=[endless], figures={})
-    assert len(html) < 40_000
-    assert "start9" in html and "9end</pre>" in html
-
-
-def test_without_rollouts_there_is_no_section_of_them(written):
-    for nothing in ({}, {"rollouts": ()}):
-        assert "Completions through the training" not in written(**nothing)
-
-
-def test_sections_without_content_are_left_out(written):
-    nothing = {"facts": {}, "verdicts": [], "figures": {}, "samples": (), "warnings": ()}
-    page = Browser(written(stages=(), details={"Settings": {}}, **nothing))
-    assert {"h2", "details", "dl", "img", "article", "section"}.isdisjoint(page.tags)
+def test_sections_without_content_are_left_out(tmp_path):
+    page = Page(title="A run", task=GSM8K, seed=0)
+    page.figure("Nothing", None)
+    page.table(Table(title="Nothing", columns=("a",), rows=()), stage_table(GSM8K, ()))
+    page.verdicts(())
+    page.samples((), count=4)
+    write_page(tmp_path / "report.html", page, details={"Settings": {}})
+    tags = Browser((tmp_path / "report.html").read_text()).tags
+    assert {"h2", "details", "dl", "img", "article", "section"}.isdisjoint(tags)
 
 
 def test_a_failed_write_leaves_the_old_page_and_no_other_file(written, tmp_path, monkeypatch):
@@ -249,18 +216,12 @@ def test_a_failed_write_leaves_the_old_page_and_no_other_file(written, tmp_path,
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == old
 
 
-def test_a_metric_without_interval_is_refused(written, tmp_path, base):
-    with pytest.raises(ValueError, match="'n'"):
-        written(stages=[replace(base, metrics={"format_accuracy": 0.5})])
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_table_stands_with_its_note_and_an_empty_one_says_so(written):
     gains = Table(title="Gains", columns=("over", "points"), rows=(("base", "+6.0"),), note="same")
-    lost = Table(title="Regressions", columns=("item",), rows=())
-    said = squeezed(written(tables=[gains, lost]))
+    lost = Table(title="Regressions", columns=("item",), rows=(), note="0 in all")
+    said = squeezed(written(gains, lost))
     assert "Gains over points base +6.0 same" in said
-    assert "Regressions None." in said
+    assert "Regressions None. 0 in all" in said
 
 
 def test_words_that_changed_are_underlined_and_the_rest_is_not():
@@ -286,13 +247,12 @@ def test_marking_loses_no_character_and_opens_no_tag(text, before):
 
 def test_samples_are_marked_against_the_stage_before(written, word_stage, tuned):
     other = word_stage("grpo", [TUNED.replace("= 4", "= 5")])
-    assert written(samples=picked(tuned, other)).count("<ins>5</ins>") == 1
+    assert written(samples=(tuned, other)).count("<ins>5</ins>") == 1
 
 
 def test_a_mean_and_a_reference_that_is_no_text(written, slots, slot_stage):
     stages = slot_stage("base", ["a is 1"]), slot_stage("tuned", ['{"a": 1, "b": 3}'])
-    samples = picked(*stages, task=slots)
-    said = squeezed(written(task=slots, stages=stages, samples=samples))
+    said = squeezed(written(task=slots, stages=stages, samples=stages))
     for words in (
         "slot f1 (F1 of the slots) 0.000",
         "wrong at the end s/0, group times",
@@ -304,30 +264,81 @@ def test_a_mean_and_a_reference_that_is_no_text(written, slots, slot_stage):
         assert words in said, words
 
 
+def test_a_page_shows_what_it_keeps_and_a_cell_run_again_replaces_it(base, tuned, shown, capsys):
+    page = Page(title="A run", task=GSM8K, seed=0)
+    for _ in range(2):
+        page.warn("3 rows were left out", "and one more")
+        page.figure("Loss", Figure(figsize=(1, 1)))
+        page.table(stage_table(GSM8K, (base, tuned)))
+        page.samples((base, tuned), count=4)
+    assert page.warnings == ("3 rows were left out", "and one more")
+    assert capsys.readouterr().out.startswith("3 rows were left out\nand one more\n")
+    assert ([*page.figures], [*page.tables], len(page.picked)) == (["Loss"], ["Stages"], 1)
+    image, stages, samples = shown[:3]
+    assert image.data == page.figures["Loss"] and image.data.startswith(b"\x89PNG")
+    assert stages == page.tables["Stages"] and samples.columns[-2:] == ("base", "tuned")
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What a notebook displays."""
+    displayed = []
+    monkeypatch.setattr("nblib.report.page.display", displayed.append)
+    return displayed
+
+
 @pytest.fixture
 def run(tmp_path):
-    return start_run("toy", {"profile": "cpu", "seed": 3, "rank": 4}, root=tmp_path / "runs")
+    parameters = {"profile": "cpu", "seed": 3, "rank": 4}
+    started = time.monotonic() - 60
+    return start_run("toy", parameters, devices=["cpu:0"], started=started, root=tmp_path / "runs")
 
 
 def ended(run, stages, **more):
-    page = Page(title="A run", lead="What came of it.", facts={"rows": "8"})
-    given = {"model": "embedded", "data": "built-in", "started": time.monotonic() - 60}
-    finish(run, GSM8K, stages, page, **given, **more)
+    page = Page(title="A run", task=GSM8K, seed=3)
+    given = {"model": "embedded", "data": "built-in", "hashes": {"model": "ab"}}
+    finish(run, stages, page, **given, **more)
     return json.loads((run.path / "result.json").read_text())
 
 
 def test_one_call_ends_a_notebook(run, base, tuned, capsys):
+    history = [{"step": 1, "alarms": []}, {"step": 2, "alarms": ["kl_too_large"]}]
+    write_jsonl(run.path / "metrics.jsonl", history)
     result = ended(run, (base, tuned), trained=Trained(steps=2, planned=5, resumed_at=0), extra=1)
     assert (result["notebook"], result["task"], result["profile"]) == ("toy", "gsm8k", "cpu")
     assert (result["steps_left"], result["extra"]) == (3, 1) and result["wall_s"] >= 60
+    assert result["alarms"] == ["step 2: kl_too_large"]
     assert result["stages"]["tuned"]["answer_accuracy"] == 1.0
     assert result["groups"]["base"]["1"]["n"] == 1
     records = read_jsonl(run.path / "predictions.jsonl")
     assert [(one["stage"], one["id"]) for one in records] == [("base", "t/0"), ("tuned", "t/0")]
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    assert (manifest["hashes"], manifest["devices"]) == ({"model": "ab"}, ["cpu:0"])
     said = squeezed((run.path / "report.html").read_text())
-    assert "model embedded data built-in steps 2 rows 8" in said
-    assert said.endswith("Details Settings profile cpu seed 3 rank 4")  # no manifest, no section
+    assert "A run Trained for 2 of 5 steps (the session was over). Format accuracy went" in said
+    assert "Warning. Alarm at step 2: kl_too_large model embedded data built-in steps 2" in said
+    assert "base: 100.0% of the completions were cut" not in said  # nothing trained it yet
+    assert "Settings profile cpu seed 3 rank 4 Versions and hashes versions.nblib" in said
     assert "1.0 minutes" in capsys.readouterr().out
+
+
+def test_a_comparison_gets_its_files_and_begins_the_page(run, base, tuned):
+    compared, asked = compare_stages((base, tuned), GSM8K), {"asked": {"base": "question"}}
+    result = ended(run, (base, tuned), comparison=compared, asked=asked, votes={"base": 1})
+    metrics = json.loads((run.path / "comparison_metrics.json").read_text())
+    assert metrics["votes"] == {"base": 1} and "votes" not in result
+    assert metrics["settings"] == {"profile": "cpu", "seed": 3, "rank": 4, **asked}
+    assert (metrics["hashes"], metrics["paired"]["base"]) == ({"model": "ab"}, "base")
+    (failure,) = read_jsonl(run.path / "schema_failures_debug.jsonl")
+    assert (failure["stage"], failure["broke"]) == ("base", "truncated")
+    said = squeezed((run.path / "report.html").read_text())
+    for words in (
+        "held-out questions. Lenient accuracy went from 100.0% (base) to 100.0% (tuned): +0.0",
+        "Warning. base: 100.0% of the completions were cut",
+        "questions 1 smallest gain that shows none (there are too few items)",
+        "Asked asked.base question",
+    ):
+        assert words in said, words
 
 
 def test_without_stages_there_are_no_predictions(run):

@@ -7,18 +7,17 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from nblib.evaluation.answers import Stage
+from nblib.evaluation.sampling import Group
 from nblib.report.plots import (
-    by_step,
     calm,
-    column,
-    figure_png,
     new_figure,
+    plot_group,
     plot_groups,
+    plot_reward_histogram,
     plot_stages,
-    plot_training,
-    smooth,
 )
 from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.task import Example
 
 BASE = {"n": 200, "format_accuracy": 0.0, "format_accuracy_ci95": [1e-18, 0.019]}
 TUNED = {"n": 200, "format_accuracy": 0.995, "format_accuracy_ci95": [0.972, 0.999]}
@@ -32,74 +31,9 @@ def stage(name, metrics, by_group=()):
 STAGES = (stage("base", BASE), stage("tuned", TUNED), stage("tuned_sampled", TUNED))
 
 
-def record(step: int, **fields) -> dict:
-    return {
-        "step": step,
-        "loss": 3.0 / step,
-        "learning_rate": 1e-3,
-        "grad_norm": 2.0,
-        "tokens": 800,
-        "seconds": 2.0,
-    } | fields
-
-
 def texts(figure: Figure) -> str:
     figure.draw_without_rendering()
     return " | ".join(text.get_text() for text in figure.findobj(Text))
-
-
-def lines(figure: Figure, label: str) -> list:
-    return [line for axes in figure.axes for line in axes.lines if line.get_label() == label]
-
-
-def test_training_shows_raw_smooth_and_validation_loss_with_seed_and_units():
-    records = [record(step) for step in range(1, 101)]
-    records[49]["val_loss"] = 0.5
-    figure = plot_training(records, seed=7, title="A title")
-    said = texts(figure)
-    for words in (
-        "A title",
-        "seed 7",
-        "nats per token",
-        "training step",
-        "learning rate",
-        "gradient norm",
-        "tokens per second",
-        "100 logged steps",
-    ):
-        assert words in said
-    (raw,) = lines(figure, "loss")
-    np.testing.assert_allclose(raw.get_ydata()[:3], [3.0, 1.5, 1.0])
-    (held_out,) = lines(figure, "validation loss")
-    assert (list(held_out.get_xdata()), list(held_out.get_ydata())) == ([50], [0.5])
-    assert len(lines(figure, "loss, mean of 5 records")) == 1
-
-
-def test_training_counts_a_repeated_step_once_as_last_written_and_sorts():
-    figure = plot_training(
-        [record(1, loss=9.0), record(3, loss=2.0), record(2, loss=4.0), record(1, loss=5.0)],
-        seed=0,
-        title="resumed",
-    )
-    (raw,) = lines(figure, "loss")
-    assert list(raw.get_xdata()) == [1, 2, 3]
-    assert list(raw.get_ydata()) == [5.0, 4.0, 2.0]
-
-
-def test_training_speed_is_tokens_over_seconds():
-    figure = plot_training([record(1), record(2, tokens=300, seconds=1.5)], seed=0, title="t")
-    speed = next(axes for axes in figure.axes if axes.get_title(loc="left") == "tokens per second")
-    assert list(speed.lines[0].get_ydata()) == [400.0, 200.0]
-
-
-def test_training_leaves_gaps_for_missing_null_and_diverged_values():
-    odd = [record(1, loss=float("nan"), grad_norm=None), {"step": 2}, record(3, seconds=0)]
-    assert figure_png(plot_training(odd, seed=0, title="odd"), dpi=40).startswith(b"\x89PNG")
-
-
-def test_training_without_records_says_so():
-    with pytest.raises(ValueError, match=r"metrics\.jsonl is empty"):
-        plot_training([], seed=0, title="empty")
 
 
 def test_stages_draw_each_value_with_its_interval():
@@ -133,8 +67,6 @@ def test_a_stage_looks_the_same_whichever_stand_beside_it():
 def test_stages_name_the_missing_metric():
     with pytest.raises(ValueError, match="answer_accuracy"):
         plot_stages(GSM8K, STAGES, ["answer_accuracy"], seed=0)
-    with pytest.raises(ValueError, match="expected stages"):
-        plot_stages(GSM8K, (), [FORM], seed=0)
 
 
 def test_an_unknown_rate_is_named_and_not_drawn():
@@ -177,46 +109,9 @@ def test_groups_that_are_no_numbers_are_not_joined(slots, slot_stage):
     }
 
 
-def test_stages_without_groups_say_so():
-    with pytest.raises(ValueError, match="metrics by level"):
-        plot_groups(GSM8K, [stage("base", BASE)], seed=0)
-
-
-def test_records_of_a_step_are_one_sorted_and_as_last_written():
-    written = [
-        {"step": 3, "loss": 1.0},
-        {"step": 1, "loss": 9.0, "tokens": 5},
-        {"step": 3, "val_loss": 0.5},
-        {"step": 1, "loss": 5.0},
-    ]
-    assert by_step(written) == [
-        {"step": 1, "loss": 5.0, "tokens": 5},
-        {"step": 3, "loss": 1.0, "val_loss": 0.5},
-    ]
-    assert written[1] == {"step": 1, "loss": 9.0, "tokens": 5}  # what was read stays as it was
-    assert by_step([]) == []
-
-
-def test_a_column_has_a_gap_where_nothing_was_measured():
-    values = column([{"kl": 2}, {}, {"kl": None}, {"kl": float("nan")}, {"kl": 0}], "kl")
-    np.testing.assert_array_equal(values, [2.0, np.nan, np.nan, np.nan, 0.0])
-    assert values.dtype == np.float64
-    assert column([], "kl").shape == (0,)
-
-
-def test_smooth_by_hand():
-    np.testing.assert_allclose(smooth(np.array([9.0, 3.0, 6.0, 6.0]), 3), [9, 6, 5, 6])
-
-
-def test_smooth_takes_no_gap_into_a_mean_and_leaves_it_open():
-    gaps = np.array([2.0, np.nan, 4.0, 6.0, np.nan, np.nan, 1.0])
-    np.testing.assert_allclose(smooth(gaps, 3), [2, np.nan, 5, 5, np.nan, np.nan, 1])
-
-
-@pytest.mark.parametrize("window", [2, 0, -1])
-def test_smooth_needs_an_odd_window(window):
-    with pytest.raises(ValueError, match=f"odd and at least 1, got {window}"):
-        smooth(np.zeros(3), window)
+def test_nothing_to_draw_is_no_figure():
+    assert plot_stages(GSM8K, (), seed=0) is None
+    assert plot_groups(GSM8K, [stage("base", BASE)], seed=0) is None
 
 
 def test_a_figure_has_its_size_caption_and_title():
@@ -237,9 +132,82 @@ def test_calm_axes_have_two_spines_and_one_grid(grid):
         assert any(line.get_visible() for line in drawn) == (name == grid)
 
 
+def rollouts(rewards_by_step) -> list[dict]:
+    return [
+        {"step": step, "reward": reward}
+        for step, rewards in rewards_by_step.items()
+        for reward in rewards
+    ]
+
+
+def heights(figure: Figure) -> list[list[float]]:
+    return [[bar.get_height() for bar in bars] for bars in figure.axes[0].containers]
+
+
+def test_histogram_of_the_first_against_the_last_tenth():
+    steps = {step: [0.0] * 4 for step in range(1, 21)}
+    steps |= {1: [0, 0, 0.5, 1.2], 2: [0, 0, 0, 0.5], 19: [1.2] * 4, 20: [0, 1.2, 1.2, 1.2]}
+    figure = plot_reward_histogram(rollouts(steps), seed=3)
+    assert heights(figure) == [[5 / 8, 2 / 8, 1 / 8], [1 / 8, 0, 7 / 8]]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "0.5", "1.2"]
+    said = texts(figure)
+    for words in (
+        "first tenth (steps 1 to 2): n = 8, mean 0.275",
+        "last tenth (steps 19 to 20): n = 8, mean 1.05",
+        "seed 3",
+        "share of completions",
+    ):
+        assert words in said
+    first, last = (bars[0] for bars in figure.axes[0].containers)
+    assert first.get_hatch() and not last.get_hatch()
+    assert first.get_x() + first.get_width() == pytest.approx(last.get_x())
+
+
+def test_histogram_of_many_values_has_ranges_and_loses_none():
+    rng = np.random.default_rng(0)
+    steps = {step: list(rng.normal(step, 1, 50)) for step in (1, 2, 3)}
+    figure = plot_reward_histogram(rollouts(steps), seed=0)
+    first, last = heights(figure)
+    assert len(first) == len(last) == 12
+    assert (sum(first), sum(last)) == (pytest.approx(1), pytest.approx(1))
+    assert " to\n" in figure.axes[0].get_xticklabels()[0].get_text()
+
+
+def test_histogram_of_one_step_and_with_null_rewards():
+    figure = plot_reward_histogram(rollouts({5: [1.0, None, 0.0, 1.0]}), seed=0)
+    assert heights(figure) == [[1 / 3, 2 / 3]]
+    assert "(step 5): n = 3" in texts(figure)
+    with pytest.raises(ValueError, match=r"rollouts\.jsonl is empty"):
+        plot_reward_histogram(rollouts({5: [None]}), seed=0)
+
+
+def group(rewards, advantages):
+    example = Example(id="a", prompt="a", completion="a", reference="a")
+    texts = ("a",) * len(rewards)
+    return Group(example=example, completions=texts, rewards=rewards, advantages=advantages)
+
+
+def test_group_shows_rewards_with_their_mean_and_the_advantages():
+    figure = plot_group(group([1.0, 0.0, 0.5, 0.5], [1.2, -1.2, 0.0, 0.0]), seed=2)
+    left, right = figure.axes
+    assert [bar.get_height() for bar in left.patches] == [1.0, 0.0, 0.5, 0.5]
+    assert [bar.get_height() for bar in right.patches] == [1.2, -1.2, 0.0, 0.0]
+    (mean,) = [one for one in left.lines if one.get_label() == "mean 0.5"]
+    assert set(mean.get_ydata()) == {0.5}
+    assert [bool(bar.get_hatch()) for bar in right.patches] == [False, True, False, False]
+    said = texts(figure)
+    for words in ("reward", "advantage", "4 completions", "seed 2", "-1.2", "completion of the"):
+        assert words in said
+
+
+def test_flat_group_has_no_advantages():
+    right = plot_group(group([1.0, 1.0], [0.0, 0.0]), seed=0).axes[1]
+    assert right.get_ylim() == (-1, 1)
+
+
 def test_pyplot_and_jax_stay_out():
     code = (
-        "import sys, nblib.report.plots, nblib.report.page; "
+        "import sys, nblib.report.curves, nblib.report.page; "
         "sys.exit(bool({'matplotlib.pyplot', 'jax'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nblib.evaluation.answers import Stage
-from nblib.report.samples import KINDS, outcome, pick_samples, rollout_samples, samples_table
+from nblib.report.samples import KINDS, outcome, pick_samples, rollout_table, samples_table
 from nblib.tasks.gsm8k import GSM8K
 
 
@@ -137,7 +137,16 @@ def test_the_table_shows_the_last_stages_with_what_became_of_each(word_stage):
 
 
 def drawn(steps, *, each=4):
-    return [{"step": step, "completion": f"{step}/{n}"} for step in steps for n in range(each)]
+    return [
+        {"step": step, "id": f"t/{n}", "completion": f"{step}/{n}", "truncated": n > 0}
+        | {"reward": 1.2, "advantage": -0.456}
+        for step in steps
+        for n in range(each)
+    ]
+
+
+def shown(rollouts, *, count, seed=0):
+    return rollout_table(rollouts, count=count, seed=seed).rows
 
 
 @pytest.mark.parametrize(
@@ -152,31 +161,29 @@ def drawn(steps, *, each=4):
         ((9, 2, 5), 2, [2, 9]),
     ],
 )
-def test_samples_are_spread_from_the_first_step_to_the_last(steps, count, expected):
-    assert [one["step"] for one in rollout_samples(drawn(steps), count=count, seed=0)] == expected
+def test_rollouts_are_spread_from_the_first_step_to_the_last(steps, count, expected):
+    assert [int(row[0].split()[0]) for row in shown(drawn(steps), count=count)] == expected
 
 
-def test_samples_follow_their_seed():
+def test_rollouts_follow_their_seed():
     rollouts = drawn(range(1, 21), each=50)
-    first = rollout_samples(rollouts, count=6, seed=0)
-    assert rollout_samples(rollouts, count=6, seed=0) == first
-    assert rollout_samples(rollouts, count=6, seed=1) != first
+    first = shown(rollouts, count=6)
+    assert shown(rollouts, count=6) == first != shown(rollouts, count=6, seed=1)
 
 
-def test_samples_are_copies_and_none_of_nothing():
-    rollouts = drawn((1,), each=1)
-    (one,) = rollout_samples(rollouts, count=3, seed=0)
-    one["completion"] = "changed"
-    assert rollouts[0]["completion"] == "1/0"
-    assert rollout_samples([], count=3, seed=0) == []
-    assert rollout_samples(rollouts, count=0, seed=0) == []
+def test_a_rollout_says_where_it_is_from_and_what_it_earned():
+    whole, cut = drawn((17,), each=2)
+    assert shown([whole], count=3) == (("17\nt/0", "1.20", "-0.46", "17/0"),)
+    assert shown([cut], count=3)[0][0] == "17\nt/1, cut at the token limit"
+    nothing = rollout_table([], count=3, seed=0)
+    assert (nothing.rows, nothing.note) == ((), "")
+    assert shown([whole], count=0) == ()
 
 
 @given(st.sets(st.integers(0, 500), min_size=1), st.integers(1, 30), st.integers(0, 9))
-def test_samples_of_any_training(steps, count, seed):
-    rollouts = drawn(steps, each=2)
-    found = rollout_samples(rollouts, count=count, seed=seed)
-    assert all(one in rollouts for one in found)
-    shown = [one["step"] for one in found]
-    assert shown == sorted(set(shown)) and len(shown) == min(count, len(steps))
-    assert shown[0] == min(steps) and (count == 1 or shown[-1] == max(steps))
+def test_rollouts_of_any_training(steps, count, seed):
+    rows = shown(drawn(steps, each=2), count=count, seed=seed)
+    found = [int(row[0].split()[0]) for row in rows]
+    assert all(row[3] in {f"{step}/0", f"{step}/1"} for step, row in zip(found, rows, strict=True))
+    assert found == sorted(set(found)) and len(found) == min(count, len(steps))
+    assert found[0] == min(steps) and (count == 1 or found[-1] == max(steps))

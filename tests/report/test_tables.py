@@ -44,19 +44,19 @@ def test_a_metric_without_its_interval_is_refused():
 def test_an_unknown_rate_is_called_unknown():
     unknown = {"n": 3, "truncation_rate": None, "truncation_rate_ci95": None}
     assert str(read_estimate(unknown, "truncation_rate")) == "unknown"
-    table = stage_table(GSM8K, [stage("file", unknown)], ["truncation_rate"])
-    assert table.rows == (
-        ("truncation rate\n(cut at the token limit; lower is better)", "unknown"),
-    )
 
 
-def test_stages_in_markdown():
-    stages = [stage("base", BASE), stage("tuned|x", TUNED)]
-    assert lines(stage_table(GSM8K, stages, ["format_accuracy"])) == [
-        "| metric | base | tuned\\|x |",
-        "| --- | --- | --- |",
-        f"| {FORM} | 0.000 [0.000, 0.019] (n=200) | 0.995 [0.972, 0.999] (n=200) |",
-    ]
+def test_stages_in_markdown(word_stage):
+    stages = [word_stage("base", ["4"]), word_stage("own|form", ["<reasoning>", "4"])]
+    head, rule, form, *_ = lines(stage_table(GSM8K, stages))
+    assert (head, rule) == ("| metric | base | own\\|form |", "| --- | --- | --- |")
+    assert form == f"| {FORM} | 0.000 [0.000, 0.793] (n=1) | 0.000 [0.000, 0.658] (n=2) |"
+
+
+def test_the_own_form_of_a_base_is_explained(word_stage):
+    own = stage_table(GSM8K, [word_stage("base_own_form", ["4"])])
+    assert own.note.endswith("; own form: asked and scored in the form that the base knows")
+    assert "own form" not in stage_table(GSM8K, [word_stage("base", ["4"])]).note
 
 
 def test_a_row_for_every_metric_of_the_task_and_what_was_cut(slots, slot_stage):
@@ -76,8 +76,8 @@ def test_without_stages_the_table_says_so():
 
 
 def test_a_stage_that_lacks_a_metric_of_the_task_is_refused():
-    with pytest.raises(ValueError, match="answer_accuracy"):
-        stage_table(GSM8K, [stage("base", BASE)], ["answer_accuracy"])
+    with pytest.raises(ValueError, match="tag_order_accuracy"):
+        stage_table(GSM8K, [stage("base", BASE)])
 
 
 def test_a_cell_ends_neither_itself_nor_its_row():
@@ -99,21 +99,27 @@ def test_a_notebook_shows_title_table_and_note():
 def test_paired_rates_have_the_four_counts(word_stage):
     base, tuned = word_stage("base", ["4", "4", "5", "5"]), word_stage("t", ["4", "5", "4", "4"])
     paired = paired_comparison(base.records, tuned.records, GSM8K.metric("lenient_accuracy"))
-    table = paired_table({"base_to_t": paired}, corrected=[0.0004])
+    named = [("base_to_t", paired)]
+    table = paired_table(named, title="Gain", heading="compared", corrected=[0.0004])
     assert table.columns == (
         *("compared", "metric", "n", "difference, points", "p", "p, Holm"),
-        *("both", "only first", "only second", "neither"),
+        *("both", "only before", "only after", "neither"),
     )
     ((name, metric, n, difference, p, holm, *counts),) = table.rows
     assert (name, metric, n) == ("base to t", "lenient accuracy", "4")
     assert difference.startswith("+25.0 [") and (p, holm) == ("1.000", "< 0.001")
     assert counts == ["1", "1", "2", "0"]
+    assert table.note == (
+        "p and interval: exact McNemar test: do more items become right than wrong? (Fay and "
+        "Lumbard 2021); p, Holm: corrected for being one of several tests"
+    )
 
 
 def test_a_mean_among_the_paired_leaves_the_counts_that_both_have(slots, slot_stage):
     base, tuned = slot_stage("base", ['{"a": 1}', "a"]), slot_stage("t", ['{"a": 2}', '{"b": 2}'])
     paired = paired_comparison(base.records, tuned.records, slots.metric("slot_f1"))
-    table = paired_table([("one", paired)], heading="stage", stages=("before", "after"))
+    table = paired_table([("one", paired)], title="Gain", heading="stage", note="as it is")
+    assert table.note == "as it is; p and interval: paired bootstrap"
     assert table.columns[0] == "stage"
     assert table.columns[-2:] == ("before higher", "after higher")
     assert table.rows[0][-2:] == ("1", "1")

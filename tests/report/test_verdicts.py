@@ -6,12 +6,10 @@ from nblib.evaluation.answers import Stage
 from nblib.evaluation.statistics import Paired
 from nblib.files import append_jsonl, read_jsonl
 from nblib.report.verdicts import (
-    at_least,
-    at_most,
+    Verdict,
     foundation_verdicts,
-    grpo_lead,
     grpo_verdicts,
-    sft_lead,
+    lead,
     sft_verdicts,
     target_verdicts,
     truncation_warnings,
@@ -82,32 +80,33 @@ def founded(accuracy=0.25, extractable=0.75):
     return stage("base", accuracy=accuracy, answer_extractable=extractable)
 
 
-def test_limits_belong_to_the_good_side():
-    assert at_least("a", 0.99, 0.99, "").met and at_most("b", 3.0, 3.0, "").met
-    assert not at_least("a", 0.98, 0.99, "").met and not at_most("b", 3.1, 3.0, "").met
-
-
-def test_nan_is_never_met():
-    assert not at_least("a", float("nan"), 0.0, "").met
-    assert not at_most("b", float("nan"), 9.0, "").met
-
-
-def test_wording():
-    verdict = at_most("parameters", 3_988_224, 4_000_000, "use a smaller size")
-    assert (verdict.target, verdict.measured) == ("at most 4,000,000", "3,988,224")
+@pytest.mark.parametrize(
+    ("value", "bound", "limit", "met"),
+    [
+        *((0.99, "at least", 0.99, True), (0.98, "at least", 0.99, False)),
+        *((3.0, "at most", 3.0, True), (3.1, "at most", 3.0, False)),
+        *((float("nan"), "at least", 0.0, False), (float("nan"), "at most", 9.0, False)),
+    ],
+)
+def test_a_limit_belongs_to_the_good_side_and_nan_to_none(value, bound, limit, met):
+    assert Verdict("a", value, bound, limit, "").met == met
 
 
 def test_rounding_never_shows_a_missed_limit_as_reached():
-    assert at_least("a", 0.98999, 0.99, "").measured == "0.98999"
+    assert Verdict("a", 0.98999, "at least", 0.99, "").measured == "0.98999"
+    assert Verdict("a", 0.99, "at least", 0.99, "").measured == "0.99"
 
 
 def test_the_table_advises_only_where_missed():
     table = verdict_table(
-        [at_least("format", 0.995, 0.99, "unseen"), at_least("answers", 0.5, 0.7, "train longer")]
+        [
+            Verdict("format", 0.995, "at least", 0.99, "unseen"),
+            Verdict("parameters", 4_988_224, "at most", 4_000_000, "use a smaller size"),
+        ]
     )
     assert table.rows == (
         ("✓ met", "format", "at least 0.99", "0.995", "–"),
-        ("✗ not met", "answers", "at least 0.7", "0.5", "train longer"),
+        ("✗ not met", "parameters", "at most 4,000,000", "4,988,224", "use a smaller size"),
     )
     assert table.note == "1 of 2 met"
 
@@ -123,10 +122,10 @@ def test_a_task_judges_by_its_own_targets_also_where_lower_is_better(slots, slot
     )
     task = replace(slots, targets=targets)
     tuned = slot_stage("tuned", ['{"a": 1, "b": 2}', "a is 1"])
-    assert [(v.name, v.target, v.measured, v.met) for v in target_verdicts(task, tuned)] == [
-        ("slot f1, tuned", "at least 0.9", "0.5", False),
-        ("prose, tuned", "at most 0.1", "0.5", False),
-    ]
+    assert target_verdicts(task, tuned) == (
+        ("slot f1, tuned", 0.5, "at least", 0.9, "train longer"),
+        ("prose, tuned", 0.5, "at most", 0.1, "show the form"),
+    )
     assert target_verdicts(slots, tuned) == ()
 
 
@@ -148,9 +147,7 @@ def test_each_target_of_a_fine_tuning_can_be_missed():
 
 def test_the_target_is_the_profiles():
     verdicts = sft_verdicts(GSM8K, tuning(form=0.995), 0.90)
-    assert [v.target for v in verdicts] == [
-        *("at least 0.9", "at least 0.9", "at least 0.9", "at most 0.05")
-    ]
+    assert [v[2:4] for v in verdicts] == [("at least", 0.9)] * 3 + [("at most", 0.05)]
 
 
 def test_the_base_is_judged_in_its_own_form():
@@ -167,21 +164,18 @@ def test_nothing_measured_gives_no_verdict():
     assert sft_verdicts(GSM8K, ()) == ()
     assert grpo_verdicts(GSM8K, (), None, gain_target=0.1) == ()
     assert truncation_warnings(()) == ()
-    assert sft_lead(GSM8K, (), FINE_TUNED) == (
-        "LoRA adapters were trained for 120 steps; nothing was evaluated (EVAL_AT_END is off)."
-    )
-    assert grpo_lead(GSM8K, (), None, TRAINED) == (
-        "GRPO trained the policy for 120 of 150 steps (the session was over); "
-        "nothing was evaluated (EVAL_AT_END is off)."
+    assert lead(GSM8K, (), TRAINED, None) == (
+        "Trained for 120 of 150 steps (the session was over). "
+        "Nothing was evaluated (EVAL_AT_END is off)."
     )
 
 
 @pytest.mark.parametrize(("truncated", "warned"), [
     (0.01, []), (0.02, ["tuned_sampled"]), (0.021, ["tuned", "tuned_sampled"]),
 ])  # fmt: skip
-def test_too_many_cut_completions_of_a_tuned_stage_are_named(truncated, warned):
+def test_stages_with_too_many_cut_completions_are_named(truncated, warned):
     warnings = truncation_warnings(tuning(truncated=truncated))
-    assert [warning.split(":")[0] for warning in warnings] == warned
+    assert [warning.split(":")[0] for warning in warnings] == ["base", *warned]
 
 
 def test_unknown_truncation_is_no_warning():
@@ -189,37 +183,66 @@ def test_unknown_truncation_is_no_warning():
 
 
 def test_a_warning_says_how_many_and_what_to_do():
-    warning, *_ = truncation_warnings(tuning(truncated=0.125))
+    (warning,) = truncation_warnings([stage("tuned", truncated=0.125)])
     assert warning == (
         "tuned: 12.5% of the completions were cut at MAX_NEW_TOKENS. "
         "Raise it, or look at the samples for endless text."
     )
 
 
-def test_the_lead_of_a_fine_tuning_names_both_forms_and_both_headlines():
+def test_the_lead_names_both_forms_and_both_headlines():
     stages = tuning(form=0.995, accuracy=0.4, own=0.46)
-    assert sft_lead(GSM8K, stages, FINE_TUNED) == (
-        "LoRA adapters were trained for 120 steps. Format accuracy went from 0.0% to 99.5% on 200 "
-        "held-out questions; answer accuracy is 40.0%, against 46.0% for the base in its own form."
+    assert lead(GSM8K, stages, FINE_TUNED, None) == (
+        "Trained for 120 steps. Format accuracy went from 0.0% (base) to 99.5% (tuned) on 200 "
+        "held-out questions. Answer accuracy went from 46.0% (base own form) to 40.0% (tuned)."
     )
 
 
 def test_the_lead_without_the_bases_own_form(slots, slot_stage):
     stages = slot_stage("base", ['{"a": 1, "b": 3}']), slot_stage("tuned", ['{"a": 1, "b": 2}'])
-    assert sft_lead(slots, stages, FINE_TUNED).endswith(
-        "Schema valid went from 100.0% to 100.0% on 1 held-out questions; "
-        "slot f1 is 100.0%, against 50.0% for the base."
+    assert lead(slots, stages, FINE_TUNED, None).endswith(
+        "Schema valid went from 100.0% (base) to 100.0% (tuned) on 1 held-out questions. "
+        "Slot f1 went from 50.0% (base) to 100.0% (tuned)."
+    )
+
+
+def test_the_lead_of_a_single_stage():
+    assert lead(FOUNDATION, [founded()], FINE_TUNED, None) == (
+        "Trained for 120 steps. Format accuracy is 100.0% (base) on 200 held-out questions. "
+        "Answer accuracy is 25.0% (base)."
+    )
+
+
+def test_the_lead_says_what_was_gained_and_how_sure_it_is():
+    assert lead(GSM8K, rewarded(), TRAINED, PAIRED) == (
+        "Trained for 120 of 150 steps (the session was over). Format accuracy went from 90.0% "
+        "(base) to 100.0% (tuned) on 200 held-out questions. Answer accuracy went from 40.0% "
+        "(base) to 50.0% (tuned): +10.0 points [+6.5, +13.8]."
+    )
+
+
+def test_the_lead_of_a_comparison_judges_the_last_stage_and_shows_a_loss_with_its_sign(word_stage):
+    stages = (
+        word_stage("base", ["4", "5"]),
+        word_stage("sft", ["4"]),
+        word_stage("grpo", ["5", "5"]),
+    )
+    lost = replace(PAIRED, metric="lenient_accuracy", difference=-0.5, ci95=(-0.9, 0.25))
+    assert lead(GSM8K, stages, None, lost) == (
+        "Format accuracy went from 0.0% (base) to 0.0% (grpo) on 2 held-out questions. "
+        "Lenient accuracy went from 50.0% (base) to 0.0% (grpo): -50.0 points [-90.0, +25.0]."
     )
 
 
 def test_all_targets_of_grpo_met_at_their_limits():
     verdicts = judged(form=0.98, cut_before=0.0, cut_after=0.02)
-    assert [(v.name, v.target, v.measured, v.met) for v in verdicts] == [
-        ("answer accuracy gained", "at least 0.1", "0.1", True),
-        ("p, exact McNemar", "at most 0.01", "0.01", True),
-        ("format accuracy, tuned", "at least 0.98", "0.98", True),
-        ("truncation risen by", "at most 0.02", "0.02", True),
+    assert [v[:4] for v in verdicts] == [
+        ("answer accuracy gained", 0.10, "at least", 0.10),
+        ("p, exact McNemar", 0.01, "at most", 0.01),
+        ("format accuracy, tuned", 0.98, "at least", 0.98),
+        ("truncation risen by", 0.02, "at most", 0.02),
     ]
+    assert all(v.met for v in verdicts)
 
 
 @pytest.mark.parametrize(
@@ -244,24 +267,9 @@ def test_truncation_is_judged_against_the_stage_before():
     assert rise.met and rise.measured == "0.01"
 
 
-def test_the_lead_of_grpo_says_what_was_gained_and_how_sure_it_is():
-    assert grpo_lead(GSM8K, rewarded(), PAIRED, TRAINED) == (
-        "GRPO trained the policy for 120 of 150 steps (the session was over). Answer accuracy "
-        "went from 40.0% to 50.0% on the same 400 held-out questions: +10.0 points "
-        "[+6.5, +13.8], exact McNemar p = 0.00015."
-    )
-
-
-def test_the_lead_of_grpo_shows_a_loss_with_its_sign():
-    lost = replace(PAIRED, difference=-0.02, ci95=(-0.05, 0.01), p_value=0.25)
-    lead = grpo_lead(GSM8K, rewarded(), lost, TRAINED)
-    assert ": -2.0 points [-5.0, +1.0], exact McNemar p = 0.25." in lead
-
-
 def test_a_mean_is_tested_by_the_bootstrap(slots, slot_stage):
     stages = slot_stage("base", ["a"]), slot_stage("tuned", ['{"a": 1, "b": 2}'])
     mean = replace(PAIRED, metric="slot_f1", kind="mean", both_right=None, neither=None)
-    assert "paired bootstrap p = 0.00015" in grpo_lead(slots, stages, mean, TRAINED)
     verdicts = grpo_verdicts(slots, stages, mean, gain_target=0.05)
     assert [v.name for v in verdicts] == [
         *("slot f1 gained", "p, paired bootstrap", "schema valid, tuned", "truncation risen by")

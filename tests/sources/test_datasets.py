@@ -4,8 +4,7 @@ import pytest
 
 from nblib.sources import gsm8k, hubs
 from nblib.sources.datasets import GSM8K_SOURCES, get_dataset
-from nblib.sources.gsm8k import Gsm8k
-from nblib.sources.rows import Row, SourceError, content_sha256
+from nblib.sources.rows import Dataset, Row, SourceError, content_sha256
 from nblib.sources.wordproblems import word_problems
 
 EGGS = {"question": "2 hens, 3 eggs each. Eggs?", "answer": "2*3 = <<2*3=6>>6\n#### 6"}
@@ -14,7 +13,7 @@ PENS = {"question": "5 pens, 1 is lost. Pens?", "answer": "5-1 = <<5-1=4>>4\n###
 
 def loaded_from(origin):
     train, test = (Row(id=f"gsm8k/{split}/0", fields=EGGS) for split in ("train", "test"))
-    return Gsm8k(origin=origin, train=(train,), test=(test,))
+    return Dataset.of("gsm8k", origin, (train,), (test,))
 
 
 def failing(message):

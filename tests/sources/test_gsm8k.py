@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nblib.sources import gsm8k
-from nblib.sources.gsm8k import content_notes, find_attached, from_folder
+from nblib.sources.gsm8k import find_attached, from_folder
 from nblib.sources.rows import SourceError
 from nblib.tasks.gsm8k import GSM8K
 
@@ -196,8 +196,7 @@ def test_nothing_attached(tmp_path, parts):
 
 
 def test_other_content_than_the_published_is_one_note_a_split(folder):
-    notes = content_notes(from_folder(str(folder)))
-    assert len(notes) == 2
+    notes = from_folder(str(folder)).notes[:2]
     assert notes[0].startswith("train is not the published data: 2 rows, content sha256 ")
     assert notes[1].endswith(f"expected {gsm8k.PUBLISHED_SHA256['test']}")
 
@@ -206,7 +205,7 @@ def test_other_content_than_the_published_is_one_note_a_split(folder):
 def test_published_files_are_read_whole_and_recognised():
     loaded = from_folder(REAL)
     assert (len(loaded.train), len(loaded.test)) == (7473, 1319)
-    assert content_notes(loaded) == ()
+    assert loaded.notes == ()
     assert loaded.train[0].fields["answer"].endswith("#### 72")
     assert loaded.test[17].id == "gsm8k/test/17"
 
@@ -217,5 +216,5 @@ def test_one_changed_character_of_the_published_files_is_noted(tmp_path):
         (tmp_path / name).write_bytes(Path(REAL, name).read_bytes())
     content = (tmp_path / "test.jsonl").read_bytes()
     (tmp_path / "test.jsonl").write_bytes(content.replace(b"ducks", b"Ducks", 1))
-    notes = content_notes(from_folder(str(tmp_path)))
+    notes = from_folder(str(tmp_path)).notes
     assert [note.split(":")[0] for note in notes] == ["test is not the published data"]

@@ -2,13 +2,11 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from nblib.sources.gsm8k import Gsm8k
 from nblib.sources.rows import (
     Dataset,
     Row,
     content_sha256,
     control_piece,
-    duplicate_notes,
     sample_rows,
     split_validation,
 )
@@ -32,7 +30,6 @@ def test_a_row_is_named_by_its_place_and_id():
     [
         row(),
         Dataset(name="gsm8k", origin="here", train=(), test=(), sha256={}),
-        Gsm8k(origin="here", train=(), test=()),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -108,10 +105,10 @@ def test_one_row_cannot_be_split():
 def test_duplicates_and_overlap_are_counted_without_case_and_white_space():
     train = [row("How many  eggs?"), row("how many eggs?\n"), row("HOW MANY EGGS?"), row("Else?")]
     test = [row("New?"), row("how MANY eggs?")]
-    assert duplicate_notes(train, test) == (
+    data = Dataset.of("gsm8k", "here", tuple(train), tuple(test))
+    assert data.notes == (
         "train: 2 of 4 questions are repeated",
         "overlap: 1 questions are in both train and test",
     )
-    assert duplicate_notes(TEN, test) == ()
-    told = [Row(id=str(index), fields={"text": "The same."}) for index in range(2)]
-    assert duplicate_notes(told, [], field="text") == ("train: 1 of 2 questions are repeated",)
+    assert data.sha256 == {"train": content_sha256(train), "test": content_sha256(test)}
+    assert Dataset.of("gsm8k", "here", TEN, tuple(test)).notes == ()

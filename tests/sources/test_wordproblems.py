@@ -5,8 +5,7 @@ import pytest
 
 from nblib.sources import wordproblems
 from nblib.sources.rows import content_sha256
-from nblib.sources.stories import DISTRACTORS, PEOPLE, SCENES
-from nblib.sources.wordproblems import LEVELS, word_problems
+from nblib.sources.wordproblems import DISTRACTORS, LEVELS, PEOPLE, SCENES, word_problems
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import check_task
 
@@ -152,20 +151,20 @@ def test_no_question_is_told_twice_or_in_both_splits(rows):
 
 def test_train_and_test_share_no_template_with_the_same_numbers(monkeypatch):
     pairs = {"train": set(), "test": set()}
-    tell, split_of, last = wordproblems._tell, wordproblems._split_of, []
+    make, split_of, last = wordproblems._problem, wordproblems._split_of, []
 
     def remembered(story):
         last[:] = [*story.template, *story.numbers]
         return split_of(story)
 
     def told(rng, level, split, **choices):
-        row = tell(rng, level, split, **choices)
+        row = make(rng, level, split, **choices)
         if row is not None:
             pairs[split].add(tuple(last))
         return row
 
     monkeypatch.setattr(wordproblems, "_split_of", remembered)
-    monkeypatch.setattr(wordproblems, "_tell", told)
+    monkeypatch.setattr(wordproblems, "_problem", told)
     for split in pairs:  # one step: there the pairs are few, and would soon meet
         word_problems(COUNT, seed=3, split=split, levels=(1,))
     assert min(map(len, pairs.values())) > 400
@@ -210,7 +209,7 @@ def test_an_unknown_level_is_named(levels):
 
 def test_more_problems_than_there_are_is_an_error_not_an_endless_loop(monkeypatch):
     (only,) = word_problems(1, seed=0, split="train", levels=(2,))
-    monkeypatch.setattr(wordproblems, "_tell", lambda *_, **__: only)
+    monkeypatch.setattr(wordproblems, "_problem", lambda *_, **__: only)
     with pytest.raises(ValueError, match=r"levels \(2,\) hold fewer than 2 problems"):
         word_problems(2, seed=0, split="train", levels=(2,))
 

@@ -18,9 +18,7 @@ from nblib.tokens.batches import (
     drop_too_long,
     encode_example,
     encode_task,
-    examples_sha256,
     fitting_prompts,
-    length_summary,
     show_loss_mask,
 )
 
@@ -192,22 +190,6 @@ def test_when_no_prompt_fits_both_lengths_are_named(tokenizer, asked):
         fitting_prompts(tokenizer, GSM8K, examples, lengths[0] - 1)
     with pytest.raises(ValueError, match="none of 0 prompts"):
         fitting_prompts(tokenizer, GSM8K, [], 9)
-
-
-def test_summary_of_lengths():
-    lengths = (2, 4, 6, 8, 30)
-    summary = length_summary([example_of(length, learnt=length // 2) for length in lengths])
-    assert summary == (
-        "5 examples: 10 tokens on average (5 learnt), median 6, 95th percentile 26, longest 30"
-    )
-
-
-def test_the_hash_of_examples_goes_by_tokens_mask_and_order():
-    a, b = example_of(3), example_of(4)
-    digest = examples_sha256([a, b])
-    assert digest == examples_sha256([example_of(3), example_of(4, id="y")])
-    others = ([b, a], [a], [a, example_of(4, learnt=2)], [a, b, b])
-    assert digest not in {examples_sha256(other) for other in others}
 
 
 def test_collated_arrays_written_out():

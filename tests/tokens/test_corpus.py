@@ -7,10 +7,10 @@ import pytest
 from nblib.sources.rows import Row
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.formats import SYSTEM_PROMPT
+from nblib.tokens import corpus
 from nblib.tokens.chat import render_prompt
 from nblib.tokens.corpus import (
     Document,
-    Mix,
     corpus_texts,
     encode_documents,
     foundation_documents,
@@ -32,9 +32,15 @@ def documents(rows):
     return foundation_documents(rows, seed=0)
 
 
-def tell(**shares):
-    everything = {"plain": 0.0, "with_system_prompt": 0.0, "tag_exercises": 0.0} | shares
-    (document,) = foundation_documents([ROW], seed=0, mix=Mix(**everything))
+@pytest.fixture
+def only(monkeypatch):
+    """Return the row as a document of one form alone."""
+
+    def document(form, seed=0):
+        monkeypatch.setattr(corpus, "SHARES", {form: 1.0})
+        (made,) = foundation_documents([ROW], seed=seed)
+        return made
+
     return document
 
 
@@ -46,35 +52,31 @@ def form_of(document):
     return "system prompt" if SYSTEM_PROMPT in document.prompt else "chat"
 
 
-def test_plain_text_keeps_the_annotations_and_is_learnt_whole():
-    assert tell(plain=1.0) == Document(
+def test_plain_text_keeps_the_annotations_and_is_learnt_whole(only):
+    assert only("plain") == Document(
         id="r/0",
         prompt="",
         completion="Question: 2 hens, 3 eggs each?\nAnswer: 2 * 3 = <<2*3=6>>6.\nSo 6.\n#### 6",
     )
 
 
-def test_a_chat_is_answered_in_the_hash_form_without_annotations():
-    assert tell() == Document(
+def test_a_chat_is_answered_in_the_hash_form_without_annotations(only):
+    assert only("chat") == Document(
         id="r/0",
         prompt="<start_of_turn>user\n2 hens, 3 eggs each?<end_of_turn>\n<start_of_turn>model\n",
         completion="2 * 3 = 6.\nSo 6.\n#### 6",
     )
 
 
-def test_the_system_prompt_is_answered_in_the_hash_form_too():
-    asked = tell(with_system_prompt=1.0)
+def test_the_system_prompt_is_answered_in_the_hash_form_too(only):
+    asked = only("system prompt")
     assert asked.prompt == render_prompt(QUESTION, system_prompt=SYSTEM_PROMPT)
-    assert asked.completion == tell().completion
+    assert asked.completion == only("chat").completion
 
 
-def test_tag_exercises_write_one_pair_around_words_of_the_row():
-    exercises = {
-        document.completion: document.prompt
-        for seed in range(20)
-        for document in foundation_documents([ROW], seed=seed, mix=Mix(plain=0, tag_exercises=1.0,
-                                                                       with_system_prompt=0))
-    }  # fmt: skip
+def test_tag_exercises_write_one_pair_around_words_of_the_row(only):
+    documents = [only("tag exercise", seed) for seed in range(20)]
+    exercises = {document.completion: document.prompt for document in documents}
     assert exercises == {
         "<answer>6</answer>": render_prompt("Write this inside <answer></answer>: 6"),
         "<reasoning>\n2 * 3 = 6.\n</reasoning>": render_prompt(
@@ -92,7 +94,7 @@ def test_no_completion_shows_both_pairs_of_tags(documents):
     assert min(held[True, False], held[False, True]) > 20  # and yet both occur
 
 
-def test_the_shares_of_the_mix(documents):
+def test_the_shares_of_the_forms(documents):
     forms = Counter(map(form_of, documents))
     shares = {form: forms[form] / len(documents) for form in forms}
     assert shares == pytest.approx(
@@ -104,16 +106,10 @@ def test_annotations_stand_in_plain_text_alone(documents):
     assert {form_of(document) for document in documents if "<<" in document.completion} == {"plain"}
 
 
-def test_each_row_is_told_once_and_the_same_for_the_same_seed(rows, documents):
+def test_each_row_is_written_once_and_the_same_for_the_same_seed(rows, documents):
     assert [document.id for document in documents] == [row.id for row in rows]
     assert foundation_documents(rows, seed=0) == documents
     assert foundation_documents(rows, seed=1) != documents
-
-
-@pytest.mark.parametrize("shares", [{"plain": -0.1}, {"plain": 0.9}])
-def test_shares_that_are_none_are_refused(shares):
-    with pytest.raises(ValueError, match=r"must be at least 0 and at most 1 in all"):
-        Mix(**shares)
 
 
 def test_only_a_chat_ends_with_the_end_of_a_turn(tokenizer):
@@ -135,10 +131,3 @@ def test_texts_for_the_tokenizer_are_prompt_and_completion():
         Document(id="b", prompt="", completion="d"),
     ]
     assert list(corpus_texts(given)) == ["pc", "d"]
-
-
-def test_a_mix_without_plain_text_is_chat_alone_with_some_tags(rows):
-    mix = Mix(plain=0.0, with_system_prompt=0.15, tag_exercises=0.02)
-    forms = Counter(map(form_of, foundation_documents(rows, seed=0, mix=mix)))
-    assert set(forms) == {"chat", "system prompt", "tag exercise"}
-    assert forms["chat"] > 0.8 * len(rows)

@@ -13,7 +13,7 @@ from nblib.tokens.tokenizer import (
     fingerprint,
     load_tokenizer,
     stop_tokens,
-    tokenizer_seal,
+    tokenizer_hashes,
     train_tokenizer,
 )
 
@@ -78,7 +78,7 @@ def test_the_same_texts_give_the_same_tokenizer_and_others_another(tokenizer, te
 
 
 def test_the_seal_is_size_and_fingerprint(tokenizer):
-    assert tokenizer_seal(tokenizer) == {
+    assert tokenizer_hashes(tokenizer) == {
         "tokenizer_size": 544,
         "tokenizer_sha256": fingerprint(tokenizer),
     }

@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,9 +7,9 @@ import pytest
 from nblib.sources.rows import split_validation
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
-from nblib.tokens.batches import encode_task
+from nblib.tokens.batches import TokenizedExample, encode_task
 from nblib.tokens.corpus import encode_documents, foundation_documents
-from nblib.tokens.training_data import training_data
+from nblib.tokens.training_data import Batching, TrainingData, training_data
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def encoded(tokenizer, rows):
 
 
 @pytest.fixture(scope="module")
-def told(tokenizer, rows):
+def documents(tokenizer, rows):
     """What v0 trains and validates on."""
     return [encode_documents(tokenizer, foundation_documents(part, seed=0)) for part in rows]
 
@@ -36,40 +37,40 @@ def sha(batches):
     return digest.hexdigest()[:16]
 
 
-V1 = {"max_length": 192, "batch_tokens": 1024, "epochs": 2, "seed": 3}
-V0 = {"max_length": 128, "batch_tokens": 1024, "epochs": 1, "seed": 0}
+V1 = Batching(max_length=192, packing="off", batch_tokens=1024, epochs=2, seed=3)
+V1_PACKED = replace(V1, packing="on")
+V0 = Batching(max_length=128, packing="off", batch_tokens=1024, epochs=1, seed=0)
 
 
 @pytest.mark.parametrize(
-    ("given", "options", "counts", "hashes"),
+    ("given", "batching", "devices", "counts", "hashes"),
     [
         (
-            *("encoded", {**V1, "packing": "off", "row_multiple": 1}, (130, 155, 130, 46, 2)),
+            *("encoded", V1, 1, (130, 155, 130, 46, 2)),
             ("e4c56613f64c4e31", "726f4a932b8c978c", "2bd4f2643b9a8ba6"),
         ),
         (
-            *("encoded", {**V1, "packing": "on", "row_multiple": 2}, (130, 155, 130, 66, 2)),
+            *("encoded", V1_PACKED, 2, (130, 155, 130, 66, 2)),
             ("e4c56613f64c4e31", "4a14ca46c4d4bb67", "28a59f6df00f457f"),
         ),
         (
-            *("told", {**V0, "packing": "off", "row_multiple": 1}, (109, 176, 109, 14, 1)),
+            *("documents", V0, 1, (109, 176, 109, 14, 1)),
             ("141ee82fd53a77c1", "5e7fcd55b681366f", "ad74697398d94082"),
         ),
     ],
 )
-def test_batches_are_bit_for_bit_what_runs_were_made_with(request, given, options, counts, hashes):
+def test_batches_are_bit_for_bit_what_runs_were_made_with(
+    request, given, batching, devices, counts, hashes
+):
     # If this changes on purpose, checkpoints of before cannot be gone on from.
-    data = training_data(*request.getfixturevalue(given), **options)
+    data = training_data(*request.getfixturevalue(given), batching, row_multiple=devices)
     sizes = (len(data.examples), data.too_long, data.rows, len(data.batches), len(data.val_batches))
     assert sizes == counts
     assert (data.sha256[:16], sha(data.batches), sha(data.val_batches)) == hashes
 
 
-OPTIONS = {**V1, "packing": "on", "row_multiple": 1}
-
-
 def test_it_says_what_was_left_out_and_how_the_rest_is_packed(encoded):
-    data = training_data(*encoded, **{**OPTIONS, "max_length": 512})
+    data = training_data(*encoded, replace(V1_PACKED, max_length=512))
     left_out, lengths, filled = str(data).splitlines()
     assert left_out == "0 of 285 over 512 tokens: left out, not cut"
     assert lengths.startswith("285 examples: ")
@@ -78,9 +79,9 @@ def test_it_says_what_was_left_out_and_how_the_rest_is_packed(encoded):
 
 
 def test_without_anything_to_validate_on_there_are_no_batches_of_it(encoded):
-    data = training_data(encoded[0], **OPTIONS)
+    data = training_data(encoded[0], (), V1_PACKED)
     assert len(data.val_batches) == 0 and list(data.val_batches) == []
-    both = training_data(*encoded, **OPTIONS)
+    both = training_data(*encoded, V1_PACKED)
     for one, other in zip(data.batches, both.batches, strict=True):
         np.testing.assert_array_equal(one.input_tokens, other.input_tokens)
 
@@ -90,4 +91,33 @@ def test_examples_that_are_all_too_long_are_an_error(encoded, part):
     given = [encoded[0][:8], encoded[1][:8]]
     given[part] = [one for one in encoded[part] if len(one.tokens) > 192]
     with pytest.raises(ValueError, match="MAX_LENGTH 192 leaves none"):
-        training_data(*given, **{**OPTIONS, "packing": "off"})
+        training_data(*given, V1)
+
+
+def data_of(*sizes):
+    """Training data of examples that have these many tokens, and learn so many of them."""
+    examples = tuple(
+        TokenizedExample(
+            id="x",
+            tokens=np.full(length, 9, np.int32),
+            loss_mask=np.array([0] * (length - learnt) + [1] * learnt, np.float32),
+        )
+        for length, learnt in sizes
+    )
+    given = {"too_long": 2, "rows": 3, "batches": (), "val_batches": (), "max_length": 40}
+    return TrainingData(examples=examples, **given)
+
+
+def test_summary_of_lengths():
+    assert str(data_of((2, 1), (4, 2), (6, 3), (8, 4), (30, 15))).splitlines() == [
+        "2 of 7 over 40 tokens: left out, not cut",
+        "5 examples: 10 tokens on average (5 learnt), median 6, 95th percentile 26, longest 30",
+        "5 examples in 3 rows, 0 batches",
+    ]
+
+
+def test_the_hash_goes_by_tokens_mask_and_order():
+    digest = data_of((3, 1), (4, 1)).sha256
+    assert digest == data_of((3, 1), (4, 1)).sha256
+    others = (((4, 1), (3, 1)), ((3, 1),), ((3, 1), (4, 2)), ((3, 1), (4, 1), (4, 1)))
+    assert digest not in {data_of(*sizes).sha256 for sizes in others}

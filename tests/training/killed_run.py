@@ -19,7 +19,7 @@ from tunix.models.gemma3.model import ModelConfig
 from tunix.sft.peft_trainer import TrainingInput
 
 from nblib.models.gemma3 import init_model
-from nblib.models.lora import LORA_PARAMETER, get_lora_model
+from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
 from nblib.models.mesh import device_mesh
 from nblib.models.published import EMBEDDED_FOLDER
 from nblib.tasks.gsm8k import GSM8K
@@ -143,7 +143,7 @@ def main(method, folder, moment="", step="0"):
         global_base_frequency=1_000_000,
         param_dtype=jnp.float32,
     )
-    model = get_lora_model(init_model(config, seed=0), mesh, rank=2, alpha=4.0)
+    model = get_lora_model(init_model(config, seed=0), mesh, LoraConfig(rank=2, alpha=4.0))
     model, trained = {"sft": tune, "grpo": reinforce}[method](model, folder, mesh)
     print(f"resumed at {trained.resumed_at}")
     adapters = jax.tree_util.tree_leaves_with_path(nnx.state(model, LORA_PARAMETER))

@@ -14,7 +14,7 @@ from tunix.rl.rl_cluster import RLCluster
 
 from nblib.files import read_jsonl
 from nblib.models.hidden import hidden_states
-from nblib.models.lora import LORA_PARAMETER, get_lora_model
+from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
 from nblib.models.mesh import device_mesh
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED
@@ -75,7 +75,7 @@ def run(new_model, tokenizer, mesh, tmp_path):
         **arguments,
     ):
         model = model or new_model(num_layers=1)
-        policy = get_lora_model(model, mesh, rank=2, alpha=4.0) if lora else model
+        policy = get_lora_model(model, mesh, LoraConfig(rank=2, alpha=4.0)) if lora else model
         given = {
             "reference": model if config.beta else None,
             "examples": QUESTIONS,
@@ -327,7 +327,7 @@ def test_all_weights_are_trained_without_adapters(run, new_model):
 def test_the_reference_stays_as_it_was(run, new_model, logits, mesh, tokenizer, tmp_path):
     reference = new_model(num_layers=1)
     before = logits(reference)
-    policy = get_lora_model(reference, mesh, rank=2, alpha=4.0)
+    policy = get_lora_model(reference, mesh, LoraConfig(rank=2, alpha=4.0))
     trained = train_grpo(
         policy, reference, tokenizer, TASK, QUESTIONS, long_is_good, replace(CONFIG, beta=0.1),
         folder=tmp_path / "c", metrics_path=tmp_path / "m.jsonl",
@@ -435,7 +435,7 @@ def test_a_wanted_length_is_learnt_in_a_few_steps(compilation_cache, mesh, tmp_p
     ref = get_gemma_ref_model(EMBEDDED, mesh)
     examples = TASK.examples(word_problems(8, seed=5, split="train", levels=(1,)))
     train_grpo(
-        get_lora_model(ref.model, mesh, rank=16, alpha=16.0),
+        get_lora_model(ref.model, mesh, LoraConfig(rank=16, alpha=16.0)),
         None,
         ref.tokenizer,
         TASK,

@@ -10,7 +10,7 @@ from flax import nnx
 from tunix.models.gemma3.model import RematConfig
 from tunix.sft.peft_trainer import TrainingInput, _default_loss_fn
 
-from nblib.models.lora import LORA_PARAMETER, get_lora_model
+from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
 from nblib.tokens.batches import TokenizedExample, collate
 from nblib.tokens.packing import pack
 from nblib.training.loss import model_inputs, next_token_loss
@@ -105,7 +105,7 @@ def assert_close(gradients, expected, atol=1e-5):
 def test_equals_tunix_own_loss_in_value_and_gradient(new_model, mesh, chunk_positions, adapters):
     model = new_model(seed=1, num_layers=1)
     if adapters:
-        model = get_lora_model(model, mesh, rank=2, alpha=4.0)
+        model = get_lora_model(model, mesh, LoraConfig(rank=2, alpha=4.0))
     kind = nnx.DiffState(0, LORA_PARAMETER) if adapters else 0
     inputs = model_inputs(random_batch(chunk_positions, rows=2, length=12))
 

@@ -14,7 +14,7 @@ from tunix.sft.peft_trainer import TrainingInput
 
 from nblib.files import read_jsonl
 from nblib.models.hidden import hidden_states
-from nblib.models.lora import LORA_PARAMETER, get_lora_model
+from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
 from nblib.tokens.batches import batch_stream, collate
 from nblib.tokens.packing import pack
 from nblib.training import loss, session, sft_watch
@@ -72,7 +72,7 @@ def run(new_model, mesh):
     """Start one training in a folder, as a new process would; its model and what it returned."""
 
     def start(folder, batches=BATCHES, config=CONFIG, **options):
-        model = get_lora_model(new_model(num_layers=2), mesh, rank=2, alpha=4.0)
+        model = get_lora_model(new_model(num_layers=2), mesh, LoraConfig(rank=2, alpha=4.0))
         settings = {"identity": IDENTITY, "val_batches": VALIDATION, **options}
         trained = train(
             model,
@@ -111,7 +111,7 @@ def test_overfits_eight_examples_in_full(overfitted):
 def test_only_adapters_move_and_all_of_them_do(whole, new_model, mesh):
     _, model, trained = whole
     assert trained == Trained(steps=STEPS, planned=STEPS, resumed_at=0)
-    before = arrays(get_lora_model(new_model(num_layers=2), mesh, rank=2, alpha=4.0))
+    before = arrays(get_lora_model(new_model(num_layers=2), mesh, LoraConfig(rank=2, alpha=4.0)))
     after = arrays(model)
     adapters = set(arrays(model, LORA_PARAMETER))
     assert len(adapters) == 2 * 2 * 6  # layers, a and b, projections
@@ -183,7 +183,7 @@ def test_remat_learns_the_same(run, whole, tmp_path, monkeypatch):
 
 def test_first_losses_are_those_of_the_untrained_model(whole, new_model, mesh):
     folder, _, _ = whole
-    model = get_lora_model(new_model(num_layers=2), mesh, rank=2, alpha=4.0)
+    model = get_lora_model(new_model(num_layers=2), mesh, LoraConfig(rank=2, alpha=4.0))
 
     @nnx.jit
     def loss_of(model, batch):
@@ -210,7 +210,7 @@ def test_validation_loss_is_a_mean_over_tokens_whatever_the_batches(
     batches = batch_stream(rows, tokens_per_batch=tokens_per_batch, epochs=1, seed=0)
     assert len(batches) == {("off", 128): 8, ("on", 128): 2}.get((packing, tokens_per_batch), 1)
     run(tmp_path, BATCHES[:1], replace(CONFIG, accumulation=1), val_batches=batches)
-    model = get_lora_model(new_model(num_layers=2), mesh, rank=2, alpha=4.0)
+    model = get_lora_model(new_model(num_layers=2), mesh, LoraConfig(rank=2, alpha=4.0))
     together = collate(examples, range(8), 128, 8)
     expected = nnx.jit(lambda model: next_token_loss(model, **model_inputs(together)))(model)
     first, *_ = read_jsonl(tmp_path / "metrics.jsonl")

@@ -1,6 +1,6 @@
-"""Preflight: whether a run fits a machine and how long it takes, known before it starts.
+"""Preflight: does a run fit a machine, and how long does it take, answered before it starts.
 
-`plan` reads what a notebook would do, `programs` lowers its real steps without weights, `compiled`
-compiles them for a machine of `targets`, `checks` tries what needs no compiler, `flight` puts it
-together and searches settings that fit.
+`workload` reads what a notebook would do; `programs` lowers its real steps without weights;
+`compiled` compiles them for a machine of `targets`, `measured` times them on this one; `checks`
+tries what needs no compiler; `command` makes a `report` of it and searches settings that fit.
 """

@@ -9,20 +9,18 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from nblib.evaluation.groups import sample_group
-from nblib.hosts.budget import NotEnoughRoom, check_room
+from nblib.evaluation.sampling import sample_group
 from nblib.hosts.inputs import ExportNotFound, find_export
+from nblib.hosts.session import NotEnoughSpace, check_disk_space
 from nblib.hosts.settings import GrpoSettings
-from nblib.models.credentials import has_credentials
 from nblib.models.names import get_gemma_ref_model
-from nblib.models.published import EMBEDDED, GEMMA, KAGGLE_PAGE
+from nblib.models.published import EMBEDDED, GEMMA, KAGGLE_PAGE, has_credentials
 from nblib.runs import runs_root
 from nblib.tasks.registry import get_task
 from nblib.tasks.rewards import reward_function
-from nblib.tokens.batches import TokenizedExample
 from nblib.tokens.tokenizer import END_OF_TURN
-from nblib.tools.preflight.plan import Work, few_questions
 from nblib.tools.preflight.targets import PreflightError
+from nblib.tools.preflight.workload import Workload, few_questions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,37 +37,36 @@ class Check:
         return f"{mark} {self.name}: {self.said}"
 
 
-def check_mesh(
-    mesh: jax.sharding.Mesh, devices: int, shapes: Sequence[tuple[int, int]]
-) -> list[Check]:
-    """Check that every device is used and every batch can be split among them."""
+def check_mesh(mesh: jax.sharding.Mesh, devices: int, rows: Sequence[int]) -> list[Check]:
+    """Check that every device is used and the rows of every batch can be split among them."""
     fsdp = mesh.shape["fsdp"]
-    odd = [shape for shape in shapes if shape[0] % fsdp]
-    said = f"{odd[0][0]} rows, a run refuses these" if odd else f"rows are multiples of {fsdp}"
+    odd = [count for count in rows if count % fsdp]
+    said = f"{odd[0]} rows, a run refuses these" if odd else f"rows are multiples of {fsdp}"
     return [
         Check(name="mesh", passed=mesh.size == devices, said=f"{mesh.size} of {devices} devices"),
         Check(name="batch", passed=not odd, said=said),
     ]
 
 
-def check_examples(work: Work) -> list[Check]:
-    """Check each example's one BOS and that its end of turn is learnt."""
+def check_examples(work: Workload) -> list[Check]:
+    """Check that each example has one BOS, and that its end of turn is learnt."""
     if work.tokenizer is None:
         said = "no tokenizer here: not looked at"
         return [Check(name=name, passed=None, said=said) for name in ("one BOS", "stop token")]
-    bos = work.tokenizer.bos_id()
-    end = work.tokenizer.piece_to_id(END_OF_TURN)
-    checks = {
-        "one BOS": lambda one: np.flatnonzero(one.tokens == bos).tolist() == [0],
-        "stop token": lambda one: _ends_learnt(one, end),
+    bos, end = work.tokenizer.bos_id(), work.tokenizer.piece_to_id(END_OF_TURN)
+    bad = {
+        "one BOS": [
+            one.id for one in work.examples if np.flatnonzero(one.tokens == bos).tolist() != [0]
+        ],
+        "stop token": [
+            one.id for one in work.examples if one.tokens[-1] != end or one.loss_mask[-1] != 1
+        ],
     }
     found = []
-    for name, holds in checks.items():
-        bad = [one.id for one in work.examples if not holds(one)]
-        said = f"in {len(work.examples) - len(bad)} of {len(work.examples)} examples"
-        found.append(
-            Check(name=name, passed=not bad, said=said + (f", not in {bad[0]}" if bad else ""))
-        )
+    for name, ids in bad.items():
+        said = f"in {len(work.examples) - len(ids)} of {len(work.examples)} examples"
+        said += f", not in {ids[0]}" if ids else ""
+        found.append(Check(name=name, passed=not ids, said=said))
     return found
 
 
@@ -83,34 +80,32 @@ def check_adapters(count: int, moved: float | None) -> list[Check]:
 
 
 def check_rewards(settings: GrpoSettings, mesh: jax.sharding.Mesh, start: str) -> Check:
-    """Check on a few completions of the run's own questions that the rewards of a group differ.
+    """Check that the rewards of a group differ, on a few of the run's own questions.
 
-    They are those of the newest export of `start`, the notebook that GRPO goes on from.
+    They are answered by the newest export of `start`, the notebook that GRPO goes on from.
     """
     task, size = get_task(settings.task), settings.num_generations
     name = "rewards differ"
     try:
         ref = get_gemma_ref_model(str(find_export(start)), mesh)
+        examples = few_questions(settings, task)
     except ExportNotFound:
         return Check(name=name, passed=None, said=f"no export of {start} here: run it first")
-    try:
-        examples = few_questions(settings, task)
     except PreflightError as error:
         return Check(name=name, passed=None, said=str(error))
     reward_fn = reward_function(task, settings.weights, max_new_tokens=settings.max_new_tokens)
-    group = sample_group(ref, task, examples, reward_fn, settings.sampled, size=size, mesh=mesh)
+    group = sample_group(ref, task, examples, reward_fn, settings.sampled, size=size)
     low, high = min(group.rewards), max(group.rewards)
     return Check(name=name, passed=high > low, said=f"{low:.2f} to {high:.2f} in a group of {size}")
 
 
 def check_disk(parameters: int, trained: int) -> Check:
-    """Check the room for checkpoints and exports, as the notebooks do before they begin."""
-    place = runs_root().absolute()
-    while not place.exists():
-        place = place.parent
+    """Check the disk space for checkpoints and exports, as the notebooks do before they begin."""
+    root = runs_root().absolute()
+    folder = next(one for one in (root, *root.parents) if one.exists())
     try:
-        said = check_room(place, trained=trained, exported=parameters)
-    except NotEnoughRoom as error:
+        said = check_disk_space(folder, trained=trained, exported=parameters)
+    except NotEnoughSpace as error:
         return Check(name="disk", passed=False, said=str(error))
     return Check(name="disk", passed=True, said=said)
 
@@ -124,7 +119,3 @@ def check_licence(model: str) -> Check:
     found = [name for name, hub in hubs.items() if has_credentials(hub=hub)]
     said = f"Gemma's: accept it on {KAGGLE_PAGE}; credentials: {' and '.join(found) or 'none here'}"
     return Check(name="licence", passed=True if found else None, said=said)
-
-
-def _ends_learnt(example: TokenizedExample, end: int) -> bool:
-    return bool(example.tokens[-1] == end and example.loss_mask[-1] == 1)

@@ -1,37 +1,42 @@
-"""`python -m nblib preflight`: from a notebook's name and a target to a flight.
+"""`python -m nblib preflight`: from a notebook's name and a target to a report.
 
-What needs the TPU's compiler is left out where that is missing, and said; the rest is done.
+Where the TPU's compiler is missing, the report says so and holds the rest.
 """
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
 
 from nblib.hosts.settings import GrpoSettings, SftSettings
+from nblib.hosts.settings_base import parameter_name
 from nblib.models.abstract import named_config
 from nblib.models.mesh import check_model_divides
 from nblib.tasks.registry import get_task
 from nblib.tools.notebooks import NotebookInfo
 from nblib.tools.preflight import checks
-from nblib.tools.preflight.flight import Flight, Step, compile_run, hours_of, measured_steps
+from nblib.tools.preflight.compiled import Compiled, least_seconds
 from nblib.tools.preflight.measured import Measured, measure_steps
-from nblib.tools.preflight.plan import (
-    Work,
-    notebook_settings,
-    preflight_info,
-    sft_work,
-)
-from nblib.tools.preflight.programs import programs, weight_counts
+from nblib.tools.preflight.programs import Program, largest_batch, programs, weight_counts
+from nblib.tools.preflight.report import PreflightReport, Step, hours_of
 from nblib.tools.preflight.targets import (
+    INSTALL,
     PreflightError,
     Target,
     compiler_of,
     find_target,
     target_mesh,
 )
+from nblib.tools.preflight.workload import (
+    Workload,
+    notebook_settings,
+    preflight_info,
+    sft_workload,
+)
+
+_Settings = SftSettings | GrpoSettings
 
 
 def run_preflight(
@@ -43,7 +48,7 @@ def run_preflight(
     tp: int = 1,
     search: bool = True,
     say: Callable[[str], None],
-) -> Flight:
+) -> PreflightReport:
     """Do one preflight; SFT on a CPU is measured, all else is compiled.
 
     Comes after `prepare_environment(target)`; no device of this process may have been used before.
@@ -60,97 +65,165 @@ def run_preflight(
     Raises PreflightError, and ValueError for parameters and settings that no run would take.
     """
     settings = notebook_settings(notebook, target, parameters)
-    mesh, notes = _mesh(target, fsdp, tp)
-    if mesh:
-        check_model_divides(named_config(settings.model), mesh)
-    here = target_mesh(find_target("cpu"))
-    info = preflight_info(notebook)
-    work = _work(settings, info, mesh or here, notes)
-    measured = _measured(settings, target, work, here, say)
+    info, here, notes = preflight_info(notebook), target_mesh(find_target("cpu")), list[str]()
+    mesh = _mesh(settings, target, fsdp, tp, notes)
+    work = _workload(settings, info, mesh or here, notes)
+    measured, suggestion = None, dict[str, Any]()
     steps: tuple[Step, ...] = ()
-    suggestion: Mapping[str, Any] = {}
-    if measured and work:
-        steps = measured_steps(measured, work)
+    if target.kind == "cpu" and work and work.tokenizer:
+        say(f"training on a few batches of {len(work.shapes)} shapes ...")
+        measured = measure_steps(work, here)
+        steps = measured.steps
     elif mesh:
         steps, suggestion = compile_run(settings, target, mesh, work, search=search, say=say)
-    return Flight(
+    return PreflightReport(
         notebook=notebook,
         target=target.name,
         mesh=dict((mesh or here).shape),
         steps=steps,
         hours=hours_of(steps) + (measured.compile_seconds / 3600 if measured else 0.0),
         session_hours=target.session_hours,
-        tokens_per_step=(
-            settings.accumulation * work.tokens_per_batch
-            if work and isinstance(settings, SftSettings)
-            else 0.0
-        ),
+        tokens_per_step=work.settings.accumulation * work.tokens_per_batch if work else 0.0,
         suggestion=suggestion,
         checks=_checks(settings, info.reads, target, work, mesh, here, measured),
         compiler=compiler_of(target) if mesh and not measured else "",
-        notes=(*notes, *(work.notes if work else ())),
+        notes=tuple(notes),
     )
 
 
-def flight_json(flight: Flight) -> str:
-    """Return a flight as JSON."""
-    return json.dumps({**asdict(flight), "fits": flight.fits}, indent=2)
-
-
-def _mesh(target: Target, fsdp: int, tp: int) -> tuple[jax.sharding.Mesh | None, list[str]]:
-    """Return the target's mesh, or None and why nothing can be compiled for it."""
+def _mesh(
+    settings: _Settings, target: Target, fsdp: int, tp: int, notes: list[str]
+) -> jax.sharding.Mesh | None:
+    """Return the target's mesh; None, with a note, where nothing can be compiled for it."""
     try:
-        return target_mesh(target, fsdp=fsdp, tp=tp), []
+        mesh = target_mesh(target, fsdp=fsdp, tp=tp)
     except PreflightError as error:
-        return None, [f"nothing was compiled: {error}"]
+        notes.append(f"nothing was compiled: {error}")
+        return None
+    check_model_divides(named_config(settings.model), mesh)
+    return mesh
 
 
-def _work(
-    settings: SftSettings | GrpoSettings,
-    info: NotebookInfo,
-    mesh: jax.sharding.Mesh,
-    notes: list[str],
-) -> Work | None:
+def _workload(
+    settings: _Settings, info: NotebookInfo, mesh: jax.sharding.Mesh, notes: list[str]
+) -> Workload | None:
     """Return SFT's batches; None, with a note, where the data is not here, and for GRPO."""
     if not isinstance(settings, SftSettings):
         return None
     try:
-        return sft_work(settings, get_task(info.task), row_multiple=mesh.shape["fsdp"])
+        work = sft_workload(settings, get_task(info.task), row_multiple=mesh.shape["fsdp"])
     except PreflightError as error:
         notes.append(str(error))
         return None
-
-
-def _measured(
-    settings: SftSettings | GrpoSettings,
-    target: Target,
-    work: Work | None,
-    here: jax.sharding.Mesh,
-    say: Callable[[str], None],
-) -> Measured | None:
-    if not isinstance(settings, SftSettings) or target.kind != "cpu":
-        return None
-    if work is None or work.tokenizer is None:
-        return None
-    say(f"training on a few batches of {len(work.shapes)} shapes ...")
-    return measure_steps(settings, work, here)
+    notes.extend(work.notes)
+    return work
 
 
 def _checks(
-    settings: SftSettings | GrpoSettings,
+    settings: _Settings,
     reads: tuple[str, ...],
     target: Target,
-    work: Work | None,
+    work: Workload | None,
     mesh: jax.sharding.Mesh | None,
     here: jax.sharding.Mesh,
     measured: Measured | None,
 ) -> tuple[checks.Check, ...]:
     parameters, trained = weight_counts(settings, here)
-    shapes = [(one.rows, one.length) for one in programs(settings, mesh or here, work)]
-    found = checks.check_mesh(mesh, target.devices, shapes) if mesh else []
+    found = []
+    if mesh:
+        rows = [program.rows for program in programs(settings, mesh, work)]
+        found += checks.check_mesh(mesh, target.devices, rows)
     found += checks.check_examples(work) if work else []
     found += checks.check_adapters(trained, measured.moved if measured else None)
     if isinstance(settings, GrpoSettings) and reads:
         found.append(checks.check_rewards(settings, here, reads[0]))
     found += [checks.check_disk(parameters, trained), checks.check_licence(settings.model)]
     return tuple(found)
+
+
+def compile_run(
+    settings: _Settings,
+    target: Target,
+    mesh: jax.sharding.Mesh,
+    work: Workload | None,
+    *,
+    search: bool,
+    say: Callable[[str], None],
+) -> tuple[tuple[Step, ...], dict[str, Any]]:
+    """Compile a notebook's programs; return them and, where one does not fit, what would.
+
+    After a refusal nothing more is compiled than the search needs. Raises PreflightError where the
+    compiler fails for another reason than memory.
+    """
+
+    def compile_(program: Program) -> Compiled:
+        say(
+            f"{program.name}, {program.rows} rows of {program.length} tokens, for {target.name} ..."
+        )
+        began = time.perf_counter()
+        try:
+            found = program.compiled_for(target, mesh)
+        except jax.errors.JaxRuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise PreflightError(
+                f"{compiler_of(target)} cannot compile the {program.name} for {target.name}: "
+                f"{reason}. Take the compiler that was tried: {INSTALL}"
+            ) from error
+        verdict = "fits" if found.fits else "does not fit"
+        say(f"  {verdict} ({time.perf_counter() - began:.0f} s)")
+        return found
+
+    steps: list[Step] = []
+    for program in programs(settings, mesh, work):
+        compiled = compile_(program)
+        names = ("name", "rows", "length", "times")
+        shared = {name: getattr(program, name) for name in names}
+        seconds = least_seconds(compiled, target)
+        steps.append(Step(**shared, seconds=seconds, compiled=compiled))
+        if not compiled.fits:
+            change = nearest(settings, mesh, compiled, compile_) if search else {}
+            return tuple(steps), {parameter_name(name): value for name, value in change.items()}
+    return tuple(steps), {}
+
+
+def nearest(
+    settings: _Settings,
+    mesh: jax.sharding.Mesh,
+    refused: Compiled,
+    compile_: Callable[[Program], Compiled],
+) -> dict[str, Any]:
+    """Return the nearest change of refused settings whose update fits; {} where none does.
+
+    First what changes no figure of the training: remat, then half the batch with twice the
+    accumulation. A halving that cannot be enough, by what the refused program needed, is not tried.
+    """
+    if not settings.remat:
+        change: dict[str, Any] = {"remat": True}
+        refused = compile_(programs(replace(settings, **change), mesh)[0])
+        if refused.fits:
+            return change
+    too_much = refused.needed_bytes / refused.limit_bytes if refused.limit_bytes else 1.0
+    for halvings, change in enumerate(_smaller(settings, mesh), start=1):
+        try:
+            tried = replace(settings, **change)
+        except ValueError:  # more batches a step than there are rows
+            return {}
+        enough = too_much <= 2**halvings  # half the batch needs at least half the memory
+        if enough and compile_(programs(tried, mesh)[0]).fits:
+            return change
+    return {}
+
+
+def _smaller(settings: _Settings, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
+    """Yield the changes that halve the batch of an update, again and again."""
+    if isinstance(settings, SftSettings):
+        rows, length = largest_batch(settings, mesh)
+        accumulation = settings.accumulation
+        while rows % (2 * mesh.shape["fsdp"]) == 0:
+            rows, accumulation = rows // 2, 2 * accumulation
+            yield {"remat": True, "batch_tokens": rows * length, "accumulation": accumulation}
+        return
+    prompts = settings.micro_batch
+    while prompts % 2 == 0:
+        prompts //= 2
+        yield {"remat": True, "micro_batch": prompts}

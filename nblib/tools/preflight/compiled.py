@@ -1,13 +1,13 @@
-"""What a compiler says of a program: bytes a device by kind, operations, seconds; or its refusal.
+"""What the compiler says of a program: bytes a device by kind, operations, or its refusal.
 
-Compilations take minutes, so their figures are kept, under a name made of all that they depend on.
+Compiling takes minutes, so the figures are kept on disk, under a hash of all that they depend on.
 """
 
 import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from nblib.runs import runs_root
 from nblib.tools.preflight.targets import Target
 
 # Sources that a compiled step depends on: modules of nblib, and packages.
-_ROOMS = ("tokens", "models", "training")
+_ROOMS = ("tokens", "models", "training", "tools/preflight")
 _PACKAGES = ("jax", "jaxlib", "flax", "google-tunix", "qwix", "optax", "libtpu")
 # "Used 22.60G of 15.75G hbm", or "temporaries (20.89G) exceeds available HBM (15.75G)".
 _SIZE = r"\(?([\d.]+)([KMGT])\)?"
@@ -29,9 +29,9 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclass(frozen=True, kw_only=True)
 class Compiled:
-    """One program on one device of the target; bytes and operations are of a device.
+    """One program on one device of the target.
 
-    Where it is refused, only `needed_bytes` and `limit_bytes` are known.
+    Of a program that the compiler refuses, only `needed_bytes` and `limit_bytes` are known.
     """
 
     fits: bool
@@ -51,8 +51,8 @@ class Compiled:
 def least_seconds(compiled: Compiled, target: Target) -> float:
     """Return the least time for the compiler's count of operations and bytes; 0: not known.
 
-    What the compiler itself gives as seconds (`optimal_seconds`) was below zero for every step
-    tried with libtpu 0.0.51. What devices send each other is not in it.
+    The compiler's own seconds (`optimal_seconds`) were negative for every step tried with libtpu
+    0.0.51. What devices send each other is not in it.
     """
     if not (compiled.fits and target.flops_per_s and target.bytes_per_s):
         return 0.0
@@ -75,15 +75,14 @@ def compile_cached(
     if path.is_file():
         return Compiled(**read_json(path)["compiled"])
     compiled = compile_lowered(lower(), memory_bytes=memory_bytes)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"key": to_jsonable(key), "compiled": asdict(compiled)})
+    write_json(path, {"key": key, "compiled": compiled})
     return compiled
 
 
 def compile_lowered(lowered: Any, *, memory_bytes: int = 0) -> Compiled:
     """Compile and return the figures; too little memory is an answer, any other failure an error.
 
-    Raises jax's JaxRuntimeError for what is no question of memory.
+    Raises jax's JaxRuntimeError for a failure that is not about memory.
     """
     began = time.perf_counter()
     try:
@@ -115,15 +114,11 @@ def compile_lowered(lowered: Any, *, memory_bytes: int = 0) -> Compiled:
 
 def _refused(message: str, seconds: float) -> Compiled:
     found = _REFUSAL.search(message)
-    needed, limit = (
-        (float(found[1]) * _UNITS[found[2]], float(found[3]) * _UNITS[found[4]])
-        if found
-        else (0.0, 0.0)
-    )
+    needed, needed_unit, limit, limit_unit = found.groups() if found else ("0", "G", "0", "G")
     return Compiled(
         fits=False,
-        needed_bytes=round(needed),
-        limit_bytes=round(limit),
+        needed_bytes=round(float(needed) * _UNITS[needed_unit]),
+        limit_bytes=round(float(limit) * _UNITS[limit_unit]),
         compile_seconds=seconds,
         refusal=message.strip().splitlines()[0][:300],
     )
@@ -132,10 +127,9 @@ def _refused(message: str, seconds: float) -> Compiled:
 def _digest(key: Mapping[str, Any]) -> str:
     """Return a name for a key, the code that lowers it, and the packages that compile it."""
     digest = hashlib.sha256(repr(sorted(to_jsonable(key).items())).encode())
-    package = Path(__file__).parents[2]
-    paths = sorted(path for room in _ROOMS for path in (package / room).glob("*.py"))
-    for path in (*paths, *sorted(Path(__file__).parent.glob("*.py"))):
-        digest.update(path.read_bytes())
+    for room in _ROOMS:
+        for path in sorted((Path(__file__).parents[2] / room).glob("*.py")):
+            digest.update(path.read_bytes())
     for name in _PACKAGES:
         digest.update(f"{name}=={_version(name)} ".encode())
     return digest.hexdigest()[:24]

@@ -1,6 +1,6 @@
-"""The programs that a notebook's run would spend its time in, lowered without weights to compile.
+"""The programs in which a notebook's run spends its time, lowered without weights to compile.
 
-SFT has one update for each shape of its batches; GRPO has its update and the sampler's two.
+SFT has one update for each shape of its batches; GRPO has its update, prefill and decode.
 """
 
 import math
@@ -26,16 +26,16 @@ from nblib.models.abstract import (
 )
 from nblib.models.decode_batch import BLOCK, GROUPS, cache_shape, call_in_place
 from nblib.models.gemma3 import parameter_count
-from nblib.models.lora import LORA_PARAMETER
+from nblib.models.lora import LORA_PARAMETER, LoraConfig
 from nblib.tokens.batches import bucket_of
 from nblib.tokens.tokenizer import PAD_ID
 from nblib.tools.preflight.compiled import Compiled, compile_cached
-from nblib.tools.preflight.plan import Work
 from nblib.tools.preflight.targets import Target
+from nblib.tools.preflight.workload import Workload
 from nblib.training.cluster import policy_trainer
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.optimizers import learning_rate_schedule
-from nblib.training.sft import SftConfig, build_trainer
+from nblib.training.sft import build_trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +51,16 @@ class Program:
 
     def compiled_for(self, target: Target, mesh: jax.sharding.Mesh) -> Compiled:
         """Compile it, or find what was compiled before."""
-        place = {"target": target.topology or target.kind, "mesh": dict(mesh.shape)}
+        machine = {"target": target.topology or target.kind, "mesh": dict(mesh.shape)}
         return compile_cached(
-            {**place, "name": self.name, "rows": self.rows, "length": self.length, **self.key},
+            {**machine, "name": self.name, "rows": self.rows, "length": self.length, **self.key},
             self.lower,
             memory_bytes=0 if target.kind == "tpu" else target.memory_bytes,
         )
 
 
 def programs(
-    settings: SftSettings | GrpoSettings, mesh: jax.sharding.Mesh, work: Work | None = None
+    settings: SftSettings | GrpoSettings, mesh: jax.sharding.Mesh, work: Workload | None = None
 ) -> tuple[Program, ...]:
     """Return a notebook's programs; first the update of the batch that needs most memory."""
     if isinstance(settings, SftSettings):
@@ -77,149 +77,78 @@ def largest_batch(settings: SftSettings, mesh: jax.sharding.Mesh) -> tuple[int, 
 def weight_counts(settings: SftSettings | GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[int, int]:
     """Return how many weights the model has without adapters, and how many are trained."""
     config = named_config(settings.model, dtype=settings.dtype)
-    (model,) = abstractly(lambda: (trainable_model(config, **settings.lora),), mesh)
+    (model,) = abstractly(lambda: (trainable_model(config, settings.lora),), mesh)
     adapters = parameter_count(model, LORA_PARAMETER)
     whole = parameter_count(model) - adapters
     return whole, adapters or whole
 
 
 def _sft_programs(
-    settings: SftSettings, mesh: jax.sharding.Mesh, work: Work | None
+    settings: SftSettings, mesh: jax.sharding.Mesh, work: Workload | None
 ) -> tuple[Program, ...]:
     times = {largest_batch(settings, mesh): 0, **(work.shapes if work else {})}
-    config = settings.training
-    model = named_config(settings.model, dtype=settings.dtype)
+    config, model = settings.training, named_config(settings.model, dtype=settings.dtype)
 
-    def program(rows: int, length: int) -> Program:
+    def build() -> PeftTrainer:
+        schedule = learning_rate_schedule(
+            config.learning_rate,
+            1000,
+            warmup_share=config.warmup_share,
+            final_share=config.final_share,
+        )
+        return build_trainer(trainable_model(model, settings.lora), config, schedule)
+
+    def update(rows: int, length: int) -> Program:
         return Program(
             name="update",
             rows=rows,
             length=length,
             times=times[rows, length],
-            key={"kind": "sft", "model": repr(model), **settings.lora, **asdict(config)},
-            lower=lambda: lower_sft_step(
-                model, config, rows=rows, length=length, mesh=mesh, **settings.lora
-            ),
+            key={"kind": "sft", "model": repr(model), **asdict(settings.lora), **asdict(config)},
+            lower=lambda: lower_train_step(build, sft_batch(rows, length, mesh), mesh),
         )
 
     # Attention's share grows with the length: of equally many tokens the longer rows need more.
     order = sorted(times, key=lambda shape: (-math.prod(shape), -shape[1]))
-    return tuple(program(*shape) for shape in order)
+    return tuple(update(*shape) for shape in order)
 
 
 def _grpo_programs(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[Program, ...]:
-    config = settings.grpo
-    model = named_config(settings.model, dtype=settings.dtype)
-    key = {"kind": "grpo", "model": repr(model), **settings.lora, **asdict(config)}
+    config, model = settings.grpo, named_config(settings.model, dtype=settings.dtype)
+    key = {"kind": "grpo", "model": repr(model), **asdict(settings.lora), **asdict(config)}
     micro = config.micro_batch or config.prompts_per_step
-    group, read = config.num_generations, config.max_prompt_length
-    length = read + config.max_new_tokens
-    rows, blocks = config.prompts_per_step * group, math.ceil(read / BLOCK)
+    rows = config.prompts_per_step * config.num_generations
+    blocks = math.ceil(config.max_prompt_length / BLOCK)
+    length = config.max_prompt_length + config.max_new_tokens
 
-    def sampler(name: str, rows: int, tokens: int, cached: int, times: int) -> Program:
+    def build() -> PeftTrainer:
+        return policy_trainer(trainable_model(model, settings.lora), config, pad_id=PAD_ID)
+
+    def forward(name: str, rows: int, tokens: int, cached: int, times: int) -> Program:
         return Program(
             name=name,
             rows=rows,
             length=tokens,
             times=times * config.steps,
             key=key,
-            lower=lambda: lower_sampler(
-                model, rows=rows, tokens=tokens, cache_length=cached, mesh=mesh, **settings.lora
+            lower=lambda: _lower_forward(
+                model, settings.lora, rows=rows, tokens=tokens, cache_length=cached, mesh=mesh
             ),
         )
 
     update = Program(
         name="update",
-        rows=micro * group,
+        rows=micro * config.num_generations,
         length=length,
         times=config.steps * config.num_iterations * (config.prompts_per_step // micro),
         key=key,
-        lower=lambda: lower_grpo_step(model, config, mesh=mesh, **settings.lora),
+        lower=lambda: lower_train_step(build, grpo_batch(config, micro, mesh), mesh),
     )
     return (
         update,
-        sampler("prefill", max(1, rows // GROUPS), BLOCK, blocks * BLOCK, GROUPS * blocks),
-        sampler("decode", rows, 1, length, config.max_new_tokens),
+        forward("prefill", max(1, rows // GROUPS), BLOCK, blocks * BLOCK, GROUPS * blocks),
+        forward("decode", rows, 1, length, config.max_new_tokens),
     )
-
-
-def lower_sft_step(
-    config: ModelConfig,
-    sft: SftConfig,
-    *,
-    rank: int,
-    alpha: float,
-    rows: int,
-    length: int,
-    mesh: jax.sharding.Mesh,
-) -> Any:
-    """Return SFT's training step, lowered for a batch of `rows` rows of `length` tokens."""
-    schedule = learning_rate_schedule(
-        sft.learning_rate, 1000, warmup_share=sft.warmup_share, final_share=sft.final_share
-    )
-
-    def build() -> PeftTrainer:
-        return build_trainer(trainable_model(config, rank=rank, alpha=alpha), sft, schedule)
-
-    return lower_train_step(build, sft_batch(rows, length, mesh), mesh)
-
-
-def lower_grpo_step(
-    config: ModelConfig,
-    grpo: GrpoConfig,
-    *,
-    rank: int,
-    alpha: float,
-    mesh: jax.sharding.Mesh,
-) -> Any:
-    """Return GRPO's update, lowered for one micro-batch of prompts, each with its group."""
-
-    def build() -> PeftTrainer:
-        return policy_trainer(trainable_model(config, rank=rank, alpha=alpha), grpo, pad_id=PAD_ID)
-
-    prompts = grpo.micro_batch or grpo.prompts_per_step
-    batch = grpo_batch(
-        prompts * grpo.num_generations,
-        grpo.max_prompt_length,
-        grpo.max_new_tokens,
-        mesh,
-        with_reference=grpo.beta > 0,
-        with_old=grpo.num_iterations > 1,
-    )
-    return lower_train_step(build, batch, mesh)
-
-
-def lower_sampler(
-    config: ModelConfig,
-    *,
-    rank: int,
-    alpha: float,
-    rows: int,
-    tokens: int,
-    cache_length: int,
-    mesh: jax.sharding.Mesh,
-) -> Any:
-    """Return a pass of the decoder: `tokens` new ones a row are read into its cache, one is chosen.
-
-    A prompt is read in several passes, a completion written by one pass a token.
-    """
-    with mesh:
-        (model,) = abstractly(lambda: (trainable_model(config, rank=rank, alpha=alpha),), mesh)
-    graphdef, state = nnx.split(model)
-
-    @partial(jax.jit, donate_argnames=("cache",))
-    def read(
-        state: nnx.State, ids: Any, positions: Any, cache: Any, begin: Any, mask: Any
-    ) -> tuple[jax.Array, Any]:
-        logits, cache = call_in_place(graphdef, state, ids, positions, cache, begin, mask)
-        return jnp.argmax(logits[:, -1], axis=-1), cache
-
-    part = _split(cache_shape(config, rows, cache_length), config.param_dtype, mesh)
-    cache = {f"layer_{index}": {"k": part, "v": part} for index in range(config.num_layers)}
-    ids, begin = _split((rows, tokens), jnp.int32, mesh), jax.ShapeDtypeStruct((), jnp.int32)
-    mask = _split((rows, tokens, cache_length), jnp.bool_, mesh)
-    with mesh, sharded_as_on_accelerators():
-        return read.lower(state, ids, ids, cache, begin, mask)
 
 
 def lower_train_step(build: Callable[[], PeftTrainer], batch: Any, mesh: jax.sharding.Mesh) -> Any:
@@ -237,6 +166,38 @@ def lower_train_step(build: Callable[[], PeftTrainer], batch: Any, mesh: jax.sha
             return step.lower(model, optimizer, batch).lowered
 
 
+def _lower_forward(
+    config: ModelConfig,
+    lora: LoraConfig,
+    *,
+    rows: int,
+    tokens: int,
+    cache_length: int,
+    mesh: jax.sharding.Mesh,
+) -> Any:
+    """Return one forward pass of the decoder, lowered: `tokens` new ones a row enter the KV cache.
+
+    Prefill takes several of them a prompt, decode one a token.
+    """
+    with mesh:
+        (model,) = abstractly(lambda: (trainable_model(config, lora),), mesh)
+    graphdef, state = nnx.split(model)
+
+    @partial(jax.jit, donate_argnames=("cache",))
+    def forward(
+        state: nnx.State, ids: Any, positions: Any, cache: Any, begin: Any, mask: Any
+    ) -> tuple[jax.Array, Any]:
+        logits, cache = call_in_place(graphdef, state, ids, positions, cache, begin, mask)
+        return jnp.argmax(logits[:, -1], axis=-1), cache
+
+    part = _split(cache_shape(config, rows, cache_length), config.param_dtype, mesh)
+    cache = {f"layer_{index}": {"k": part, "v": part} for index in range(config.num_layers)}
+    ids, begin = _split((rows, tokens), jnp.int32, mesh), jax.ShapeDtypeStruct((), jnp.int32)
+    mask = _split((rows, tokens, cache_length), jnp.bool_, mesh)
+    with mesh, sharded_as_on_accelerators():
+        return forward.lower(state, ids, ids, cache, begin, mask)
+
+
 def sft_batch(rows: int, length: int, mesh: jax.sharding.Mesh) -> TrainingInput:
     """Return a batch without data, split as Tunix's trainer splits it."""
     return TrainingInput(
@@ -245,26 +206,19 @@ def sft_batch(rows: int, length: int, mesh: jax.sharding.Mesh) -> TrainingInput:
     )
 
 
-def grpo_batch(
-    rows: int,
-    prompt_length: int,
-    completion_length: int,
-    mesh: jax.sharding.Mesh,
-    *,
-    with_reference: bool,
-    with_old: bool,
-) -> TrainExample:
-    """Return completions and advantages without data."""
-    prompts, completions = (rows, prompt_length), (rows, completion_length)
-    scores = _split(completions, jnp.float32, mesh)
+def grpo_batch(config: GrpoConfig, prompts: int, mesh: jax.sharding.Mesh) -> TrainExample:
+    """Return the completions of so many prompts, with their advantages, without data."""
+    rows = prompts * config.num_generations
+    prompt, completion = (rows, config.max_prompt_length), (rows, config.max_new_tokens)
+    scores = _split(completion, jnp.float32, mesh)
     return TrainExample(
-        prompt_ids=_split(prompts, jnp.int32, mesh),
-        prompt_mask=_split(prompts, jnp.bool_, mesh),
-        completion_ids=_split(completions, jnp.int32, mesh),
-        completion_mask=_split(completions, jnp.int32, mesh),
+        prompt_ids=_split(prompt, jnp.int32, mesh),
+        prompt_mask=_split(prompt, jnp.bool_, mesh),
+        completion_ids=_split(completion, jnp.int32, mesh),
+        completion_mask=_split(completion, jnp.int32, mesh),
         advantages=_split((rows,), jnp.float32, mesh),
-        ref_per_token_logps=scores if with_reference else None,
-        old_per_token_logps=scores if with_old else None,
+        ref_per_token_logps=scores if config.beta > 0 else None,
+        old_per_token_logps=scores if config.num_iterations > 1 else None,
     )
 
 

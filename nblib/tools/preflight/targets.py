@@ -1,11 +1,10 @@
-"""The machines that a preflight knows, and their compiler, which needs none of them.
+"""The machines that a preflight can compile for, on a machine that has none of them.
 
-The `libtpu` wheel compiles for TPUs on any Linux machine: it is the extra `preflight`. Topologies
-and memory: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm
+The `libtpu` wheel, the extra `preflight`, compiles for TPUs on any Linux machine. Topologies and
+memory: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm
 """
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import jax
 
-LIBTPU = "libtpu"
 INSTALL = "python -m pip install -e '.[preflight]'"
 _GIB = 2**30
+# Topology and devices. The names of v3, v4 and v5p count cores, of which a v4 and v5p chip has two.
+TPUS = {
+    "v3-8": ("v3:2x2", 8),
+    "v4-8": ("v4:2x2x1", 4),
+    "v5e-1": ("v5e:1x1", 1),
+    "v5e-4": ("v5e:2x2", 4),
+    "v5e-8": ("v5e:2x4", 8),
+    "v5p-8": ("v5p:2x2x1", 4),
+    "v6e-1": ("v6e:1x1", 1),
+    "v6e-4": ("v6e:2x2", 4),
+    "v6e-8": ("v6e:2x4", 8),
+}
+# Of a device, a core of a v3 and a chip of the others: bytes, bf16 operations and bytes a second.
+_DEVICES = {
+    "v3": (16 * _GIB, 61.5e12, 450e9),
+    "v4": (32 * _GIB, 275e12, 1228e9),
+    "v5e": (16 * _GIB, 197e12, 819e9),
+    "v5p": (95 * _GIB, 459e12, 2765e9),
+    "v6e": (32 * _GIB, 918e12, 1640e9),
+}
 
 
 class PreflightError(ValueError):
@@ -24,60 +42,16 @@ class PreflightError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A machine to compile for; memory is of one device, as its maker states it."""
+    """A machine to compile for; memory and peak speeds are of one device, 0 where not limited."""
 
     name: str
     kind: str  # tpu, gpu, cpu
     devices: int = 1
-    memory_bytes: int = 0  # 0: not limited here
-    flops_per_s: float = 0.0  # of bf16, at most; 0: not known
-    bytes_per_s: float = 0.0  # to and from that memory, at most
-    session_hours: float = 0.0  # 0: no limit
+    memory_bytes: int = 0
+    flops_per_s: float = 0.0  # in bf16
+    bytes_per_s: float = 0.0  # to and from the memory
+    session_hours: float = 0.0
     topology: str = ""
-    accelerator_type: str = ""
-
-
-# GiB, bf16 operations and bytes a second, of a device: a core of v3, a chip of the others.
-_DEVICES = {
-    "v3": (16, 61.5e12, 450e9),
-    "v4": (32, 275e12, 1228e9),
-    "v5e": (16, 197e12, 819e9),
-    "v5p": (95, 459e12, 2765e9),
-    "v6e": (32, 918e12, 1640e9),
-}
-
-
-def _tpu(name: str, topology: str, devices: int, accelerator: str = "") -> Target:
-    memory_gib, flops_per_s, bytes_per_s = _DEVICES[name.partition("-")[0]]
-    return Target(
-        name=name,
-        kind="tpu",
-        devices=devices,
-        memory_bytes=memory_gib * _GIB,
-        flops_per_s=flops_per_s,
-        bytes_per_s=bytes_per_s,
-        session_hours=9.0,  # Kaggle
-        topology=topology,
-        accelerator_type=accelerator or name,
-    )
-
-
-# A v2 or v3 is named by its cores, each a device; v4 and v5p by cores as well, two to a device.
-_TPUS = (
-    _tpu("v3-8", "v3:2x2", 8),
-    _tpu("v4-8", "v4:2x2x1", 4),
-    _tpu("v5e-1", "v5e:1x1", 1, "v5litepod-1"),
-    _tpu("v5e-4", "v5e:2x2", 4, "v5litepod-4"),
-    _tpu("v5e-8", "v5e:2x4", 8, "v5litepod-8"),
-    _tpu("v5p-8", "v5p:2x2x1", 4),
-    _tpu("v6e-1", "v6e:1x1", 1),
-    _tpu("v6e-4", "v6e:2x2", 4),
-    _tpu("v6e-8", "v6e:2x4", 8),
-)
-TARGETS: Mapping[str, Target] = {
-    **{target.name: target for target in _TPUS},
-    "cpu": Target(name="cpu", kind="cpu"),
-}
 
 
 def find_target(name: str) -> Target:
@@ -86,22 +60,35 @@ def find_target(name: str) -> Target:
     Raises PreflightError naming those there are.
     """
     kind, _, size = name.partition("-")
+    if name == "cpu":
+        return Target(name=name, kind="cpu")
     if kind == "gpu" and size.isdecimal() and int(size) > 0:
         return Target(name=name, kind="gpu", memory_bytes=int(size) * _GIB, session_hours=12.0)
-    if name not in TARGETS:
-        known = ", ".join((*TARGETS, "gpu-<GiB of memory>"))
+    if name not in TPUS:
+        known = ", ".join((*TPUS, "cpu", "gpu-<GiB of memory>"))
         raise PreflightError(f"target {name!r} is unknown: expected one of {known}")
-    return TARGETS[name]
+    topology, devices = TPUS[name]
+    memory_bytes, flops_per_s, bytes_per_s = _DEVICES[kind]
+    return Target(
+        name=name,
+        kind="tpu",
+        devices=devices,
+        memory_bytes=memory_bytes,
+        flops_per_s=flops_per_s,
+        bytes_per_s=bytes_per_s,
+        session_hours=9.0,  # Kaggle
+        topology=topology,
+    )
 
 
 def prepare_environment(target: Target) -> None:
-    """Let jax compute on the CPU, also beside an accelerator, and libtpu compile for the target.
+    """Set the variables by which jax computes on the CPU and libtpu compiles for the target.
 
-    To be called before jax looks for its devices; what the user has set stays.
+    To be called before jax looks for its devices; variables of libtpu that the user has set stay.
     """
     os.environ["JAX_PLATFORMS"] = "cpu"
     if target.kind == "tpu":
-        os.environ["TPU_ACCELERATOR_TYPE"] = target.accelerator_type
+        os.environ["TPU_ACCELERATOR_TYPE"] = target.name.replace("v5e", "v5litepod")
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server
         os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # two preflights at once
@@ -109,23 +96,21 @@ def prepare_environment(target: Target) -> None:
 
 
 def compiler_of(target: Target) -> str:
-    """Return the name and version of what compiles for the target.
+    """Return name and version of the compiler for the target: for a TPU the libtpu installed here.
 
-    Any libtpu that is installed is taken: on a TPU host it is the one that the run will have.
-    Raises PreflightError where a TPU's compiler is missing.
+    Raises PreflightError where that is missing.
     """
-    if target.kind != "tpu":
-        return f"jaxlib {metadata.version('jaxlib')}"
+    package = "libtpu" if target.kind == "tpu" else "jaxlib"
     try:
-        return f"{LIBTPU} {metadata.version(LIBTPU)}"
+        return f"{package} {metadata.version(package)}"
     except metadata.PackageNotFoundError as error:
         raise PreflightError(
-            f"{LIBTPU} is not installed, so nothing can be compiled for a TPU: {INSTALL}"
+            f"{package} is not installed, so nothing can be compiled for a TPU: {INSTALL}"
         ) from error
 
 
-def target_devices(target: Target) -> Sequence[Any]:
-    """Return jax's devices of the target: of a TPU they compile and cannot compute.
+def target_devices(target: Target) -> list[Any]:
+    """Return jax's devices of the target; those of a TPU can be compiled for and compute nothing.
 
     Raises PreflightError for a libtpu that is missing or that refuses the topology.
     """
@@ -135,7 +120,7 @@ def target_devices(target: Target) -> Sequence[Any]:
     if target.kind != "tpu":
         return jax.devices("cpu")[:1]
     compiler = compiler_of(target)
-    # By itself libtpu takes a host to have four chips, of which one cannot be a part.
+    # Without this libtpu assumes a host of four chips, and refuses a topology of one.
     host = {"chips_per_host_bounds": [1, 1, 1]} if target.devices == 1 else {}
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=target.topology, **host)

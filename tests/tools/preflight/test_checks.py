@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from nblib.hosts import budget
+from nblib.hosts import session
 from nblib.tools.preflight.checks import (
     Check,
     check_adapters,
@@ -12,7 +12,7 @@ from nblib.tools.preflight.checks import (
     check_licence,
     check_mesh,
 )
-from nblib.tools.preflight.plan import Work
+from nblib.tools.preflight.workload import Workload
 
 
 def passed(checks):
@@ -25,12 +25,12 @@ def test_a_line_says_what_came_of_it():
 
 
 def test_a_mesh_must_use_every_device_and_divide_the_batch(mesh):
-    assert passed(check_mesh(mesh, 1, [(4, 128)])) == {"mesh": True, "batch": True}
-    assert passed(check_mesh(mesh, 8, [(4, 128)])) == {"mesh": False, "batch": True}
+    assert passed(check_mesh(mesh, 1, [4])) == {"mesh": True, "batch": True}
+    assert passed(check_mesh(mesh, 8, [4])) == {"mesh": False, "batch": True}
 
 
-def test_each_example_has_one_bos_and_learns_its_end(eight_examples, tokenizer):
-    work = Work(batches=[], examples=eight_examples, epochs=1, tokenizer=tokenizer)
+def test_each_example_has_one_bos_and_learns_its_end(sft, eight_examples, tokenizer):
+    work = Workload(settings=sft, batches=[], examples=eight_examples, tokenizer=tokenizer)
     assert passed(check_examples(work)) == {"one BOS": True, "stop token": True}
     two = replace(eight_examples[0], tokens=np.append([2], eight_examples[0].tokens))
     cut = replace(eight_examples[1], tokens=eight_examples[1].tokens[:-1])
@@ -40,8 +40,8 @@ def test_each_example_has_one_bos_and_learns_its_end(eight_examples, tokenizer):
     assert cut.id in found[1].said and "9 of 10" in found[1].said
 
 
-def test_without_a_tokenizer_nothing_is_claimed(eight_examples):
-    work = Work(batches=[], examples=eight_examples, epochs=1)
+def test_without_a_tokenizer_nothing_is_claimed(sft, eight_examples):
+    work = Workload(settings=sft, batches=[], examples=eight_examples)
     assert passed(check_examples(work)) == {"one BOS": None, "stop token": None}
 
 
@@ -54,7 +54,7 @@ def test_adapters_must_be_there_and_move():
 def test_a_disk_must_hold_what_the_notebooks_ask_for(runs, monkeypatch):
     # A million trained weights: 4 checkpoints of 12 MB, adapters of 4 MB, logs of 100 MB.
     disk = SimpleNamespace(free=152_000_001)
-    monkeypatch.setattr(budget.shutil, "disk_usage", lambda folder: disk)
+    monkeypatch.setattr(session.shutil, "disk_usage", lambda folder: disk)
     enough = check_disk(0, 10**6)
     assert enough.passed and str(enough).startswith("ok   disk: 0.2 GB are needed (4 checkpoints")
     disk.free = 151_000_000

@@ -5,7 +5,7 @@ import pytest
 
 from nblib.tools.preflight import targets
 from nblib.tools.preflight.targets import (
-    TARGETS,
+    TPUS,
     PreflightError,
     compiler_of,
     find_target,
@@ -15,8 +15,8 @@ from nblib.tools.preflight.targets import (
 )
 
 
-def test_every_tpu_that_the_issue_names_is_known_with_its_devices():
-    devices = {name: target.devices for name, target in TARGETS.items() if target.kind == "tpu"}
+def test_every_tpu_is_known_with_its_devices():
+    devices = {name: find_target(name).devices for name in TPUS}
     assert devices == {
         "v3-8": 8,
         "v4-8": 4,

@@ -7,9 +7,9 @@ import pytest
 from nblib.hosts.settings import GrpoSettings, SftSettings
 from nblib.sources.datasets import get_dataset
 from nblib.tasks.gsm8k import GSM8K
-from nblib.tools.preflight import plan
-from nblib.tools.preflight.plan import estimated_tokens, notebook_settings, sft_work
+from nblib.tools.preflight import workload
 from nblib.tools.preflight.targets import PreflightError, find_target
+from nblib.tools.preflight.workload import estimated_tokens, notebook_settings, sft_workload
 
 CPU, V5E = find_target("cpu"), find_target("v5e-8")
 
@@ -36,7 +36,7 @@ def test_v2_is_planned_with_the_model_that_v1_tunes():
     [
         ({"REMATT": "True"}, "did you mean REMAT"),
         ({"REMAT": "3.5"}, "takes bool"),
-        ({"NUM_SAMPLES": "-5"}, "NUM_SAMPLES -5: expected a whole number"),
+        ({"NUM_SAMPLES": "-5"}, "NUM_SAMPLES -5: should be greater"),
     ],
 )
 def test_a_wrong_parameter_is_an_error(parameters, message):
@@ -51,27 +51,27 @@ def test_another_notebook_has_no_preflight():
 
 def test_the_batches_are_those_of_the_run():
     settings = notebook_settings("v1_sft_format", CPU, {"NUM_SAMPLES": "60"})
-    work = sft_work(settings, GSM8K, row_multiple=1)
+    work = sft_workload(settings, GSM8K, row_multiple=1)
     assert len(work.examples) == 57  # a slice is kept to validate
     learnt = sum(int((batch.input_tokens != 0).sum()) for batch in work.batches)
     assert learnt == sum(len(example.tokens) for example in work.examples)
     assert work.tokens_per_batch == pytest.approx(learnt / len(work.batches))
     assert work.shapes == Counter(batch.input_tokens.shape for batch in work.batches)
-    twice = sft_work(replace(settings, num_epochs=2), GSM8K, row_multiple=1)
+    twice = sft_workload(replace(settings, num_epochs=2), GSM8K, row_multiple=1)
     assert len(twice.batches) == 2 * len(work.batches)
     assert twice.tokens_per_batch == pytest.approx(work.tokens_per_batch)
 
 
 def test_packed_rows_have_one_shape_and_less_padding():
     settings = notebook_settings("v1_sft_format", CPU, {"NUM_SAMPLES": "60", "PACKING": "on"})
-    work = sft_work(settings, GSM8K, row_multiple=2)
+    work = sft_workload(settings, GSM8K, row_multiple=2)
     assert list(work.shapes) == [(4, 384)]
 
 
 def test_a_model_that_is_not_here_is_planned_with_estimated_lengths():
     parameters = {"DATA": "builtin", "NUM_SAMPLES": "60", "PACKING": "off"}
     settings = notebook_settings("v1_sft_format", V5E, parameters)
-    work = sft_work(settings, GSM8K, row_multiple=8)
+    work = sft_workload(settings, GSM8K, row_multiple=8)
     assert work.tokenizer is None
     assert any("estimated from the texts" in note for note in work.notes)
     assert all(
@@ -80,10 +80,10 @@ def test_a_model_that_is_not_here_is_planned_with_estimated_lengths():
 
 
 def test_data_that_is_not_here_is_an_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(plan, "get_dataset", partial(get_dataset, source=("folder",)))
+    monkeypatch.setattr(workload, "get_dataset", partial(get_dataset, source=("folder",)))
     settings = notebook_settings("v1_sft_format", V5E, {"GSM8K_DIR": str(tmp_path / "nothing")})
     with pytest.raises(PreflightError, match=r"depends on its data(.|\n)*nothing"):
-        sft_work(settings, GSM8K, row_multiple=8)
+        sft_workload(settings, GSM8K, row_multiple=8)
 
 
 def test_estimated_tokens_of_a_text():

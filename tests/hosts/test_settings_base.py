@@ -1,14 +1,10 @@
+"""Profiles fill what a notebook leaves empty."""
+
 import pytest
 
-from nblib.hosts.profiles import (
-    EVAL_PROFILES,
-    FOUNDATION_RECIPES,
-    GRPO_PROFILES,
-    PROFILES,
-    SFT_PROFILES,
-    fill,
-    resolve_profile,
-)
+from nblib.hosts.settings_base import PROFILES, fill, profile_tables, resolve_profile
+
+NOTEBOOKS = ("sft", "grpo", "eval")
 
 
 @pytest.mark.parametrize("unset", [0, 0.0, "", [], ()])
@@ -48,12 +44,13 @@ def test_an_unknown_profile_names_those_that_are_known():
 
 
 def test_every_profile_but_auto_has_a_table():
-    for tables in (SFT_PROFILES, GRPO_PROFILES, EVAL_PROFILES):
-        assert {*tables} == {*PROFILES} - {"auto"}
+    for kind in NOTEBOOKS:
+        assert {*profile_tables(kind)} - {"cpu-gsm8k"} == {*PROFILES} - {"auto"}
 
 
-@pytest.mark.parametrize("tables", [FOUNDATION_RECIPES, SFT_PROFILES, GRPO_PROFILES, EVAL_PROFILES])
-def test_all_columns_of_a_table_have_the_same_rows_and_none_is_left_empty(tables):
+@pytest.mark.parametrize("kind", [*NOTEBOOKS, "foundation"])
+def test_all_tables_of_a_kind_have_the_same_rows_and_none_is_left_empty(kind):
+    tables = profile_tables(kind)
     first, *others = tables.values()
     assert all(set(table) == set(first) for table in others)
     for name, table in tables.items():
@@ -65,8 +62,5 @@ def test_all_columns_of_a_table_have_the_same_rows_and_none_is_left_empty(tables
 
 def test_what_v1_writes_fits_into_the_tokens_of_v2_and_of_the_evaluation():
     for profile in ("cpu", "smoke"):
-        limits = {
-            table[profile]["max_new_tokens"]
-            for table in (SFT_PROFILES, GRPO_PROFILES, EVAL_PROFILES)
-        }
+        limits = {profile_tables(kind)[profile]["max_new_tokens"] for kind in NOTEBOOKS}
         assert len(limits) == 1

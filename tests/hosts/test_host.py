@@ -8,8 +8,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from nblib.hosts import place as module
-from nblib.hosts.place import AcceleratorMissing, Place, clean_tpu_variables, where_am_i
+from nblib.hosts import host as module
+from nblib.hosts.host import AcceleratorMissing, Host, clean_tpu_variables, where_am_i
 
 POISON = "WARNING: could not determine TPU worker hostnames or IP addresses, please set ..."
 
@@ -35,45 +35,43 @@ def devices(monkeypatch):
     return give
 
 
-def test_a_small_table_for_a_notebook(devices, monkeypatch):
+def test_what_a_notebook_shows_of_its_host(devices, monkeypatch):
     devices("tpu", "TPU v5 lite", 8, bytes_limit=16_909_336_576)
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
     monkeypatch.delenv("NBLIB_RUNS_DIR")
     monkeypatch.setattr(module.os, "cpu_count", lambda: 96)
-    assert str(where_am_i("tpu")) == "\n".join(
-        (
-            "host       kaggle Batch",
-            f"Python     {platform.python_version()}",
-            "devices    8 x TPU v5 lite (tpu), 15.7 GiB each",
-            "CPU cores  96",
-            "runs       /kaggle/working/runs, kept",
-            "scratch    /kaggle/temp",
-            "internet   no",
-        )
-    )
+    assert where_am_i("tpu").facts == {
+        "host": "kaggle Batch",
+        "Python": platform.python_version(),
+        "devices": "8 x TPU v5 lite (tpu), 15.7 GiB each",
+        "CPU cores": "96",
+        "runs": "/kaggle/working/runs, kept",
+        "scratch": "/kaggle/temp",
+        "internet": "no",
+    }
 
 
 def test_here_with_the_devices_that_jax_names(devices, tmp_path):
     devices("gpu", "NVIDIA L4", 2)
     here = where_am_i()
-    assert isinstance(here, Place)
-    assert (here.host, here.how, here.backend) == ("local", "", "gpu")
+    assert isinstance(here, Host)
+    assert (here.name, here.run_type, here.backend) == ("local", "", "gpu")
     assert here.devices == ("NVIDIA L4", "NVIDIA L4") and here.device_bytes is None
     assert here.working == tmp_path / "runs" and here.scratch.is_dir()
-    assert here.internet is None and "internet" not in str(here)
+    assert here.internet is None and "internet" not in here.facts
 
 
 @pytest.mark.parametrize("kind", ["Batch", "Interactive"])
 def test_kaggle_is_known_by_its_variable(monkeypatch, devices, kind):
     devices("cpu", "cpu", 1)
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", kind)
-    assert (where_am_i().host, where_am_i().how) == ("kaggle", kind)
+    assert (where_am_i().name, where_am_i().run_type) == ("kaggle", kind)
 
 
 def test_colab_is_known_by_its_module(monkeypatch, devices):
     devices("cpu", "cpu", 1)
     monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
-    assert where_am_i().host == "colab"
+    assert where_am_i().name == "colab"
 
 
 def test_a_tpu_that_was_asked_for_and_is_not_there_stops(devices):
@@ -101,7 +99,7 @@ def test_kaggles_cpu_image_on_a_tpu_machine_is_noticed_without_being_asked(devic
 def test_a_real_jax_without_a_tpu_says_so_in_seconds():
     """Its own error where the platform was fixed; jax is imported before the clock runs."""
     code = (
-        "import jax, time; from nblib.hosts.place import *; began = time.process_time()\n"
+        "import jax, time; from nblib.hosts.host import *; began = time.process_time()\n"
         "try: where_am_i('tpu')\n"
         "except AcceleratorMissing as error: print(time.process_time() - began, error)"
     )

@@ -1,7 +1,7 @@
-"""Where a notebook runs: Kaggle, Colab or a local machine, and what it has there.
+"""The host that a notebook runs on: Kaggle, Colab or a local machine, and its devices.
 
-The first thing that a notebook asks, before anything starts jax's devices: a poisoned variable is
-cleaned before libtpu reads it, and an accelerator that is missing stops the run at once.
+Asked for before anything else starts jax's devices: a poisoned variable is cleaned before libtpu
+reads it, and a missing accelerator stops the run at once.
 """
 
 import os
@@ -38,11 +38,11 @@ class AcceleratorMissing(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """The host, the devices that jax uses there, and where things are kept."""
+class Host:
+    """A machine, the devices that jax uses on it, and where files are kept."""
 
-    host: str  # kaggle, colab, local
-    how: str  # Batch or Interactive on Kaggle, else ""
+    name: str  # kaggle, colab, local
+    run_type: str  # Batch or Interactive on Kaggle, else ""
     python: str
     backend: str  # cpu, gpu, tpu
     devices: tuple[str, ...]
@@ -52,24 +52,24 @@ class Place:
     scratch: Path
     internet: bool | None  # None: not asked
 
-    def __str__(self) -> str:
-        """A small table for a notebook to print."""
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a reader wants to know of the host, each in a few words."""
         memory = f", {self.device_bytes / 2**30:.1f} GiB each" if self.device_bytes else ""
-        rows = {
-            "host": f"{self.host} {self.how}".strip(),
+        internet = {None: {}, True: {"internet": "yes"}, False: {"internet": "no"}}[self.internet]
+        return {
+            "host": f"{self.name} {self.run_type}".strip(),
             "Python": self.python,
             "devices": f"{len(self.devices)} x {self.devices[0]} ({self.backend}){memory}",
             "CPU cores": str(self.cores),
-            "runs": f"{self.working}, kept" if self.host == "kaggle" else str(self.working),
+            "runs": f"{self.working}, kept" if self.name == "kaggle" else str(self.working),
             "scratch": str(self.scratch),
+            **internet,
         }
-        if self.internet is not None:
-            rows["internet"] = "yes" if self.internet else "no"
-        return "\n".join(f"{name:10} {value}" for name, value in rows.items())
 
 
-def where_am_i(profile: str = "auto") -> Place:
-    """Return the place; this asks jax for its devices.
+def where_am_i(profile: str = "auto") -> Host:
+    """Return the host; this asks jax for its devices.
 
     Poisoned TPU variables are cleaned before, with a line for each.
 
@@ -84,9 +84,9 @@ def where_am_i(profile: str = "auto") -> Place:
         print(line, flush=True)
     host = this_host()
     devices = _devices(profile, host)
-    return Place(
-        host=host,
-        how=os.environ.get("KAGGLE_KERNEL_RUN_TYPE", ""),
+    return Host(
+        name=host,
+        run_type=os.environ.get("KAGGLE_KERNEL_RUN_TYPE", ""),
         python=platform.python_version(),
         backend=devices[0].platform,
         devices=tuple(device.device_kind for device in devices),

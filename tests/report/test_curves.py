@@ -1,24 +1,36 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from nblib.report.curves import by_step, column, plot_grpo, plot_training, smooth
 from nblib.report.plots import figure_png
-from nblib.report.plots_grpo import plot_group, plot_grpo, plot_reward_histogram
 from nblib.tasks.gsm8k import GSM8K
 
 HEADINGS = {
     *("reward, and its terms without their weights (means of the step)", "gradient norm"),
-    *("answer accuracy (share)", "zero-variance groups (share)", "lower is better (share)"),
+    *(
+        "answer accuracy (share)",
+        "zero-variance groups: all of one earn the same (share)",
+        "lower is better (share)",
+    ),
     *("completion length (tokens)", "KL to the reference (nats a token)"),
     *("entropy (nats a token)", "time a step (seconds)"),
 }
 
 
 def record(step: int, **fields) -> dict:
+    return {
+        "step": step,
+        "loss": 3.0 / step,
+        "learning_rate": 1e-3,
+        "grad_norm": 2.0,
+        "tokens": 800,
+        "seconds": 2.0,
+    } | fields
+
+
+def grpo_record(step: int, **fields) -> dict:
     return {
         "step": step,
         "grad_norm": 1.0,
@@ -58,8 +70,58 @@ def marked(axes) -> list[float]:
     return [one.get_xdata()[0] for one in axes.lines if list(one.get_ydata()) == [0, 1]]
 
 
+def test_training_shows_raw_smooth_and_validation_loss_with_seed_and_units():
+    records = [record(step) for step in range(1, 101)]
+    records[49]["val_loss"] = 0.5
+    figure = plot_training(records, seed=7, title="A title")
+    said = texts(figure)
+    for words in (
+        "A title",
+        "seed 7",
+        "loss (nats a token)",
+        "training step",
+        "learning rate",
+        "gradient norm",
+        "tokens per second",
+        "100 steps, thick: mean of 5 steps",
+    ):
+        assert words in said
+    loss = panel(figure, "loss")
+    np.testing.assert_allclose(loss.lines[0].get_ydata()[:3], [3.0, 1.5, 1.0])
+    held_out = line(loss, "validation")
+    assert (list(held_out.get_xdata()), list(held_out.get_ydata())) == ([50], [0.5])
+    # Five values around step 3: 3 + 1.5 + 1 + 0.75 + 0.6.
+    assert line(loss, "training").get_ydata()[2] == pytest.approx(6.85 / 5)
+
+
+def test_training_counts_a_repeated_step_once_as_last_written_and_sorts():
+    figure = plot_training(
+        [record(1, loss=9.0), record(3, loss=2.0), record(2, loss=4.0), record(1, loss=5.0)],
+        seed=0,
+        title="resumed",
+    )
+    raw = panel(figure, "loss").lines[0]
+    assert list(raw.get_xdata()) == [1, 2, 3]
+    assert list(raw.get_ydata()) == [5.0, 4.0, 2.0]
+
+
+def test_training_speed_is_tokens_over_seconds():
+    figure = plot_training([record(1), record(2, tokens=300, seconds=1.5)], seed=0, title="t")
+    assert list(panel(figure, "tokens per second").lines[0].get_ydata()) == [400.0, 200.0]
+
+
+def test_training_leaves_gaps_for_missing_null_and_diverged_values():
+    odd = [record(1, loss=float("nan"), grad_norm=None), {"step": 2}, record(3, seconds=0)]
+    assert figure_png(plot_training(odd, seed=0, title="odd"), dpi=40).startswith(b"\x89PNG")
+
+
+def test_training_without_records_says_so():
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is empty"):
+        plot_training([], seed=0, title="empty")
+
+
 def test_grpo_has_every_panel_with_units_title_and_seed():
-    figure = plot_grpo(GSM8K, [record(step) for step in range(1, 41)], seed=7, title="A title")
+    figure = plot_grpo(GSM8K, [grpo_record(step) for step in range(1, 41)], seed=7, title="A title")
     assert {axes.get_title(loc="left") for axes in figure.axes} == HEADINGS
     said = texts(figure)
     for words in ("A title", "seed 7", "40 steps", "mean of 5 steps", "training step"):
@@ -70,7 +132,7 @@ def test_grpo_has_every_panel_with_units_title_and_seed():
 
 
 def test_grpo_shows_the_reward_raw_and_smoothed_with_its_terms():
-    records = [record(step, reward=float(step % 2)) for step in range(1, 41)]
+    records = [grpo_record(step, reward=float(step % 2)) for step in range(1, 41)]
     axes = panel(plot_grpo(GSM8K, records, seed=0, title="t"), "reward")
     raw = axes.lines[0]
     assert list(raw.get_ydata()) == [float(step % 2) for step in range(1, 41)]
@@ -87,7 +149,7 @@ def test_grpo_shows_the_reward_raw_and_smoothed_with_its_terms():
 
 def test_grpo_draws_the_probe_where_it_was_measured():
     """The probe has records of its own, one of them before the first step."""
-    records = [record(step) for step in (1, 2, 3)]
+    records = [grpo_record(step) for step in (1, 2, 3)]
     records.insert(0, {"step": 0, "probe_accuracy": 0.2})
     records.append({"step": 3, "probe_accuracy": 0.3})
     figure = plot_grpo(GSM8K, records, seed=0, title="t")
@@ -98,13 +160,13 @@ def test_grpo_draws_the_probe_where_it_was_measured():
 
 
 def test_grpo_counts_a_repeated_step_once_as_last_written():
-    records = [record(1), record(2, reward=9.0), record(2, reward=0.5)]
+    records = [grpo_record(1), grpo_record(2, reward=9.0), grpo_record(2, reward=0.5)]
     raw = panel(plot_grpo(GSM8K, records, seed=0, title="t"), "reward").lines[0]
     assert list(raw.get_ydata()) == [0.1, 0.5]
 
 
 def test_grpo_marks_alarms_in_every_panel_and_names_them_once():
-    records = [record(step) for step in range(1, 101)]
+    records = [grpo_record(step) for step in range(1, 101)]
     records[49]["alarms"] = ["entropy_collapsed"]
     records[50]["alarms"] = ["zero_variance_groups", "truncation"]
     records[99]["alarms"] = ["kl_too_large"]
@@ -114,7 +176,7 @@ def test_grpo_marks_alarms_in_every_panel_and_names_them_once():
         assert marked(axes) == [50, 51, 100]
     reward = panel(figure, "reward")
     names = [text for text in reward.texts if text.get_text()]
-    assert [text.get_text() for text in names] == [
+    assert [text.get_text().strip() for text in names] == [
         *("entropy collapsed", "zero variance groups, truncation", "kl too large")
     ]
     boxes = [text.get_window_extent() for text in names]
@@ -126,7 +188,7 @@ def test_grpo_marks_alarms_in_every_panel_and_names_them_once():
 
 
 def test_grpo_leaves_gaps_and_says_what_was_not_measured():
-    records = [record(step, kl=None) for step in range(1, 41)]
+    records = [grpo_record(step, kl=None) for step in range(1, 41)]
     for one in records:
         del one["seconds"], one["rollout_seconds"]
     records[2] |= {"reward": None, "entropy": float("nan"), "terms": None}
@@ -141,7 +203,7 @@ def test_grpo_leaves_gaps_and_says_what_was_not_measured():
 
 
 @pytest.mark.parametrize(
-    "records", [[record(1)], [{"step": 4}], [{"step": 0, "probe_accuracy": 0}]]
+    "records", [[grpo_record(1)], [{"step": 4}], [{"step": 0, "probe_accuracy": 0}]]
 )
 def test_grpo_of_a_run_that_has_just_begun(records):
     figure = plot_grpo(GSM8K, records, seed=0, title="t")
@@ -160,81 +222,32 @@ def test_the_headline_and_what_should_be_rare_are_the_tasks(slots):
     assert list(line(panel(figure, "lower is better"), "prose").get_ydata()) == [0.1, 0.1]
 
 
-def rollouts(rewards_by_step) -> list[dict]:
-    return [
-        {"step": step, "reward": reward}
-        for step, rewards in rewards_by_step.items()
-        for reward in rewards
+def test_records_of_a_step_are_one_sorted_and_as_last_written():
+    written = [
+        {"step": 3, "loss": 1.0},
+        {"step": 1, "loss": 9.0, "tokens": 5},
+        {"step": 3, "val_loss": 0.5},
+        {"step": 1, "loss": 5.0},
     ]
+    assert by_step(written) == [
+        {"step": 1, "loss": 5.0, "tokens": 5},
+        {"step": 3, "loss": 1.0, "val_loss": 0.5},
+    ]
+    assert written[1] == {"step": 1, "loss": 9.0, "tokens": 5}  # what was read stays as it was
+    assert by_step([]) == []
 
 
-def heights(figure: Figure) -> list[list[float]]:
-    return [[bar.get_height() for bar in bars] for bars in figure.axes[0].containers]
+def test_a_column_has_a_gap_where_nothing_was_measured():
+    values = column([{"kl": 2}, {}, {"kl": None}, {"kl": float("nan")}, {"kl": 0}], "kl")
+    np.testing.assert_array_equal(values, [2.0, np.nan, np.nan, np.nan, 0.0])
+    assert values.dtype == np.float64
+    assert column([], "kl").shape == (0,)
 
 
-def test_histogram_of_the_first_against_the_last_tenth():
-    steps = {step: [0.0] * 4 for step in range(1, 21)}
-    steps |= {1: [0, 0, 0.5, 1.2], 2: [0, 0, 0, 0.5], 19: [1.2] * 4, 20: [0, 1.2, 1.2, 1.2]}
-    figure = plot_reward_histogram(rollouts(steps), seed=3)
-    assert heights(figure) == [[5 / 8, 2 / 8, 1 / 8], [1 / 8, 0, 7 / 8]]
-    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "0.5", "1.2"]
-    said = texts(figure)
-    for words in (
-        "first tenth (steps 1 to 2): n = 8, mean 0.275",
-        "last tenth (steps 19 to 20): n = 8, mean 1.05",
-        "seed 3",
-        "share of completions",
-    ):
-        assert words in said
-    first, last = (bars[0] for bars in figure.axes[0].containers)
-    assert first.get_hatch() and not last.get_hatch()
-    assert first.get_x() + first.get_width() == pytest.approx(last.get_x())
+def test_smooth_by_hand():
+    np.testing.assert_allclose(smooth(np.array([9.0, 3.0, 6.0, 6.0]), 3), [9, 6, 5, 6])
 
 
-def test_histogram_of_many_values_has_ranges_and_loses_none():
-    rng = np.random.default_rng(0)
-    steps = {step: list(rng.normal(step, 1, 50)) for step in (1, 2, 3)}
-    figure = plot_reward_histogram(rollouts(steps), seed=0)
-    first, last = heights(figure)
-    assert len(first) == len(last) == 12
-    assert (sum(first), sum(last)) == (pytest.approx(1), pytest.approx(1))
-    assert " to\n" in figure.axes[0].get_xticklabels()[0].get_text()
-
-
-def test_histogram_of_one_step_and_with_null_rewards():
-    figure = plot_reward_histogram(rollouts({5: [1.0, None, 0.0, 1.0]}), seed=0)
-    assert heights(figure) == [[1 / 3, 2 / 3]]
-    assert "(step 5): n = 3" in texts(figure)
-    with pytest.raises(ValueError, match=r"rollouts\.jsonl is empty"):
-        plot_reward_histogram(rollouts({5: [None]}), seed=0)
-
-
-def test_group_shows_rewards_with_their_mean_and_the_advantages():
-    figure = plot_group([1.0, 0.0, 0.5, 0.5], [1.2, -1.2, 0.0, 0.0], seed=2)
-    left, right = figure.axes
-    assert [bar.get_height() for bar in left.patches] == [1.0, 0.0, 0.5, 0.5]
-    assert [bar.get_height() for bar in right.patches] == [1.2, -1.2, 0.0, 0.0]
-    assert set(line(left, "mean 0.5").get_ydata()) == {0.5}
-    assert [bool(bar.get_hatch()) for bar in right.patches] == [False, True, False, False]
-    said = texts(figure)
-    for words in ("reward", "advantage", "4 completions", "seed 2", "-1.2", "completion of the"):
-        assert words in said
-
-
-def test_flat_group_has_no_advantages():
-    right = plot_group([1.0, 1.0], [0.0, 0.0], seed=0).axes[1]
-    assert right.get_ylim() == (-1, 1)
-
-
-@pytest.mark.parametrize("rewards", [[], [1.0, 2.0]])
-def test_group_needs_an_advantage_for_each_reward(rewards):
-    with pytest.raises(ValueError, match=f"got {len(rewards)} rewards and 1 advantages"):
-        plot_group(rewards, [0.0], seed=0)
-
-
-def test_pyplot_and_jax_stay_out():
-    code = (
-        "import sys, nblib.report.plots_grpo; "
-        "sys.exit(bool({'matplotlib.pyplot', 'jax'} & sys.modules.keys()))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_smooth_takes_no_gap_into_a_mean_and_leaves_it_open():
+    gaps = np.array([2.0, np.nan, 4.0, 6.0, np.nan, np.nan, 1.0])
+    np.testing.assert_allclose(smooth(gaps, 3), [2, np.nan, 5, 5, np.nan, np.nan, 1])

@@ -1,0 +1,73 @@
+"""What a reader meets in the notebooks: short cells, few imports, an example early, and a path."""
+
+import ast
+import re
+from importlib import import_module
+from pathlib import Path
+
+import jupytext
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+MOST_LINES = 15
+README = (ROOT / "README.md").read_text()
+
+
+def code_cells(path):
+    return [cell["source"] for cell in jupytext.read(path).cells if cell["cell_type"] == "code"]
+
+
+def public_names(path):
+    """The `room.name` expressions of a notebook, with the module that each name comes from."""
+    found = {}
+    for source in code_cells(path):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                room = f"nblib.{node.value.id}"
+                if (ROOT / "nblib" / node.value.id / "__init__.py").is_file():
+                    value = getattr(import_module(room), node.attr)
+                    home = getattr(value, "__module__", None) or type(value).__module__
+                    found[f"{node.value.id}.{node.attr}"] = home
+    return found
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_cell_is_long_and_none_holds_a_function_or_a_loop(path):
+    for source in code_cells(path):
+        lines = [line for line in source.splitlines() if line.strip()]
+        assert len(lines) <= MOST_LINES, lines[0]
+        statements = {type(node) for node in ast.parse(source).body}
+        assert not statements & {ast.For, ast.While, ast.FunctionDef, ast.ClassDef}, lines[0]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_imports_rooms_and_no_tool_of_a_checkout(path):
+    imports = [line for line in path.read_text().splitlines() if re.match("(from|import) ", line)]
+    of_nblib = [line for line in imports if "nblib" in line]
+    assert len(of_nblib) == 2  # the install cell's, and the rooms
+    assert "tools" not in " ".join(of_nblib)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_name_that_a_notebook_takes_from_a_room_is_public_there(path):
+    names = public_names(path)
+    assert len(names) > 15
+    for name in names:
+        room, _, attribute = name.partition(".")
+        assert attribute in import_module(f"nblib.{room}").__all__
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_first_example_is_shown_within_six_code_cells(path):
+    assert "examples_table(" in "".join(code_cells(path)[:6])
+
+
+def test_the_reading_path_of_v1_is_whole_and_takes_an_evening():
+    section = README[README.index("### Read v1 in an evening") :].split("\n#", 2)[1]
+    listed = re.findall(r"`(nblib/[\w/]+\.py)`", section)
+    reached = {f"{home.replace('.', '/')}.py" for home in public_names(NOTEBOOKS[2]).values()}
+    assert NOTEBOOKS[2].stem == "v1_sft_format"
+    assert {*listed} == reached and len(listed) == len(reached)
+    lines = sum(len((ROOT / path).read_text().splitlines()) for path in listed)
+    assert lines < 4000
