@@ -36,10 +36,6 @@ _CURES: Mapping[str, str] = {
 }
 
 
-class PushError(ClickException):
-    """Kaggle, or its client, did not do what was asked; the message says what, and no secret."""
-
-
 def described(folders: Sequence[Path]) -> str:
     """Return what a push would send, for a person to read.
 
@@ -61,7 +57,7 @@ def push_all(folders: Sequence[Path], *, say: Callable[[str], None]) -> None:
     notebook, is not sent again.
 
     Raises ValueError: a folder is no kernel by our schema, or its notebook is too large. Raises
-    PushError: Kaggle cannot be reached, or refused something; names what went and what did not.
+    ClickException: Kaggle cannot be reached, or refused something; names what went and what not.
     """
     _check_secrets([_read(folder) for folder in folders])
     for handle, dataset in _datasets(folders):
@@ -69,12 +65,12 @@ def push_all(folders: Sequence[Path], *, say: Callable[[str], None]) -> None:
     for index, folder in enumerate(folders):
         try:
             say(f"{folder}: {_push(folder)}")
-        except PushError as error:
+        except ClickException as error:
             if len(folders) == 1:
                 raise
             names = [folder.name for folder in folders]
             went, rest = ", ".join(names[:index]) or "none", " ".join(names[index:])
-            raise PushError(
+            raise ClickException(
                 f"{error}\npushed: {went}\n"
                 f"left: {rest}; for these: python -m nblib kernels push {rest}"
             ) from error
@@ -83,7 +79,7 @@ def push_all(folders: Sequence[Path], *, say: Callable[[str], None]) -> None:
 def status(folder: Path) -> str:
     """Return how a pushed kernel does: queued, running, complete, error, with Kaggle's reason.
 
-    Raises ValueError and PushError as `push_all` does.
+    Raises ValueError and ClickException as `push_all` does.
     """
     metadata = read_kernel_metadata(folder)
     with _kaggle_client() as (client, _):
@@ -98,7 +94,7 @@ def pull_output(folder: Path) -> list[Path]:
     What else it left, its log first of all, goes to `runs/kaggle/<kernel>/`. `latest` points at the
     newest finished run that came.
 
-    Raises ValueError and PushError as `push_all` does.
+    Raises ValueError and ClickException as `push_all` does.
     """
     metadata = read_kernel_metadata(folder)
     other = runs_root() / "kaggle" / metadata.slug
@@ -146,7 +142,7 @@ def _check_secrets(kernels: Sequence[tuple[KernelMetadata, str]]) -> None:
             ]
             found += [f"a {kind}" for kind in redacted_notebook(cells)[1]]
             if found:
-                raise PushError(f"{metadata.code_file} holds {found[0]}: nothing was sent")
+                raise ClickException(f"{metadata.code_file} holds {found[0]}: nothing was sent")
 
 
 def _push(folder: Path) -> str:
@@ -158,11 +154,13 @@ def _push(folder: Path) -> str:
             return f"{state} already, this very notebook: not sent again (its page can stop it)"
         answer = client.kernels_push(str(folder))
     if answer is None or answer.error:
-        raise PushError(_with_cure(f"{metadata.id}: Kaggle refused it: {answer and answer.error}"))
+        raise ClickException(
+            _with_cure(f"{metadata.id}: Kaggle refused it: {answer and answer.error}")
+        )
     refused = {name: getattr(answer, f"invalid_{name}") for name in _SOURCES}
     lost = [f"{name} {', '.join(handles)}" for name, handles in refused.items() if handles]
     if lost:
-        raise PushError(
+        raise ClickException(
             f"{answer.url} runs without its {'; '.join(lost)}: Kaggle does not know them, or you "
             "may not read them. Push what it reads first, and accept a model's licence"
         )
@@ -205,16 +203,16 @@ def _make_ready(handle: str, folder: Path, *, say: Callable[[str], None]) -> Non
             answer = client.dataset_create_new(str(folder), quiet=True)
             if answer.error:
                 reason = _with_cure(f"Kaggle refused the dataset {handle}: {answer.error}")
-                raise PushError(f"{reason}\nNo kernel was sent.")
+                raise ClickException(f"{reason}\nNo kernel was sent.")
         began = time.monotonic()
         while (state := state_of(lambda: client.dataset_status(handle))) != "ready":
             if state in ("failed", "deleted"):
-                raise PushError(
+                raise ClickException(
                     f"the dataset {handle} is {state} at Kaggle, no kernel was sent: remove it on "
                     f"https://www.kaggle.com/datasets/{handle}, then give the same command again"
                 )
             if time.monotonic() - began > TIMEOUT_S:
-                raise PushError(
+                raise ClickException(
                     f"the dataset {handle} was not ready after {TIMEOUT_S / 60:.0f} minutes "
                     f"({state or 'not there'}), no kernel was sent: give the same command again"
                 )
@@ -224,14 +222,14 @@ def _make_ready(handle: str, folder: Path, *, say: Callable[[str], None]) -> Non
 
 @contextmanager
 def _kaggle_client() -> Iterator[tuple[Any, Mapping[str, str]]]:
-    """Yield Kaggle's client and the secrets it may know; its errors become a PushError."""
+    """Yield Kaggle's client and the secrets it may know; its errors become a ClickException."""
     secrets = held_secrets()
     try:
         client = kaggle_client()
         secrets |= held_secrets(client.config_values)
         yield client, secrets
     except (OSError, ValueError) as error:  # the last: no such kernel, for one
-        raise PushError(without(secrets.values(), _with_cure(_words(error)))) from None
+        raise ClickException(without(secrets.values(), _with_cure(_words(error)))) from None
 
 
 def _words(error: Exception) -> str:
