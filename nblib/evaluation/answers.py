@@ -16,7 +16,7 @@ from typing import Any
 
 from flax import nnx
 
-from nblib.evaluation.statistics import grouped, in_order, stage_metrics
+from nblib.evaluation.statistics import Record, grouped, in_order, stage_metrics
 from nblib.files import read_jsonl, to_jsonable, write_jsonl
 from nblib.models.decode import Sampling, decode
 from nblib.models.names import RefModel
@@ -63,7 +63,7 @@ class Stage:
     name: str
     metrics: Mapping[str, Any]  # as in result.json
     by_group: Mapping[str, Mapping[str, Any]]
-    records: tuple[Mapping[str, Any], ...]  # as in predictions.jsonl
+    records: tuple[Record, ...]  # as in predictions.jsonl
     seconds: float = 0.0  # to answer and score; 0 for answers that were there
 
 
@@ -116,24 +116,32 @@ def ask(
     its folder's `sha256`: a fine-tune in memory must have a name of its own. ValueError for a
     request that makes no sense, and a `kept` that is damaged or another file.
     """
-    _check_request(examples, decoding, samples)
     prompts = task_prompts(task, examples, style=style, shots=shots)
-    identity = _identity(ref, examples, prompts, decoding, samples)
-    ids = [example.id for example in examples]
-    answers = _read_kept(kept, identity, ids * samples) if kept else []
-    for done in range(len(answers) // len(ids), samples):
+    asked = [
+        {
+            "id": one.id,
+            "group": one.group,
+            "question": one.prompt,
+            "prompt": prompt,
+            "reference": to_jsonable(one.reference),
+        }
+        for one, prompt in zip(examples, prompts, strict=True)
+    ]
+    _check_request(asked, decoding, samples)
+    identity = _identity(ref, asked, decoding, samples)
+    total, limit = len(asked) * samples, {"max_new_tokens": decoding.max_new_tokens}
+    answers = _read_kept(kept, identity, [one["id"] for one in asked] * samples) if kept else []
+    for done in range(len(answers) // len(asked), samples):
         seeded = replace(decoding, seed=decoding.seed + done)
-        answers += [
-            _question(example) | written | {"max_new_tokens": decoding.max_new_tokens}
-            for example, written in zip(examples, generate(ref, prompts, seeded), strict=True)
-        ]
+        written = generate(ref, prompts, seeded)
+        answers += [one | text | limit for one, text in zip(asked, written, strict=True)]
         if kept:
             write_jsonl(kept, [{"identity": identity}, *answers])
-            print(f"{kept.stem}: {len(answers)} of {len(ids) * samples} answers", flush=True)
+            print(f"{kept.stem}: {len(answers)} of {total} answers", flush=True)
     return answers
 
 
-def score_all(answers: Sequence[Mapping[str, Any]], task: Task) -> list[Score]:
+def score_all(answers: Sequence[Record], task: Task) -> list[Score]:
     """Score the completions of records with `id`, `completion` and `reference`, as a reward does.
 
     Raises ValueError, by the item's id, for a reference that the task cannot score against.
@@ -147,7 +155,7 @@ def score_all(answers: Sequence[Mapping[str, Any]], task: Task) -> list[Score]:
     return scores
 
 
-def score_answers(name: str, answers: Sequence[Mapping[str, Any]], task: Task) -> Stage:
+def score_answers(name: str, answers: Sequence[Record], task: Task) -> Stage:
     """Return a stage of completions by any writer; a task's `verify` has the last word.
 
     Of a record no more is taken than `ANSWER_KEYS`, also where it was scored before. Raises
@@ -167,7 +175,7 @@ def score_answers(name: str, answers: Sequence[Mapping[str, Any]], task: Task) -
     return stage_of(name, records, task)
 
 
-def stage_of(name: str, records: Sequence[Mapping[str, Any]], task: Task) -> Stage:
+def stage_of(name: str, records: Sequence[Record], task: Task) -> Stage:
     """Return the stage of records that are scored; ValueError where there are none."""
     groups = grouped(records, itemgetter("group"))
     return Stage(
@@ -223,16 +231,7 @@ def make_probe(
     return mean_headline
 
 
-def _question(example: Example) -> dict[str, Any]:
-    return {
-        "id": example.id,
-        "group": example.group,
-        "question": example.prompt,
-        "reference": to_jsonable(example.reference),
-    }
-
-
-def _example(answer: Mapping[str, Any]) -> Example:
+def _example(answer: Record) -> Example:
     return Example(
         id=answer["id"],
         prompt=answer.get("question", ""),
@@ -242,10 +241,10 @@ def _example(answer: Mapping[str, Any]) -> Example:
     )
 
 
-def _check_request(examples: Sequence[Example], decoding: Decoding, samples: int) -> None:
-    if not examples:
+def _check_request(asked: Sequence[Record], decoding: Decoding, samples: int) -> None:
+    if not asked:
         raise ValueError("got 0 examples: expected at least one")
-    (often, count), *_ = Counter(example.id for example in examples).most_common(1)
+    ((often, count),) = Counter(one["id"] for one in asked).most_common(1)
     if count > 1:
         raise ValueError(f"example {often!r} repeats: expected ids of their own")
     if samples < 1:
@@ -255,21 +254,14 @@ def _check_request(examples: Sequence[Example], decoding: Decoding, samples: int
 
 
 def _identity(
-    ref: RefModel,
-    examples: Sequence[Example],
-    prompts: Sequence[str],
-    decoding: Decoding,
-    samples: int,
+    ref: RefModel, asked: Sequence[Record], decoding: Decoding, samples: int
 ) -> dict[str, Any]:
     """Return what answers depend on; the prompts as they are asked, so that the form counts too."""
-    asked = [
-        json.dumps(to_jsonable([one.id, one.group, one.prompt, prompt, one.reference])) + "\n"
-        for one, prompt in zip(examples, prompts, strict=True)
-    ]
+    examples = "".join(json.dumps([*one.values()]) + "\n" for one in asked)
     return {
         "model": ref.name,
         "model_sha256": ref.sha256,
-        "examples": sha256("".join(asked).encode()).hexdigest(),
+        "examples": sha256(examples.encode()).hexdigest(),
         "decoding": asdict(decoding),
         "samples": samples,
     }

@@ -1,8 +1,8 @@
 """Candidates: what a comparison asks, models in a style of prompt each, or files of answers.
 
 A candidate is written as one text, `name=source`: a model's name or folder with `@style`, or a
-`predictions.jsonl` with `:stage`. All are asked the same questions, and what a model answered is
-kept at once, so that a run which was killed asks only what is still missing.
+`predictions.jsonl` with `:stage`. All are asked the same questions. Answers are kept at once: a run
+that was killed asks only what is still missing.
 """
 
 import re
@@ -42,9 +42,8 @@ class Candidate:
                 "slashes, such as base or v1"
             )
         if self.style not in STYLES:
-            raise ValueError(
-                f"stage {self.name}: style {self.style!r}, expected one of {', '.join(STYLES)}"
-            )
+            styles = ", ".join(STYLES)
+            raise ValueError(f"stage {self.name}: style {self.style!r}, expected one of {styles}")
 
     @property
     def is_file(self) -> bool:
@@ -106,13 +105,9 @@ def answer_all(
             if ref is None or ref.name != candidate.source:
                 ref = None  # the memory of one model is free before the next one comes
                 ref = get_gemma_ref_model(candidate.source, asking.mesh)
-            answers = ask(
-                *(ref, task, examples, decoding),
-                style=candidate.style,
-                shots=asking.shots,
-                samples=samples,
-                kept=asking.folder / f"{candidate.name}.jsonl",
-            )
+            given: dict[str, Any] = {"style": candidate.style, "shots": asking.shots}
+            given |= {"samples": samples, "kept": asking.folder / f"{candidate.name}.jsonl"}
+            answers = ask(ref, task, examples, decoding, **given)
         stages.append(score_answers(candidate.name, answers, task))
     return tuple(stages)
 
@@ -147,11 +142,11 @@ def read_answers(path: Path, stage: str = "") -> list[dict[str, Any]]:
 
 
 def how_asked(
-    candidates: Sequence[Candidate], asking: Asking, mismatches: Sequence[str] = ()
+    candidates: Sequence[Candidate], asking: Asking, mismatches: Sequence[str]
 ) -> dict[str, Any]:
     """Return for the record how each stage was asked, and what `comparable` found to differ."""
-    shots = {"shots": [shot.id for shot in asking.shots]}
-    asked = {
-        one.name: asdict(one) | (shots if one.style == "few-shot" else {}) for one in candidates
-    }
+    asked = {one.name: asdict(one) for one in candidates}
+    for one in candidates:
+        if one.style == "few-shot":
+            asked[one.name]["shots"] = [shot.id for shot in asking.shots]
     return {"asked": asked, "mismatches": mismatches}

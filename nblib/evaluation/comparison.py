@@ -21,6 +21,7 @@ from nblib.evaluation.candidates import Candidate
 from nblib.evaluation.forgetting import Forgotten
 from nblib.evaluation.statistics import (
     Paired,
+    Record,
     by_id,
     holm,
     metric_figures,
@@ -140,7 +141,7 @@ def comparison_metrics(
     }
 
 
-def failure_kind(record: Mapping[str, Any], task: Task) -> str | None:
+def failure_kind(record: Record, task: Task) -> str | None:
     """Return the first rule of the form that a completion broke, None where the form is whole.
 
     A completion that was cut counts as "truncated"; a wrong answer breaks no rule of the form.
@@ -209,20 +210,17 @@ def _narrowed(stages: Sequence[Stage], task: Task) -> Iterator[Stage]:
         yield stage if len(kept) == len(stage.records) else stage_of(stage.name, kept, task)
 
 
-def _same(first: Mapping[str, Any], second: Mapping[str, Any], keys: Sequence[str]) -> bool:
+def _same(first: Record, second: Record, keys: Sequence[str]) -> bool:
     return all(first.get(key) == second.get(key) for key in keys)
 
 
 def _gains(earlier: Sequence[Stage], last: Stage, metric: Metric) -> list[Gain]:
     tests = [paired_comparison(stage.records, last.records, metric) for stage in earlier]
-    corrected = holm([test.p_value for test in tests])
-    return [
-        Gain(over=stage.name, paired=test, p_holm=p)
-        for stage, test, p in zip(earlier, tests, corrected, strict=True)
-    ]
+    found = zip(earlier, tests, holm([test.p_value for test in tests]), strict=True)
+    return [Gain(over=stage.name, paired=test, p_holm=p) for stage, test, p in found]
 
 
-def _length_bucket(records: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], str]:
+def _length_bucket(records: Sequence[Record]) -> Callable[[Record], str]:
     """Return a function from a record to its bucket: as many records are in each."""
     lengths = sorted(map(_words, records))
     cuts = sorted({lengths[len(lengths) * part // _BUCKETS] for part in range(1, _BUCKETS)})
@@ -231,28 +229,20 @@ def _length_bucket(records: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[st
     return lambda record: names[bisect_right(cuts, _words(record))]
 
 
-def _words(record: Mapping[str, Any]) -> int:
+def _words(record: Record) -> int:
     return len(str(record.get("question", record.get("prompt", ""))).split())
 
 
 def _given_form(stages: Sequence[Stage], task: Task) -> dict[str, dict[str, Any]]:
-    found = {
-        stage.name: [one[task.headline] for one in stage.records if task.is_right(one, task.form)]
-        for stage in stages
-    }
-    headline = task.metric(task.headline)
-    return {
-        name: {"n": len(values), **metric_figures(headline, values)}
-        for name, values in found.items()
-        if values
-    }
+    found, headline = {}, task.metric(task.headline)
+    for stage in stages:
+        values = [one[headline.name] for one in stage.records if task.is_right(one, task.form)]
+        if values:
+            found[stage.name] = {"n": len(values), **metric_figures(headline, values)}
+    return found
 
 
 def _regressions(earlier: Sequence[Stage], last: Stage, task: Task) -> tuple[tuple[str, str], ...]:
     lost = {one["id"] for one in last.records if not task.is_right(one, task.lenient)}
-    return tuple(
-        (record["id"], stage.name)
-        for stage in earlier
-        for record in stage.records
-        if task.is_right(record, task.lenient) and record["id"] in lost
-    )
+    records = ((one, stage.name) for stage in earlier for one in stage.records if one["id"] in lost)
+    return tuple((one["id"], name) for one, name in records if task.is_right(one, task.lenient))

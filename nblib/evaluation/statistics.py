@@ -61,8 +61,9 @@ def metric_figures(metric: Metric, values: Sequence[float]) -> dict[str, float |
     The values of a rate are true and false, or chances in 0..1: these vary less, so that their true
     interval is narrower.
     """
-    n, total = len(values), sum(values) if metric.kind == "rate" else math.fsum(values)
-    interval = wilson_interval(total, n) if metric.kind == "rate" else mean_interval(values)
+    n, is_rate = len(values), metric.kind == "rate"
+    total = sum(values) if is_rate else math.fsum(values)
+    interval = wilson_interval(total, n) if is_rate else mean_interval(values)
     return {metric.name: total / n, f"{metric.name}_ci95": list(interval)}
 
 
@@ -73,10 +74,8 @@ def in_order(names: Iterable[str]) -> list[str]:
     (['2', '10'], ['easy', 'level 2', 'level 10'])
     """
 
-    def parts(name: str) -> list[Any]:
-        split: list[Any] = _NUMBER.split(name)  # every second part is a number
-        split[1::2] = map(float, split[1::2])
-        return split
+    def parts(name: str) -> list[Any]:  # every second one is a number
+        return [float(part) if n % 2 else part for n, part in enumerate(_NUMBER.split(name))]
 
     return sorted(names, key=parts)
 
@@ -141,9 +140,9 @@ def smallest_difference(first: Sequence[Record], second: Sequence[Record], metri
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values corrected for being several, in their order (Holm's step-down).
+    """Return the p-values corrected for being several, in their order.
 
-    S. Holm, Scandinavian Journal of Statistics 6 (1979), p. 65.
+    The step-down of S. Holm, Scandinavian Journal of Statistics 6 (1979), p. 65.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -154,15 +153,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _value(record: Record, key: str, kind: str) -> float:
-    value = record.get(key)
-    if isinstance(value, bool) if kind == "rate" else _is_share(value):
+    value, is_rate = record.get(key), kind == "rate"
+    is_number = isinstance(value, int | float) and isinstance(value, bool) == is_rate
+    if is_number and 0 <= value <= 1:  # type: ignore[operator]
         return value  # type: ignore[return-value]
-    expected = "true or false" if kind == "rate" else "a number in 0..1"
+    expected = "true or false" if is_rate else "a number in 0..1"
     raise ValueError(f"item {record.get('id')!r}: {key} is {value!r}, expected {expected}")
-
-
-def _is_share(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _values(items: Iterable[tuple[Record, Record]], metric: Metric) -> list[tuple[float, float]]:

@@ -49,13 +49,11 @@ def check_model_divides(config: ModelConfig, mesh: jax.sharding.Mesh) -> None:
     common = math.gcd(*sizes)
     if width % fsdp == 0 and common % tp == 0:
         return
-    counts = range(1, mesh.size + 1)
-    axes = [
-        pair
-        for pair in product(counts, counts)
-        if math.prod(pair) <= mesh.size and width % pair[0] == common % pair[1] == 0
-    ]
-    best = max(axes, key=lambda pair: (math.prod(pair), pair))
+    best = max(
+        (rows * columns, (rows, columns))
+        for rows, columns in product(range(1, mesh.size + 1), repeat=2)
+        if rows * columns <= mesh.size and width % rows == common % columns == 0
+    )[1]
     raise ValueError(
         f"mesh (fsdp {fsdp}, tp {tp}) does not divide the model: fsdp has to divide {width}, its "
         f"width, and tp {common}, which divides its vocabulary, heads and widths: take "

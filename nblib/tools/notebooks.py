@@ -157,17 +157,19 @@ class Parameter:
 
 
 def declared_parameters(cells: Sequence[Mapping[str, Any]]) -> dict[str, Parameter]:
-    """Read the assignments of the cell tagged `parameters`.
+    """Read the assignments of the cells tagged `parameters-...` and of the one tagged `parameters`.
 
-    Raises ValueError: no cell has the tag, or the cell is no Python.
+    That one is the last of them: papermill sets the values given right after it.
+    Raises ValueError: no cell has the tag, or a cell is no Python.
     """
-    tagged = [cell for cell in cells if TAG in cell["metadata"].get("tags", ())]
-    if not tagged:
+    tags = [" ".join(cell["metadata"].get("tags", ())) for cell in cells]
+    if TAG not in tags:
         raise ValueError(
             f"no cell is tagged '{TAG}', so nothing can be set; tag the one with the defaults"
         )
+    sources = [one["source"] for one, tag in zip(cells, tags, strict=True) if tag.startswith(TAG)]
     try:
-        statements = ast.parse(tagged[0]["source"]).body
+        statements = ast.parse("\n".join(sources)).body
     except SyntaxError as error:
         raise ValueError(f"the parameters cell is no plain Python: {error}") from error
     found = {}

@@ -15,7 +15,7 @@ from nblib.models.abstract import (
 from nblib.models.lora import LoraConfig, get_lora_model
 from nblib.models.published import GEMMA, ModelNotFound
 
-LORA = LoraConfig(rank=2, alpha=2.0)
+TWO = LoraConfig(rank=2, alpha=2.0)
 EIGHT = AbstractMesh((8, 1), ("fsdp", "tp"))
 
 
@@ -42,8 +42,8 @@ def test_the_embedded_model_is_configured_by_its_folder():
 
 @pytest.mark.parametrize("rank", [2, -1])
 def test_leaves_are_those_of_the_real_model(rank, new_model, mesh):
-    base, lora = new_model(num_layers=2), LoraConfig(rank=rank, alpha=2.0)
-    config = base.config
+    base = new_model(num_layers=2)
+    config, lora = base.config, LoraConfig(rank=rank, alpha=2.0)
     (model,) = abstractly(lambda: (trainable_model(config, lora),), EIGHT)
     real = base if rank == -1 else get_lora_model(base, mesh, lora)
     found, expected = leaves(model), leaves(real)
@@ -54,12 +54,12 @@ def test_leaves_are_those_of_the_real_model(rank, new_model, mesh):
 
 
 def test_weights_are_split_where_the_mesh_divides_them(tiny_config):
-    (model,) = abstractly(lambda: (trainable_model(tiny_config, LORA),), EIGHT)
+    (model,) = abstractly(lambda: (trainable_model(tiny_config, TWO),), EIGHT)
     split = {path: leaf.sharding.spec for path, leaf in leaves(model).items()}
     assert split["embedder", "input_embedding"] == PartitionSpec("tp", "fsdp")
     assert "fsdp" in split["layers", 0, "mlp", "up_proj", "kernel"]
     three = AbstractMesh((3, 1), ("fsdp", "tp"))
-    (odd,) = abstractly(lambda: (trainable_model(tiny_config, LORA),), three)
+    (odd,) = abstractly(lambda: (trainable_model(tiny_config, TWO),), three)
     assert all("fsdp" not in leaf.sharding.spec for leaf in leaves(odd).values())
 
 
