@@ -30,11 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _command(sys.argv[1:] if arguments is None else list(arguments))
         finally:
             sys.stdout.flush()  # here, not at the interpreter's exit, where nothing can be answered
-    except BrokenPipeError:  # as after `| head -1`
-        _drop_output()
-        return 128 + signal.SIGPIPE
-    except OSError as error:  # a full disk behind the output, for one
-        _drop_output()
+    except OSError as error:  # of the output; the interpreter flushes it once more at its exit
+        with contextlib.suppress(OSError):  # the output is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # as after `| head -1`
+            return 128 + signal.SIGPIPE
         print(f"nblib: {error}", file=sys.stderr)
         return 1
 
@@ -55,12 +55,6 @@ def _command(arguments: list[str]) -> int:
     except (click.ClickException, OSError, ValueError) as error:
         print(f"nblib: {error}", file=sys.stderr)
         return 1
-
-
-def _drop_output() -> None:
-    """Let what is still to be printed go nowhere: the interpreter flushes once more at its exit."""
-    with contextlib.suppress(OSError):  # the output is no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _unique(pairs: Pairs) -> dict[str, str]:

@@ -24,6 +24,7 @@ from nblib.tools.metadata import DatasetMetadata, KernelMetadata, read_kernel_me
 
 TIMEOUT_S = 600.0  # for Kaggle to make a dataset ready
 POLL_S = 5.0
+_Kernel = tuple[Path, KernelMetadata, str]  # its folder, and its notebook's text
 _SOURCES = ("dataset_sources", "competition_sources", "kernel_sources", "model_sources")
 # What Kaggle says -> what to do.
 _CURES: Mapping[str, str] = {
@@ -41,8 +42,8 @@ def described(folders: Sequence[Path]) -> str:
 
     Raises ValueError: a folder is no kernel by our schema, or its notebook is too large.
     """
-    kernels = [(folder, *_read(folder)) for folder in folders]
-    lines = [_described_dataset(*dataset) for dataset in _datasets(folders)]
+    kernels = list(map(_read, folders))
+    lines = [_described_dataset(*dataset) for dataset in _datasets(kernels)]
     for folder, metadata, text in kernels:
         lines.append(f"{folder / metadata.code_file}: {len(text.encode()) / 1e6:.2f} MB")
         for name, value in metadata:
@@ -59,12 +60,13 @@ def push_all(folders: Sequence[Path], *, say: Callable[[str], None]) -> None:
     Raises ValueError: a folder is no kernel by our schema, or its notebook is too large. Raises
     ClickException: Kaggle cannot be reached, or refused something; names what went and what not.
     """
-    _check_secrets([_read(folder) for folder in folders])
-    for handle, dataset in _datasets(folders):
+    kernels = list(map(_read, folders))
+    _check_secrets(kernels)
+    for handle, dataset in _datasets(kernels):
         _make_ready(handle, dataset, say=say)
-    for index, folder in enumerate(folders):
+    for index, (folder, metadata, text) in enumerate(kernels):
         try:
-            say(f"{folder}: {_push(folder)}")
+            say(f"{folder}: {_push(folder, metadata, text)}")
         except ClickException as error:
             if len(folders) == 1:
                 raise
@@ -123,17 +125,16 @@ def _moved(run: Path) -> Path | None:
     return home
 
 
-def _read(folder: Path) -> tuple[KernelMetadata, str]:
-    """Return a kernel's metadata and its notebook's text, checked."""
+def _read(folder: Path) -> _Kernel:
     metadata = read_kernel_metadata(folder)
     content = (folder / metadata.code_file).read_bytes()
     check_size(folder / metadata.code_file, len(content))
-    return metadata, content.decode()
+    return folder, metadata, content.decode()
 
 
-def _check_secrets(kernels: Sequence[tuple[KernelMetadata, str]]) -> None:
+def _check_secrets(kernels: Sequence[_Kernel]) -> None:
     with _kaggle_client() as (_, secrets):
-        for metadata, text in kernels:
+        for _folder, metadata, text in kernels:
             found = [f"the value of {name}" for name, value in secrets.items() if value in text]
             cells = [  # in the wheel's base64 a token stands by chance
                 cell
@@ -145,9 +146,8 @@ def _check_secrets(kernels: Sequence[tuple[KernelMetadata, str]]) -> None:
                 raise ClickException(f"{metadata.code_file} holds {found[0]}: nothing was sent")
 
 
-def _push(folder: Path) -> str:
-    """Push a kernel's folder, which starts it at Kaggle, and return the address of its page."""
-    metadata, text = _read(folder)
+def _push(folder: Path, metadata: KernelMetadata, text: str) -> str:
+    """Push a kernel, which starts it at Kaggle, and return the address of its page."""
     with _kaggle_client() as (client, _):
         state = state_of(lambda: client.kernels_status(metadata.id).status.name.lower())
         if state in ("queued", "running") and _cells(_pushed(client, metadata)) == _cells(text):
@@ -181,10 +181,10 @@ def _cells(notebook: str) -> list[str]:
     return ["".join(cell["source"]) for cell in json.loads(notebook)["cells"]]
 
 
-def _datasets(folders: Sequence[Path]) -> list[tuple[str, Path]]:
+def _datasets(kernels: Sequence[_Kernel]) -> list[tuple[str, Path]]:
     """Return handle and folder of the datasets that were built beside these kernels, for them."""
-    wanted = {one for folder in folders for one in read_kernel_metadata(folder).dataset_sources}
-    found = sorted(folders[0].parent.glob(f"*/{DatasetMetadata.file}"))
+    wanted = {handle for _, metadata, _ in kernels for handle in metadata.dataset_sources}
+    found = sorted(kernels[0][0].parent.glob(f"*/{DatasetMetadata.file}"))
     built = [(DatasetMetadata.checked(read_json(path)).id, path.parent) for path in found]
     return [(handle, folder) for handle, folder in built if handle in wanted]
 
