@@ -25,13 +25,24 @@ Pairs = tuple[tuple[str, str], ...]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; what is wrong is one line, no traceback."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         try:
-            with app.make_context("python -m nblib", given) as context:
-                return int(app.invoke(context) or 0)
+            return _command(sys.argv[1:] if arguments is None else list(arguments))
         finally:
             sys.stdout.flush()  # here, not at the interpreter's exit, where nothing can be answered
+    except OSError as error:  # of the output; the interpreter flushes it once more at its exit
+        with contextlib.suppress(OSError):  # the output is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # as after `| head -1`
+            return 128 + signal.SIGPIPE
+        print(f"nblib: {error}", file=sys.stderr)
+        return 1
+
+
+def _command(arguments: list[str]) -> int:
+    try:
+        with app.make_context("python -m nblib", arguments) as context:
+            return int(app.invoke(context) or 0)
     except click.exceptions.Exit as done:  # after `--help`, or a signal
         return done.exit_code
     except click.UsageError as error:
@@ -39,20 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # as after `| head -1`
-        _drop_output()
-        return 128 + signal.SIGPIPE
+    except BrokenPipeError:
+        raise
     except (click.ClickException, OSError, ValueError) as error:
-        if isinstance(error, OSError):  # a full disk behind the output, for one
-            _drop_output()
         print(f"nblib: {error}", file=sys.stderr)
         return 1
-
-
-def _drop_output() -> None:
-    """Let what is still to be printed go nowhere: the interpreter flushes once more at its exit."""
-    with contextlib.suppress(OSError):  # the output is no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _unique(pairs: Pairs) -> dict[str, str]:

@@ -43,10 +43,6 @@ _MALLOC_TUNABLES = (
 )
 
 
-class NotebookError(ClickException):
-    """A run that cannot start or has failed; the message is all that a person needs."""
-
-
 def run_notebook(name_or_path: str, parameters: Mapping[str, str]) -> Path:
     """Execute a notebook and return the folder of its run.
 
@@ -54,23 +50,20 @@ def run_notebook(name_or_path: str, parameters: Mapping[str, str]) -> Path:
     folder of the notebook's runs until one succeeds. What cells print reaches stdout and stderr as
     it comes. The parameters are text as typed.
 
-    Raises NotebookError: the notebook or a parameter is wrong, a cell failed, the kernel died, a
-    folder cannot be written. Raises Exit after a signal.
+    Raises ValueError: the notebook or a parameter is wrong. Raises ClickException: a cell failed,
+    the kernel died, a folder cannot be written. Raises Exit after a signal.
     """
+    source = find_notebook(name_or_path)
+    notebook = read_notebook(source)
     try:
-        source = find_notebook(name_or_path)
-        notebook = read_notebook(source)
-        try:
-            values = parse_values(declared_parameters(notebook.cells), parameters)
-        except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
+        values = parse_values(declared_parameters(notebook.cells), parameters)
     except ValueError as error:
-        raise NotebookError(str(error)) from error
+        raise ValueError(f"{source}: {error}") from error
     try:
         with tempfile.TemporaryDirectory(prefix="nblib-") as scratch:
             return _execute(source.stem, notebook, values, Path(scratch))
     except OSError as error:  # of the scratch folder: a cell's own is the cell's failure
-        raise NotebookError(f"{source.stem}: {error}") from error
+        raise ClickException(f"{source.stem}: {error}") from error
 
 
 def _execute(name: str, notebook: Any, values: Mapping[str, Any], scratch: Path) -> Path:
@@ -94,7 +87,7 @@ def _execute(name: str, notebook: Any, values: Mapping[str, Any], scratch: Path)
         except OSError as error:  # the first error is not lost
             where = f"could not be kept: {error}"
         if not received:
-            raise NotebookError(f"{name}: {failure}\nthe executed notebook: {where}")
+            raise ClickException(f"{name}: {failure}\nthe executed notebook: {where}")
         print(f"nblib: {name} was stopped; run the same command again: it resumes", file=sys.stderr)
         raise Exit(128 + received[0])
     run = Path(pointer.read_text(encoding="utf-8")) if pointer.exists() else kept.parent

@@ -227,7 +227,6 @@ def _write_kernel(folder: Path, metadata: KernelMetadata, text: str) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     write_text(folder / metadata.code_file, text)
     write_json(folder / KernelMetadata.file, metadata.model_dump(mode="json"))
-    read_kernel_metadata(folder)
     return folder
 
 

@@ -164,13 +164,13 @@ class DatasetMetadata(Metadata):
     subtitle: Annotated[str, _like("|.{20,80}", "20 to 80 characters")] = ""
     keywords: _Words = ()
 
-    @pydantic.model_validator(mode="after")
-    def _check_terms(self) -> Self:
-        # "other" means: specified in the description.
-        if self.licenses[0]["name"] == "other" and GEMMA_TERMS not in self.description:
-            words = f"Gemma's terms, {GEMMA_TERMS}"
-            raise ValueError(f"description is {shown(self.description)}, expected {words}")
-        return self
+    @pydantic.field_validator("description")
+    @classmethod
+    def _check_terms(cls, description: str, info: pydantic.ValidationInfo) -> str:
+        # The licence "other" means: specified in the description.
+        if info.data.get("licenses") == ({"name": "other"},) and GEMMA_TERMS not in description:
+            raise ValueError(f"Gemma's terms, {GEMMA_TERMS}")
+        return description
 
 
 class VariationMetadata(Metadata):
@@ -193,19 +193,19 @@ class CardMetadata(Metadata):
     license: Annotated[str, one_of(LICENCES)]
     library_name: Annotated[str, one_of(["transformers", "peft"])]
     pipeline_tag: Annotated[str, one_of(["text-generation"])]
-    base_model: str = ""
+    base_model: Annotated[str, pydantic.Field(validate_default=True)] = ""
     language: str | tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
 
-    @pydantic.model_validator(mode="after")
-    def _check_base(self) -> Self:
-        """A fine-tune of Gemma has to name its base."""
-        optional = "" if self.license == "gemma" else "|"
-        if not re.fullmatch(optional + REPOSITORY, self.base_model):
-            words = "the base's repository, owner/name"
-            raise ValueError(f"base_model is {self.base_model!r}, expected {words}")
-        return self
+    @pydantic.field_validator("base_model")
+    @classmethod
+    def _check_base(cls, base: str, info: pydantic.ValidationInfo) -> str:
+        # A fine-tune of Gemma has to name its base.
+        optional = "" if info.data.get("license") == "gemma" else "|"
+        if not re.fullmatch(optional + REPOSITORY, base):
+            raise ValueError("the base's repository, owner/name")
+        return base
 
 
 def slug_of(title: str) -> str:

@@ -25,27 +25,23 @@ HUGGING_FACE = "huggingface"
 _MESSAGE = "Published by nblib"
 
 
-class NotPublished(ClickException):
-    """The hub did not take all of it; the message says why and how to go on."""
-
-
 def send(package: Package) -> str:
     """Send a package, and return the address of its page.
 
-    Raises NotPublished, saying why and how to go on; the export is as it was.
+    Raises ClickException, saying why and how to go on; the export is as it was.
     """
     import httpx
 
     on_hub = package.target == HUGGING_FACE
     refused: tuple[type[Exception], ...] = (httpx.HTTPError, *kaggle_errors())
     if not has_credentials(hub=on_hub):
-        raise NotPublished(f"no credentials for {package.target}: set {variables(hub=on_hub)}")
+        raise ClickException(f"no credentials for {package.target}: set {variables(hub=on_hub)}")
     try:
         with _staged(package) as folder:
             return _SENDERS[package.target](package, folder)
     except refused as error:
         again = "are sent again, and become a version together"
-        raise NotPublished(
+        raise ClickException(
             f"{package.name} was not published: {_reason(package, error)}\n{package.folder} is as "
             "it was. Mend this, then give the same command again: the files "
             + ("that have arrived are not sent twice." if on_hub else f"{again}.")

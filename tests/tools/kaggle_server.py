@@ -1,4 +1,4 @@
-"""Kaggle's API on loopback: keeps what it is sent and answers as it is told."""
+"""Kaggle's API on loopback: keeps what it is sent and answers as a test says."""
 
 import json
 import threading

@@ -16,7 +16,6 @@ import pytest
 from nblib.__main__ import main
 from nblib.tools.execution import (
     KernelProcess,
-    NotebookError,
     forwarded_signals,
     kernel_variables,
     run_notebook,
@@ -169,7 +168,7 @@ def v4(*cells, **changes):
 def test_a_file_that_is_no_notebook_is_named_in_one_line(name, content, tmp_path):
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(NotebookError) as error:
+    with pytest.raises(ValueError) as error:
         run_notebook(str(path), {})
     assert str(error.value).startswith(f"{path} is no notebook: ")
     assert "\n" not in str(error.value)

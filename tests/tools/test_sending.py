@@ -113,7 +113,7 @@ def hubs():
 
 @pytest.fixture
 def export(tmp_path):
-    """What a notebook leaves of a fine-tune of Gemma, as far as nobody loads it."""
+    """What a notebook leaves of a fine-tune of Gemma, but for weights that can be loaded."""
     folder = tmp_path / "export"
     folder.mkdir()
     manifest = {"notebook": "v1_sft_format", "tokenizer_sha256": "a" * 64, "base": {"root": GEMMA}}
