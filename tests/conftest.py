@@ -110,7 +110,7 @@ def texts():
     from nblib.tokens.corpus import corpus_texts, foundation_documents
 
     rows = word_problems(300, seed=0, split="train")
-    return tuple(corpus_texts(foundation_documents(rows, seed=0)))
+    return tuple(corpus_texts(foundation_documents(rows, seed=0), most=10_000))
 
 
 @pytest.fixture(scope="session")
@@ -202,7 +202,7 @@ def overfitted(tmp_path_factory, new_model, eight_examples, mesh):
     from nblib.training.sft import SftConfig, train
 
     folder = tmp_path_factory.mktemp("overfitted")
-    model = new_model(embed_dim=32, head_dim=16)
+    model = new_model(num_layers=2, embed_dim=32, head_dim=16)
     config = SftConfig(learning_rate=2e-2, warmup_share=0.1, evaluations=2, save_interval="9 min")
     batch = collate(eight_examples, range(8), 64, 8)
     train(
