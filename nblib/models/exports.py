@@ -59,13 +59,13 @@ def export_run(
         "steps_left": steps_left,
     }
     tuned = base.with_model(merge_lora(trained, lora), name="tuned")
-    whole = {"model": tuned.model, "tokenizer": base.tokenizer, "manifest": {}}
-    adapters = {"model": trained, "lora": lora, "manifest": {"base": base.described}}
-    writers = {"export": partial(save_model, **whole)}
+    whole, alone = (tuned.model, base.tokenizer), (trained, base.tokenizer)
+    writers: dict[str, Callable[..., None]] = {"export": partial(save_model, *whole, manifest={})}
     if lora.rank != ALL_WEIGHTS:
-        writers["adapters"] = partial(save_adapters, tokenizer=base.tokenizer, **adapters)
+        of_base = {"base": base.described}
+        writers["adapters"] = partial(save_adapters, *alone, lora=lora, manifest=of_base)
     if flax:
-        writers["flax"] = partial(save_flax_model, **whole)
+        writers["flax"] = partial(save_flax_model, *whole, manifest={})
     for name, write in writers.items():
         folder = run.path / name
         proof = export_folder(folder, write, trained, base, manifest=manifest, prompts=prompts)

@@ -18,7 +18,7 @@ def device_mesh(
 ) -> jax.sharding.Mesh:
     """Return a mesh over the first `fsdp * tp` devices, jax's own if none are given.
 
-    `fsdp` 0 takes the largest power of two that `tp` leaves room for, which divides every Gemma 3
+    `fsdp` 0 takes the largest power of two that fits beside `tp`; it divides every Gemma 3
     and the usual batches: of 6 devices 4. `mesh_summary` names devices that are left idle.
     Raises ValueError when there are fewer devices.
     """

@@ -20,13 +20,13 @@ ROWS[1, 35:] = 0
 def parts(monkeypatch):
     """Short parts; returns the sizes of those that were computed: queries, keys."""
     monkeypatch.setattr(module, "_LEAST", 4)
-    sizes, really = [], module._read
+    sizes, really = [], module._attend
 
     def counted(attention, query, keys, *arguments, **options):
         sizes.append((query.shape[1], keys.shape[1]))
         return really(attention, query, keys, *arguments, **options)
 
-    monkeypatch.setattr(module, "_read", counted)
+    monkeypatch.setattr(module, "_attend", counted)
     return sizes
 
 

@@ -10,7 +10,7 @@ from nblib.models.folders import (
     weights_sha256,
 )
 
-OURS = json.dumps({"tokenizer_sha256": "of whoever wrote it"})
+OURS = json.dumps({"tokenizer_sha256": "of its writer"})
 
 
 def write(folder, **files):
