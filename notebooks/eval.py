@@ -171,8 +171,7 @@ page.figure("By group", report.plot_groups(task, stages, comparison.metric, seed
 
 # %%
 failures = evaluation.failure_counts(stages, task)
-figure = report.plot_failures(failures, len(stages[0].records), seed=SEED)
-page.figure("What became of the items", figure)
+page.figure("What became of the items", report.plot_failures(stages, failures, seed=SEED))
 
 # %% [markdown]
 # ## What got worse
@@ -210,7 +209,7 @@ votes = evaluation.vote_all(
 
 # %%
 found = {"forgotten": forgotten, "votes": votes}
-page.table(*report.comparison_tables(task, comparison, stages, failures=failures, **found))
+page.table(*report.comparison_tables(task, comparison, stages, failures, **found))
 
 # %% [markdown]
 # ## Samples

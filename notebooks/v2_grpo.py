@@ -147,7 +147,7 @@ print(f"{other_level} of {len(data.train)} rows dropped by DIFFICULTY_FILTER")
 # ## v1
 # The model that v1 exported, with its own tokenizer. It is the policy's start and, frozen, the
 # reference. A run that was killed, or whose session was over, is found by the values in the table,
-# here or in an attached output, and goes on; v1 counts by its weights, wherever it is.
+# here or in an attached output, and goes on; v1 counts by its weights, not by its folder.
 
 # %%
 start = hosts.find_start("v1_sft_format", settings.model)

@@ -202,7 +202,7 @@ def overfitted(tmp_path_factory, new_model, eight_examples, mesh):
     from nblib.training.sft import SftConfig, train
 
     folder = tmp_path_factory.mktemp("overfitted")
-    model = new_model(embed_dim=32, head_dim=16)
+    model = new_model(num_layers=2, embed_dim=32, head_dim=16)
     config = SftConfig(learning_rate=2e-2, warmup_share=0.1, evaluations=2, save_interval="9 min")
     batch = collate(eight_examples, range(8), 64, 8)
     train(

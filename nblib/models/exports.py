@@ -43,10 +43,10 @@ def export_run(
 ) -> RefModel:
     """Merge what was trained over `base`, write the run's exports, and return the tuned model.
 
-    `export/` holds the merged model, `adapters/` the adapters alone where some were trained, and
-    with `flax` a third folder Kaggle's Flax checkpoint. What proves each of them is printed: the
-    model as it was trained, adapters apart, and the folder's continue the same `prompts`, of which
-    the first sixteen are used.
+    `export/` holds the merged model, `adapters/` the adapters alone (if some were trained), `flax/`
+    Kaggle's Flax checkpoint (if `flax`). Each folder is loaded again, and continues the first
+    sixteen `prompts` as the model does as it was trained, adapters apart, so that a wrong merge
+    shows. The comparisons are printed.
     Raises ExportNotEqual, and FileExistsError for a folder that was not made here.
     """
     manifest = {
@@ -82,11 +82,11 @@ def export_folder(
     manifest: Mapping[str, Any],
     prompts: Sequence[str],
 ) -> tuple[Parity, ...]:
-    """Let `write(folder=...)` fill a folder, and give it its name if it answers as `model` does.
+    """Fill a folder by `write(folder=...)`, and give it its name if it answers as `model` does.
 
-    Until then it is called `<name>-unproven`, and `<name>-not-equal` once it has failed. Only a
-    proven folder has the keys of `manifest` at the top of its own, so that nothing finds a failed
-    one. `base` gives tokenizer and mesh; adapters are read over it.
+    Until then it is called `<name>-unproven`, and `<name>-not-equal` if it fails. Only a proven
+    folder's manifest has the keys of `manifest`, by which other notebooks find it. `base` gives
+    tokenizer and mesh; adapters are read over it.
     Returns a comparison for each reader; raises as `export_run` does.
     """
     check_replaceable(folder)

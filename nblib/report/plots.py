@@ -155,10 +155,10 @@ def plot_group(group: "Group", *, seed: int) -> Figure:
     return figure
 
 
-def figure_png(figure: Figure, *, dpi: int = 150) -> bytes:
+def figure_png(figure: Figure) -> bytes:
     """The figure as a PNG file's bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
 
 
