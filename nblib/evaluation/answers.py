@@ -117,23 +117,13 @@ def ask(
     request that makes no sense, and a `kept` that is damaged or another file.
     """
     prompts = task_prompts(task, examples, style=style, shots=shots)
-    asked = [
-        {
-            "id": one.id,
-            "group": one.group,
-            "question": one.prompt,
-            "prompt": prompt,
-            "reference": to_jsonable(one.reference),
-        }
-        for one, prompt in zip(examples, prompts, strict=True)
-    ]
+    asked = [_question(one, prompt) for one, prompt in zip(examples, prompts, strict=True)]
     _check_request(asked, decoding, samples)
     identity = _identity(ref, asked, decoding, samples)
     total, limit = len(asked) * samples, {"max_new_tokens": decoding.max_new_tokens}
     answers = _read_kept(kept, identity, [one["id"] for one in asked] * samples) if kept else []
     for done in range(len(answers) // len(asked), samples):
-        seeded = replace(decoding, seed=decoding.seed + done)
-        written = generate(ref, prompts, seeded)
+        written = generate(ref, prompts, replace(decoding, seed=decoding.seed + done))
         answers += [one | text | limit for one, text in zip(asked, written, strict=True)]
         if kept:
             write_jsonl(kept, [{"identity": identity}, *answers])
@@ -229,6 +219,16 @@ def make_probe(
         return sum(score.values[task.headline] for score in scores) / len(scores)
 
     return mean_headline
+
+
+def _question(example: Example, prompt: str) -> dict[str, Any]:
+    return {
+        "id": example.id,
+        "group": example.group,
+        "question": example.prompt,
+        "prompt": prompt,
+        "reference": to_jsonable(example.reference),
+    }
 
 
 def _example(answer: Record) -> Example:

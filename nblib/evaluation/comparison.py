@@ -65,7 +65,7 @@ def comparable(
     task: Task,
     candidates: Sequence[Candidate],
     *,
-    allow_mismatch: bool = False,
+    allow_mismatch: bool,
 ) -> tuple[tuple[Stage, ...], tuple[str, ...]]:
     """Return the stages on the items that all of them have, and sentences on what differs.
 
