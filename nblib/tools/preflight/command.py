@@ -6,7 +6,7 @@ Where the TPU's compiler is missing, the report says so and holds the rest.
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +18,15 @@ from flax import nnx
 from tunix.models.gemma3.model import Gemma3
 from tunix.sft.peft_trainer import TrainingInput
 
-from nblib.files import read_jsonl
 from nblib.hosts.settings import GrpoSettings, SftSettings
 from nblib.hosts.settings_base import parameter_name
 from nblib.models.abstract import named_config
 from nblib.models.lora import LORA_PARAMETER, get_trainable_model
 from nblib.models.mesh import check_model_divides
 from nblib.models.names import get_gemma_ref_model
+from nblib.runs import start_run
 from nblib.tasks.registry import get_task
+from nblib.tokens.training_data import TrainingData
 from nblib.tools.notebooks import NotebookInfo
 from nblib.tools.preflight import checks
 from nblib.tools.preflight.compiled import Compiled, least_seconds
@@ -257,22 +258,18 @@ def measure_steps(work: Workload, mesh: jax.sharding.Mesh) -> tuple[tuple[Step, 
     return tuple(steps), compile_seconds, max(jax.tree.leaves(changes))
 
 
-def _train_a_few(model: Gemma3, work: Workload, mesh: jax.sharding.Mesh) -> list[dict[str, Any]]:
+def _train_a_few(
+    model: Gemma3, work: Workload, mesh: jax.sharding.Mesh
+) -> Sequence[Mapping[str, Any]]:
     """Return the records of a training on `_MEASURED` batches of each shape, shape by shape."""
     chosen: list[TrainingInput] = []
     for shape in work.shapes:
         some = [batch for batch in work.batches if batch.input_tokens.shape == shape][:_MEASURED]
         chosen += (some * _MEASURED)[:_MEASURED]  # where there are few, they are repeated
+    sizes = {"too_long": 0, "rows": 0, "max_length": work.settings.max_length}
+    texts = TrainingData(examples=(), batches=chosen, val_batches=(), **sizes)
     # Standard output is for the preflight's answer.
     with tempfile.TemporaryDirectory(prefix="nblib-") as scratch, redirect_stdout(sys.stderr):
-        folder = Path(scratch)
-        train(
-            model,
-            chosen,
-            replace(work.settings.training, accumulation=1, save_interval="60 min"),
-            folder=folder / "checkpoints",
-            metrics_path=folder / "metrics.jsonl",
-            identity={},
-            mesh=mesh,
-        )
-        return read_jsonl(folder / "metrics.jsonl")
+        run = start_run("preflight", {}, root=Path(scratch))
+        config = replace(work.settings.training, accumulation=1, save_interval="60 min")
+        return train(model, texts, config, run, hashes={}, mesh=mesh).history
