@@ -14,7 +14,7 @@ _GSM8K_IN_PRACTICE = 3  # every third row, so that practice does not make its te
 
 @dataclass(frozen=True, kw_only=True)
 class FoundationRows:
-    """The four parts; no question is in two of them."""
+    """Four parts; no built-in question is in two of them."""
 
     train: tuple[Row, ...]  # GSM8K's rows once an epoch
     practice: tuple[Row, ...]  # fresh problems and a sample of GSM8K; may be empty
