@@ -14,7 +14,7 @@ from nblib.sources.rows import Row, split_validation
 from nblib.tasks.rewards import reward_function, reward_weights
 from nblib.tasks.task import Metric, Score, Task, choose_examples, example_of
 from nblib.tokens.batches import encode_task
-from nblib.tokens.training_data import Batching, training_data
+from nblib.tokens.batching import Batching, training_data
 from nblib.training.grpo import train_grpo
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.sft import SftConfig, train

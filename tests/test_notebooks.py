@@ -71,3 +71,11 @@ def test_the_reading_path_of_v1_is_whole_and_takes_an_evening():
     assert {*listed} == reached and len(listed) == len(reached)
     lines = sum(len((ROOT / path).read_text().splitlines()) for path in listed)
     assert lines < 4000
+
+
+@pytest.mark.parametrize(
+    "room", sorted(path.parent for path in (ROOT / "nblib").glob("*/__init__.py"))
+)
+def test_no_public_name_of_a_room_is_that_of_a_module(room):
+    names = set(getattr(import_module(f"nblib.{room.name}"), "__all__", ()))
+    assert not names & {path.stem for path in room.glob("*.py")}  # the module would hide the name

@@ -34,7 +34,7 @@ from nblib.models.gemma3 import SIZES
 from nblib.models.lora import ALL_WEIGHTS, check_dtype
 from nblib.tasks.registry import get_task
 from nblib.tasks.rewards import reward_weights
-from nblib.tokens.training_data import Batching
+from nblib.tokens.batching import Batching
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.sft import SftConfig
 

@@ -22,8 +22,8 @@ from nblib.models.published import OVER, ModelNotFound, check_name
 from nblib.sources.datasets import NAMES
 from nblib.sources.wordproblems import LEVELS
 from nblib.tasks.registry import TASKS
+from nblib.tokens.batching import Batching
 from nblib.tokens.packing import PACKING
-from nblib.tokens.training_data import Batching
 from nblib.training.checkpoints import check_resume_from
 
 ALL = -1  # as a count: all there are

@@ -9,6 +9,6 @@ __getattr__, __all__, __dir__ = public_names(
         "chat": "render_prompt task_prompts",
         "corpus": "corpus_texts encode_documents foundation_documents",
         "tokenizer": "tokenizer_hashes train_tokenizer",
-        "training_data": "Batching training_data",
+        "batching": "Batching training_data",
     },
 )

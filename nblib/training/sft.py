@@ -20,8 +20,8 @@ from tunix.sft.sharding_utils import shard_input
 
 from nblib.models.mesh import check_rows_divide
 from nblib.runs import Run
+from nblib.tokens.batching import TrainingData
 from nblib.tokens.tokenizer import PAD_ID
-from nblib.tokens.training_data import TrainingData
 from nblib.training.checkpoints import checkpointing_options, has_new_steps, write_checksums
 from nblib.training.loss import as_one_batch, model_inputs, next_token_loss, weighted_loss
 from nblib.training.optimizers import TrainerConfig, build_optimizer, log_norm_of_steps

@@ -26,7 +26,7 @@ from nblib.models.mesh import check_model_divides
 from nblib.models.names import get_gemma_ref_model
 from nblib.runs import start_run
 from nblib.tasks.registry import get_task
-from nblib.tokens.training_data import TrainingData
+from nblib.tokens.batching import TrainingData
 from nblib.tools.notebooks import NotebookInfo
 from nblib.tools.preflight import checks
 from nblib.tools.preflight.compiled import Compiled, least_seconds

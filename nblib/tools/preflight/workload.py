@@ -24,9 +24,9 @@ from nblib.sources.rows import Row, SourceError, split_validation
 from nblib.sources.wordproblems import LEVELS as ALL_LEVELS
 from nblib.tasks.task import Example, Task, choose_examples
 from nblib.tokens.batches import TokenizedExample, encode_task
+from nblib.tokens.batching import training_data
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import BOS_ID, load_tokenizer
-from nblib.tokens.training_data import training_data
 from nblib.tools.notebooks import (
     NotebookInfo,
     declared_parameters,

@@ -8,8 +8,8 @@ from nblib.sources.rows import split_validation
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tokens.batches import TokenizedExample, encode_task
+from nblib.tokens.batching import Batching, TrainingData, training_data
 from nblib.tokens.corpus import encode_documents, foundation_documents
-from nblib.tokens.training_data import Batching, TrainingData, training_data
 
 
 @pytest.fixture(scope="module")
