@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from tunix.models.gemma3.model import Gemma3
 from tunix.rl.common import TrainExample
 from tunix.rl.rollout.base_rollout import RolloutConfig
@@ -39,8 +38,7 @@ from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import PAD_ID, stop_tokens
 from nblib.tools.kernel_process import kernel_variables
 from nblib.tools.preflight.workload import sft_workload
-from nblib.training.cluster import policy_trainer
-from nblib.training.rollouts import PolicyRollout, RolloutClock
+from nblib.training.cluster import PolicyRollout, policy_trainer
 from nblib.training.sft import build_trainer
 
 _CPU = {"PROFILE": "cpu"}
@@ -193,9 +191,7 @@ def _rollout_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[
         top_p=1.0,
         eos_tokens=list(stop),
     )
-    rollout = PolicyRollout(
-        ref.model, ref.tokenizer, mesh, config, clock=RolloutClock(seed=0), stop=stop
-    )
+    rollout = PolicyRollout(ref.model, ref.tokenizer, mesh, config, seed=0)
     if way == "rollout":
         return lambda shape: rollout.generate(prompts, config)
     return lambda shape: VanillaRollout.generate(rollout, prompts, config)
@@ -206,7 +202,7 @@ def _trainer(way: str, model: Gemma3) -> PeftTrainer:
     match way:
         case "sft":
             config = SftSettings.of(_CPU).training
-            return build_trainer(model, config, optax.constant_schedule(config.learning_rate))
+            return build_trainer(model, config, steps=1000)
         case "grpo":
             return policy_trainer(model, GrpoSettings.of(_CPU).grpo, pad_id=PAD_ID)
         case "stock-sft":

@@ -6,6 +6,7 @@ jax is imported inside the fixtures, so that the tests of rows and tasks start w
 import json
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -181,25 +182,17 @@ def eight_examples(tokenizer):
 @pytest.fixture(scope="session")
 def overfitted(tmp_path_factory, new_model, eight_examples, mesh):
     """A tiny model trained in full on the eight chats: (model, metrics records, config)."""
-    from nblib.files import read_jsonl
+    from nblib.runs import start_run
     from nblib.tokens.batches import collate
     from nblib.training.sft import SftConfig, train
 
-    folder = tmp_path_factory.mktemp("overfitted")
+    run = start_run("overfitted", {}, root=tmp_path_factory.mktemp("overfitted"))
     model = new_model(embed_dim=32, head_dim=16)
     config = SftConfig(learning_rate=2e-2, warmup_share=0.1, evaluations=2, save_interval="9 min")
     batch = collate(eight_examples, range(8), 64, 8)
-    train(
-        model,
-        [batch] * 100,
-        config,
-        folder=folder / "checkpoints",
-        metrics_path=folder / "metrics.jsonl",
-        identity={"tokenizer": "tiny"},
-        mesh=mesh,
-        val_batches=[batch],
-    )
-    return model, read_jsonl(folder / "metrics.jsonl"), config
+    texts = SimpleNamespace(batches=[batch] * 100, val_batches=[batch])
+    trained = train(model, texts, config, run, hashes={"tokenizer": "tiny"}, mesh=mesh)
+    return model, trained.history, config
 
 
 @pytest.fixture(scope="session")

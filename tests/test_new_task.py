@@ -4,7 +4,7 @@ import json
 
 from nblib.evaluation.answers import Decoding, evaluate_stages
 from nblib.evaluation.comparison import compare_stages
-from nblib.files import parse_json, read_json, read_jsonl
+from nblib.files import parse_json, read_json
 from nblib.models.lora import LoraConfig, get_lora_model, merge_lora
 from nblib.models.mesh import device_mesh
 from nblib.models.names import get_gemma_ref_model
@@ -17,7 +17,6 @@ from nblib.tokens.batches import encode_task
 from nblib.tokens.training_data import Batching, training_data
 from nblib.training.grpo import train_grpo
 from nblib.training.grpo_config import GrpoConfig
-from nblib.training.rollouts import RolloutLog
 from nblib.training.sft import SftConfig, train
 
 
@@ -57,9 +56,8 @@ def test_an_unknown_json_task_goes_through_sft_and_grpo(tmp_path):
     sizes = {"max_length": 128, "batch_tokens": 512}
     batching = Batching(**sizes, packing="off", epochs=8, seed=0)
     texts, model = training_data(*encoded, batching), get_lora_model(base.model, mesh, lora)
-    outputs = {"folder": run.checkpoints, "metrics_path": run.path / "metrics.jsonl"}
-    options = {"val_batches": texts.val_batches, "identity": {}, "mesh": mesh}
-    trained = train(model, texts.batches, SftConfig(learning_rate=5e-3), **outputs, **options)
+    options = {"hashes": {}, "mesh": mesh}
+    trained = train(model, texts, SftConfig(learning_rate=5e-3), run, **options)
     tuned = base.with_model(merge_lora(model, lora), name="tuned")
     stages = evaluate_stages(base, {"base": (TOY, ask)}, parts[0])
     stages += evaluate_stages(tuned, {"tuned": (TOY, ask)}, parts[0])
@@ -72,8 +70,8 @@ def test_an_unknown_json_task_goes_through_sft_and_grpo(tmp_path):
     assert "share of right fields" in (run.path / "report.html").read_text()
     sizes = {"prompts_per_step": 4, "max_prompt_length": 64, "max_new_tokens": 24}
     config, rewards = GrpoConfig(learning_rate=1e-4, steps=2, **sizes), reward_weights(TOY)
-    outputs = {"folder": tmp_path / "grpo", "metrics_path": tmp_path / "grpo.jsonl"}
-    options = {"rollouts": RolloutLog(folder=tmp_path), "identity": {}, "mesh": mesh}
+    run = start_run("toy_grpo", OPTIONS, root=tmp_path)
     earned = reward_function(TOY, rewards, max_new_tokens=24)
-    train_grpo(model, None, base.tokenizer, TOY, parts[0], earned, config, **outputs, **options)
-    assert read_jsonl(tmp_path / "grpo.jsonl")[-1]["fields_right"] > 0
+    asked = (base.tokenizer, TOY, parts[0], earned, config, run)
+    trained = train_grpo(model, None, *asked, **options)
+    assert trained.history[-1]["fields_right"] > 0

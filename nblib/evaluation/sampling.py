@@ -22,7 +22,7 @@ from nblib.evaluation.statistics import grouped, metric_figures
 from nblib.models.names import RefModel
 from nblib.tasks.rewards import RewardFunction
 from nblib.tasks.task import Example, Metric, Task
-from nblib.training.signals import group_advantages
+from nblib.training.rollouts import group_advantages
 
 _TRIED = 8  # prompts: among as many there is one whose group has a spread
 

@@ -1,9 +1,12 @@
 """Checkpoints that survive a kill: whose they are, which are whole, where to go on.
 
+    checkpoints/identity.json     what must agree for a checkpoint to be continued
+    checkpoints/actor/30/...      Orbax: weights and optimizer state after 30 updates
+    checkpoints/seals/30.json     the SHA-256 of each of these files, written after the save
+
 Tunix's trainer restores the newest checkpoint of its folder in its constructor, without a check.
 So before a trainer is built, `prepare_checkpoints` refuses a folder that belongs to other
-parameters, and sets aside a checkpoint that is not whole. Whole means sealed: after a save is
-committed, the size and SHA-256 of each of its files are written beside it.
+parameters, and sets aside a checkpoint whose files do not match their checksums.
 """
 
 import hashlib
@@ -11,6 +14,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Collection, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ import orbax.checkpoint as ocp
 from nblib.files import read_json, to_jsonable, write_json
 
 # The folder of the steps is called what Tunix's RL calls it: below a root it adds "actor" itself.
-_STEPS, _SEALS, _IDENTITY = "actor", "seals", "identity.json"
+_STEPS, _CHECKSUMS, _IDENTITY = "actor", "seals", "identity.json"
 KEEP = 3  # Tunix's default
 # What says how steps are made, and not what the saved state is or how far it is in which data.
 MAY_DIFFER = frozenset({
@@ -47,21 +51,22 @@ def prepare_checkpoints(
     """
     steps = folder / _STEPS
     steps.mkdir(parents=True, exist_ok=True)
-    _claim(folder, identity)
+    _claim(folder, to_jsonable(identity))
     for step in sorted(_step_folders(folder), reverse=True):
         problem = _problem(folder, step)
         if problem is None:
             break
-        aside = _free_name(folder / f"damaged-{step}")
+        names = (f"damaged-{step}" + (f"-{number}" if number else "") for number in count())
+        aside = next(folder / name for name in names if not (folder / name).exists())
         (steps / str(step)).rename(aside)
         warnings.warn(
             f"checkpoint {step} in {folder} is damaged ({problem}): set aside as {aside.name}; "
             "going on from the one before",
             stacklevel=2,
         )
-    _drop_stale_seals(folder)  # or one would speak for a later checkpoint of the same step
-    if resume_from and not latest_step(folder):
-        _copy_newest(Path(resume_from).expanduser(), folder, identity)
+    _drop_stale_checksums(folder)  # or they would speak for a later checkpoint of the same step
+    if resume_from and not _step_folders(folder):
+        _copy_newest(Path(resume_from).expanduser(), folder, to_jsonable(identity))
     return steps
 
 
@@ -77,20 +82,21 @@ def check_resume_from(folder: str) -> str:
 
 def latest_step(folder: Path) -> int:
     """Return the step of the newest whole checkpoint, 0 when there is none."""
-    whole = [step for step in _step_folders(folder) if _problem(folder, step) is None]
-    return max(whole, default=0)
+    steps = sorted(_step_folders(folder), reverse=True)
+    return next((step for step in steps if not _problem(folder, step)), 0)
 
 
-def unsealed_steps(folder: Path) -> set[int]:
-    """Return the committed checkpoints that have no seal yet."""
-    return {step for step in _step_folders(folder) if not _seal(folder, step).is_file()}
+def has_new_steps(folder: Path) -> bool:
+    """Whether a committed checkpoint has no checksums yet."""
+    return any(not _checksums_file(folder, step).is_file() for step in _step_folders(folder))
 
 
-def seal_checkpoints(folder: Path) -> None:
-    """Seal every committed checkpoint that has no seal, and drop seals of deleted ones."""
-    _drop_stale_seals(folder)
-    for step in unsealed_steps(folder):
-        write_json(_seal(folder, step), _digests(folder / _STEPS / str(step)))
+def write_checksums(folder: Path) -> None:
+    """Write the checksums of every committed checkpoint that has none; drop stale ones."""
+    _drop_stale_checksums(folder)
+    for step in _step_folders(folder):
+        if not _checksums_file(folder, step).is_file():
+            write_json(_checksums_file(folder, step), _checksums(folder / _STEPS / str(step)))
 
 
 def drop_checkpoints_after(folder: Path, step: int) -> None:
@@ -98,13 +104,13 @@ def drop_checkpoints_after(folder: Path, step: int) -> None:
     for later in _step_folders(folder):
         if later > step:
             shutil.rmtree(folder / _STEPS / str(later))
-    _drop_stale_seals(folder)
+    _drop_stale_checksums(folder)
 
 
 def checkpointing_options(save_interval: str) -> ocp.CheckpointManagerOptions:
     """Return Orbax's options for "10 steps" or "30 min", keeping the newest three.
 
-    Saving is synchronous: a seal may only be set on what is committed.
+    Saving is synchronous: checksums may only be written of what is committed.
     Raises ValueError for another form of interval.
     """
     match = re.fullmatch(r"(\d+) (steps?|min)", save_interval)
@@ -112,50 +118,41 @@ def checkpointing_options(save_interval: str) -> ocp.CheckpointManagerOptions:
         raise ValueError(
             f"SAVE_INTERVAL {save_interval!r}: expected for example '10 steps' or '30 min'"
         )
-    count = int(match[1])
-    policies = ocp.checkpoint_managers
-    policy = (
-        policies.ContinuousCheckpointingPolicy(minimum_interval_secs=60 * count)
-        if match[2] == "min"
-        else policies.FixedIntervalPolicy(count)
-    )
+    number, policies = int(match[1]), ocp.checkpoint_managers
+    policy = policies.FixedIntervalPolicy(number)
+    if match[2] == "min":
+        policy = policies.ContinuousCheckpointingPolicy(minimum_interval_secs=60 * number)
     return ocp.CheckpointManagerOptions(
         save_decision_policy=policy, max_to_keep=KEEP, enable_async_checkpointing=False
     )
 
 
-def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
+def _claim(folder: Path, wanted: Mapping[str, Any]) -> None:
     """Write down whose folder this is, or refuse it if it is another's."""
     path = folder / _IDENTITY
-    wanted = to_jsonable(identity)
     if not path.is_file():
         if _step_folders(folder):
             raise ForeignCheckpoint(f"{folder} holds checkpoints without {_IDENTITY}: not ours")
         write_json(path, wanted)
-        return
-    differing = _differing(read_json(path), wanted)
-    if differing:
+    elif differing := _differing(read_json(path), wanted):
         raise ForeignCheckpoint(
             f"the checkpoints in {folder} belong to other parameters ({differing}). "
             "Use the same parameters to go on, or another run folder to start from step 0."
         )
 
 
-def _copy_newest(source: Path, folder: Path, identity: Mapping[str, Any]) -> None:
-    """Copy the newest whole checkpoint of another run, its seal last."""
+def _copy_newest(source: Path, folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Copy the newest whole checkpoint of another run, its checksums last."""
     check_resume_from(str(source))
     step = latest_step(source)
-    differing = _differing(read_json(source / _IDENTITY), to_jsonable(identity), MAY_DIFFER)
+    differing = _differing(read_json(source / _IDENTITY), wanted, MAY_DIFFER)
     if differing:
         raise ForeignCheckpoint(
             f"the checkpoints in {source} cannot be gone on from with these parameters "
             f"({differing}). These may differ: {', '.join(sorted(MAY_DIFFER))}."
         )
-    for name in read_json(_seal(source, step)):
-        file = folder / _STEPS / str(step) / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / _STEPS / str(step) / name, file)
-    write_json(_seal(folder, step), read_json(_seal(source, step)))
+    shutil.copytree(source / _STEPS / str(step), folder / _STEPS / str(step))
+    write_json(_checksums_file(folder, step), read_json(_checksums_file(source, step)))
     print(f"going on from step {step} of {source}", flush=True)
 
 
@@ -174,41 +171,31 @@ def _step_folders(folder: Path) -> set[int]:
     return {int(path.name) for path in (folder / _STEPS).glob("*") if path.name.isdigit()}
 
 
-def _seal(folder: Path, step: int) -> Path:
-    return folder / _SEALS / f"{step}.json"
+def _checksums_file(folder: Path, step: int) -> Path:
+    return folder / _CHECKSUMS / f"{step}.json"
 
 
-def _drop_stale_seals(folder: Path) -> None:
+def _drop_stale_checksums(folder: Path) -> None:
     steps = _step_folders(folder)
-    for seal in (folder / _SEALS).glob("*.json"):
-        if int(seal.stem) not in steps:
-            seal.unlink()
+    for file in (folder / _CHECKSUMS).glob("*.json"):
+        if int(file.stem) not in steps:
+            file.unlink()
 
 
 def _problem(folder: Path, step: int) -> str | None:
-    """Return what is wrong with a checkpoint, None when it equals its seal."""
-    seal = _seal(folder, step)
-    if not seal.is_file():
-        return "never sealed: the save did not end"
-    wanted, found = read_json(seal), _digests(folder / _STEPS / str(step))
+    """Return what is wrong with a checkpoint, None when its files match their checksums."""
+    file = _checksums_file(folder, step)
+    if not file.is_file():
+        return "no checksums: the save did not end"
+    wanted, found = read_json(file), _checksums(folder / _STEPS / str(step))
     changed = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
     return f"{changed[0]} changed or missing" if changed else None
 
 
-def _digests(step: Path) -> dict[str, str]:
+def _checksums(step: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of a checkpoint by its relative path."""
     return {
         str(path.relative_to(step)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(step.rglob("*"))
         if path.is_file()
     }
-
-
-def _free_name(path: Path) -> Path:
-    """Return `path`, or the first of `path-1`, `path-2`, ... that is not taken."""
-    number = 0
-    free = path
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free

@@ -1,8 +1,9 @@
-"""Tunix's cluster and learner for GRPO, made from our config.
+"""Tunix's cluster, rollouts and learner for GRPO, made from our config.
 
 Tunix 0.1.8 renames `RLCluster` to `RLEngine`: this is the one module that names it.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,23 +13,102 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import sentencepiece as spm
 from flax import nnx
 from tunix.models.gemma3.model import Gemma3
 from tunix.rl.grpo.drgrpo_learner import DrGRPOConfig
 from tunix.rl.grpo.grpo_learner import GRPOConfig, GRPOLearner, TrainExample
 from tunix.rl.rl_cluster import ClusterConfig, Mode, RLCluster, RLTrainingConfig, Role
-from tunix.rl.rollout.base_rollout import RolloutConfig
+from tunix.rl.rollout.base_rollout import CacheConfig, RolloutConfig, RolloutOutput
+from tunix.rl.rollout.vanilla_rollout import VanillaRollout
 from tunix.sft import sharding_utils
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
 
+from nblib.models.decode import Sampling, decode, left_padded
 from nblib.tokens.tokenizer import stop_tokens
 from nblib.training.checkpoints import checkpointing_options
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.optimizers import build_optimizer, log_norm_of_steps
 from nblib.training.policy_loss import completion_log_probs, grpo_loss
-from nblib.training.rollouts import PolicyRollout, RolloutClock
+
+
+class PolicyRollout(VanillaRollout):
+    """Tunix's rollouts, drawn by `nblib.models.decode`.
+
+    Tunix's own leave the stop token out of what is trained, draw the same noise each step, and keep
+    every row until the slowest has ended. Here a completion that stopped carries its stop token, so
+    that stopping is rewarded with the answer, and each step has its own noise, the same one when a
+    killed run makes that step again.
+    """
+
+    def __init__(
+        self,
+        rollout_actor: nnx.Module,
+        tokenizer: Any,
+        mesh: jax.sharding.Mesh,
+        rollout_config: RolloutConfig,
+        *,
+        seed: int,
+    ) -> None:
+        config = rollout_actor.config
+        unused = CacheConfig(
+            cache_size=rollout_config.kv_cache_size,
+            num_layers=config.num_layers,
+            num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+        )
+        super().__init__(rollout_actor, tokenizer, unused)
+        self._tokenizer, self._mesh, self._seed = tokenizer, mesh, seed
+        self._stop = stop_tokens(tokenizer)
+        self.start_step(0)
+
+    def start_step(self, step: int) -> None:
+        """Begin a step: its noise depends on the seed, the step and the draws in it."""
+        self.step, self._draws = step, 0
+        self.seconds = 0.0  # spent drawing in this step
+        self._lengths: list[int] = []  # of completions not taken yet, stop token included
+        self._truncated: list[bool] = []
+
+    def take(self) -> tuple[list[int], list[bool]]:
+        """Return and forget the lengths of all completions since, and whether each was cut."""
+        taken = self._lengths, self._truncated
+        self._lengths, self._truncated = [], []
+        return taken
+
+    def generate(
+        self, prompts: list[str], rollout_config: RolloutConfig, **kwargs: Any
+    ) -> RolloutOutput:
+        """Return one completion a prompt; `text` is without, `tokens` with the stop token."""
+        began = time.perf_counter()
+        encoded = [[self._tokenizer.bos_id(), *self._tokenizer.encode(text)] for text in prompts]
+        seeds = np.random.SeedSequence((self._seed, self.step, self._draws))
+        sampling = Sampling(
+            temperature=rollout_config.temperature,
+            top_p=rollout_config.top_p or 1.0,
+            seed=int(seeds.generate_state(1)[0]),
+        )
+        completions = decode(
+            self.model(),
+            encoded,
+            sampling,
+            stop=self._stop,
+            max_new_tokens=rollout_config.max_tokens_to_generate,
+            batch_size=len(prompts),
+            mesh=self._mesh,
+            max_prompt_length=rollout_config.max_prompt_length,
+        )
+        self._draws += 1
+        self.seconds += time.perf_counter() - began
+        self._lengths += [len(tokens) for tokens in completions]
+        self._truncated += [tokens[-1] not in self._stop for tokens in completions]
+        texts = [[token for token in tokens if token not in self._stop] for tokens in completions]
+        return RolloutOutput(
+            text=[self._tokenizer.decode(tokens) for tokens in texts],
+            logits=None,
+            tokens=[np.array(tokens, np.int32) for tokens in completions],
+            left_padded_prompt_tokens=left_padded(encoded, rollout_config.max_prompt_length),
+            logprobs=None,
+        )
 
 
 def build_cluster(
@@ -36,21 +116,20 @@ def build_cluster(
     reference: nnx.Module | None,
     tokenizer: spm.SentencePieceProcessor,
     config: GrpoConfig,
-    root: Path,
-    clock: RolloutClock,
+    checkpoints: Path,
     mesh: jax.sharding.Mesh,
 ) -> RLCluster:
     """Return Tunix's cluster: policy, rollouts and reference on the same devices."""
-    micro = config.micro_batch or None
+    micro = config.prompts_at_once
     training = RLTrainingConfig(
-        actor_optimizer=_optimizer(config),
+        actor_optimizer=build_optimizer(config, config.updates),
         eval_every_n_steps=config.steps,
-        max_steps=config.steps * config.num_iterations,
+        max_steps=config.updates,
         mini_batch_size=config.prompts_per_step,
-        train_micro_batch_size=micro if micro != config.prompts_per_step else None,
+        train_micro_batch_size=micro if micro < config.prompts_per_step else None,
         compute_logps_micro_batch_size=micro,
         rollout_micro_batch_size=config.prompts_per_step,
-        checkpoint_root_directory=str(root.resolve()),
+        checkpoint_root_directory=str(checkpoints.resolve()),
         checkpointing_options=checkpointing_options(config.save_interval),
         metrics_logging_options=None,  # anything else would call wandb.init
     )
@@ -60,7 +139,7 @@ def build_cluster(
         tokenizer=tokenizer,
         cluster_config=ClusterConfig(
             role_to_mesh={role: mesh for role in (Role.ACTOR, Role.REFERENCE, Role.ROLLOUT)},
-            rollout_engine=partial(PolicyRollout, clock=clock, stop=stop_tokens(tokenizer)),
+            rollout_engine=partial(PolicyRollout, seed=config.seed),
             training_config=training,
             rollout_config=RolloutConfig(
                 max_tokens_to_generate=config.max_new_tokens,
@@ -82,54 +161,35 @@ class _LeanCluster(RLCluster):
     They are fp32 for every dtype of the model.
     """
 
-    def get_ref_per_token_logps(
-        self,
-        prompt_tokens: jax.Array,
-        completion_tokens: jax.Array,
-        pad_id: int,
-        eos_id: int,
-        micro_batch_size: int | None = None,
-    ) -> jax.Array:
+    def get_ref_per_token_logps(self, **batch: Any) -> jax.Array:
         """Return the reference's log-probability of each completion token [B, C]."""
-        reference = self.inference_worker.get_model("reference")
-        batch = (prompt_tokens, completion_tokens)
+        model = self.inference_worker.get_model("reference")
         temperature = self.get_rollout_config(mode=Mode.TRAIN).temperature
-        return self._log_probs(Role.REFERENCE, reference, batch, micro_batch_size, temperature)
+        return self._log_probs(Role.REFERENCE, model, temperature, **batch)
 
-    def get_old_per_token_logps(
-        self,
-        prompt_tokens: jax.Array,
-        completion_tokens: jax.Array,
-        micro_batch_size: int | None = None,
-    ) -> jax.Array:
+    def get_old_per_token_logps(self, **batch: Any) -> jax.Array:
         """Return the policy's own before the update [B, C]; at temperature 1.0, as Tunix does."""
-        batch = (prompt_tokens, completion_tokens)
-        return self._log_probs(Role.ROLLOUT, self.rollout.model(), batch, micro_batch_size, 1.0)
+        return self._log_probs(Role.ROLLOUT, self.rollout.model(), 1.0, **batch)
 
     def _log_probs(
         self,
         role: Role,
         model: nnx.Module,
-        batch: tuple[jax.Array, ...],
-        rows: int | None,
         temperature: float,
+        *,
+        prompt_tokens: jax.Array,
+        completion_tokens: jax.Array,
+        micro_batch_size: int,
+        **ids: int,
     ) -> jax.Array:
-        axis = self.cluster_config.training_config.data_sharding_axis
-        pad_id = self.rollout.pad_id()
+        axis, pad_id = self.cluster_config.training_config.data_sharding_axis, self.rollout.pad_id()
+        score = partial(completion_log_probs, model, pad_id=pad_id, temperature=temperature)
         with self._get_mesh_and_logical_axis_rules_cm(role):
-            prompts, completions = (sharding_utils.shard_input(tokens, axis) for tokens in batch)
-            size = rows or len(prompts)
-            parts = [
-                completion_log_probs(
-                    model,
-                    prompts[begin : begin + size],
-                    completions[begin : begin + size],
-                    pad_id=pad_id,
-                    temperature=temperature,
-                )
-                for begin in range(0, len(prompts), size)
-            ]
-            return jnp.concatenate(parts)
+            prompts = sharding_utils.shard_input(prompt_tokens, axis)
+            completions = sharding_utils.shard_input(completion_tokens, axis)
+            begins = range(0, len(prompts), micro_batch_size)
+            parts = [slice(begin, begin + micro_batch_size) for begin in begins]
+            return jnp.concatenate([score(prompts[part], completions[part]) for part in parts])
 
 
 def build_learner(
@@ -149,7 +209,7 @@ def build_learner(
 
 
 class _LeanLearner(GRPOLearner):
-    """Tunix's learner, with the groups that teach nothing last.
+    """Tunix's learner, with the zero-variance groups last.
 
     So they fill micro-batches of their own, which `grpo_loss` need not compute. In the mean over a
     step's micro-batches the order makes no difference.
@@ -177,10 +237,10 @@ def policy_trainer(policy: nnx.Module, config: GrpoConfig, *, pad_id: int) -> Pe
     """
     algorithm = _algorithm(config)
     algorithm.temperature = config.temperature  # as the learner sets it
-    parts = config.prompts_per_step // (config.micro_batch or config.prompts_per_step)
+    parts = config.prompts_per_step // config.prompts_at_once
     trainer = PeftTrainer(
         policy,
-        _optimizer(config),
+        build_optimizer(config, config.updates),
         TrainingConfig(
             eval_every_n_steps=config.steps,
             gradient_accumulation_steps=parts if parts > 1 else None,
@@ -194,26 +254,16 @@ def policy_trainer(policy: nnx.Module, config: GrpoConfig, *, pad_id: int) -> Pe
     return trainer
 
 
-def _optimizer(config: GrpoConfig) -> optax.GradientTransformation:
-    return build_optimizer(
-        config.optimizer,
-        config.schedule,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-    )
-
-
 def _algorithm(config: GrpoConfig) -> GRPOConfig:
-    settings: dict[str, Any] = {
-        "num_generations": config.num_generations,
-        "num_iterations": config.num_iterations,
-        "beta": config.beta,
-        "kl_loss_mode": config.kl,
-        "epsilon": config.epsilon,
-    }
-    if config.loss == "dr-grpo":
-        return DrGRPOConfig(**settings)
-    return GRPOConfig(loss_algo=config.loss, **settings)
+    drgrpo = config.loss == "dr-grpo"
+    make = DrGRPOConfig if drgrpo else partial(GRPOConfig, loss_algo=config.loss)
+    return make(
+        num_generations=config.num_generations,
+        num_iterations=config.num_iterations,
+        beta=config.beta,
+        kl_loss_mode=config.kl,
+        epsilon=config.epsilon,
+    )
 
 
 def _loss(config: GrpoConfig, pad_id: int) -> Callable[..., Any]:

@@ -1,10 +1,11 @@
-"""The schedule and the two optimizers: AdamW for adapters, Muon for a model from scratch.
+"""What SFT and GRPO configure alike, and the optimizers: AdamW for adapters, Muon from scratch.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) orthogonalises the update of
 each weight matrix; embeddings and norms go to AdamW. On the foundation's text it reached AdamW's
 loss of 200 steps in about 110.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,6 +14,8 @@ import optax
 from flax import nnx
 from optax.contrib import MuonDimensionNumbers, muon
 from tunix.sft.peft_trainer import PeftTrainer
+
+from nblib.training.checkpoints import checkpointing_options
 
 NAMES = ("adamw", "muon")
 _NORM = "grad_norm"  # its name in the optimizer's state
@@ -28,44 +31,68 @@ _MATRIX_AXES = {
 }
 
 
-def learning_rate_schedule(
-    peak: float, steps: int, *, warmup_share: float, final_share: float
-) -> optax.Schedule:
-    """Return warm-up and cosine decay over `steps`; the shares are of the steps and of the peak.
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """What SFT and GRPO configure alike; validated on construction."""
 
-    Every step has a rate above 0. Step i of n, with w = warmup_share * n, rounded, at least 1:
+    learning_rate: float  # peak
+    optimizer: str = "adamw"  # adamw, muon
+    warmup_share: float = 0.05  # of all updates
+    final_share: float = 0.1  # of the peak, at the end of the cosine
+    weight_decay: float = 0.0  # in GRPO it would move weights even where no group has an advantage
+    clip_norm: float = 1.0
+    remat: bool = False  # gradient checkpointing: a fraction of the memory, a third more work
+    save_interval: str = "30 min"
 
-        i <= w    peak * i / w
-        i > w     peak * (f + (1 - f) * (1 + cos(pi * (i - w) / (n + 1 - w))) / 2), f = final_share
-    """
-    rates = optax.schedules.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=peak,
-        warmup_steps=max(1, round(warmup_share * steps)),
-        decay_steps=steps + 1,  # both ends, 0 and the final share, lie one step outside
-        end_value=final_share * peak,
-    )
-    return lambda count: rates(count + 1)  # optax counts the steps from 0
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate {self.learning_rate} must be above 0")
+        if self.optimizer not in NAMES:
+            raise ValueError(
+                f"optimizer {self.optimizer!r} is unknown: expected one of {', '.join(NAMES)}"
+            )
+        if not 0 <= self.warmup_share < 1 or not 0 <= self.final_share <= 1:
+            raise ValueError(
+                f"warmup_share {self.warmup_share} and final_share {self.final_share}: shares of 1"
+            )
+        checkpointing_options(self.save_interval)
+
+    def schedule(self, updates: int) -> optax.Schedule:
+        """Return warm-up and cosine decay; every update has a rate above 0.
+
+        Update i of n, with w = warmup_share * n, rounded, at least 1, and f = final_share:
+
+            i <= w    peak * i / w
+            i > w     peak * (f + (1 - f) * (1 + cos(pi * (i - w) / (n + 1 - w))) / 2)
+        """
+        rates = optax.schedules.warmup_cosine_decay_schedule(
+            init_value=0.0,
+            peak_value=self.learning_rate,
+            warmup_steps=max(1, round(self.warmup_share * updates)),
+            decay_steps=updates + 1,  # both ends, 0 and the final share, lie one update outside
+            end_value=self.final_share * self.learning_rate,
+        )
+        return lambda count: rates(count + 1)  # optax counts from 0
 
 
-def build_optimizer(
-    name: str, schedule: optax.Schedule, *, weight_decay: float, clip_norm: float
-) -> optax.GradientTransformation:
-    """Return a named optimizer behind gradient clipping. Raises ValueError for another name."""
-    if name == "adamw":
-        optimizer = optax.adamw(schedule, b2=0.98, weight_decay=weight_decay)
-    elif name == "muon":
+def build_optimizer(config: TrainerConfig, updates: int) -> optax.GradientTransformation:
+    """Return the optimizer of a training of so many updates, behind gradient clipping."""
+    schedule = config.schedule(updates)
+    if config.optimizer == "adamw":
+        optimizer = optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay)
+    else:
         optimizer = muon(
             schedule,
             adam_learning_rate=lambda step: _ADAM_SHARE * schedule(step),
             muon_weight_dimension_numbers=_matrix_axes,
-            weight_decay=weight_decay,
+            weight_decay=config.weight_decay,
             consistent_rms=_UPDATE_RMS,
         )
-    else:
-        raise ValueError(f"optimizer {name!r} is unknown: expected one of {', '.join(NAMES)}")
     return optax.chain(
-        optax.snapshot(_NORM, optax.global_norm), optax.clip_by_global_norm(clip_norm), optimizer
+        optax.snapshot(_NORM, optax.global_norm),
+        optax.clip_by_global_norm(config.clip_norm),
+        optimizer,
     )
 
 
@@ -76,7 +103,7 @@ def log_norm_of_steps(trainer: PeftTrainer) -> None:
     optimizer must be one of `build_optimizer`.
     """
     parts = trainer.config.get_with_default("gradient_accumulation_steps", 1)
-    if parts == 1:
+    if parts == 1:  # then Tunix's is that norm
         return
     part_step = trainer.create_train_step_fn()
 

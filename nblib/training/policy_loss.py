@@ -2,8 +2,8 @@
 
 Tunix's own loss holds the logits of prompt and completion, their log-softmax and their softmax,
 each `[B, T, V]`. Here the prompt has no logits at all and the completion's exist a chunk at a time;
-ratios, clipping, KL and means are Tunix's, in value and gradient. A batch in which nothing was
-earned above anything else teaches nothing, and is not computed.
+ratios, clipping, KL and means are Tunix's, in value and gradient. A batch of zero-variance groups
+has no gradient, and is not computed.
 GRPO: https://arxiv.org/abs/2402.03300. GSPO: https://arxiv.org/abs/2507.18071
 """
 
@@ -20,9 +20,11 @@ from tunix.rl import common
 from tunix.rl.grpo.grpo_learner import GRPOConfig, TrainExample
 
 from nblib.models.hidden import hidden_states
-from nblib.training.unembedding import CHUNK_POSITIONS, entropy, label_log_probs, score_positions
+from nblib.training.loss import entropy, label_log_probs, score_positions
 
 _LOG_RATIO_LIMIT, _GSPO_LIMIT = 20.0, 10.0  # Tunix's
+
+LossAndFigures = tuple[Float[Array, ""], dict[str, Array]]
 
 
 def completion_scores(
@@ -33,14 +35,12 @@ def completion_scores(
     pad_id: int,
     temperature: float = 1.0,
     remat: bool = False,
-    chunk_positions: int = CHUNK_POSITIONS,
 ) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
     """Return log-probability and entropy at each token of the completions, in nats.
 
     Prompts are padded on the left, completions on the right. The entropy carries no gradient: it
-    is watched, not trained. `remat`: see `hidden_states`; `chunk_positions`: `score_positions`.
-    As in Tunix, padding keeps its probability p although it is never drawn: a token was drawn with
-    a log-probability higher by -log(1 - p), about 1e-6 for a trained model.
+    is logged, not trained. As in Tunix, padding keeps its probability p although it is never drawn:
+    a token was drawn with a log-probability higher by -log(1 - p), 1e-6 for a trained model.
     """
     tokens, positions, attention_mask, _ = common.process_ids(
         prompt_ids, completion_ids, pad_id, eos_id=0
@@ -52,13 +52,7 @@ def completion_scores(
         logits = logits.astype(jnp.float32) / temperature
         return label_log_probs(logits, labels), entropy(jax.lax.stop_gradient(logits))
 
-    return score_positions(
-        score,
-        model.embedder.decode,
-        hidden[:, before:-1],
-        completion_ids,
-        chunk_positions=chunk_positions,
-    )
+    return score_positions(score, model.embedder.decode, hidden[:, before:-1], completion_ids)
 
 
 @partial(nnx.jit, static_argnames=("pad_id", "temperature"))
@@ -71,8 +65,10 @@ def completion_log_probs(
     temperature: float,
 ) -> Float[Array, "B C"]:
     """Return the log-probabilities of `completion_scores`, compiled, for a model that stays."""
-    scored: dict[str, Any] = {"pad_id": pad_id, "temperature": temperature}
-    return completion_scores(model, prompt_ids, completion_ids, **scored)[0]
+    scores = completion_scores(
+        model, prompt_ids, completion_ids, pad_id=pad_id, temperature=temperature
+    )
+    return scores[0]
 
 
 def grpo_loss(
@@ -82,16 +78,14 @@ def grpo_loss(
     *,
     pad_id: int,
     remat: bool = False,
-    chunk_positions: int = CHUNK_POSITIONS,
-) -> tuple[Float[Array, ""], dict[str, Array]]:
+) -> LossAndFigures:
     """Return the loss of "grpo", "dr-grpo" or "gspo-token", and the figures that are logged.
 
     A figure is [sum over the completions' tokens, number of these tokens], so that the figures of
-    micro-batches add up to a mean per token, in each of the three losses. Where all
-    advantages are 0 and no KL is asked for, loss and gradient are 0 without being computed, and
-    figures are of 0 tokens.
+    micro-batches add up to a mean per token. Where all advantages are 0 and there is no KL term,
+    loss and gradient are 0 without being computed, and figures are of 0 tokens.
     """
-    compute = partial(_computed_loss, pad_id=pad_id, remat=remat, chunk_positions=chunk_positions)
+    compute = partial(_computed_loss, pad_id=pad_id, remat=remat)
     if train_example.ref_per_token_logps is not None:
         return compute(model, train_example, algo_config)
     kind = nnx.LoRAParam if nnx.state(model, nnx.LoRAParam) else nnx.Param
@@ -106,20 +100,20 @@ def grpo_loss(
 
 def _unless_nothing(
     anything: Bool[Array, ""],
-    compute: Callable[[nnx.State], tuple[Float[Array, ""], dict[str, Array]]],
+    compute: Callable[[nnx.State], LossAndFigures],
     trained: nnx.State,
-) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Return what `compute` gives of the weights, or else a loss of 0 and figures of 0 tokens.
+) -> LossAndFigures:
+    """Return `compute(trained)` if `anything`, else a loss of 0 and figures of 0 tokens.
 
-    Differentiated, the gradient is taken within the branch: by itself jax would hand all that a
-    backward pass needs from one conditional to another, and the compiler could drop none of it.
+    The gradient is taken within the branch. By itself jax would pass all that a backward pass needs
+    from one conditional to another, and the compiler could drop none of it.
     """
 
-    def nothing(trained: nnx.State) -> tuple[Float[Array, ""], dict[str, Array]]:
+    def nothing(trained: nnx.State) -> LossAndFigures:
         return jax.tree.map(jnp.zeros_like, jax.eval_shape(compute, trained))
 
     @jax.custom_vjp
-    def value(trained: nnx.State) -> tuple[Float[Array, ""], dict[str, Array]]:
+    def value(trained: nnx.State) -> LossAndFigures:
         return jax.lax.cond(anything, compute, nothing, trained)
 
     def forward(trained: nnx.State) -> tuple[Any, nnx.State]:
@@ -138,23 +132,15 @@ def _unless_nothing(
 
 
 def _computed_loss(
-    model: Gemma3,
-    train_example: TrainExample,
-    algo_config: GRPOConfig,
-    *,
-    pad_id: int,
-    remat: bool,
-    chunk_positions: int,
-) -> tuple[Float[Array, ""], dict[str, Array]]:
+    model: Gemma3, train_example: TrainExample, algo_config: GRPOConfig, **scoring: Any
+) -> LossAndFigures:
     mask = train_example.completion_mask
     log_probs, entropies = completion_scores(
         model,
         train_example.prompt_ids,
         train_example.completion_ids,
-        pad_id=pad_id,
         temperature=algo_config.temperature,
-        remat=remat,
-        chunk_positions=chunk_positions,
+        **scoring,
     )
     old = train_example.old_per_token_logps
     log_ratio = _log_ratio(

@@ -1,158 +1,105 @@
-"""Rollouts: what the policy writes while it is trained with GRPO, and the log of it.
+"""Rollouts: what the policy wrote in each step of GRPO, in figures and in a log.
 
-Tunix's own rollout worker leaves the stop token out of what is trained, draws the same noise each
-step, and keeps every row until the slowest has ended. `PolicyRollout` mends all three: a completion
-that stopped carries its stop token, so that stopping is rewarded with the answer, and every step
-has noise of its own, the same one when a killed run does that step again.
+A loss says little in GRPO: it is near zero in a healthy run and in a dead one. What tells is the
+spread of the rewards in a group, length, truncation and the task's metrics. When a figure becomes
+an alarm is decided in `alarms`. Plain numpy.
 """
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from flax import nnx
-from tunix.rl.rollout import base_rollout
-from tunix.rl.rollout.vanilla_rollout import VanillaRollout
+from jaxtyping import Bool, Float, Int
 
 from nblib.files import append_jsonl, read_jsonl, write_jsonl
-from nblib.models.decode import Sampling, decode, left_padded
+from nblib.runs import Run
 
+LIMIT_BYTES, KEEP_FULL = 64 * 2**20, 8  # of a file of the log, and full files
 _LOG_NAME = "rollouts.jsonl"
+_SPREAD = 1e-9  # rewards nearer than this differ by rounding alone
 
 
-@dataclass
-class RolloutClock:
-    """Which step it is, and what was drawn in it: shared by the data, the rollouts, the reward."""
+def step_signals(
+    rewards: Float[np.ndarray, "P G"],
+    terms: Mapping[str, Float[np.ndarray, "P G"]],
+    metrics: Mapping[str, np.ndarray],
+    tokens: Int[np.ndarray, "P G"],
+    truncated: Bool[np.ndarray, "P G"],
+) -> dict[str, Any]:
+    """Return the figures of one step's completions, for its record in `metrics.jsonl`.
 
-    seed: int
-    step: int = 0
-    draws: int = 0  # batches drawn in this step
-    seconds: float = 0.0  # spent drawing them
-    tokens: list[int] = field(default_factory=list)  # of each completion, stop token included
-    truncated: list[bool] = field(default_factory=list)
+    Each row holds the group of one prompt. Figures are means over the step, metrics as fractions of
+    1, lengths in tokens; the standard deviation is over the whole step. In a zero-variance group
+    all rewards are equal, so it has no gradient.
 
-    def start_step(self, step: int) -> None:
-        """Begin a step: its noise depends on the seed and the step alone."""
-        self.step, self.draws, self.seconds = step, 0, 0.0
-        self.take()
-
-    def noise(self) -> int:
-        """Return the seed of the next draw."""
-        seeds = np.random.SeedSequence((self.seed, self.step, self.draws))
-        self.draws += 1
-        return int(seeds.generate_state(1)[0])
-
-    def take(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return and forget the lengths [N] and truncations [N] of all completions since."""
-        taken = np.array(self.tokens, np.int32), np.array(self.truncated, bool)
-        self.tokens, self.truncated = [], []
-        return taken
-
-
-class PolicyRollout(VanillaRollout):
-    """Tunix's rollouts, drawn by `nblib.models.decode`: faster, the stop token kept, fresh noise.
-
-    Completions end where they do in evaluation: `stop` is `stop_tokens(tokenizer)`.
+    Raises ValueError for a reward that is no finite number.
     """
-
-    def __init__(
-        self,
-        rollout_actor: nnx.Module,
-        tokenizer: Any,
-        mesh: jax.sharding.Mesh,
-        rollout_config: base_rollout.RolloutConfig,
-        *,
-        clock: RolloutClock,
-        stop: Sequence[int],
-    ) -> None:
-        config = rollout_actor.config
-        unused = base_rollout.CacheConfig(
-            cache_size=rollout_config.kv_cache_size,
-            num_layers=config.num_layers,
-            num_kv_heads=config.num_kv_heads,
-            head_dim=config.head_dim,
-        )
-        super().__init__(rollout_actor, tokenizer, unused)
-        self._tokenizer, self._mesh, self._clock = tokenizer, mesh, clock
-        self._stop = tuple(stop)
-
-    def generate(
-        self, prompts: list[str], rollout_config: base_rollout.RolloutConfig, **kwargs: Any
-    ) -> base_rollout.RolloutOutput:
-        """Return one completion a prompt; `text` is without, `tokens` with the stop token."""
-        began = time.perf_counter()
-        encoded = [[self._tokenizer.bos_id(), *self._tokenizer.encode(text)] for text in prompts]
-        sampling = Sampling(
-            temperature=rollout_config.temperature,
-            top_p=rollout_config.top_p or 1.0,
-            seed=self._clock.noise(),
-        )
-        completions = decode(
-            self.model(),
-            encoded,
-            sampling,
-            stop=self._stop,
-            max_new_tokens=rollout_config.max_tokens_to_generate,
-            batch_size=len(prompts),
-            mesh=self._mesh,
-            max_prompt_length=rollout_config.max_prompt_length,
-        )
-        self._clock.seconds += time.perf_counter() - began
-        self._clock.tokens += [len(tokens) for tokens in completions]
-        self._clock.truncated += [tokens[-1] not in self._stop for tokens in completions]
-        return base_rollout.RolloutOutput(
-            text=[
-                self._tokenizer.decode([token for token in tokens if token not in self._stop])
-                for tokens in completions
-            ],
-            logits=None,
-            tokens=[np.array(tokens, np.int32) for tokens in completions],
-            left_padded_prompt_tokens=left_padded(encoded, rollout_config.max_prompt_length),
-            logprobs=None,
-        )
+    if not np.isfinite(rewards).all():
+        raise ValueError(f"rewards must be finite, got {rewards[~np.isfinite(rewards)][0]}")
+    return {
+        "reward": float(rewards.mean()),
+        "reward_std": float(rewards.std()),
+        "terms": {name: float(values.mean()) for name, values in terms.items()},
+        "zero_variance_groups": float((np.ptp(rewards, axis=1) < _SPREAD).mean()),
+        "truncation_rate": float(truncated.mean()),
+        **{name: float(values.mean()) for name, values in metrics.items()},
+        "completion_tokens": float(tokens.mean()),
+        "longest": int(tokens.max()),
+    }
 
 
-@dataclass(frozen=True, kw_only=True)
-class RolloutLog:
-    """`rollouts.jsonl`, one record a completion; full files become `rollouts.1.jsonl`, ...
+def group_advantages(
+    rewards: Float[np.ndarray, "P G"], *, scaled: bool = True
+) -> Float[np.ndarray, "P G"]:
+    """Reward minus the group's mean and, if `scaled`, over the group's standard deviation.
 
-    The newest `keep` full files stay, so a long run cannot fill the disk.
+    What Tunix computes from the same rewards: GRPO scales, Dr. GRPO does not.
+
+    >>> group_advantages(np.array([[1.0, 0.0], [1.0, 1.0]])).round(2)
+    array([[ 0.71, -0.71],
+           [ 0.  ,  0.  ]])
     """
+    equal = np.ptp(rewards, axis=1, keepdims=True) < _SPREAD
+    centred = np.where(equal, 0.0, rewards - rewards.mean(axis=1, keepdims=True))
+    return centred / (rewards.std(axis=1, ddof=1, keepdims=True) + 1e-6) if scaled else centred
 
-    folder: Path
-    limit_bytes: int = 64 * 2**20
-    keep: int = 8
 
-    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Add the records of one step; turn the file over when it is full."""
-        path = self.folder / _LOG_NAME
-        for record in records:
-            append_jsonl(path, record)
-        if path.is_file() and path.stat().st_size >= self.limit_bytes:
-            full = self._full_files()
-            number = 1 + max(full, default=0)
-            path.rename(self.folder / f"rollouts.{number}.jsonl")
-            for old in sorted(full)[: max(0, len(full) + 1 - self.keep)]:
-                full[old].unlink()
+def append_rollouts(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Add the records of one step, one a completion, to `rollouts.jsonl`.
 
-    def read(self) -> list[Any]:
-        """Return all records that are kept, the oldest first."""
-        full = self._full_files()
-        paths = [*(full[number] for number in sorted(full)), self.folder / _LOG_NAME]
-        return [record for path in paths if path.is_file() for record in read_jsonl(path)]
+    A full file becomes `rollouts.1.jsonl`, `rollouts.2.jsonl`, ...: only the newest of them stay,
+    so that a long run cannot fill the disk.
+    """
+    path = folder / _LOG_NAME
+    for record in records:
+        append_jsonl(path, record)
+    if path.is_file() and path.stat().st_size >= LIMIT_BYTES:
+        full = _full_files(folder)
+        number = 1 + max(full, default=0)
+        path.rename(folder / f"rollouts.{number}.jsonl")
+        for old in sorted(full)[: max(0, len(full) + 1 - KEEP_FULL)]:
+            full[old].unlink()
 
-    def forget_after(self, step: int) -> None:
-        """Drop what a killed run drew after its last checkpoint: those steps are done again."""
-        for path in (*self._full_files().values(), self.folder / _LOG_NAME):
-            if path.is_file():
-                records = read_jsonl(path)
-                kept = [record for record in records if record["step"] <= step]
-                if len(kept) < len(records):
-                    write_jsonl(path, kept)
 
-    def _full_files(self) -> dict[int, Path]:
-        return {int(path.stem.split(".")[1]): path for path in self.folder.glob("rollouts.*.jsonl")}
+def read_rollouts(run: Run) -> list[Any]:
+    """Return all records that are kept, the oldest first."""
+    return [record for path in _files(run.path) for record in read_jsonl(path)]
+
+
+def forget_rollouts_after(folder: Path, step: int) -> None:
+    """Drop what a killed run drew after its last checkpoint: those steps are done again."""
+    for path in _files(folder):
+        records = read_jsonl(path)
+        kept = [record for record in records if record["step"] <= step]
+        if len(kept) < len(records):
+            write_jsonl(path, kept)
+
+
+def _files(folder: Path) -> list[Path]:
+    full, newest = _full_files(folder), folder / _LOG_NAME
+    return [full[number] for number in sorted(full)] + [newest] * newest.is_file()
+
+
+def _full_files(folder: Path) -> dict[int, Path]:
+    return {int(path.stem.split(".")[1]): path for path in folder.glob("rollouts.*.jsonl")}

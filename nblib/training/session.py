@@ -1,38 +1,55 @@
-"""One training session: when to stop, what is written down of its steps, what a killed one leaves.
+"""One training session, for SFT and GRPO alike: where it goes on, when it stops, what it logs.
 
-Shared by `sft` and `grpo`. A session ends early on SIGTERM (the host takes the machine back) or at
-a deadline (a notebook's time limit); both end the data stream, so that the trainer saves and closes
-as it does at its own end.
+A session ends early on SIGTERM (the host takes the machine back), at a deadline (a notebook's time
+limit), or with an error when loss, gradient or weights are no finite numbers. The first two end the
+data stream, so that the trainer saves and closes as it does at its own end.
 """
 
 import math
 import signal
 import statistics
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from nblib.files import append_jsonl, read_jsonl, write_jsonl
-from nblib.training.divergence import FiniteGuard
+import jax
+import optax
+from flax import nnx
 
-_LOG_EVERY_S = 15.0
+from nblib.files import append_jsonl, read_jsonl, write_jsonl
+from nblib.runs import Run
+from nblib.training.checkpoints import drop_checkpoints_after, latest_step, prepare_checkpoints
+from nblib.training.optimizers import TrainerConfig
+
+_PRINT_EVERY_S = 15.0
 _PLAN_AFTER = 5  # measured steps: the first ones of a run are no rule
+# Lowering: it happens for each program, also where a disk cache then holds what XLA would make.
+_COMPILED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
+
+_norm = jax.jit(optax.global_norm)
 
 
 class TrainingStopped(RuntimeError):
     """Training was asked to stop; what it had is saved and can be gone on from."""
 
 
+class TrainingDiverged(RuntimeError):
+    """Loss, gradient or weights became NaN or infinite; says from where to go on, and how."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a training left: steps done of steps planned, and the step it began at."""
+    """What a training left: steps done of steps planned, the model, the records of all steps."""
 
     steps: int
     planned: int
-    resumed_at: int
+    resumed_at: int  # the step it began at
+    # The trainer's own, which for GRPO may not be the object handed in.
+    model: nnx.Module | None = field(default=None, compare=False, repr=False)
+    history: Sequence[Mapping[str, Any]] = field(default=(), compare=False, repr=False)
 
     @property
     def left(self) -> int:
@@ -41,18 +58,59 @@ class Trained:
 
     def __str__(self) -> str:
         """How far it came, in words: "80 steps", "40 of 80 steps (the session was over)"."""
-        if self.left:
-            return f"{self.steps} of {self.planned} steps (the session was over)"
-        return f"{self.steps} steps"
+        cut = f" of {self.planned} steps (the session was over)"
+        return f"{self.steps}{cut if self.left else ' steps'}"
+
+
+class CompilationCounter:
+    """Counts the programs that jax has built in this process since the counter was made.
+
+    Make one for each training: a Tunix trainer that is closed clears all of jax's listeners.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event: str, seconds: float, **details: object) -> None:
+        self.count += event == _COMPILED
 
 
 class Session:
-    """Within the block, SIGTERM and the deadline end the training instead of the process."""
+    """One training of `planned` steps; within the block SIGTERM ends it instead of the process.
 
-    def __init__(self, deadline_s: float = float("inf")) -> None:
-        self.stopped_by = ""
+    Its folder is the run's, or with a `name` `checkpoints/<name>` and `metrics_<name>.jsonl` in it.
+    `hashes` of what goes in are with the run's parameters the identity of the checkpoints, which
+    count updates: `updates_per_step`. `resume_from` (see `prepare_checkpoints`) is None where the
+    notebook has no such parameter. The session stops `deadline_s` seconds after it began, but not
+    before one step was made.
+
+    Raises ForeignCheckpoint when the checkpoints belong to other parameters.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        config: TrainerConfig,
+        planned: int,
+        *,
+        hashes: Mapping[str, Any],
+        name: str = "",
+        updates_per_step: int = 1,
+        resume_from: str | None = None,
+        deadline_s: float = float("inf"),
+    ) -> None:
+        self.planned, self.stopped_by = planned, ""
+        self.folder = run.checkpoints / name
+        self._metrics_path = run.path / (f"metrics_{name}.jsonl" if name else "metrics.jsonl")
+        identity = {**hashes, **run.parameters, **asdict(config), "steps": planned}
+        self.steps_folder = prepare_checkpoints(self.folder, identity, resume_from=resume_from)
+        self.updates_done = latest_step(self.folder)
+        self.resumed_at = self.updates_done // updates_per_step
+        self.history = _kept_records(self._metrics_path, self.resumed_at)
+        self._learning_rate, self._resumable = config.learning_rate, resume_from is not None
         self._ends = time.perf_counter() + deadline_s
-        self._begun = False
+        self._begun, self._printed = False, -math.inf
         self._measured: list[float] = []  # seconds of steps in which nothing was compiled
 
     def __enter__(self) -> "Session":
@@ -71,84 +129,85 @@ class Session:
         The first one always may, unless a signal came: sessions that are too short for anything
         else still get a training to its end.
         """
-        late = self._begun and time.perf_counter() > self._ends
-        if self.stopped_by or late:
-            return False
-        self._begun = True
-        return True
+        begins = not self.stopped_by and (not self._begun or time.perf_counter() <= self._ends)
+        self._begun |= begins
+        return begins
 
-    def end_step(self, record: Mapping[str, Any], planned: int) -> None:
-        """Take the record of a step (step, seconds, compilations); print the plan once it is known.
+    def log_step(
+        self, record: Mapping[str, Any], line: str, *, last_good: int, **figures: float
+    ) -> None:
+        """Log a step, print its `line` every 15 seconds, and once how long the others will take.
 
-        The plan says how long the steps take that are still to be made, and whether they fit.
+        `record` has step, loss, grad_norm, seconds and compilations; `figures` must be finite, too.
         """
-        if record["compilations"]:
-            return
-        self._measured.append(record["seconds"])
-        if len(self._measured) == _PLAN_AFTER and record["step"] < planned:
-            step_s = statistics.median(self._measured)
-            left_s = self._ends - time.perf_counter()
-            print(plan_line(record["step"], planned, step_s, left_s), flush=True)
+        step, norm = record["step"], record["grad_norm"]
+        self.check_finite(step, last_good, loss=record["loss"], gradient_norm=norm, **figures)
+        now = time.perf_counter()
+        if not record["compilations"]:
+            self._measured.append(record["seconds"])
+            if len(self._measured) == _PLAN_AFTER and step < self.planned:
+                step_s = statistics.median(self._measured)
+                print(plan_line(step, self.planned, step_s, self._ends - now), flush=True)
+        due = now - self._printed > _PRINT_EVERY_S or step in (1, self.planned)
+        self._printed = now if due else self._printed
+        self.log(record, line if due else None)
 
-    def end(self, steps: int, planned: int, folder: Path) -> None:
-        """Say what the deadline left undone; raise TrainingStopped where a signal ended it."""
+    def log(self, record: Mapping[str, Any], line: str | None) -> None:
+        """Log a record and print a line that begins with its step."""
+        append_jsonl(self._metrics_path, record)
+        self.history.append(record)
+        if line is not None:
+            print(f"step {record['step']:>5} of {self.planned}  {line}", flush=True)
+
+    def check_finite(self, step: int, last_good: int, **figures: float) -> None:
+        """Raise TrainingDiverged if a figure of a step is not finite.
+
+        Checkpoints after `last_good`, which may lead there, are deleted.
+        """
+        wrong = [f"{name} {value}" for name, value in figures.items() if not math.isfinite(value)]
+        if not wrong:
+            return
+        drop_checkpoints_after(self.folder, last_good)
+        good = latest_step(self.folder)
+        kept = f"The last good checkpoint is {good} in {self.folder}."
+        slower = f"-p LEARNING_RATE {self._learning_rate / 2:g}"
+        if not good:
+            kept = "There is no checkpoint from before."
+            cure = f"Start again with other parameters, for example\n  {slower}"
+        elif not self._resumable:
+            cure = "Start again with a lower learning rate."
+        else:
+            cure = (
+                "To go on from it, give the same command with other parameters, for example\n"
+                f"  -p RESUME_FROM {self.folder} {slower}"
+            )
+        found = f"training diverged at step {step}: {', '.join(wrong)}".replace("_", " ")
+        raise TrainingDiverged(f"{found}. {kept} {cure}")
+
+    def end(self, steps: int, model: nnx.Module) -> Trained:
+        """Return what was trained; say what the deadline left undone.
+
+        Raises TrainingStopped where a signal ended the session.
+        """
         if self.stopped_by:
             raise TrainingStopped(
-                f"{self.stopped_by}: saved at step {steps} of {planned} in {folder}. "
+                f"{self.stopped_by}: saved at step {steps} of {self.planned} in {self.folder}. "
                 "Run the same command again to go on."
             )
-        if steps < planned:
+        if steps < self.planned:
             print(
-                f"the session's time is over: saved at step {steps} of {planned}, "
-                f"{planned - steps:,} are left. Start this notebook again with the same "
+                f"the session's time is over: saved at step {steps} of {self.planned}, "
+                f"{self.planned - steps:,} are left. Start this notebook again with the same "
                 "parameters, here or with its output attached as an input, to go on.",
                 flush=True,
             )
+        made = {"model": model, "history": tuple(self.history)}
+        return Trained(steps=steps, planned=self.planned, resumed_at=self.resumed_at, **made)
 
 
-@dataclass(kw_only=True)
-class StepLog:
-    """Writes down each step of a training, and says one in so many seconds on the screen."""
-
-    folder: Path  # of the checkpoints
-    metrics_path: Path
-    planned: int  # steps
-    guard: FiniteGuard
-    session: Session
-    _printed: float = -math.inf
-
-    def step(self, record: Mapping[str, Any], line: str, *, last_good: int, **more: float) -> None:
-        """Write a step down.
-
-        Args:
-            record: of `metrics.jsonl`, with step, loss, grad_norm, seconds, compilations.
-            line: the step in words.
-            last_good: the newest checkpoint that may be kept if the step is one that diverged.
-            more: figures that must be finite besides loss and gradient.
-        """
-        step = record["step"]
-        self.guard.check(
-            step,
-            last_good=last_good,
-            loss=record["loss"],
-            gradient_norm=record["grad_norm"],
-            **more,
-        )
-        append_jsonl(self.metrics_path, record)
-        self.session.end_step(record, self.planned)
-        now = time.perf_counter()
-        if now - self._printed > _LOG_EVERY_S or step in (1, self.planned):
-            self._printed = now
-            self.say(step, line)
-
-    def measured(self, record: Mapping[str, Any], line: str) -> None:
-        """Write down what was measured between two steps."""
-        append_jsonl(self.metrics_path, record)
-        self.say(record["step"], line)
-
-    def say(self, step: int, line: str) -> None:
-        """Print a line that begins with the step."""
-        print(f"step {step:>5} of {self.planned}  {line}", flush=True)
+def weights_norm(model: nnx.Module) -> float:
+    """Return the norm of all weights: no finite number if one of them is none."""
+    return float(_norm(nnx.state(model, nnx.Param)))
 
 
 def plan_line(step: int, planned: int, step_s: float, left_s: float) -> str:
@@ -178,17 +237,18 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def forget_metrics_after(path: Path, step: int) -> None:
-    """Drop what a killed run logged after its last checkpoint, and what is measured again now.
+def _kept_records(path: Path, step: int) -> list[Mapping[str, Any]]:
+    """Return the records up to the last checkpoint; drop from the file what will be logged again.
 
     At `step` itself the training record stays; a record of a measurement (`val_loss`,
     `probe_accuracy`) goes, because it is made again when the training goes on.
     """
     if not path.is_file():
-        return
-    kept = (
+        return []
+    kept = [
         record
         for record in read_jsonl(path)
         if record["step"] < step or (record["step"] == step and "loss" in record)
-    )
+    ]
     write_jsonl(path, kept)
+    return kept

@@ -2,157 +2,105 @@
 
 Whether LoRA or all weights are trained is decided by what the model holds: adapters, if it has
 any. One call trains, logs every step to `metrics.jsonl`, saves as asked, stops cleanly on SIGTERM
-or at a deadline, and goes on from the last whole checkpoint of its folder.
+or at a deadline, and goes on from the last whole checkpoint of its run.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import optax
+import numpy as np
 from flax import nnx
+from tunix.sft import hooks
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig, TrainingInput
+from tunix.sft.sharding_utils import shard_input
 
 from nblib.models.mesh import check_rows_divide
-from nblib.training.checkpoints import (
-    checkpointing_options,
-    latest_step,
-    prepare_checkpoints,
-    seal_checkpoints,
-)
-from nblib.training.divergence import FiniteGuard, weights_norm
-from nblib.training.loss import model_inputs, next_token_loss, weighted_loss
-from nblib.training.optimizers import build_optimizer, learning_rate_schedule, log_norm_of_steps
-from nblib.training.session import Session, StepLog, Trained, forget_metrics_after
-from nblib.training.sft_watch import SftWatch
+from nblib.runs import Run
+from nblib.tokens.tokenizer import PAD_ID
+from nblib.tokens.training_data import TrainingData
+from nblib.training.checkpoints import checkpointing_options, has_new_steps, write_checksums
+from nblib.training.loss import as_one_batch, model_inputs, next_token_loss, weighted_loss
+from nblib.training.optimizers import TrainerConfig, build_optimizer, log_norm_of_steps
+from nblib.training.session import CompilationCounter, Session, Trained, weights_norm
+
+_EVALUATION_SHARE = 0.1  # of the training's work
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftConfig:
-    """How to train; validated on construction."""
+class SftConfig(TrainerConfig):
+    """How to fine-tune; validated on construction."""
 
-    learning_rate: float  # peak
-    optimizer: str = "adamw"  # adamw, muon
-    warmup_share: float = 0.05  # of all steps
-    final_share: float = 0.1  # of the peak, at the end of the cosine
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
     accumulation: int = 1  # batches a step, which are worth one batch of all their rows
-    remat: bool = False  # keep layers' inputs only: a fraction of the memory, a third more work
     evaluations: int = 8  # of the validation loss, at most, between the first step and the last
-    save_interval: str = "30 min"
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate {self.learning_rate} must be above 0")
-        if not 0 <= self.warmup_share < 1 or not 0 <= self.final_share <= 1:
-            raise ValueError(
-                f"warmup_share {self.warmup_share} and final_share {self.final_share}: shares of 1"
-            )
+        super().__post_init__()
         if self.accumulation < 1 or self.evaluations < 1:
             raise ValueError(
                 f"accumulation {self.accumulation} and evaluations {self.evaluations} "
                 "must be at least 1"
             )
-        checkpointing_options(self.save_interval)
 
 
 def train(
     model: nnx.Module,
-    batches: Sequence[TrainingInput],
+    texts: TrainingData,
     config: SftConfig,
+    run: Run,
     *,
-    folder: Path,
-    metrics_path: Path,
-    identity: Mapping[str, Any],
+    hashes: Mapping[str, Any],
     mesh: jax.sharding.Mesh,
-    val_batches: Sequence[TrainingInput] = (),
+    name: str = "",
     resume_from: str | None = None,
     deadline_s: float = float("inf"),
 ) -> Trained:
-    """Train `model` in place on `batches`, in order; resume if `folder` holds checkpoints.
+    """Train `model` in place on the batches of `texts`, in order; resume if `run` has checkpoints.
 
-    Args:
-        model: trained in its adapters if it has any, else in full.
-        batches: all batches of the run, the same on every start (a sequence of TrainingInput).
-        config: how to train.
-        folder: the run's checkpoints.
-        metrics_path: one record a step: step, loss, learning_rate, grad_norm, tokens (without
-            padding), seconds, waiting_seconds (for the batches), tokens_per_second, compilations
-            (programs built); and step, val_loss for each of the `evaluation_steps`.
-        identity: what must agree for a checkpoint to be continued.
-        mesh: the devices.
-        val_batches: their loss is that of all their rows in one batch.
-        resume_from: see `prepare_checkpoints`; None where the caller has no such parameter.
-        deadline_s: stop cleanly after this many seconds, but not before one step was made.
+    `metrics.jsonl` gets a record a step: step, loss, learning_rate, grad_norm, tokens (without
+    padding), seconds, waiting_seconds (for the batches), tokens_per_second, compilations (programs
+    built); and step, val_loss (of all rows in one batch) for each of the `evaluation_steps`.
+    `hashes`, `name`, `resume_from`, `deadline_s`: see `Session`.
 
     Raises TrainingStopped after SIGTERM, with everything saved; TrainingDiverged when loss,
-    gradient or weights are no finite numbers; ForeignCheckpoint when the folder belongs to other
-    parameters; ValueError when there is nothing to train on.
+    gradient or weights are no finite numbers; ForeignCheckpoint when the checkpoints belong to
+    other parameters; ValueError when there is nothing to train on.
     """
-    planned = len(batches) // config.accumulation
+    count = len(texts.batches)
+    planned = count // config.accumulation
     if planned == 0:
         raise ValueError(
-            f"{len(batches)} batches are fewer than one step's accumulation {config.accumulation}"
+            f"{count} batches are fewer than one step's accumulation {config.accumulation}"
         )
-    check_rows_divide(len(batches[0].input_tokens), mesh)
-    schedule = learning_rate_schedule(
-        config.learning_rate,
-        planned,
-        warmup_share=config.warmup_share,
-        final_share=config.final_share,
-    )
-    claim = {**identity, **asdict(config), "steps": planned}
-    steps_folder = prepare_checkpoints(folder, claim, resume_from=resume_from)
-    resumed_at = latest_step(folder)
-    forget_metrics_after(metrics_path, resumed_at)
-    session = Session(deadline_s)
-    guard = FiniteGuard(
-        folder=folder, learning_rate=config.learning_rate, resumable=resume_from is not None
-    )
-    log = StepLog(
-        folder=folder, metrics_path=metrics_path, planned=planned, guard=guard, session=session
-    )
-    watch = SftWatch(
-        log, schedule, config.accumulation, config.evaluations, val_batches, resumed_at
-    )
-    with mesh:
-        trainer = build_trainer(model, config, schedule, checkpoints=steps_folder)
-        trainer.with_training_hooks(watch)
-        with session:
-            trainer.train(watch.watched(batches))
+    check_rows_divide(len(texts.batches[0].input_tokens), mesh)
+    options: dict[str, Any] = {"resume_from": resume_from, "deadline_s": deadline_s}
+    with Session(run, config, planned, hashes=hashes, name=name, **options) as session, mesh:
+        trainer = build_trainer(model, config, planned, checkpoints=session.steps_folder)
+        callbacks = SftCallbacks(session, config, texts)
+        trainer.with_training_hooks(callbacks)
+        trainer.train(callbacks.batches())
     steps = trainer.train_steps
-    guard.check(steps, last_good=steps - 1, weights_norm=weights_norm(trainer.model))
-    seal_checkpoints(folder)
-    session.end(steps, planned, folder)
-    return Trained(steps=steps, planned=planned, resumed_at=resumed_at)
+    session.check_finite(steps, steps - 1, weights_norm=weights_norm(trainer.model))
+    write_checksums(session.folder)
+    return session.end(steps, trainer.model)
 
 
 def build_trainer(
-    model: nnx.Module,
-    config: SftConfig,
-    schedule: optax.Schedule,
-    *,
-    checkpoints: Path | None = None,
+    model: nnx.Module, config: SftConfig, steps: int, *, checkpoints: Path | None = None
 ) -> PeftTrainer:
     """Return Tunix's trainer with our optimizer and loss; the newest checkpoint is restored.
 
     Its `create_train_step_fn()` is the step that `train` runs.
     """
-    optimizer = build_optimizer(
-        config.optimizer,
-        schedule,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-    )
     trainer = PeftTrainer(
         model,
-        optimizer,
+        build_optimizer(config, steps),
         TrainingConfig(
-            eval_every_n_steps=1,  # required, and without effect: `SftWatch` evaluates
+            eval_every_n_steps=1,  # required, and without effect: `SftCallbacks` evaluates
             # None for 1: MultiSteps around the optimizer keeps a second set of gradients.
             gradient_accumulation_steps=None if config.accumulation == 1 else config.accumulation,
             checkpoint_root_directory=str(checkpoints.resolve()) if checkpoints else None,
@@ -165,3 +113,129 @@ def build_trainer(
     trainer.eval_loss_fn = weighted_loss
     log_norm_of_steps(trainer)
     return trainer
+
+
+def evaluation_steps(
+    planned: int, evaluations: int, *, train_batches: int, val_batches: int
+) -> set[int]:
+    """Return after which steps the validation loss is measured: 0, all, and evenly between.
+
+    Those between are at most `evaluations`, and together a tenth of the training's work, where a
+    forward and backward pass counts as three forward passes.
+
+    >>> sorted(evaluation_steps(7, 8, train_batches=7, val_batches=1))
+    [0, 2, 5, 7]
+    """
+    affordable = int(_EVALUATION_SHARE * 3 * train_batches / max(1, val_batches))
+    parts = 1 + min(evaluations, affordable, planned - 1)
+    return {round(planned * part / parts) for part in range(parts + 1)}
+
+
+class SftCallbacks(hooks.TrainingHooks):
+    """Around each step: hands out its batches, logs it, evaluates, writes checksums.
+
+    Tunix reports a step when the next one is under way:
+
+        batches 1, start 1, batches 2, start 2, end 1, batches 3, start 3, end 2, ...
+    """
+
+    def __init__(self, session: Session, config: SftConfig, texts: TrainingData) -> None:
+        self._session, self._accumulation = session, config.accumulation
+        self._batches = texts.batches
+        # All at once, before the first step: a rate a step would compile in the second one.
+        schedule = config.schedule(session.planned)
+        self._rates = np.asarray(jax.vmap(schedule)(np.arange(session.planned)))
+        self._val_batches = as_one_batch(list(texts.val_batches))
+        self._evaluated_after = evaluation_steps(
+            session.planned,
+            config.evaluations,
+            train_batches=session.planned * config.accumulation,
+            val_batches=len(texts.val_batches),
+        )
+        # By step: tokens without padding, seconds for the batches, programs built before it.
+        self._tokens: dict[int, int] = {}
+        self._waited: dict[int, float] = {}
+        self._compiled_before: dict[int, int] = {}
+        self._compilations = CompilationCounter()
+        self._began = 0.0
+
+    def batches(self) -> Iterator[TrainingInput]:
+        """Yield the batches until the session is over; those already used Tunix passes over.
+
+        It never ends within a step: the gradients gathered so far would be saved, and gathered
+        once more by the run that goes on.
+        """
+        for _ in range(self._session.resumed_at * self._accumulation):
+            yield self._batches[0]
+        for step in range(self._session.resumed_at, self._session.planned):
+            if not self._session.begin_step():
+                return
+            began = time.perf_counter()
+            first = step * self._accumulation
+            parts = [self._batches[first + part] for part in range(self._accumulation)]
+            if self._accumulation > 1:
+                parts = as_one_batch(parts)
+            self._waited[step + 1] = time.perf_counter() - began
+            self._tokens[step + 1] = sum(int((part.input_tokens != PAD_ID).sum()) for part in parts)
+            yield from parts
+
+    def on_train_start(self, train_ctx: PeftTrainer) -> None:
+        """Begin to measure time."""
+        self._began = time.perf_counter()
+
+    def on_train_step_start(self, train_ctx: PeftTrainer) -> None:
+        """Do what is due between two steps; called for each batch."""
+        if train_ctx.iter_steps % self._accumulation == 0:
+            self._between_steps(train_ctx)
+            self._compiled_before[train_ctx.train_steps + 1] = self._compilations.count
+
+    def on_train_step_end(self, train_ctx: PeftTrainer, train_step: int, train_loss: float) -> None:
+        """Log a step, a step late."""
+        now = time.perf_counter()  # the step has ended: its loss is a number here
+        seconds, tokens = now - self._began, self._tokens[train_step]
+        compiled = self._compiled_before.get(train_step + 1, self._compilations.count)
+        norms = train_ctx.metrics_logger.get_metric_history("", "grad_norm", "train")
+        record = {
+            "step": train_step,
+            "loss": float(train_loss),
+            "learning_rate": float(self._rates[train_step - 1]),
+            "grad_norm": float(norms[-1]),
+            "tokens": tokens,
+            "seconds": seconds,
+            "waiting_seconds": self._waited[train_step],
+            "tokens_per_second": tokens / seconds,
+            "compilations": compiled - self._compiled_before[train_step],
+        }
+        # The weights before the last step gave a finite loss; later ones gave this.
+        self._session.log_step(record, f"loss {train_loss:.3f}", last_good=train_step - 2)
+        self._began = now
+
+    def on_train_end(self, train_ctx: PeftTrainer) -> None:
+        """Do what is due after the last step of the run."""
+        if train_ctx.train_steps == self._session.planned:  # else the time is needed to save
+            self._between_steps(train_ctx)
+
+    def on_eval_step_start(self, *context: Any) -> None:
+        """Never called: Tunix is given nothing to evaluate."""
+
+    on_eval_step_end = on_eval_step_start
+
+    def _between_steps(self, trainer: PeftTrainer) -> None:
+        """Write checksums of what the last step saved; evaluate where it is due."""
+        due = bool(self._val_batches) and trainer.train_steps in self._evaluated_after
+        if due or has_new_steps(self._session.folder):
+            # Tunix logs one step behind. A run killed after the checksums would lack the record.
+            trainer._write_train_metrics()
+            write_checksums(self._session.folder)
+        if due:
+            self._evaluate(trainer)
+
+    def _evaluate(self, trainer: PeftTrainer) -> None:
+        began = time.perf_counter()
+        _, loss_of = trainer.jit_train_and_eval_step()
+        axis, step = trainer.config.data_sharding_axis, trainer.train_steps
+        losses = [loss_of(shard_input(batch, axis))[0] for batch in self._val_batches]
+        val_loss = float(np.mean(losses))
+        self._session.check_finite(step, step - 1, validation_loss=val_loss)
+        self._session.log({"step": step, "val_loss": val_loss}, f"validation loss {val_loss:.3f}")
+        self._began += time.perf_counter() - began  # no time of a step

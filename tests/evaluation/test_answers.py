@@ -26,7 +26,7 @@ from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import Example
 from nblib.tokens.chat import render_prompt
 from nblib.tokens.tokenizer import TokenizerMismatch, stop_tokens, train_tokenizer
-from nblib.training.compilations import CompilationCounter
+from nblib.training.session import CompilationCounter
 
 # The contract of predictions.jsonl.
 KEYS = {*ANSWER_KEYS, "stage", "answer", "failure", "details", *GSM8K.metric_names}

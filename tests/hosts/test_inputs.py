@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -354,13 +355,13 @@ def session(new_model, mesh, eight_examples, tmp_path, monkeypatch):
         bring_attached_run(V1, PARAMETERS)
         folder = start_run(V1, PARAMETERS)
         model = new_model(num_layers=1)
+        batches = [collate(eight_examples, range(k, k + 4), 64, 4) for k in range(4)]
         trained = train(
             model,
-            [collate(eight_examples, range(k, k + 4), 64, 4) for k in range(4)],
+            SimpleNamespace(batches=batches, val_batches=()),
             SftConfig(learning_rate=1e-2, save_interval="2 steps"),
-            folder=folder.checkpoints,
-            metrics_path=folder.path / "metrics.jsonl",
-            identity=PARAMETERS,
+            folder,
+            hashes={},
             mesh=mesh,
             **options,
         )

@@ -7,6 +7,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -15,7 +16,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tunix.sft.peft_trainer import TrainingInput
 from tunix.utils import sharding_utils
 
-from nblib.files import read_jsonl
 from nblib.models.adapters import save_adapters
 from nblib.models.exports import export_folder
 from nblib.models.gemma3 import save_model
@@ -23,6 +23,7 @@ from nblib.models.lora import LoraConfig, get_lora_model, merge_lora
 from nblib.models.mesh import device_mesh
 from nblib.models.names import get_gemma_ref_model
 from nblib.models.parity import choice_logits, compare, greedy, prompt_rows
+from nblib.runs import start_run
 from nblib.training.sft import SftConfig, train
 
 MESHES = ((8, 1), (2, 4), (1, 1))
@@ -51,15 +52,10 @@ def run_on(fsdp, tp, name, folder):
     base = get_gemma_ref_model(name, mesh)
     model = get_lora_model(base.model, mesh, LORA)
     tokens = np.random.default_rng(0).integers(4, 544, (8, 48)).astype(np.int32)
-    train(
-        model,
-        [TrainingInput(input_tokens=tokens, input_mask=np.ones((8, 48), np.float32))],
-        SftConfig(learning_rate=1e-2, warmup_share=0),
-        folder=folder / "checkpoints",
-        metrics_path=folder / "metrics.jsonl",
-        identity={},
-        mesh=mesh,
-    )
+    batch = TrainingInput(input_tokens=tokens, input_mask=np.ones((8, 48), np.float32))
+    texts = SimpleNamespace(batches=[batch], val_batches=())
+    config = SftConfig(learning_rate=1e-2, warmup_share=0)
+    trained = train(model, texts, config, start_run("mesh", {}, root=folder), hashes={}, mesh=mesh)
     merged = merge_lora(model, LORA)
     manifest = {"base": {"name": base.name, "sha256": base.sha256}}
     write = partial(save_model, merged, base.tokenizer, manifest={})
@@ -71,7 +67,7 @@ def run_on(fsdp, tp, name, folder):
     adapters = compare(rows, logits, choice_logits(over_base, rows, mesh=mesh), reader="adapters")
     up = base.model.layers[0].mlp.up_proj.kernel.get_value()
     return {
-        "losses": [record["loss"] for record in read_jsonl(folder / "metrics.jsonl")],
+        "losses": [record["loss"] for record in trained.history],
         "export": proof[0].largest_difference,
         "adapters": adapters.largest_difference,
         "moved": float(np.abs(logits - choice_logits(base.model, rows, mesh=mesh)).max()),

@@ -7,14 +7,15 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 from tunix.sft.peft_trainer import TrainingInput
 
-from nblib.files import read_jsonl
 from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.models.names import get_gemma_ref_model
+from nblib.runs import start_run
 from nblib.training.sft import SftConfig, train
 
 ROWS = 8
@@ -26,16 +27,11 @@ def losses_on(mesh):
     tokens = np.random.default_rng(0).integers(4, 544, (ROWS, 16)).astype(np.int32)
     batch = TrainingInput(input_tokens=tokens, input_mask=np.ones((ROWS, 16), np.float32))
     with tempfile.TemporaryDirectory() as scratch:
-        train(
-            model,
-            [batch] * 2,
-            SftConfig(learning_rate=1e-2, warmup_share=0),
-            folder=Path(scratch, "checkpoints"),
-            metrics_path=Path(scratch, "metrics.jsonl"),
-            identity={},
-            mesh=mesh,
-        )
-        return [record["loss"] for record in read_jsonl(Path(scratch, "metrics.jsonl"))]
+        texts = SimpleNamespace(batches=[batch] * 2, val_batches=())
+        config = SftConfig(learning_rate=1e-2, warmup_share=0)
+        run = start_run("odd_mesh", {}, root=Path(scratch))
+        trained = train(model, texts, config, run, hashes={}, mesh=mesh)
+        return [record["loss"] for record in trained.history]
 
 
 def on(count):

@@ -13,7 +13,7 @@ from nblib.models import decode as decode_module
 from nblib.models import decode_batch as module
 from nblib.models.decode import Sampling, decode, rows_for
 from nblib.models.lora import LoraConfig, get_lora_model
-from nblib.training.compilations import CompilationCounter
+from nblib.training.session import CompilationCounter
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0, seed=0)
 SAMPLED = Sampling(temperature=1.0, top_p=0.9, seed=3)

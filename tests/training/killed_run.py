@@ -1,7 +1,7 @@
 """Train tiny adapters as a process of its own, which `test_killed_runs.py` kills.
 
-python killed_run.py sft|grpo FOLDER [committed|sealed STEP]: train in FOLDER, or go on there. With
-a STEP the process kills itself when that checkpoint is committed, or right after it was sealed.
+python killed_run.py sft|grpo FOLDER [committed|checked STEP]: train in FOLDER, or go on there. With
+a STEP the process kills itself when that checkpoint is committed, or when it has checksums.
 """
 
 import os
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +27,9 @@ from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.rewards import Reward
 from nblib.tasks.task import Example
 from nblib.tokens.tokenizer import load_tokenizer
-from nblib.training import grpo, grpo_watch, sft, sft_watch
+from nblib.training import grpo, rollouts, sft
 from nblib.training.checkpoints import latest_step
 from nblib.training.grpo_config import GrpoConfig
-from nblib.training.rollouts import RolloutLog
 
 STEPS, SAVE_EVERY = 18, 3
 TASK = GSM8K.variants["hash"]
@@ -55,33 +55,37 @@ class SlowBatches(Sequence):
 
 
 def die_at(trainer, moment, step):
-    """Kill this process where a parent could hardly hit: around the sealing of a checkpoint."""
-    seal_checkpoints = trainer.seal_checkpoints
+    """Kill this process where a parent could hardly hit: around the writing of checksums."""
+    write_checksums = trainer.write_checksums
 
-    def seal_and_die(checkpoints):
+    def write_and_die(checkpoints):
         committed = (checkpoints / "actor" / str(step)).is_dir()
-        if moment == "sealed":
-            seal_checkpoints(checkpoints)
+        if moment == "checked":
+            write_checksums(checkpoints)
         if committed and (moment == "committed" or latest_step(checkpoints) == step):
             os.kill(os.getpid(), signal.SIGKILL)
         if moment == "committed":
-            seal_checkpoints(checkpoints)
+            write_checksums(checkpoints)
 
-    trainer.seal_checkpoints = seal_and_die
+    trainer.write_checksums = write_and_die
+
+
+def run_in(folder):
+    parameters = {"lora_rank": 2}
+    return SimpleNamespace(path=folder, checkpoints=folder / "checkpoints", parameters=parameters)
 
 
 def tune(model, folder, mesh):
     """Fine-tune the adapters on random tokens."""
     trained = sft.train(
         model,
-        SlowBatches(STEPS),
+        SimpleNamespace(batches=SlowBatches(STEPS), val_batches=()),
         sft.SftConfig(learning_rate=1e-2, save_interval=f"{SAVE_EVERY} steps"),
-        folder=folder / "checkpoints",
-        metrics_path=folder / "metrics.jsonl",
-        identity={"lora_rank": 2},
+        run_in(folder),
+        hashes={},
         mesh=mesh,
     )
-    return model, trained
+    return trained
 
 
 QUESTIONS = [
@@ -100,7 +104,8 @@ def reward_length(example, completion, tokens, truncated):
 
 def reinforce(model, folder, mesh):
     """Train the adapters with GRPO for length."""
-    policy = grpo.train_grpo(
+    rollouts.LIMIT_BYTES = 8192
+    return grpo.train_grpo(
         model,
         None,
         load_tokenizer(EMBEDDED_FOLDER),
@@ -116,19 +121,16 @@ def reinforce(model, folder, mesh):
             max_new_tokens=8,
             save_interval=f"{SAVE_EVERY} steps",
         ),
-        folder=folder / "checkpoints",
-        metrics_path=folder / "metrics.jsonl",
-        rollouts=RolloutLog(folder=folder, limit_bytes=8192),
-        identity={"lora_rank": 2},
+        run_in(folder),
+        hashes={},
         mesh=mesh,
     )
-    return policy.model, policy.trained
 
 
 def main(method, folder, moment="", step="0"):
     """Train to the end and save the adapters."""
     if moment:
-        die_at({"sft": sft_watch, "grpo": grpo_watch}[method], moment, int(step))
+        die_at({"sft": sft, "grpo": grpo}[method], moment, int(step))
     mesh = device_mesh()
     config = ModelConfig(
         num_layers=1,
@@ -144,9 +146,9 @@ def main(method, folder, moment="", step="0"):
         param_dtype=jnp.float32,
     )
     model = get_lora_model(init_model(config, seed=0), mesh, LoraConfig(rank=2, alpha=4.0))
-    model, trained = {"sft": tune, "grpo": reinforce}[method](model, folder, mesh)
+    trained = {"sft": tune, "grpo": reinforce}[method](model, folder, mesh)
     print(f"resumed at {trained.resumed_at}")
-    adapters = jax.tree_util.tree_leaves_with_path(nnx.state(model, LORA_PARAMETER))
+    adapters = jax.tree_util.tree_leaves_with_path(nnx.state(trained.model, LORA_PARAMETER))
     named = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in adapters}
     np.savez(folder / "adapters.npz", **named)
 

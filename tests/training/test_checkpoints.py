@@ -8,10 +8,10 @@ from nblib.training.checkpoints import (
     ForeignCheckpoint,
     check_resume_from,
     checkpointing_options,
+    has_new_steps,
     latest_step,
     prepare_checkpoints,
-    seal_checkpoints,
-    unsealed_steps,
+    write_checksums,
 )
 
 IDENTITY = {"lora_rank": 4, "tokenizer": "aa11", "data": {"train": "bb22"}, "levels": (1, 2)}
@@ -19,11 +19,11 @@ IDENTITY = {"lora_rank": 4, "tokenizer": "aa11", "data": {"train": "bb22"}, "lev
 
 @pytest.fixture
 def folder(tmp_path):
-    """A run's checkpoints at steps 3, 6 and 9, whole and sealed."""
+    """A run's checkpoints at steps 3, 6 and 9, whole and with checksums."""
     steps = prepare_checkpoints(tmp_path, IDENTITY)
     for step in (3, 6, 9):
         save(steps, step)
-    seal_checkpoints(tmp_path)
+    write_checksums(tmp_path)
     return tmp_path
 
 
@@ -105,12 +105,12 @@ def file_added(step):
     return "stray changed"
 
 
-def never_sealed(step):
+def without_checksums(step):
     (step.parents[1] / "seals" / f"{step.name}.json").unlink()
-    return "never sealed"
+    return "no checksums"
 
 
-DAMAGES = (one_byte_changed, truncated, file_deleted, file_added, never_sealed)
+DAMAGES = (one_byte_changed, truncated, file_deleted, file_added, without_checksums)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -134,16 +134,16 @@ def test_two_damaged_ones(folder):
     assert {path.name for path in folder.glob("damaged-*")} == {"damaged-6", "damaged-9"}
 
 
-def test_seal_does_not_speak_for_a_later_checkpoint_of_its_step(folder):
+def test_checksums_do_not_speak_for_a_later_checkpoint_of_their_step(folder):
     one_byte_changed(folder / "actor" / "9")
     with pytest.warns(UserWarning, match="is damaged"):
         prepare_checkpoints(folder, IDENTITY)
-    assert unsealed_steps(folder) == set()
+    assert not has_new_steps(folder)
     save(folder / "actor", 9)
-    assert unsealed_steps(folder) == {9}
+    assert has_new_steps(folder)
     assert latest_step(folder) == 6
-    seal_checkpoints(folder)
-    assert unsealed_steps(folder) == set()
+    write_checksums(folder)
+    assert not has_new_steps(folder)
     assert latest_step(folder) == 9
 
 
@@ -159,7 +159,7 @@ def test_another_run_begins_from_the_newest_whole_checkpoint(folder, tmp_path_fa
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     prepare_checkpoints(other, slower)  # its own identity
     save(steps, 7)
-    seal_checkpoints(other)
+    write_checksums(other)
     prepare_checkpoints(other, slower, resume_from=str(folder))
     assert latest_step(other) == 7  # what it has itself goes first
 
@@ -189,18 +189,18 @@ def test_name_that_the_warning_gives_exists(folder):
     assert (folder / "damaged-9-1" / "_CHECKPOINT_METADATA").is_file()
 
 
-def test_seals_of_rotated_away_checkpoints_are_dropped(folder):
+def test_checksums_of_rotated_away_checkpoints_are_dropped(folder):
     for path in sorted((folder / "actor" / "3").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     (folder / "actor" / "3").rmdir()
-    seal_checkpoints(folder)
+    write_checksums(folder)
     assert sorted(path.name for path in (folder / "seals").iterdir()) == ["6.json", "9.json"]
 
 
 def test_unfinished_save_is_no_checkpoint(folder):
     (folder / "actor" / "12.orbax-checkpoint-tmp-1").mkdir()
     assert latest_step(folder) == 9
-    seal_checkpoints(folder)
+    write_checksums(folder)
     assert sorted(path.stem for path in (folder / "seals").iterdir()) == ["3", "6", "9"]
 
 

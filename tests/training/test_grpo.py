@@ -23,15 +23,13 @@ from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.rewards import Reward
 from nblib.tasks.task import Example
 from nblib.tokens.tokenizer import PAD_ID, stop_tokens
-from nblib.training import grpo_watch, policy_loss
+from nblib.training import grpo as module
+from nblib.training import policy_loss
 from nblib.training.checkpoints import ForeignCheckpoint
-from nblib.training.cluster import _mean_over_tokens
-from nblib.training.divergence import TrainingDiverged
-from nblib.training.grpo import train_grpo
+from nblib.training.grpo import prompt_order, train_grpo
 from nblib.training.grpo_config import GrpoConfig
-from nblib.training.grpo_watch import prompt_order
-from nblib.training.rollouts import RolloutLog
-from nblib.training.session import Trained, TrainingStopped
+from nblib.training.rollouts import read_rollouts
+from nblib.training.session import Trained, TrainingDiverged, TrainingStopped
 
 CONFIG = GrpoConfig(
     learning_rate=2e-3,
@@ -61,43 +59,37 @@ def long_is_good(example, completion, tokens, truncated):
     return earned(len(completion) / 8)  # in characters: an untrained model is always cut
 
 
-@pytest.fixture
-def run(new_model, tokenizer, mesh, tmp_path):
-    """Train a tiny policy: `run(config, reward_fn=..., folder=..., **arguments)`."""
+@pytest.fixture(scope="module")
+def train(new_model, tokenizer, mesh):
+    """Train a tiny policy: `train(folder, config, reward_fn=..., **arguments)`."""
 
-    def start(
-        config=CONFIG,
-        *,
-        reward_fn=long_is_good,
-        folder=tmp_path,
-        lora=True,
-        model=None,
-        **arguments,
-    ):
+    def start(folder, config=CONFIG, *, reward_fn=long_is_good, lora=True, model=None, **arguments):
         model = model or new_model(num_layers=1)
         policy = get_lora_model(model, mesh, LoraConfig(rank=2, alpha=4.0)) if lora else model
-        given = {
-            "reference": model if config.beta else None,
-            "examples": QUESTIONS,
-            "identity": {"data": "five"},
-            **arguments,
-        }
-        return train_grpo(
-            policy,
-            given.pop("reference"),
-            tokenizer,
-            TASK,
-            given.pop("examples"),
-            reward_fn,
-            config,
-            folder=folder / "checkpoints",
-            metrics_path=folder / "metrics.jsonl",
-            rollouts=RolloutLog(folder=folder),
-            mesh=mesh,
-            **given,
-        )
+        reference = arguments.pop("reference", model if config.beta else None)
+        examples = arguments.pop("examples", QUESTIONS)
+        given = {"hashes": {"data": "five"}, "mesh": mesh, **arguments}
+        asked = (tokenizer, TASK, examples, reward_fn, config, run_in(folder))
+        return train_grpo(policy, reference, *asked, **given)
 
     return start
+
+
+@pytest.fixture
+def run(train, tmp_path):
+    """Train in this test's folder, or another one."""
+    return lambda config=CONFIG, *, folder=tmp_path, **arguments: train(folder, config, **arguments)
+
+
+@pytest.fixture(scope="module")
+def whole(train, tmp_path_factory):
+    """A run that nothing disturbs: its folder, and what was trained."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, train(folder)
+
+
+def run_in(folder):
+    return SimpleNamespace(path=folder, checkpoints=folder / "checkpoints", parameters={})
 
 
 def steps_of(folder):
@@ -151,12 +143,13 @@ def test_a_kl_term_needs_a_reference(run):
         run(replace(CONFIG, beta=0.1), reference=None)
 
 
-def test_a_record_a_step_and_every_completion_kept(run, tmp_path):
-    policy = run()
-    records = steps_of(tmp_path)
+def test_a_record_a_step_and_every_completion_kept(whole):
+    folder, policy = whole
+    records = steps_of(folder)
+    assert [*policy.history] == read_jsonl(folder / "metrics.jsonl")
     assert [record["step"] for record in records] == [1, 2, 3]
-    assert policy.trained == Trained(steps=3, planned=3, resumed_at=0)
-    rollouts = RolloutLog(folder=tmp_path).read()
+    assert policy == Trained(steps=3, planned=3, resumed_at=0)
+    rollouts = read_rollouts(run_in(folder))
     assert len(rollouts) == 3 * 2 * 4
     for record in records:
         drawn = [one for one in rollouts if one["step"] == record["step"]]
@@ -173,7 +166,9 @@ def test_a_record_a_step_and_every_completion_kept(run, tmp_path):
             assert sum(one["advantage"] for one in members) == pytest.approx(0, abs=1e-3)
 
 
-def test_remat_learns_the_same_and_leaves_the_sampler_able_to_write(run, tmp_path, monkeypatch):
+def test_remat_learns_the_same_and_leaves_the_sampler_able_to_write(
+    run, whole, tmp_path, monkeypatch
+):
     asked = []
 
     def recorded(*inputs, remat):
@@ -181,12 +176,9 @@ def test_remat_learns_the_same_and_leaves_the_sampler_able_to_write(run, tmp_pat
         return hidden_states(*inputs, remat=remat)
 
     monkeypatch.setattr(policy_loss, "hidden_states", recorded)
-    records = []
-    for remat in (False, True):
-        run(replace(CONFIG, remat=remat), folder=tmp_path / str(remat))
-        records.append(steps_of(tmp_path / str(remat)))
-    assert set(asked[: len(asked) // 2]) == {False} and asked[-1] is True
-    for one, other in zip(*records, strict=True):
+    run(replace(CONFIG, remat=True))
+    assert set(asked) == {True}
+    for one, other in zip(steps_of(tmp_path), steps_of(whole[0]), strict=True):
         for name in ("loss", "grad_norm", "entropy"):
             assert one[name] == pytest.approx(other[name], rel=1e-3, abs=1e-5), name
 
@@ -201,7 +193,7 @@ def test_nothing_is_compiled_after_the_first_step(run, tmp_path):
 def test_reference_and_policy_score_alike_before_the_first_update(run, tmp_path, monkeypatch):
     monkeypatch.setattr(RLCluster, "get_ref_per_token_logps", None)  # Tunix's hold all logits
     monkeypatch.setattr(RLCluster, "get_old_per_token_logps", None)
-    run(replace(CONFIG, beta=0.1, temperature=0.7), folder=tmp_path / "kl")
+    run(replace(CONFIG, steps=2, beta=0.1, temperature=0.7), folder=tmp_path / "kl")
     run(replace(CONFIG, steps=1, num_iterations=2), folder=tmp_path / "old")
     kl = [record["kl"] for record in steps_of(tmp_path / "kl")]
     assert kl[0] == pytest.approx(0, abs=1e-6)
@@ -211,20 +203,17 @@ def test_reference_and_policy_score_alike_before_the_first_update(run, tmp_path,
 @pytest.mark.parametrize(
     "changes",
     [
-        {"loss": "dr-grpo"},
-        {"loss": "gspo-token"},
-        {"num_iterations": 2},
-        {"beta": 0.1, "kl": "kl"},
-        {"beta": 0.1, "kl": "mse_kl"},
-        {"prompts_per_step": 4, "micro_batch": 2, "beta": 0.1},
+        {"loss": "dr-grpo", "num_iterations": 2},
+        {"loss": "gspo-token", "beta": 0.1, "kl": "kl"},
+        {"prompts_per_step": 4, "micro_batch": 2, "beta": 0.1, "kl": "mse_kl"},
     ],
     ids=str,
 )
 def test_each_variant_trains(run, tmp_path, changes):
-    config = replace(CONFIG, **changes)
+    config = replace(CONFIG, steps=2, **changes)
     policy = run(config)
     records = steps_of(tmp_path)
-    assert [record["step"] for record in records] == [1, 2, 3]
+    assert [record["step"] for record in records] == [1, 2]
     assert all(np.isfinite(record["loss"]) for record in records)
     assert all((record["kl"] is not None) == (config.beta > 0) for record in records)
     moved = [np.abs(leaf).max() for leaf in jax.tree.leaves(nnx.state(policy.model, nnx.LoRAParam))]
@@ -270,12 +259,6 @@ def test_groups_that_teach_nothing_cost_nothing_and_change_nothing(run, tmp_path
         assert record["entropy"] == pytest.approx(expected["entropy"], rel=0.05)  # of the computed
 
 
-def test_figures_of_a_step_are_means_over_the_tokens_that_were_computed():
-    entropy = [np.array(figure, np.float32) for figure in ([6, 2], [0, 0], [4, 8])]
-    assert _mean_over_tokens(entropy) == 1.0
-    assert np.isnan(_mean_over_tokens(entropy[1:2]))
-
-
 def test_the_stop_token_is_trained_whichever_was_drawn(
     run, new_model, tokenizer, tmp_path, monkeypatch
 ):
@@ -302,7 +285,7 @@ def test_the_stop_token_is_trained_whichever_was_drawn(
             assert (tokens[~mask] == PAD_ID).all()
             ends.add(int(last))
     assert ends >= {*stops}
-    cut = [record["truncated"] for record in RolloutLog(folder=tmp_path).read()]
+    cut = [record["truncated"] for record in read_rollouts(run_in(tmp_path))]
     assert len(cut) == 40 and np.mean(cut) < 0.5
 
 
@@ -320,7 +303,7 @@ def test_a_step_that_teaches_nothing_has_no_figures(run, tmp_path, capsys):
 
 def test_all_weights_are_trained_without_adapters(run, new_model):
     before = jax.tree.leaves(nnx.state(new_model(num_layers=1)))
-    after = jax.tree.leaves(nnx.state(run(lora=False).model))
+    after = jax.tree.leaves(nnx.state(run(replace(CONFIG, steps=1), lora=False).model))
     assert sum(bool(np.any(a != b)) for a, b in zip(before, after, strict=True)) > 5
 
 
@@ -330,8 +313,7 @@ def test_the_reference_stays_as_it_was(run, new_model, logits, mesh, tokenizer, 
     policy = get_lora_model(reference, mesh, LoraConfig(rank=2, alpha=4.0))
     trained = train_grpo(
         policy, reference, tokenizer, TASK, QUESTIONS, long_is_good, replace(CONFIG, beta=0.1),
-        folder=tmp_path / "c", metrics_path=tmp_path / "m.jsonl",
-        rollouts=RolloutLog(folder=tmp_path), identity={}, mesh=mesh,
+        run_in(tmp_path), hashes={}, mesh=mesh,
     )  # fmt: skip
     np.testing.assert_array_equal(logits(reference), before)
     assert np.abs(logits(trained.model) - before).max() > 1e-3
@@ -360,46 +342,42 @@ def test_an_alarm_is_said_and_kept(run, tmp_path, capsys):
     assert "ALARM, step 10: " in capsys.readouterr().out
 
 
-def test_a_session_that_ends_is_gone_on_with(run, tmp_path):
-    whole = run(folder=tmp_path / "whole")
+def test_a_session_that_ends_is_gone_on_with(run, whole, tmp_path):
 
     def terminated(*completion):
         os.kill(os.getpid(), signal.SIGTERM)
         return long_is_good(*completion)
 
     with pytest.raises(TrainingStopped, match="SIGTERM: saved at step 1 of 3"):
-        run(folder=tmp_path / "stopped", reward_fn=terminated)
-    stopped = run(folder=tmp_path / "stopped")
-    assert stopped.trained.resumed_at == 1
-    assert_same_adapters(stopped.model, whole.model)
-    again = run(folder=tmp_path / "stopped")  # nothing is left to do
-    assert again.trained.resumed_at == 3
-    assert_same_adapters(again.model, whole.model)
-    drawn = [RolloutLog(folder=tmp_path / name).read() for name in ("whole", "stopped")]
-    assert drawn[0] == drawn[1]
+        run(reward_fn=terminated)
+    stopped = run()
+    assert stopped.resumed_at == 1
+    assert_same_adapters(stopped.model, whole[1].model)
+    again = run()  # nothing is left to do
+    assert again.resumed_at == 3
+    assert_same_adapters(again.model, whole[1].model)
+    assert read_rollouts(run_in(tmp_path)) == read_rollouts(run_in(whole[0]))
 
 
-def test_a_deadline_ends_cleanly_and_sessions_of_one_step_get_to_the_end(run, tmp_path, capsys):
-    whole = run(folder=tmp_path / "whole")
+def test_a_deadline_ends_cleanly_and_sessions_of_one_step_get_to_the_end(run, whole, capsys):
     for done in (0, 1, 2):
         policy = run(deadline_s=0.0)
-        assert policy.trained == Trained(steps=done + 1, planned=3, resumed_at=done)
+        assert policy == Trained(steps=done + 1, planned=3, resumed_at=done)
     assert "saved at step 2 of 3, 1 are left" in capsys.readouterr().out
-    assert_same_adapters(policy.model, whole.model)
+    assert_same_adapters(policy.model, whole[1].model)
 
 
-def test_checkpoints_of_other_parameters_are_refused(run):
-    run()
+def test_checkpoints_of_other_parameters_are_refused(run, whole):
     with pytest.raises(ForeignCheckpoint, match="num_generations"):
-        run(replace(CONFIG, num_generations=2))
+        run(replace(CONFIG, num_generations=2), folder=whole[0])
     with pytest.raises(ForeignCheckpoint, match="data"):
-        run(identity={"data": "other"})
+        run(folder=whole[0], hashes={"data": "other"})
 
 
 def test_a_diverged_training_stops_and_another_goes_on(run, tmp_path, monkeypatch):
     norms = iter([1.0, 1.0, np.inf])
     with monkeypatch.context() as patch:
-        patch.setattr(grpo_watch, "weights_norm", lambda model: next(norms))
+        patch.setattr(module, "weights_norm", lambda model: next(norms))
         with pytest.raises(TrainingDiverged) as stopped:
             run(folder=tmp_path / "diverged", resume_from="")
     source = tmp_path / "diverged" / "checkpoints"
@@ -410,7 +388,7 @@ def test_a_diverged_training_stops_and_another_goes_on(run, tmp_path, monkeypatc
     assert [path.name for path in (source / "actor").iterdir()] == ["1"]
     changed = replace(CONFIG, learning_rate=1e-3, beta=0.1)
     policy = run(changed, folder=tmp_path / "on", resume_from=str(source))
-    assert policy.trained == Trained(steps=3, planned=3, resumed_at=1)
+    assert policy == Trained(steps=3, planned=3, resumed_at=1)
     assert [record["step"] for record in steps_of(tmp_path / "on")] == [2, 3]
 
 
@@ -450,10 +428,8 @@ def test_a_wanted_length_is_learnt_in_a_few_steps(compilation_cache, mesh, tmp_p
             max_new_tokens=96,
             warmup_share=0.1,
         ),
-        folder=tmp_path / "c",
-        metrics_path=tmp_path / "metrics.jsonl",
-        rollouts=RolloutLog(folder=tmp_path),
-        identity={},
+        run_in(tmp_path),
+        hashes={},
         mesh=mesh,
     )
     lengths = [record["completion_tokens"] for record in steps_of(tmp_path)]
@@ -472,9 +448,7 @@ def test_a_batch_that_the_mesh_does_not_divide_is_refused(tokenizer, tmp_path):
             QUESTIONS,
             long_is_good,
             CONFIG,
-            folder=tmp_path,
-            metrics_path=tmp_path / "metrics.jsonl",
-            rollouts=None,
-            identity={},
+            run_in(tmp_path),
+            hashes={},
             mesh=device_mesh(3, 1, devices=range(3)),
         )

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from nblib.files import read_jsonl
-from nblib.training.rollouts import RolloutLog
+from nblib.training.rollouts import read_rollouts
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
 STEPS, SAVE_EVERY = 18, 3
@@ -56,10 +57,10 @@ def logged_steps(folder):
 
 
 def rollouts(folder):
-    return RolloutLog(folder=folder).read()
+    return read_rollouts(SimpleNamespace(path=folder))
 
 
-def sealed_steps(folder):
+def checked_steps(folder):
     return sorted(int(path.stem) for path in (folder / "checkpoints" / "seals").glob("*.json"))
 
 
@@ -91,28 +92,28 @@ def test_killed_run_goes_on_to_the_same_adapters(start, never_killed, tmp_path):
     process = start(tmp_path)
     signal_at(process, tmp_path, rng.randint(4, 8), signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert sealed_steps(tmp_path)
+    assert checked_steps(tmp_path)
 
-    # Killed right after a checkpoint was sealed: the next start goes on from this very one.
-    process = start(tmp_path, "sealed", 9)
+    # Killed right after its checksums were written: the next start goes on from this very one.
+    process = start(tmp_path, "checked", 9)
     output = process.communicate(timeout=LIMIT_S)[0]
     assert process.returncode == -signal.SIGKILL, output
-    assert sealed_steps(tmp_path)[-1] == 9
+    assert checked_steps(tmp_path)[-1] == 9
 
-    # Killed when a checkpoint was committed and not yet sealed: it is set aside.
+    # Killed when a checkpoint was committed and had no checksums yet: it is set aside.
     process = start(tmp_path, "committed", 12)
     output = process.communicate(timeout=LIMIT_S)[0]
     assert process.returncode == -signal.SIGKILL, output
     assert "damaged" not in output
-    assert sealed_steps(tmp_path)[-1] == 9
+    assert checked_steps(tmp_path)[-1] == 9
 
     # SIGTERM: it saves where it is, says so, and fails.
     process = start(tmp_path)
     output = signal_at(process, tmp_path, rng.randint(13, 14), signal.SIGTERM)
     assert process.returncode == 1, output
-    assert "checkpoint 12" in output and "never sealed" in output
+    assert "checkpoint 12" in output and "no checksums" in output
     assert "TrainingStopped: SIGTERM: saved at step" in output
-    stopped_at = sealed_steps(tmp_path)[-1]
+    stopped_at = checked_steps(tmp_path)[-1]
     assert stopped_at == logged_steps(tmp_path)[-1] >= 13
 
     process = start(tmp_path)
@@ -138,4 +139,4 @@ def test_killed_run_goes_on_to_the_same_adapters(start, never_killed, tmp_path):
 def test_run_never_killed_is_whole(never_killed):
     """What the other is compared with."""
     assert logged_steps(never_killed) == list(range(1, STEPS + 1))
-    assert sealed_steps(never_killed) == [STEPS - 2 * SAVE_EVERY, STEPS - SAVE_EVERY, STEPS]
+    assert checked_steps(never_killed) == [STEPS - 2 * SAVE_EVERY, STEPS - SAVE_EVERY, STEPS]

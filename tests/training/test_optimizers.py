@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import jax
 import numpy as np
 import optax
 import pytest
 from flax import nnx
+from tunix.models.gemma3.model import Gemma3
 
-from nblib.training.optimizers import NAMES, build_optimizer, learning_rate_schedule
+from nblib.training.optimizers import NAMES, TrainerConfig, build_optimizer
 
 RATE = 0.01
 MATRICES = ("attn_vec_einsum", "q_einsum", "kv_einsum", "gate_proj", "up_proj", "down_proj")
@@ -21,20 +24,25 @@ MATRICES = ("attn_vec_einsum", "q_einsum", "kv_einsum", "gate_proj", "up_proj", 
 )
 def test_every_step_of_the_schedule_has_a_rate_above_zero(shares, expected):
     warmup, final = shares
-    schedule = learning_rate_schedule(RATE, 7, warmup_share=warmup, final_share=final)
+    config = TrainerConfig(learning_rate=RATE, warmup_share=warmup, final_share=final)
+    schedule = config.schedule(7)
     np.testing.assert_allclose(
         [schedule(step) for step in range(7)], RATE * np.array(expected), rtol=1e-4
     )
 
 
 def test_a_single_step_has_the_peak():
-    schedule = learning_rate_schedule(RATE, 1, warmup_share=0.05, final_share=0.1)
-    assert float(schedule(0)) == pytest.approx(RATE)
+    assert float(TrainerConfig(learning_rate=RATE).schedule(1)(0)) == pytest.approx(RATE)
 
 
 def test_unknown_name():
     with pytest.raises(ValueError, match=f"'sgd' is unknown: expected one of {', '.join(NAMES)}"):
-        build_optimizer("sgd", lambda step: RATE, weight_decay=0.0, clip_norm=1.0)
+        TrainerConfig(learning_rate=RATE, optimizer="sgd")
+
+
+def one_step(**options):
+    """The optimizer of a training of one update, which is made at the peak rate."""
+    return build_optimizer(TrainerConfig(learning_rate=RATE, **options), updates=1)
 
 
 def named(tree):
@@ -49,12 +57,14 @@ def is_matrix(name):
 
 
 @pytest.fixture(scope="module")
-def first_step(new_model):
+def first_step(compilation_cache, tiny_config):
     """Muon's state and its first updates, by parameter, for random gradients."""
-    params = nnx.state(new_model(num_layers=1, num_heads=4, num_kv_heads=2), nnx.Param)
+    config = replace(tiny_config, num_layers=1, num_heads=4, num_kv_heads=2)
+    model = nnx.eval_shape(lambda: Gemma3(config, rngs=nnx.Rngs(0)))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, "f4"), nnx.state(model, nnx.Param))
     rng = np.random.default_rng(0)
     gradients = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype("float32"), params)
-    optimizer = build_optimizer("muon", lambda step: RATE, weight_decay=0.0, clip_norm=1.0)
+    optimizer = one_step(optimizer="muon")
     state = optimizer.init(params)
     updates, _ = jax.jit(optimizer.update)(gradients, state, params)
     return state, named(params), named(gradients), named(updates)
@@ -115,7 +125,7 @@ def test_muons_update_turns_all_directions_of_a_matrix_by_the_same(
 
 def test_gradients_are_clipped_by_their_global_norm():
     # Weights of 0 have no decay; Adam's first moment is a tenth of the clipped gradient.
-    optimizer = build_optimizer("adamw", lambda step: RATE, weight_decay=0.0, clip_norm=1.0)
+    optimizer = one_step()
     params = {"w": np.zeros(2, np.float32)}
     state = optimizer.init(params)
     _, state = optimizer.update({"w": np.array([3.0, 4.0], np.float32)}, state, params)
@@ -123,7 +133,7 @@ def test_gradients_are_clipped_by_their_global_norm():
 
 
 def test_weight_decay_reaches_adamw():
-    optimizer = build_optimizer("adamw", lambda step: RATE, weight_decay=0.5, clip_norm=1.0)
+    optimizer = one_step(weight_decay=0.5)
     params = {"w": np.array([2.0], np.float32)}
     updates, _ = optimizer.update({"w": np.zeros(1, np.float32)}, optimizer.init(params), params)
     np.testing.assert_allclose(updates["w"], [-RATE * 0.5 * 2.0], rtol=1e-5)

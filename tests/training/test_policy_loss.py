@@ -12,6 +12,7 @@ from tunix.rl.common import compute_per_token_logps
 from tunix.rl.grpo.drgrpo_learner import DrGRPOConfig
 from tunix.rl.grpo.grpo_learner import GRPOConfig, TrainExample
 
+from nblib.training import loss as module
 from nblib.training.policy_loss import completion_log_probs, completion_scores, grpo_loss
 
 PROMPT, COMPLETION, VOCABULARY = 6, 9, 544
@@ -73,11 +74,12 @@ def by_tunix(policy, example, temperature):
          {"old": True, "reference": True}),
     ],
 )  # fmt: skip
-def test_equals_tunix_own_loss_figures_and_gradient(policy, config, given):
+def test_equals_tunix_own_loss_figures_and_gradient(policy, monkeypatch, config, given):
+    monkeypatch.setattr(module, "CHUNK_POSITIONS", 10)
     example = example_of(4, **given)
 
     def ours(model):
-        return grpo_loss(model, example, config, pad_id=0, chunk_positions=10)
+        return grpo_loss(model, example, config, pad_id=0)
 
     def theirs(model):
         return grpo_loss_fn(model, example, config, pad_id=0, eos_id=1)

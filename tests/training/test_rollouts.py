@@ -1,147 +1,111 @@
-from dataclasses import replace
+"""The log of the completions, and their figures by hand."""
+
+import math
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
-from flax import nnx
-from tunix.rl.rollout.base_rollout import RolloutConfig
 
-from nblib.models.names import get_gemma_ref_model
-from nblib.models.published import EMBEDDED
-from nblib.tokens.chat import render_prompt
-from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID, stop_tokens
-from nblib.training.policy_loss import completion_log_probs
-from nblib.training.rollouts import PolicyRollout, RolloutClock, RolloutLog
-
-PROMPTS = [
-    render_prompt("Tom has 3 apples. He finds 4 more apples. How many apples does Tom have now?"),
-    render_prompt("A shop has 9 kites."),
-]
-NEW = 48
-
-
-@pytest.fixture(scope="module")
-def ref(compilation_cache, mesh):
-    return get_gemma_ref_model(EMBEDDED, mesh)
-
-
-@pytest.fixture(scope="module")
-def config():
-    return RolloutConfig(
-        max_tokens_to_generate=NEW,
-        max_prompt_length=96,
-        kv_cache_size=96 + NEW,
-        temperature=1.0,
-        top_p=1.0,
-    )
-
-
-@pytest.fixture(scope="module")
-def rollout(ref, mesh, config):
-    return rollout_of(ref.model, ref.tokenizer, mesh, config)
-
-
-def rollout_of(model, tokenizer, mesh, config):
-    clock, stop = RolloutClock(seed=0), stop_tokens(tokenizer)
-    return PolicyRollout(model, tokenizer, mesh, config, clock=clock, stop=stop)
-
-
-def at_step(rollout, step, config, prompts=PROMPTS):
-    rollout._clock.start_step(step)
-    return rollout.generate(prompts, config)
-
-
-def test_tokens_are_drawn_with_the_probabilities_that_the_trainer_gives_them(ref, rollout, config):
-    rows = 600
-    output = at_step(rollout, 1, replace(config, max_tokens_to_generate=1), PROMPTS[1:] * rows)
-    tokens, counts = np.unique(np.concatenate(output.tokens), return_counts=True)
-    labels = np.array([PAD_ID, *tokens], np.int32)[:, None]
-    prompts = np.repeat(output.left_padded_prompt_tokens[:1], len(labels), axis=0)
-    log_probs = completion_log_probs(ref.model, prompts, labels, pad_id=PAD_ID, temperature=1.0)
-    padding, *expected = np.exp(log_probs[:, 0])
-    assert padding < 1e-5  # never drawn; that the others share it makes no difference
-    expected = np.array(expected)
-    assert expected.sum() > 0.9 and expected.max() < 0.9
-    off_by = np.abs(counts / rows - expected) / np.sqrt(expected * (1 - expected) / rows)
-    assert off_by[expected > 0.02].max() < 4
-
-
-def test_no_padding_is_drawn_so_that_the_trainer_sees_every_token(new_model, ref, mesh, config):
-    """An untrained model finds padding as likely as anything: 1 of 544 tokens, of 3,000 here."""
-    untrained = rollout_of(new_model(num_layers=1), ref.tokenizer, mesh, config)
-    output = at_step(untrained, 1, config, PROMPTS * 32)
-    assert sum(len(tokens) for tokens in output.tokens) > 2500
-    assert not any((tokens == PAD_ID).any() for tokens in output.tokens)
-
-
-def test_a_policy_that_ends_by_eos_is_not_truncated_and_carries_it(ref, mesh, config):
-    eos, end_of_turn = stop_tokens(ref.tokenizer)
-    policy = nnx.clone(ref.model)
-    embedding = policy.embedder.input_embedding
-    rows = embedding.get_value()
-    embedding.set_value(rows.at[eos].set(2 * rows[end_of_turn]))  # likelier where that was likely
-    rollout = rollout_of(policy, ref.tokenizer, mesh, config)
-    output = at_step(rollout, 1, config, PROMPTS[:1] * 4)
-    lengths, truncated = rollout._clock.take()
-    assert not truncated.any()
-    for tokens, text, length in zip(output.tokens, output.text, lengths, strict=True):
-        assert (tokens == eos).tolist() == [False] * (length - 1) + [True]
-        assert text == ref.tokenizer.decode(tokens[:-1].tolist())
-
-
-def test_a_completion_that_stopped_carries_its_stop_token(ref, rollout, config):
-    output = at_step(rollout, 1, config)
-    end = ref.tokenizer.piece_to_id(END_OF_TURN)
-    lengths, truncated = rollout._clock.take()
-    assert lengths.tolist() == [len(tokens) for tokens in output.tokens]
-    assert not truncated[0] and output.tokens[0][-1] == end
-    for tokens, text, cut in zip(output.tokens, output.text, truncated, strict=True):
-        assert (tokens == end).sum() == (0 if cut else 1)
-        assert END_OF_TURN not in text
-        assert len(tokens) <= NEW
-    assert rollout._clock.take()[0].size == 0  # taken once
-
-
-def test_a_cut_completion_has_no_stop_token(ref, mesh, config):
-    short = RolloutConfig(
-        max_tokens_to_generate=4, max_prompt_length=96, kv_cache_size=100, temperature=1.0
-    )
-    end = ref.tokenizer.piece_to_id(END_OF_TURN)
-    cut = rollout_of(ref.model, ref.tokenizer, mesh, short)
-    output = at_step(cut, 1, short)
-    lengths, truncated = cut._clock.take()
-    assert truncated.all() and lengths.tolist() == [4, 4]
-    assert not any((tokens == end).any() for tokens in output.tokens)
-
-
-def test_noise_is_the_steps_own_and_comes_back_with_it(rollout, config):
-    same = [PROMPTS[1]] * 6
-    first, again, other = (at_step(rollout, step, config, same).text for step in (1, 1, 2))
-    assert first == again != other
-    rollout._clock.start_step(1)
-    draws = [rollout.generate(same, config).text for _ in range(2)]
-    assert draws[0] == first != draws[1]  # a second draw within the step
+from nblib.training import rollouts
+from nblib.training.rollouts import group_advantages, step_signals
 
 
 def records(step, count=2):
     return [{"step": step, "id": f"p{number}", "reward": 1.0} for number in range(count)]
 
 
-def test_the_log_turns_over_and_keeps_the_newest(tmp_path):
-    log = RolloutLog(folder=tmp_path, limit_bytes=60, keep=2)
+@pytest.fixture
+def log(tmp_path, monkeypatch):
+    """Add records to a log in this test's folder; the steps that are kept."""
+    monkeypatch.setattr(rollouts, "KEEP_FULL", 2)
+
+    def steps():
+        return [record["step"] for record in rollouts.read_rollouts(SimpleNamespace(path=tmp_path))]
+
+    return partial(rollouts.append_rollouts, tmp_path), steps
+
+
+def test_the_log_turns_over_and_keeps_the_newest(log, tmp_path, monkeypatch):
+    append, steps = log
+    monkeypatch.setattr(rollouts, "LIMIT_BYTES", 60)
     for step in range(1, 8):
-        log.append(records(step))  # two records pass the limit: a file a step
+        append(records(step))  # two records pass the limit: a file a step
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "rollouts.6.jsonl",
         "rollouts.7.jsonl",
     ]
-    assert [record["step"] for record in log.read()] == [6, 6, 7, 7]
+    assert steps() == [6, 6, 7, 7]
 
 
-def test_what_a_killed_run_drew_too_much_is_forgotten(tmp_path):
-    log = RolloutLog(folder=tmp_path, limit_bytes=150)
+def test_what_a_killed_run_drew_too_much_is_forgotten(log, tmp_path, monkeypatch):
+    append, steps = log
+    monkeypatch.setattr(rollouts, "LIMIT_BYTES", 150)
     for step in range(1, 6):
-        log.append(records(step))
-    log.forget_after(3)
-    assert [record["step"] for record in log.read()] == [1, 1, 2, 2, 3, 3]
-    log.append(records(4))
-    assert [record["step"] for record in log.read()][-2:] == [4, 4]
+        append(records(step))
+    rollouts.forget_rollouts_after(tmp_path, 3)
+    assert steps() == [1, 1, 2, 2, 3, 3]
+    append(records(4))
+    assert steps()[-2:] == [4, 4]
+
+
+def signals(rewards: list[list[float]], **changed: Any) -> dict[str, Any]:
+    shape = np.shape(rewards)
+    arrays = {
+        "terms": {"correct": np.array(rewards, float)},
+        "tokens": np.full(shape, 5),
+        "truncated": np.zeros(shape, bool),
+        "metrics": {"right": np.zeros(shape, bool)},
+    }
+    return step_signals(np.array(rewards, float), **{**arrays, **changed})
+
+
+def test_signals_by_hand():
+    found = step_signals(
+        rewards=np.array([[1.2, 0.2], [0.2, 0.2], [1.2, 1.0]]),
+        terms={
+            "correct": np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]]),
+            "format": np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]]),
+        },
+        metrics={
+            "slot_f1": np.array([[1.0, 0.5], [0.0, 0.0], [1.0, 1.0]]),
+            "preamble_rate": np.array([[False, False], [False, False], [True, True]]),
+        },
+        tokens=np.array([[10, 20], [30, 40], [50, 60]], np.int32),
+        truncated=np.array([[False, False], [False, False], [False, True]]),
+    )
+    assert found == {
+        "reward": pytest.approx(4 / 6),
+        "reward_std": pytest.approx(math.sqrt(4.0 / 6 - (4 / 6) ** 2)),
+        "terms": {"correct": pytest.approx(3 / 6), "format": pytest.approx(5 / 6)},
+        "zero_variance_groups": pytest.approx(1 / 3),
+        "truncation_rate": pytest.approx(1 / 6),
+        "slot_f1": pytest.approx(3.5 / 6),
+        "preamble_rate": pytest.approx(2 / 6),
+        "completion_tokens": 35.0,
+        "longest": 60,
+    }
+    assert all(type(value) in (float, int, dict) for value in found.values())
+
+
+def test_rewards_that_differ_by_rounding_alone_have_no_variance():
+    assert signals([[0.1 + 0.2, 0.3], [0.3, 0.3 + 1e-6]])["zero_variance_groups"] == 0.5
+
+
+def test_a_reward_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="finite, got nan"):
+        signals([[0.0, math.nan]])
+
+
+def test_an_advantage_is_what_stands_out_of_its_own_group():
+    rewards = np.array([[1.0, 0.0, 0.0, 1.0], [1.2, 0.2, 0.2, 0.2], [0.2, 0.2, 0.2, 0.2]])
+    expected = [[0.5, -0.5, -0.5, 0.5], [0.75, -0.25, -0.25, -0.25], [0.0] * 4]
+    np.testing.assert_allclose(group_advantages(rewards, scaled=False), expected, atol=1e-12)
+    deviations = np.array([[3**-0.5], [0.5], [1.0]])  # with n - 1
+    np.testing.assert_allclose(group_advantages(rewards), expected / deviations, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reward", [0.2, 1.15])
+def test_a_zero_variance_group_has_no_advantage_not_even_by_rounding(reward):
+    assert not group_advantages(np.full((1, 6), reward)).any()

@@ -17,14 +17,14 @@ from nblib.models.hidden import hidden_states
 from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
 from nblib.tokens.batches import batch_stream, collate
 from nblib.tokens.packing import pack
-from nblib.training import loss, session, sft_watch
+from nblib.training import loss, session, sft
 from nblib.training.checkpoints import ForeignCheckpoint
-from nblib.training.divergence import TrainingDiverged
 from nblib.training.loss import model_inputs, next_token_loss
-from nblib.training.session import Trained, TrainingStopped
-from nblib.training.sft import SftConfig, train
+from nblib.training.session import Trained, TrainingDiverged, TrainingStopped
+from nblib.training.sft import SftConfig, evaluation_steps, train
 
-IDENTITY = {"lora_rank": 2, "tokenizer": "aa11", "data": "bb22"}
+PARAMETERS = {"lora_rank": 2}
+HASHES = {"tokenizer": "aa11", "data": "bb22"}
 # Two batches a step, and one left over: six steps, evaluated at every second, saved at every third.
 CONFIG = SftConfig(learning_rate=1e-2, accumulation=2, evaluations=3, save_interval="3 steps")
 STEPS = 6
@@ -71,18 +71,15 @@ def arrays(model, kind=nnx.Param):
 def run(new_model, mesh):
     """Start one training in a folder, as a new process would; its model and what it returned."""
 
-    def start(folder, batches=BATCHES, config=CONFIG, **options):
+    def start(
+        folder, batches=BATCHES, config=CONFIG, *, val_batches=VALIDATION, hashes=HASHES, **options
+    ):
         model = get_lora_model(new_model(num_layers=2), mesh, LoraConfig(rank=2, alpha=4.0))
-        settings = {"identity": IDENTITY, "val_batches": VALIDATION, **options}
-        trained = train(
-            model,
-            batches,
-            config,
-            folder=folder / "checkpoints",
-            metrics_path=folder / "metrics.jsonl",
-            mesh=mesh,
-            **settings,
+        texts = SimpleNamespace(batches=batches, val_batches=val_batches)
+        run = SimpleNamespace(
+            path=folder, checkpoints=folder / "checkpoints", parameters=PARAMETERS
         )
+        trained = train(model, texts, config, run, hashes=hashes, mesh=mesh, **options)
         return model, trained
 
     return start
@@ -152,13 +149,13 @@ def test_the_batches_are_not_waited_for(whole):
 
 def test_the_optimizers_memory_is_reused_by_the_next_step(run, tmp_path, monkeypatch):
     moments = []
-    started = sft_watch.SftWatch.on_train_step_start
+    started = sft.SftCallbacks.on_train_step_start
 
     def watched(self, trainer):
         moments.append(jax.tree.leaves(nnx.state(trainer.optimizer, nnx.OptState)))
         started(self, trainer)
 
-    monkeypatch.setattr(sft_watch.SftWatch, "on_train_step_start", watched)
+    monkeypatch.setattr(sft.SftCallbacks, "on_train_step_start", watched)
     run(tmp_path, BATCHES[:4], val_batches=())
     *before, _ = moments
     assert len(before) == 3 and all(leaf.is_deleted() for leaves in before for leaf in leaves)
@@ -197,18 +194,17 @@ def test_first_losses_are_those_of_the_untrained_model(whole, new_model, mesh):
     assert records[0] == {"step": 0, "val_loss": pytest.approx(losses[2], abs=1e-4)}
 
 
-@pytest.mark.parametrize("packing", ["on", "off"])
-@pytest.mark.parametrize("tokens_per_batch", [128, 1024])
-def test_validation_loss_is_a_mean_over_tokens_whatever_the_batches(
-    run, new_model, mesh, eight_examples, tmp_path, tokens_per_batch, packing
+@pytest.mark.parametrize(("packing", "count"), [("on", 2), ("off", 8)])
+def test_validation_loss_is_a_mean_over_tokens_however_they_are_batched(
+    run, new_model, mesh, eight_examples, tmp_path, packing, count
 ):
     # The eight are equally long: two of them teach one token only.
     short = [replace(one, loss_mask=np.eye(1, len(one.tokens), len(one.tokens) - 1)[0].astype("f4"))
              for one in eight_examples[:2]]  # fmt: skip
     examples = [*short, *eight_examples[2:]]
     rows = pack(examples, packing, max_length=128, seed=0)
-    batches = batch_stream(rows, tokens_per_batch=tokens_per_batch, epochs=1, seed=0)
-    assert len(batches) == {("off", 128): 8, ("on", 128): 2}.get((packing, tokens_per_batch), 1)
+    batches = batch_stream(rows, tokens_per_batch=128, epochs=1, seed=0)
+    assert len(batches) == count
     run(tmp_path, BATCHES[:1], replace(CONFIG, accumulation=1), val_batches=batches)
     model = get_lora_model(new_model(num_layers=2), mesh, LoraConfig(rank=2, alpha=4.0))
     together = collate(examples, range(8), 128, 8)
@@ -269,7 +265,7 @@ def stopped_twice(run, tmp_path_factory):
         return clock.now
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (sft_watch, session):
+        for module in (sft, session):
             patch.setattr(module, "time", SimpleNamespace(perf_counter=perf_counter))
         _, at_deadline = run(folder, Watched(BATCHES, second_passes), deadline_s=5.5)
 
@@ -290,9 +286,12 @@ def test_deadline_stops_cleanly_with_a_checkpoint(stopped_twice):
 
 
 def test_sessions_of_one_step_end_as_one_that_had_time(run, whole, tmp_path):
-    for done in range(STEPS):
-        model, trained = run(tmp_path, deadline_s=0.0)
+    for done in range(2):
+        _, trained = run(tmp_path, deadline_s=0.0)
         assert trained == Trained(steps=done + 1, planned=STEPS, resumed_at=done)
+    model, trained = run(tmp_path)
+    assert trained == Trained(steps=STEPS, planned=STEPS, resumed_at=2)
+    assert [*trained.history] == read_jsonl(tmp_path / "metrics.jsonl")
     expected = arrays(whole[1])
     for name, weight in arrays(model).items():
         np.testing.assert_array_equal(weight, expected[name], err_msg=name)
@@ -348,9 +347,8 @@ def test_damaged_newest_goes_on_from_the_one_before(run, stopped_twice, whole, t
 @pytest.mark.parametrize(
     ("options", "name"),
     [
-        ({"identity": {**IDENTITY, "lora_rank": 4}}, "lora_rank"),
-        ({"identity": {**IDENTITY, "tokenizer": "cc33"}}, "tokenizer"),
-        ({"identity": {**IDENTITY, "data": "dd44"}}, "data"),
+        ({"hashes": {**HASHES, "tokenizer": "cc33"}}, "tokenizer"),
+        ({"hashes": {**HASHES, "data": "dd44"}}, "data"),
         ({"batches": BATCHES[:-3]}, "steps"),
         ({"config": SftConfig(learning_rate=2e-2, accumulation=2)}, "learning_rate"),
     ],
@@ -435,3 +433,19 @@ def test_config_refuses_what_cannot_train(values):
     (name,) = values
     with pytest.raises(ValueError, match=rf"(?i){name}"):
         SftConfig(**{"learning_rate": 1e-3, **values})
+
+
+@pytest.mark.parametrize(
+    ("planned", "evaluations", "val_batches", "expected"),
+    [
+        (7, 8, 1, {0, 2, 5, 7}),  # 7 x 3 x 0.1: two are a tenth of the work
+        (7, 8, 3, {0, 7}),
+        (1, 8, 1, {0, 1}),
+        (90, 8, 3, {0, 10, 20, 30, 40, 50, 60, 70, 80, 90}),
+    ],
+)
+def test_validation_begins_ends_and_is_spread_between_for_a_tenth_of_the_work(
+    planned, evaluations, val_batches, expected
+):
+    sizes = {"train_batches": planned, "val_batches": val_batches}
+    assert evaluation_steps(planned, evaluations, **sizes) == expected

@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from flax import nnx
 from tunix.models.gemma3.model import Gemma3
 from tunix.sft.peft_trainer import TrainingInput
 
-from nblib.files import read_jsonl
 from nblib.models.lora import LORA_PARAMETER, get_trainable_model
 from nblib.models.names import get_gemma_ref_model
+from nblib.runs import start_run
+from nblib.tokens.training_data import TrainingData
 from nblib.tools.preflight.report import Step
 from nblib.tools.preflight.workload import Workload
 from nblib.training.sft import train
@@ -58,22 +60,18 @@ def measure_steps(work: Workload, mesh: jax.sharding.Mesh) -> Measured:
     )
 
 
-def _train_a_few(model: Gemma3, work: Workload, mesh: jax.sharding.Mesh) -> list[dict[str, Any]]:
+def _train_a_few(
+    model: Gemma3, work: Workload, mesh: jax.sharding.Mesh
+) -> Sequence[Mapping[str, Any]]:
     """Train on `_STEPS` batches of each shape, one shape after the other; return their records."""
     chosen: list[TrainingInput] = []
     for shape in work.shapes:
         some = [batch for batch in work.batches if batch.input_tokens.shape == shape][:_STEPS]
         chosen += (some * _STEPS)[:_STEPS]  # where there are few, they are repeated
+    sizes = {"too_long": 0, "rows": 0, "max_length": work.settings.max_length}
+    texts = TrainingData(examples=(), batches=chosen, val_batches=(), **sizes)
     # Standard output is for the preflight's answer.
     with tempfile.TemporaryDirectory(prefix="nblib-") as scratch, redirect_stdout(sys.stderr):
-        folder = Path(scratch)
-        train(
-            model,
-            chosen,
-            replace(work.settings.training, accumulation=1, save_interval="60 min"),
-            folder=folder / "checkpoints",
-            metrics_path=folder / "metrics.jsonl",
-            identity={},
-            mesh=mesh,
-        )
-        return read_jsonl(folder / "metrics.jsonl")
+        run = start_run("preflight", {}, root=Path(scratch))
+        config = replace(work.settings.training, accumulation=1, save_interval="60 min")
+        return train(model, texts, config, run, hashes={}, mesh=mesh).history

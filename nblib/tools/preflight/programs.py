@@ -34,7 +34,6 @@ from nblib.tools.preflight.targets import Target
 from nblib.tools.preflight.workload import Workload
 from nblib.training.cluster import policy_trainer
 from nblib.training.grpo_config import GrpoConfig
-from nblib.training.optimizers import learning_rate_schedule
 from nblib.training.sft import build_trainer
 
 
@@ -90,13 +89,7 @@ def _sft_programs(
     config, model = settings.training, named_config(settings.model, dtype=settings.dtype)
 
     def build() -> PeftTrainer:
-        schedule = learning_rate_schedule(
-            config.learning_rate,
-            1000,
-            warmup_share=config.warmup_share,
-            final_share=config.final_share,
-        )
-        return build_trainer(trainable_model(model, settings.lora), config, schedule)
+        return build_trainer(trainable_model(model, settings.lora), config, steps=1000)
 
     def update(rows: int, length: int) -> Program:
         return Program(
