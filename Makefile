@@ -8,7 +8,7 @@ HOSTS := x86_64-manylinux_2_35
 # The first of these that runs and is one of the supported versions is taken.
 PYTHON ?= python3.13 python3.12 python3.11 python3
 
-# Where this is set, every process would compile jax and tunix anew: seconds each time.
+# Where this is set, every process would compile jax and tunix again: seconds each time.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -44,7 +44,7 @@ parity: $(READY)  ## exports and adapters read by transformers and peft, which i
 	$(PY) -m pip install -q --no-build-isolation -e '.[parity]'
 	$(PY) -m pytest -q tests/models/test_with_transformers.py
 
-foundation: $(READY)  ## make an embedded model anew, quick recipe (v0)
+foundation: $(READY)  ## make an embedded model, quick recipe (v0)
 	$(PY) -m nblib run v0_foundation
 
 lint: $(READY)  ## ruff, types, import rules
@@ -104,7 +104,7 @@ echo "found $$found; nblib needs Python 3.11, 3.12 or 3.13: make PYTHON=/path/to
 exit 1
 endef
 
-# The stamp is removed first and made last: a set-up that was cut off is made anew by the next call.
+# The stamp is removed first and made last: the next call repeats a set-up that was cut off.
 # uv is five times as fast; where it cannot reach the packages, pip may be configured to.
 $(READY): requirements.txt pyproject.toml
 	@if [ -e $@ ]; then rm $@; else $(MAKE_VENV); fi

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from nblib.hosts.host import where_am_i
 from nblib.models.published import EMBEDDED
 from nblib.runs import Run, finish_run, start_run
-from nblib.tools.kernel_process import in_the_kernels_environment
+from nblib.tools.execution import in_the_kernels_environment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

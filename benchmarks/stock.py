@@ -1,7 +1,7 @@
 """Training as Tunix 0.1.7 does it out of the box: what the benches measure `nblib` against.
 
 Its default losses, the optimizer of its demos, and for SFT the inputs of its demo; padding is up
-to whoever makes the batches.
+to the program that makes the batches.
 """
 
 from typing import Any

@@ -36,7 +36,7 @@ from nblib.tasks.gsm8k import GSM8K
 from nblib.tokens.batches import TokenizedExample, bucket_of
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import PAD_ID, stop_tokens
-from nblib.tools.kernel_process import kernel_variables
+from nblib.tools.execution import kernel_variables
 from nblib.tools.preflight.workload import sft_workload
 from nblib.training.cluster import PolicyRollout, policy_trainer
 from nblib.training.sft import build_trainer

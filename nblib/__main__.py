@@ -2,231 +2,294 @@
 
 Exit codes: 0 done, 1 the run or its input is wrong, 2 the command is; 130 and 143 after a signal,
 141 where the reader of the output has gone.
-A command is a function and a parser in `_parser`; what is slow to import, it imports when it runs:
-so `--help` answers at once.
+A command imports what is slow to import when it runs, so that `--help` answers at once.
 """
 
-import argparse
 import contextlib
+import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import click
+
+from nblib.models.published import LICENCES
 from nblib.tasks.registry import get_task, task_names
-from nblib.tools.hub_commands import add_kernels, add_publish
+
+Pairs = tuple[tuple[str, str], ...]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; a system's error is one line, no traceback."""
+    """Run one command and return its exit code; what is wrong is one line, no traceback."""
     try:
         try:
-            options = _parser().parse_args(arguments)
-            return int(options.command(options))
+            return _command(sys.argv[1:] if arguments is None else list(arguments))
         finally:
             sys.stdout.flush()  # here, not at the interpreter's exit, where nothing can be answered
-    except BrokenPipeError:  # as after `| head -1`
-        _drop_output()
-        return 128 + signal.SIGPIPE
-    except OSError as error:  # a full disk behind the output, for one
-        _drop_output()
+    except OSError as error:  # of the output; the interpreter flushes it once more at its exit
+        with contextlib.suppress(OSError):  # the output is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # as after `| head -1`
+            return 128 + signal.SIGPIPE
         print(f"nblib: {error}", file=sys.stderr)
         return 1
 
 
-def _drop_output() -> None:
-    """Let what is still to be printed go nowhere: the interpreter flushes once more at its exit."""
-    with contextlib.suppress(OSError):  # the output is no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m nblib", description="Run nblib's notebooks.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_run(commands.add_parser("run", help="execute a notebook headless"))
-    _add_compare(commands.add_parser("compare", help="compare models and files of answers (eval)"))
-    _add_score(commands.add_parser("score", help="score a file of completions, as JSON"))
-    add_publish(commands.add_parser("publish", help="send an export to Kaggle or Hugging Face"))
-    add_kernels(commands.add_parser("kernels", help="the notebooks as Kaggle kernels"))
-    _add_preflight(
-        commands.add_parser(
-            "preflight", help="does a run fit a machine, and how long would it take"
-        )
-    )
-    commands.add_parser("list", help="name the notebooks").set_defaults(command=_list)
-    return parser
-
-
-def _add_run(run: argparse.ArgumentParser) -> None:
-    run.add_argument("notebook", metavar="NOTEBOOK", help="a name in notebooks/, or a path")
-    _add_parameters(run)
-    run.set_defaults(command=_run)
-
-
-def _add_compare(compare: argparse.ArgumentParser) -> None:
-    compare.add_argument(
-        "stages",
-        nargs="*",
-        metavar="STAGE",
-        help="name=model, name=model@style (question, format, few-shot) or "
-        "name=predictions.jsonl:stage, the base first; none: the newest v1 and v2",
-    )
-    compare.add_argument(
-        "--allow-mismatch",
-        action="store_true",
-        help="compare files made with other items, prompts or limits, and say so in the report",
-    )
-    _add_parameters(compare)
-    compare.set_defaults(command=_compare)
-
-
-def _add_score(score: argparse.ArgumentParser) -> None:
-    score.add_argument(
-        "file",
-        metavar="FILE",
-        help='JSON lines {"reference", "completion"}, or samples_*.jsonl of lm-evaluation-harness;'
-        " packed as .gz too; - is standard input",
-    )
-    score.add_argument(
-        "--task",
-        choices=task_names(),
-        default=task_names()[0],
-        help="what was asked, and how it was to be answered (%(default)s)",
-    )
-    score.add_argument(
-        "--skip-unreadable-references",
-        action="store_true",
-        help="leave out and count the lines whose reference the task cannot read",
-    )
-    score.set_defaults(command=_score)
-
-
-def _add_preflight(preflight: argparse.ArgumentParser) -> None:
-    preflight.add_argument("notebook", metavar="NOTEBOOK", help="one of kind sft or grpo")
-    preflight.add_argument(
-        "--target",
-        default="cpu",
-        help="v3-8, v4-8, v5e-1, v5e-4, v5e-8, v5p-8, v6e-1, v6e-4, v6e-8, gpu-<GiB>, cpu (cpu)",
-    )
-    preflight.add_argument("--fsdp", type=int, default=0, help="mesh: parts of batch and weights")
-    preflight.add_argument("--tp", type=int, default=1, help="mesh: parts of each layer (1)")
-    preflight.add_argument("--no-search", action="store_true", help="seek no settings that fit")
-    preflight.add_argument("--json", action="store_true", help="print JSON, nothing else")
-    _add_parameters(preflight)
-    preflight.set_defaults(command=_preflight)
-
-
-def _add_parameters(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "-p",
-        nargs=2,
-        action="append",
-        default=[],
-        dest="parameters",
-        metavar=("NAME", "VALUE"),
-        help="set a parameter of the notebook; repeat for more",
-    )
-
-
-def _compare(options: argparse.Namespace) -> int:
-    """Run the notebook `eval`: the command and the notebook compare in one way."""
-    options.notebook = "eval"
-    options.parameters += [["STAGES", repr(options.stages)]] if options.stages else []
-    options.parameters += [["ALLOW_MISMATCH", "True"]] if options.allow_mismatch else []
-    return _run(options)
-
-
-def _run(options: argparse.Namespace) -> int:
-    from nblib.tools.notebooks import NotebookError, run_notebook
-
-    parameters = _parameters(options)
-    if parameters is None:
-        return 2
+def _command(arguments: list[str]) -> int:
     try:
-        folder = run_notebook(options.notebook, parameters)
-    except NotebookError as error:
-        print(f"nblib: {error}", file=sys.stderr)
+        with app.make_context("python -m nblib", arguments) as context:
+            return int(app.invoke(context) or 0)
+    except click.exceptions.Exit as done:  # after `--help`, or a signal
+        return done.exit_code
+    except click.UsageError as error:
+        error.show()
         return error.exit_code
-    except KeyboardInterrupt:  # before the notebook began
-        return 130
-    print(f"done: {folder}")
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        raise
+    except (click.ClickException, OSError, ValueError) as error:
+        print(f"nblib: {error}", file=sys.stderr)
+        return 1
+
+
+def _unique(pairs: Pairs) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        if name in values:
+            raise click.UsageError(f"parameter {name} is given twice")
+        values[name] = value
+    return values
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def app() -> None:
+    """Run nblib's notebooks, and what belongs to them."""
+
+
+_parameters = click.option(
+    "-p",
+    "parameters",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    help="Set a parameter of the notebook; repeat for more.",
+)
+
+
+@app.command()
+@click.argument("notebook")
+@_parameters
+def run(notebook: str, parameters: Pairs) -> None:
+    """Execute NOTEBOOK, a name in notebooks/ or a path, headless."""
+    _run(notebook, parameters)
+
+
+def _run(notebook: str, parameters: Pairs) -> None:
+    from nblib.tools.execution import run_notebook
+
+    print(f"done: {run_notebook(notebook, _unique(parameters))}")
+
+
+@app.command()
+@click.argument("stages", nargs=-1, metavar="[STAGE]...")
+@click.option(
+    "--allow-mismatch",
+    is_flag=True,
+    help="Compare files made with other items, prompts or limits, and say so in the report.",
+)
+@_parameters
+def compare(stages: tuple[str, ...], allow_mismatch: bool, parameters: Pairs) -> None:
+    """Compare models and files of answers: the notebook `eval`.
+
+    STAGE is name=model, name=model@style (question, format, few-shot) or
+    name=predictions.jsonl:stage, the base first. Without one, the newest v1 and v2 are compared.
+    """
+    if stages:
+        parameters += (("STAGES", repr(list(stages))),)
+    if allow_mismatch:
+        parameters += (("ALLOW_MISMATCH", "True"),)
+    _run("eval", parameters)
+
+
+@app.command()
+@click.argument("file")
+@click.option(
+    "--task",
+    type=click.Choice(task_names()),
+    default=task_names()[0],
+    show_default=True,
+    help="What was asked, and how it was to be answered.",
+)
+@click.option(
+    "--skip-unreadable-references",
+    is_flag=True,
+    help="Leave out and count the lines whose reference the task cannot read.",
+)
+def score(file: str, task: str, skip_unreadable_references: bool) -> None:
+    """Score a file of completions, and print the metrics as JSON.
+
+    FILE holds JSON lines {"reference", "completion"}, or is a samples_*.jsonl of
+    lm-evaluation-harness; packed as .gz too; - is standard input.
+    """
+    from nblib.evaluation.score_file import score_file, score_lines
+
+    lines = partial(score_lines, sys.stdin.buffer, name="<stdin>")
+    read = lines if file == "-" else partial(score_file, file)
+    skip = skip_unreadable_references
+    print(json.dumps(read(task=get_task(task), skip_unreadable_references=skip), indent=2))
+
+
+@app.command()
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice(["kaggle-dataset", "kaggle-model", "huggingface"]),
+    required=True,
+    help="Which hub, and as what.",
+)
+@click.argument("name", metavar="OWNER/NAME")
+@click.argument("folder", default="")
+@click.option(
+    "--licence", type=click.Choice(list(LICENCES)), help="Where the first base's is not known here."
+)
+@click.option("--yes", is_flag=True, help="Send it; without, show what would be sent.")
+def publish(target: str, name: str, folder: str, licence: str | None, yes: bool) -> int:
+    """Send an export to Kaggle or Hugging Face, private at first.
+
+    OWNER/NAME is what it is called there, for a Kaggle model also OWNER/NAME/VARIATION. FOLDER is
+    an export, or the notebook that made it; without one, the newest export of a tuned model.
+    """
+    from nblib.tools.publishing import newest_export, plan_package
+    from nblib.tools.sending import send
+
+    try:
+        package = plan_package(target, name, newest_export(folder), licence=licence or "")
+        print(package, flush=True)
+        print(f"published: {send(package)}" if yes else "dry run, nothing was sent: --yes sends it")
+    except KeyboardInterrupt:
+        print("nblib: stopped; the export is as it was", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
-def _parameters(options: argparse.Namespace) -> dict[str, str] | None:
-    """Return the parameters given, None (and a message) where one is given twice."""
-    parameters: dict[str, str] = {}
-    for name, value in options.parameters:
-        if name in parameters:
-            print(f"nblib: parameter {name} is given twice", file=sys.stderr)
-            return None
-        parameters[name] = value
-    return parameters
+@app.group()
+def kernels() -> None:
+    """The notebooks as Kaggle kernels. Without a NOTEBOOK, all of them."""
 
 
-def _preflight(options: argparse.Namespace) -> int:
-    """Print what a run needs; exit code 0 where it fits or nothing could be compiled, else 1."""
-    from nblib.tools.kernel_process import in_the_kernels_environment
+_notebooks = click.argument("notebooks", nargs=-1, metavar="[NOTEBOOK]...")
+
+
+@kernels.command()
+@_notebooks
+@click.option("--owner", default="", help="Whose kernels (kernel-metadata.json's owner).")
+def build(notebooks: tuple[str, ...], owner: str) -> None:
+    """Write build/kernels/NOTEBOOK/, nblib's wheel inside."""
+    from nblib.tools.kernels import build_kernels
+
+    print(*build_kernels(notebooks, owner=owner), sep="\n")
+
+
+@kernels.command()
+@_notebooks
+@click.option("--dry-run", is_flag=True, help="Show what would be sent, send nothing.")
+def push(notebooks: tuple[str, ...], dry_run: bool) -> None:
+    """Send what was built to Kaggle, which runs it."""
+    from nblib.tools.kernels import built_kernels
+    from nblib.tools.push import described, push_all
+
+    if dry_run:
+        print(described(built_kernels(notebooks)))
+    else:
+        push_all(built_kernels(notebooks), say=partial(print, flush=True))
+
+
+@kernels.command()
+@_notebooks
+def status(notebooks: tuple[str, ...]) -> None:
+    """Say how the pushed kernels do."""
+    from nblib.tools.kernels import built_kernels
+    from nblib.tools.push import status
+
+    for folder in built_kernels(notebooks):
+        print(f"{folder.name:20} {status(folder)}", flush=True)
+
+
+@kernels.command()
+@_notebooks
+def pull_output(notebooks: tuple[str, ...]) -> None:
+    """Bring the runs of the pushed kernels into runs/."""
+    from nblib.tools.kernels import built_kernels
+    from nblib.tools.push import pull_output
+
+    for folder in built_kernels(notebooks):
+        came = pull_output(folder)
+        print(f"{folder.name}: {len(came)} new runs", *came, sep="\n  ", flush=True)
+
+
+@kernels.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+def stamp(files: tuple[Path, ...]) -> None:
+    """Write nblib.REPOSITORY and the version into FILES."""
+    from nblib.tools.kernels import stamp_files
+
+    for path in stamp_files(files):
+        print(f"stamped {path}")
+
+
+@app.command()
+@click.argument("notebook")
+@click.option(
+    "--target",
+    default="cpu",
+    show_default=True,
+    help="v3-8, v4-8, v5e-1, v5e-4, v5e-8, v5p-8, v6e-1, v6e-4, v6e-8, gpu-<GiB> or cpu.",
+)
+@click.option("--fsdp", type=int, default=0, help="Mesh: parts of batch and weights.")
+@click.option("--tp", type=int, default=1, show_default=True, help="Mesh: parts of each layer.")
+@click.option("--no-search", "search", flag_value=False, default=True, help="Seek no settings.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, nothing else.")
+@_parameters
+def preflight(notebook: str, parameters: Pairs, target: str, as_json: bool, **options: Any) -> int:
+    """Say whether a run fits a machine, and how long it would take.
+
+    NOTEBOOK is one of kind sft or grpo. The exit code is 0 where the run fits or nothing could be
+    compiled, else 1.
+    """
+    from nblib.tools.execution import in_the_kernels_environment
     from nblib.tools.preflight.targets import find_target, prepare_environment
 
-    parameters = _parameters(options)
-    if parameters is None:
-        return 2
-    # What is measured must run as a notebook does.
-    restarted = in_the_kernels_environment("nblib") if options.target == "cpu" else None
-    if restarted is not None:
-        return restarted
+    values = _unique(parameters)
+    if target == "cpu":  # what is measured must run as a notebook does
+        restarted = in_the_kernels_environment("nblib")
+        if restarted is not None:
+            return restarted
     try:
-        target = find_target(options.target)
-        prepare_environment(target)  # before jax is imported
+        machine = find_target(target)
+        prepare_environment(machine)  # before jax is imported
         from nblib.tools.preflight.command import run_preflight
 
-        report = run_preflight(
-            options.notebook,
-            target,
-            parameters,
-            fsdp=options.fsdp,
-            tp=options.tp,
-            search=not options.no_search,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
-        )
+        say = partial(print, file=sys.stderr, flush=True)
+        report = run_preflight(notebook, machine, values, **options, say=say)
     except (OSError, ValueError) as error:
         print(f"nblib: {error}", file=sys.stderr)
         return 2
-    print(report.to_json() if options.json else report)
+    print(report.to_json() if as_json else report)
     return 0 if report.fits else 1
 
 
-def _list(options: argparse.Namespace) -> int:
+@app.command("list")
+def list_() -> None:
+    """Name the notebooks."""
     from nblib.tools.notebooks import list_notebooks
 
     for name, title in list_notebooks().items():
         print(f"{name:20} {title}")
-    return 0
-
-
-def _score(options: argparse.Namespace) -> int:
-    import json
-
-    from nblib.evaluation.score_file import score_file, score_lines
-
-    settings: dict[str, Any] = {
-        "task": get_task(options.task),
-        "skip_unreadable_references": options.skip_unreadable_references,
-    }
-    try:
-        if options.file == "-":
-            metrics = score_lines(sys.stdin.buffer, name="<stdin>", **settings)
-        else:
-            metrics = score_file(options.file, **settings)
-    except (OSError, ValueError) as error:
-        print(f"nblib: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print(json.dumps(metrics, indent=2))
-    return 0
 
 
 if __name__ == "__main__":

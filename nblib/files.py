@@ -1,8 +1,8 @@
 """Text and JSON files, written whole or not at all, and logs of JSON lines.
 
 A file is written under a temporary name and renamed, so that a reader sees the old content or the
-new, never half of it. A line added to a log is one write, for the same reason.
-JSON is read strictly: a key given twice is an error, and `field` checks what a program relies on.
+new, never half of it; a line is added to a log in one write. JSON is read strictly: a key given
+twice is an error, and `field` checks what a program relies on.
 """
 
 import contextlib
@@ -31,30 +31,21 @@ COUNT = Kind("a whole number of at least 1", lambda value: type(value) is int an
 POSITIVE = Kind(  # neither true nor infinite, nor an integer that no float can hold
     "a number above 0", lambda value: type(value) in (int, float) and 0 < value < 1e300
 )
+_NEEDED = object()  # the default of a field that has none
 
 
 def field(
-    values: Mapping[str, Any],
-    name: str,
-    kind: Kind,
-    path: Path,
-    *,
-    default: Any = dataclasses.MISSING,
+    values: Mapping[str, Any], name: str, kind: Kind, path: Path, *, default: Any = _NEEDED
 ) -> Any:
-    """Return a field of a JSON object, checked.
+    """Return a field of the JSON object in a file, or `default` where it is absent or null.
 
-    Args:
-        values: the object.
-        name: the field; what stands before a dot is for the message ("rope_scaling.factor").
-        kind: what it may hold.
-        path: the file that the object came from.
-        default: what is returned where the field is absent or null; without one it is needed.
+    What stands before a dot in the name is for the message alone: "rope_scaling.factor".
 
     Raises:
         ValueError: file and field, with what came and what was expected.
     """
     key = name.rpartition(".")[2]
-    if values.get(key) is None and default is not dataclasses.MISSING:
+    if values.get(key) is None and default is not _NEEDED:
         return default
     if key not in values:
         raise ValueError(f"{path} lacks {name!r}: expected {kind.words}")
@@ -98,10 +89,7 @@ def to_jsonable(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all: a temporary name in its folder, then a rename.
-
-    Raises OSError naming the file, where the folder is read-only or the disk full.
-    """
+    """Write a text file whole or not at all; an OSError names it (read-only, full disk)."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     with _naming(path):
@@ -133,12 +121,12 @@ def write_json(path: Path, value: Any) -> None:
 def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text; ValueError where it is none or an object has a key twice."""
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=_object_without_repeated_keys)
     except RecursionError as error:
         raise ValueError("brackets are nested too deeply") from error
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
@@ -169,10 +157,7 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> None:
 
 
 def append_jsonl(path: Path, record: Any) -> None:
-    """Add one JSON line to a log, in one write: a killed run leaves whole lines.
-
-    Raises OSError naming the file; the log is then as it was.
-    """
+    """Add one JSON line to a log; after an OSError, which names the file, it is as it was."""
     line = _json_line(record).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     with _naming(path), path.open("ab", buffering=0) as file:
@@ -186,11 +171,7 @@ def append_jsonl(path: Path, record: Any) -> None:
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file, of a name in `.gz` those that it holds packed.
-
-    Raises:
-        ValueError: a packed file that is damaged.
-    """
+    """Yield the lines of a file; `.gz` is unpacked, ValueError where it is damaged."""
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
         try:
             yield from lines
@@ -199,11 +180,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """Return the records of a `.jsonl` or `.jsonl.gz` file.
-
-    Raises:
-        ValueError: a line that is no JSON, by file and number.
-    """
+    """Return the records of a `.jsonl` or `.jsonl.gz` file; ValueError names file and line."""
     records = []
     for number, line in enumerate(read_lines(path), start=1):
         try:

@@ -45,20 +45,14 @@ _held_locks: dict[Path, IO[str]] = {}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run's folder, new or continued, and what the notebook began with.
-
-    Attributes:
-        parameters: Every parameter of the notebook, as `start_run` was given them.
-        devices: The accelerators as jax names them.
-        started: `time.monotonic()` at the notebook's start.
-    """
+    """One run's folder, new or continued, and what the notebook began with."""
 
     notebook: str
     path: Path
     resumed: bool
-    parameters: Mapping[str, Any]
-    devices: Sequence[str]
-    started: float
+    parameters: Mapping[str, Any]  # every one of the notebook
+    devices: Sequence[str]  # the accelerators as jax names them
+    started: float  # `time.monotonic()` at the notebook's start
 
     @property
     def checkpoints(self) -> Path:
@@ -73,12 +67,8 @@ class Run:
 
 def runs_root() -> Path:
     """Return the folder of all runs: `NBLIB_RUNS_DIR`, else Kaggle's kept folder, else `./runs`."""
-    named = os.environ.get(RUNS_VARIABLE)
-    if named:
-        return Path(named)
-    if os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
-        return Path("/kaggle/working/runs")
-    return Path("runs")
+    default = "/kaggle/working/runs" if os.environ.get("KAGGLE_KERNEL_RUN_TYPE") else "runs"
+    return Path(os.environ.get(RUNS_VARIABLE) or default)
 
 
 def start_run(
@@ -91,17 +81,11 @@ def start_run(
 ) -> Run:
     """Continue the newest unfinished run with these parameters, or make a new one.
 
-    One with checkpoints goes before a newer one without, whose start must have failed. A run that
-    another live process holds is left alone: a second process gets a new folder.
+    A run with checkpoints goes before a newer one without, whose start must have failed. A run
+    that another live process holds is left alone: a second process gets a new folder.
     `config.json` holds the parameters. When the variable `NBLIB_RUN_POINTER` names a file, the
     run's path is written there, so that the program that started the notebook finds its run.
-
-    Args:
-        notebook: the notebook's name, the folder under the root.
-        parameters: every parameter of the notebook; what `to_jsonable` takes.
-        devices: the accelerators as jax names them, for the manifest.
-        started: `time.monotonic()` at the notebook's start; now when None.
-        root: the folder of all runs; `runs_root()` when None.
+    `started` is now when None, `root` is `runs_root()`.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full; no part of a run is left.
@@ -132,10 +116,8 @@ def start_run(
 def finish_run(run: Run, result: Mapping[str, Any], *, metrics: Sequence[str]) -> None:
     """Check `result` against the contract, write `result.json` and point `latest` at this run.
 
-    Args:
-        run: the run that has ended.
-        result: the content of `result.json`; its stages are `{"n", metric, metric + "_ci95", ...}`.
-        metrics: names of the task's metrics, which every stage must have.
+    Every stage of the result is `{"n", metric, metric + "_ci95", ...}` with all the `metrics` of
+    the task.
 
     Raises:
         ValueError: a key is missing, or a metric is outside 0..1 or outside its own interval.
@@ -150,9 +132,7 @@ def finish_run(run: Run, result: Mapping[str, Any], *, metrics: Sequence[str]) -
 def write_manifest(run: Run, *, hashes: Mapping[str, str | int]) -> None:
     """Write `manifest.json`: versions, Python, platform, git commit, devices and hashes.
 
-    Args:
-        run: the run it belongs to.
-        hashes: what went in, e.g. `{"data/train": "<sha256>", "tokenizer": ..., "model": ...}`.
+    The hashes are of what went in: `{"data/train": "<sha256>", "tokenizer": ..., "model": ...}`.
     """
     manifest = {
         "versions": {name: _installed_version(name) for name in MANIFEST_PACKAGES},
@@ -166,15 +146,14 @@ def write_manifest(run: Run, *, hashes: Mapping[str, str | int]) -> None:
 
 
 def is_unfinished(path: Path, config: Any) -> bool:
-    """Whether a run's folder can be gone on from with these parameters, as `to_jsonable` gives."""
+    """Whether a run's folder can be continued with these parameters, as `to_jsonable` gives."""
     try:
         if read_json(path / "config.json") != config:
             return False
         result = path / "result.json"
         return not result.is_file() or read_object(result).get("steps_left", 0) > 0
-    except (FileNotFoundError, NotADirectoryError):  # no run, or one that hardly began
-        return False
-    except ValueError:  # what it was run with cannot be known, so it cannot go on
+    # No run, one that hardly began, or one whose parameters cannot be read.
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
 
 
@@ -187,10 +166,9 @@ def _continued_run(folder: Path, config: Any) -> Path | None:
     runs = (path for path in folder.iterdir() if not path.is_symlink())
     # Names begin with the time: newest first.
     for path in sorted(runs, key=lambda run: (has_checkpoints(run), run.name), reverse=True):
-        if not is_unfinished(path, config) or not _lock(path):
-            continue
-        print(f"continuing the unfinished run {path}", flush=True)
-        return path
+        if is_unfinished(path, config) and _lock(path):
+            print(f"continuing the unfinished run {path}", flush=True)
+            return path
     return None
 
 
@@ -243,7 +221,7 @@ def _unlock(path: Path) -> None:
 
 
 def point_latest(path: Path) -> None:
-    """Make `latest` lead to this run, by a link or, where there are none, by `latest.txt`."""
+    """Make `latest` a link to this run or, where there are no links, write `latest.txt`."""
     temporary = path.parent / f".latest.{os.getpid()}.tmp"
     try:
         temporary.symlink_to(path.name)
@@ -256,11 +234,10 @@ def point_latest(path: Path) -> None:
 def _check_result(result: Mapping[str, Any], *, notebook: str, metrics: Sequence[str]) -> None:
     where = f"result.json of {notebook}"
     _require(result, RESULT_KEYS, where)
-    if result["notebook"] != notebook:
-        raise ValueError(f"{where}: notebook is {result['notebook']!r}, expected {notebook!r}")
+    _expect(result["notebook"] == notebook, result, "notebook", where, repr(notebook))
     left = result.get("steps_left", 0)
-    if not isinstance(left, int) or left < 0:
-        raise ValueError(f"{where}: steps_left is {left!r}, expected a number of steps")
+    is_left = isinstance(left, int) and left >= 0
+    _expect(is_left, result, "steps_left", where, "a number of steps")
     # A run without evaluation has no stage at all.
     for name, stage in result["stages"].items():
         _check_stage(stage, metrics, f"{where}, stage {name}")
@@ -268,18 +245,16 @@ def _check_result(result: Mapping[str, Any], *, notebook: str, metrics: Sequence
 
 def _check_stage(stage: Mapping[str, Any], metrics: Sequence[str], where: str) -> None:
     _require(stage, ("n", *metrics, *(f"{name}_ci95" for name in metrics)), where)
-    if not isinstance(stage["n"], int) or stage["n"] < 1:
-        raise ValueError(f"{where}: n is {stage['n']!r}, expected the number of items, at least 1")
+    count = stage["n"]
+    is_count = isinstance(count, int) and count >= 1
+    _expect(is_count, stage, "n", where, "the number of items, at least 1")
     for name in metrics:
         value, interval = stage[name], stage[f"{name}_ci95"]
         if name == TRUNCATION and value is None and interval is None:
             continue
-        if not _is_fraction(value):
-            raise ValueError(f"{where}: {name} is {value!r}, expected a fraction in 0..1")
-        if not _is_interval_around(value, interval):
-            raise ValueError(
-                f"{where}: {name}_ci95 is {interval!r}, expected [low, high] in 0..1 around {value}"
-            )
+        around = f"[low, high] in 0..1 around {value}"
+        _expect(_is_fraction(value), stage, name, where, "a fraction in 0..1")
+        _expect(_is_interval_around(value, interval), stage, f"{name}_ci95", where, around)
 
 
 def _require(content: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
@@ -288,15 +263,21 @@ def _require(content: Mapping[str, Any], keys: Iterable[str], where: str) -> Non
         raise ValueError(f"{where}: missing {', '.join(missing)}")
 
 
+def _expect(kept: bool, content: Mapping[str, Any], key: str, where: str, expected: str) -> None:
+    if not kept:
+        raise ValueError(f"{where}: {key} is {content[key]!r}, expected {expected}")
+
+
 def _is_fraction(value: Any) -> bool:
     return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _is_interval_around(figure: float, value: Any) -> bool:
-    if not isinstance(value, list) or len(value) != 2 or not all(map(_is_fraction, value)):
-        return False
     rounding = 1e-9  # an interval's end at 0 or 1 comes out of floating point arithmetic
-    return bool(value[0] - rounding <= figure <= value[1] + rounding)
+    match value:
+        case [low, high] if _is_fraction(low) and _is_fraction(high):
+            return bool(low - rounding <= figure <= high + rounding)
+    return False
 
 
 def _installed_version(package: str) -> str | None:

@@ -38,7 +38,8 @@
 # %% [markdown]
 # ## Install
 # A checkout's own `nblib` is used; a built kernel brings its wheel; opened from a badge, it comes
-# from the repository. Then the pinned packages, before anything imports jax. Done once only.
+# from the repository. The pinned packages are installed before anything imports jax, and only
+# where they are missing. Then the rooms of `nblib`: a name below says where its code is.
 
 # %% tags=["install"]
 import os
@@ -56,11 +57,6 @@ from nblib.hosts.install import install_packages
 
 install_packages("0.1.0")
 
-# %% [markdown]
-# ## Imports
-# A room of `nblib` for each concern: a name below says where its code is.
-
-# %%
 from IPython.display import display
 
 from nblib import evaluation, hosts, report, sources, tasks
@@ -175,8 +171,7 @@ page.figure("By group", report.plot_groups(task, stages, comparison.metric, seed
 
 # %%
 failures = evaluation.failure_counts(stages, task)
-figure = report.plot_failures(failures, len(stages[0].records), seed=SEED)
-page.figure("What became of the items", figure)
+page.figure("What became of the items", report.plot_failures(stages, failures, seed=SEED))
 
 # %% [markdown]
 # ## What got worse
@@ -214,7 +209,7 @@ votes = evaluation.vote_all(
 
 # %%
 found = {"forgotten": forgotten, "votes": votes}
-page.table(*report.comparison_tables(task, comparison, stages, failures=failures, **found))
+page.table(*report.comparison_tables(task, comparison, stages, failures, **found))
 
 # %% [markdown]
 # ## Samples

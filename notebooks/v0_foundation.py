@@ -35,7 +35,8 @@
 # %% [markdown]
 # ## Install
 # A checkout's own `nblib` is used; a built kernel brings its wheel; opened from a badge, it comes
-# from the repository. Then the pinned packages, before anything imports jax. Done once only.
+# from the repository. The pinned packages are installed before anything imports jax, and only
+# where they are missing. Then the rooms of `nblib`: a name below says where its code is.
 
 # %% tags=["install"]
 import os
@@ -53,11 +54,6 @@ from nblib.hosts.install import install_packages
 
 install_packages("0.1.0")
 
-# %% [markdown]
-# ## Imports
-# A room of `nblib` for each concern: a name below says where its code is.
-
-# %%
 from IPython.display import display
 
 from nblib import evaluation, hosts, models, report, sources, tasks, tokens, training
@@ -140,12 +136,8 @@ print(tokenizer.encode(documents[0].completion, out_type=str))
 
 # %%
 val_texts = tokens.encode_documents(tokenizer, val_documents)
-texts = tokens.training_data(
-    tokens.encode_documents(tokenizer, documents),
-    val_texts,
-    settings.batching,
-    row_multiple=mesh.shape["fsdp"],
-)
+encoded, fsdp = tokens.encode_documents(tokenizer, documents), mesh.shape["fsdp"]
+texts = tokens.training_data(encoded, val_texts, settings.batching, row_multiple=fsdp)
 print(texts)
 print(f"\n{documents[1].prompt}{documents[1].completion}")
 
@@ -191,30 +183,29 @@ page.figure("Loss while reading", figure)
 # next one.
 
 # %%
-history = trained.history
-practice = tokens.foundation_documents(rows.practice, seed=SEED + 1)
-practice_texts = tokens.training_data(
-    tokens.encode_documents(tokenizer, practice),
-    val_texts,
-    settings.practice_batching,
-    row_multiple=mesh.shape["fsdp"],
-)
-print(practice_texts)
+documents = tokens.foundation_documents(rows.practice, seed=SEED + 1)
+encoded = tokens.encode_documents(tokenizer, documents)
+history, practised = trained.history, ()
+print(f"{len(encoded)} texts to practise on")
 
 # %%
-if practice and trained.left == 0:
+if encoded and trained.left == 0:
+    texts = tokens.training_data(encoded, val_texts, settings.practice_batching, row_multiple=fsdp)
     trained = training.train(
         foundation.model,
-        practice_texts,
+        texts,
         settings.practice_training,
         run,
         name="practice",
-        hashes={**hashes, "practice": practice_texts.sha256},
+        hashes={**hashes, "practice": texts.sha256},
         mesh=mesh,
         deadline_s=session.training_s(evaluation_s, exported=size),
     )
-    history = [*history, *trained.history]
-    figure = report.plot_training(trained.history, seed=SEED, title="Practice")
+    practised = trained.history
+
+# %%
+if practised:
+    figure = report.plot_training(practised, seed=SEED, title="Practice")
     page.figure("Loss in practice", figure)
 
 # %% [markdown]
@@ -235,7 +226,7 @@ page.figure("Right answers by level", report.plot_groups(task, stages, seed=SEED
 # last column says what to try next.
 
 # %%
-page.verdicts(report.foundation_verdicts(task, stages[0], history))
+page.verdicts(report.foundation_verdicts(task, stages[0], [*history, *practised]))
 
 # %% [markdown]
 # ## Samples
@@ -249,7 +240,8 @@ page.samples(stages, count=4)
 # A Hugging Face folder, in bf16, with a manifest of how it was made and what it can do.
 
 # %%
-manifest = report.foundation_manifest(run.parameters, rows, stages[0], history)
+made = (run.parameters, rows, stages[0], [*history, *practised])
+manifest = report.foundation_manifest(*made)
 models.save_model(foundation.model, tokenizer, run.export, manifest=manifest, dtype="bfloat16")
 
 # %%

@@ -36,7 +36,8 @@
 # %% [markdown]
 # ## Install
 # A checkout's own `nblib` is used; a built kernel brings its wheel; opened from a badge, it comes
-# from the repository. Then the pinned packages, before anything imports jax. Done once only.
+# from the repository. The pinned packages are installed before anything imports jax, and only
+# where they are missing. Then the rooms of `nblib`: a name below says where its code is.
 
 # %% tags=["install"]
 import os
@@ -54,11 +55,6 @@ from nblib.hosts.install import install_packages
 
 install_packages("0.1.0")
 
-# %% [markdown]
-# ## Imports
-# A room of `nblib` for each concern: a name below says where its code is.
-
-# %%
 from IPython.display import display
 
 from nblib import evaluation, hosts, models, report, sources, tasks, tokens, training

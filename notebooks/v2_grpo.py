@@ -38,7 +38,8 @@
 # %% [markdown]
 # ## Install
 # A checkout's own `nblib` is used; a built kernel brings its wheel; opened from a badge, it comes
-# from the repository. Then the pinned packages, before anything imports jax. Done once only.
+# from the repository. The pinned packages are installed before anything imports jax, and only
+# where they are missing. Then the rooms of `nblib`: a name below says where its code is.
 
 # %% tags=["install"]
 import os
@@ -56,11 +57,6 @@ from nblib.hosts.install import install_packages
 
 install_packages("0.1.0")
 
-# %% [markdown]
-# ## Imports
-# A room of `nblib` for each concern: a name below says where its code is.
-
-# %%
 from IPython.display import Markdown, display
 
 from nblib import evaluation, hosts, models, report, sources, tasks, tokens, training
@@ -151,7 +147,7 @@ print(f"{other_level} of {len(data.train)} rows dropped by DIFFICULTY_FILTER")
 # ## v1
 # The model that v1 exported, with its own tokenizer. It is the policy's start and, frozen, the
 # reference. A run that was killed, or whose session was over, is found by the values in the table,
-# here or in an attached output, and goes on; v1 counts by its weights, wherever it is.
+# here or in an attached output, and goes on; v1 counts by its weights, not by its folder.
 
 # %%
 start = hosts.find_start("v1_sft_format", settings.model)
@@ -242,7 +238,7 @@ before = evaluation.evaluate_stages(
 # left of the session; if that is not enough it ends early, and the next session goes on.
 
 # %%
-probe = evaluation.Probe(v1, task, probe_examples, max_new_tokens=settings.max_new_tokens)
+probe = evaluation.make_probe(v1, task, probe_examples, max_new_tokens=settings.max_new_tokens)
 hashes = {**v1.hashes, "data": data.sha256["train"]}
 
 # %%

@@ -14,8 +14,11 @@ import pytest
 from nblib.sources.rows import Row
 from nblib.tasks.task import Example, Metric, Score, Task
 
-# Tiny models are compiled for longer than they run.
-COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+# Tiny models are compiled for longer than they run: these flags halve the time.
+COMPILE_FAST = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
 # Each is a question and the completion to learn for it.
 EIGHT = {f"{n} pens and {n + 1}?": f"{n} + {n + 1} = {2 * n + 1}" for n in range(1, 9)}
 
@@ -90,7 +93,8 @@ def compilation_cache(tmp_path_factory):
     }
     for name, value in settings.items():
         jax.config.update(name, value)
-    return {name.upper(): str(value) for name, value in settings.items()}
+    environment = {name.upper(): str(value) for name, value in settings.items()}
+    return {"XLA_FLAGS": COMPILE_FAST, **environment}
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +111,7 @@ def texts():
     from nblib.tokens.corpus import corpus_texts, foundation_documents
 
     rows = word_problems(300, seed=0, split="train")
-    return tuple(corpus_texts(foundation_documents(rows, seed=0)))
+    return tuple(corpus_texts(foundation_documents(rows, seed=0), most=10_000))
 
 
 @pytest.fixture(scope="session")
@@ -140,11 +144,23 @@ def tiny_config():
 
 @pytest.fixture(scope="session")
 def new_model(compilation_cache, tiny_config):
-    """Build a fresh tiny model: `new_model(num_layers=2, ...)` changes its configuration."""
+    """Build a fresh tiny model: `new_model(num_layers=2, ...)` changes its configuration.
+
+    `new_model(alternating=True)` has two layers, the first with a sliding window and the second
+    global: what six have, for a third of the compilation. Once saved, it is not read as such.
+    """
+    from tunix.models.gemma3 import model as tunix
+
     from nblib.models.gemma3 import init_model
 
-    def build(seed=0, **changes):
-        return init_model(replace(tiny_config, **changes), seed=seed)
+    pattern = (tunix.AttentionType.LOCAL_SLIDING, tunix.AttentionType.GLOBAL)
+
+    def build(seed=0, *, alternating=False, **changes):
+        with pytest.MonkeyPatch.context() as patch:
+            if alternating:
+                patch.setattr(tunix, "GEMMA3_ATTENTION_PATTERN", pattern)
+                changes = {"num_layers": 2, **changes}
+            return init_model(replace(tiny_config, **changes), seed=seed)
 
     return build
 
@@ -187,7 +203,7 @@ def overfitted(tmp_path_factory, new_model, eight_examples, mesh):
     from nblib.training.sft import SftConfig, train
 
     run = start_run("overfitted", {}, root=tmp_path_factory.mktemp("overfitted"))
-    model = new_model(embed_dim=32, head_dim=16)
+    model = new_model(num_layers=2, embed_dim=32, head_dim=16)
     config = SftConfig(learning_rate=2e-2, warmup_share=0.1, evaluations=2, save_interval="9 min")
     batch = collate(eight_examples, range(8), 64, 8)
     texts = SimpleNamespace(batches=[batch] * 100, val_batches=[batch])

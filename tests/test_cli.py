@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -52,10 +51,8 @@ def test_a_failed_run_says_why_on_stderr_and_exits_with_1(notebooks, capsys):
     ],
 )
 def test_a_wrong_command_exits_with_2(arguments, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments)
-    assert exit_.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith(("Usage: ", "Error: "))
 
 
 def test_a_parameter_given_twice_exits_with_2(notebooks, capsys):
@@ -64,21 +61,15 @@ def test_a_parameter_given_twice_exits_with_2(notebooks, capsys):
 
 
 def test_help_loads_nothing_heavy():
-    code = "import sys; from nblib.__main__ import main; sys.argv[1:] = ['--help']\n"
-    code += "try: main()\nexcept SystemExit: print(*{'papermill', 'jax', 'numpy'} & {*sys.modules})"
-    answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
-    assert answer.startswith("usage:") and answer.endswith("\n\n")
-
-
-def test_help_answers_within_half_a_second():
-    def seconds() -> float:
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "nblib", "--help"], capture_output=True, check=True)
-        return time.perf_counter() - began
-
-    assert min(seconds() for _ in range(3)) < 0.5
+    code = "import sys, time; from nblib.__main__ import main; main(['--help'])\n"
+    code += "print(*{'papermill', 'jax', 'numpy'} & {*sys.modules}, time.process_time())"
+    answers = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(3)
+    ]
+    helps, rest = zip(*(answer.stdout.rsplit("\n", 2)[:2] for answer in answers), strict=True)
+    assert helps[0].startswith("Usage:") and "score" in helps[0]
+    assert min(map(float, rest)) < 0.5  # seconds of CPU, and no module before them
 
 
 EVAL = """

@@ -1,7 +1,19 @@
 """From prompts to figures: ask a model, score and keep its answers, compare stages.
 
-Before and during a training: `pass_rates` says which questions can teach, `groups` shows one group,
-`answers.Probe` asks whether the answers get better. After it, `comparison` tests stages on the same
-items. Nothing is drawn, and nothing is imported here: a caller that only counts rates does not pay
-for jax.
+Before and during a training: `keep_informative` says which questions can teach, `sample_group`
+shows one group, `make_probe` asks whether the answers get better. After it, `compare_stages` tests
+stages on the same items. Nothing is drawn here.
 """
+
+from nblib import public_names
+
+__getattr__, __all__, __dir__ = public_names(
+    __name__,
+    {
+        "answers": "Decoding evaluate_stages make_probe",
+        "candidates": "Asking answer_all how_asked",
+        "comparison": "comparable compare_stages failure_counts paired_by_group",
+        "forgetting": "measure_forgetting",
+        "sampling": "keep_informative sample_group vote_all",
+    },
+)

@@ -4,17 +4,19 @@
 of them, `evaluate_stages` does it all. The keys of a record are those of `predictions.jsonl`.
 """
 
-import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from flax import nnx
 
-from nblib.evaluation.statistics import grouped, in_order, stage_metrics
+from nblib.evaluation.statistics import Record, grouped, in_order, stage_metrics
 from nblib.files import read_jsonl, to_jsonable, write_jsonl
 from nblib.models.decode import Sampling, decode
 from nblib.models.names import RefModel
@@ -61,7 +63,7 @@ class Stage:
     name: str
     metrics: Mapping[str, Any]  # as in result.json
     by_group: Mapping[str, Mapping[str, Any]]
-    records: tuple[Mapping[str, Any], ...]  # as in predictions.jsonl
+    records: tuple[Record, ...]  # as in predictions.jsonl
     seconds: float = 0.0  # to answer and score; 0 for answers that were there
 
 
@@ -107,40 +109,32 @@ def ask(
     """Return what a model answers, a record an example and sample, not yet scored.
 
     All examples are asked once, with the decoding's seed, then all again with the next seed.
-
     `style` is one of `tokens.chat.STYLES`; `shots`, worked examples, are for "few-shot".
 
     `kept` is a `.jsonl` file that takes the answers after every round, below the identity of all
     that they depend on; what it holds already is not asked again. A model counts by its name and
-    its folder's `sha256`: a fine-tune in memory must have a name of its own.
-
-    Raises:
-        ValueError: a request that makes no sense, or a `kept` that is damaged or another file.
+    its folder's `sha256`: a fine-tune in memory must have a name of its own. ValueError for a
+    request that makes no sense, and a `kept` that is damaged or another file.
     """
-    _check_request(examples, decoding, samples)
     prompts = task_prompts(task, examples, style=style, shots=shots)
-    identity = _identity(ref, examples, prompts, decoding, samples)
-    ids = [example.id for example in examples]
-    answers = _read_kept(kept, identity, ids * samples) if kept else []
-    for done in range(len(answers) // len(ids), samples):
-        seeded = replace(decoding, seed=decoding.seed + done)
-        answers += [
-            _question(example) | written | {"max_new_tokens": decoding.max_new_tokens}
-            for example, written in zip(examples, generate(ref, prompts, seeded), strict=True)
-        ]
+    asked = [_question(one, prompt) for one, prompt in zip(examples, prompts, strict=True)]
+    _check_request(asked, decoding, samples)
+    identity = _identity(ref, asked, decoding, samples)
+    total, limit = len(asked) * samples, {"max_new_tokens": decoding.max_new_tokens}
+    answers = _read_kept(kept, identity, [one["id"] for one in asked] * samples) if kept else []
+    for done in range(len(answers) // len(asked), samples):
+        written = generate(ref, prompts, replace(decoding, seed=decoding.seed + done))
+        answers += [one | text | limit for one, text in zip(asked, written, strict=True)]
         if kept:
             write_jsonl(kept, [{"identity": identity}, *answers])
-            print(f"{kept.stem}: {len(answers)} of {len(ids) * samples} answers", flush=True)
+            print(f"{kept.stem}: {len(answers)} of {total} answers", flush=True)
     return answers
 
 
-def score_all(answers: Sequence[Mapping[str, Any]], task: Task) -> list[Score]:
+def score_all(answers: Sequence[Record], task: Task) -> list[Score]:
     """Score the completions of records with `id`, `completion` and `reference`, as a reward does.
 
-    An example's own completion is no part of a record: no score may depend on it.
-
-    Raises:
-        ValueError: a reference that the task cannot score against, by the item's id.
+    Raises ValueError, by the item's id, for a reference that the task cannot score against.
     """
     scores = []
     for answer in answers:
@@ -151,14 +145,11 @@ def score_all(answers: Sequence[Mapping[str, Any]], task: Task) -> list[Score]:
     return scores
 
 
-def score_answers(name: str, answers: Sequence[Mapping[str, Any]], task: Task) -> Stage:
+def score_answers(name: str, answers: Sequence[Record], task: Task) -> Stage:
     """Return a stage of completions by any writer; a task's `verify` has the last word.
 
-    `question`, `group` and `truncated` count where a record has them. A record may come scored:
-    of it no more is taken than `ANSWER_KEYS`.
-
-    Raises:
-        ValueError: no records, or a reference that the task cannot score against, by the item's id.
+    Of a record no more is taken than `ANSWER_KEYS`, also where it was scored before. Raises
+    ValueError for no records, and as `score_all` does.
     """
     scores: Sequence[Score] = score_all(answers, task)
     if task.verify is not None:
@@ -174,9 +165,9 @@ def score_answers(name: str, answers: Sequence[Mapping[str, Any]], task: Task) -
     return stage_of(name, records, task)
 
 
-def stage_of(name: str, records: Sequence[Mapping[str, Any]], task: Task) -> Stage:
+def stage_of(name: str, records: Sequence[Record], task: Task) -> Stage:
     """Return the stage of records that are scored; ValueError where there are none."""
-    groups = grouped(records, lambda record: record["group"])
+    groups = grouped(records, itemgetter("group"))
     return Stage(
         name=name,
         metrics=stage_metrics(records, task),
@@ -230,32 +221,32 @@ def make_probe(
     return mean_headline
 
 
-def _question(example: Example) -> dict[str, Any]:
+def _question(example: Example, prompt: str) -> dict[str, Any]:
     return {
         "id": example.id,
         "group": example.group,
         "question": example.prompt,
+        "prompt": prompt,
         "reference": to_jsonable(example.reference),
     }
 
 
-def _example(answer: Mapping[str, Any]) -> Example:
+def _example(answer: Record) -> Example:
     return Example(
         id=answer["id"],
         prompt=answer.get("question", ""),
-        completion="",
+        completion="",  # no score may depend on it
         reference=answer["reference"],
         group=answer.get("group", ""),
     )
 
 
-def _check_request(examples: Sequence[Example], decoding: Decoding, samples: int) -> None:
-    if not examples:
+def _check_request(asked: Sequence[Record], decoding: Decoding, samples: int) -> None:
+    if not asked:
         raise ValueError("got 0 examples: expected at least one")
-    ids = [example.id for example in examples]
-    if len(set(ids)) < len(ids):
-        twice = next(id_ for id_ in ids if ids.count(id_) > 1)
-        raise ValueError(f"example {twice!r} repeats: expected ids of their own")
+    ((often, count),) = Counter(one["id"] for one in asked).most_common(1)
+    if count > 1:
+        raise ValueError(f"example {often!r} repeats: expected ids of their own")
     if samples < 1:
         raise ValueError(f"samples is {samples}, expected at least 1")
     if samples > 1 and decoding.temperature == 0:
@@ -263,21 +254,14 @@ def _check_request(examples: Sequence[Example], decoding: Decoding, samples: int
 
 
 def _identity(
-    ref: RefModel,
-    examples: Sequence[Example],
-    prompts: Sequence[str],
-    decoding: Decoding,
-    samples: int,
+    ref: RefModel, asked: Sequence[Record], decoding: Decoding, samples: int
 ) -> dict[str, Any]:
     """Return what answers depend on; the prompts as they are asked, so that the form counts too."""
-    digest = hashlib.sha256()
-    for prompt, one in zip(prompts, examples, strict=True):
-        content = to_jsonable([one.id, one.group, one.prompt, prompt, one.reference])
-        digest.update(json.dumps(content).encode() + b"\n")
+    examples = "".join(json.dumps([*one.values()]) + "\n" for one in asked)
     return {
         "model": ref.name,
         "model_sha256": ref.sha256,
-        "examples": digest.hexdigest(),
+        "examples": sha256(examples.encode()).hexdigest(),
         "decoding": asdict(decoding),
         "samples": samples,
     }

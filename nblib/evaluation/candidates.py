@@ -1,8 +1,8 @@
 """Candidates: what a comparison asks, models in a style of prompt each, or files of answers.
 
 A candidate is written as one text, `name=source`: a model's name or folder with `@style`, or a
-`predictions.jsonl` with `:stage`. All are asked the same questions, and what a model answered is
-kept at once, so that a run which was killed asks only what is still missing.
+`predictions.jsonl` with `:stage`. All are asked the same questions. Answers are kept at once: a run
+that was killed asks only what is still missing.
 """
 
 import re
@@ -42,9 +42,8 @@ class Candidate:
                 "slashes, such as base or v1"
             )
         if self.style not in STYLES:
-            raise ValueError(
-                f"stage {self.name}: style {self.style!r}, expected one of {', '.join(STYLES)}"
-            )
+            styles = ", ".join(STYLES)
+            raise ValueError(f"stage {self.name}: style {self.style!r}, expected one of {styles}")
 
     @property
     def is_file(self) -> bool:
@@ -66,11 +65,10 @@ def parse_candidate(text: str) -> Candidate:
 
     An "@" inside a path begins no style: what follows it holds a slash, or the path is a folder.
 
+    Raises ValueError for another form and an unknown style.
+
     >>> parse_candidate("few=embedded@few-shot").style
     'few-shot'
-
-    Raises:
-        ValueError: another form, or an unknown style.
     """
     name, equals, source = text.partition("=")
     if not equals:
@@ -94,30 +92,22 @@ def answer_all(
     *,
     samples: int = 1,
 ) -> tuple[Stage, ...]:
-    """Return a scored stage for each candidate, in their order.
+    """Return a scored stage for each candidate; a model that follows itself is loaded once.
 
-    A model that follows itself is loaded once.
-
-    Raises:
-        ValueError: a broken file, by line or item; ModelNotFound for a model that is nowhere.
+    Raises ValueError for a broken file, by line or item; ModelNotFound for a model that is nowhere.
     """
     stages = []
     ref: RefModel | None = None
-    loaded = ""
     for candidate in candidates:
         if candidate.is_file:
             answers = read_answers(Path(candidate.source), candidate.stage)
         else:
-            if ref is None or candidate.source != loaded:
+            if ref is None or ref.name != candidate.source:
                 ref = None  # the memory of one model is free before the next one comes
-                ref, loaded = get_gemma_ref_model(candidate.source, asking.mesh), candidate.source
-            answers = ask(
-                *(ref, task, examples, decoding),
-                style=candidate.style,
-                shots=asking.shots,
-                samples=samples,
-                kept=asking.folder / f"{candidate.name}.jsonl",
-            )
+                ref = get_gemma_ref_model(candidate.source, asking.mesh)
+            given: dict[str, Any] = {"style": candidate.style, "shots": asking.shots}
+            given |= {"samples": samples, "kept": asking.folder / f"{candidate.name}.jsonl"}
+            answers = ask(ref, task, examples, decoding, **given)
         stages.append(score_answers(candidate.name, answers, task))
     return tuple(stages)
 
@@ -126,10 +116,8 @@ def read_answers(path: Path, stage: str = "") -> list[dict[str, Any]]:
     """Return the answers of one stage of a `predictions.jsonl`, or of any file of answers.
 
     A line is an object with `id` and `completion`, both text, and `reference`. Other
-    `answers.ANSWER_KEYS` are used where they are; `level` is what `group` was once called.
-
-    Raises:
-        ValueError: a line without them, no line of that stage, or several stages and none chosen.
+    `answers.ANSWER_KEYS` are used where they are; `level` is what `group` was once called. Raises
+    ValueError for a line without them, no line of that stage, or several stages and none chosen.
     """
     records = read_jsonl(path)
     for number, record in enumerate(records, start=1):
@@ -154,11 +142,11 @@ def read_answers(path: Path, stage: str = "") -> list[dict[str, Any]]:
 
 
 def how_asked(
-    candidates: Sequence[Candidate], asking: Asking, mismatches: Sequence[str] = ()
+    candidates: Sequence[Candidate], asking: Asking, mismatches: Sequence[str]
 ) -> dict[str, Any]:
     """Return for the record how each stage was asked, and what `comparable` found to differ."""
-    shots = {"shots": [shot.id for shot in asking.shots]}
-    asked = {
-        one.name: asdict(one) | (shots if one.style == "few-shot" else {}) for one in candidates
-    }
+    asked = {one.name: asdict(one) for one in candidates}
+    for one in candidates:
+        if one.style == "few-shot":
+            asked[one.name]["shots"] = [shot.id for shot in asking.shots]
     return {"asked": asked, "mismatches": mismatches}

@@ -9,9 +9,11 @@ somewhere else, so they must be those of every stage beside it.
 """
 
 import itertools
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from nblib.evaluation.answers import Stage, stage_of
@@ -19,6 +21,7 @@ from nblib.evaluation.candidates import Candidate
 from nblib.evaluation.forgetting import Forgotten
 from nblib.evaluation.statistics import (
     Paired,
+    Record,
     by_id,
     holm,
     metric_figures,
@@ -28,7 +31,7 @@ from nblib.evaluation.statistics import (
 )
 from nblib.tasks.task import Metric, Task
 
-_ITEM = ("question", "reference")
+_ITEM, _GROUP = ("question", "reference"), itemgetter("group")
 _BUCKETS = 4  # of question length
 _NOTHING_FORGOTTEN = Forgotten()
 
@@ -62,15 +65,12 @@ def comparable(
     task: Task,
     candidates: Sequence[Candidate],
     *,
-    allow_mismatch: bool = False,
+    allow_mismatch: bool,
 ) -> tuple[tuple[Stage, ...], tuple[str, ...]]:
     """Return the stages on the items that all of them have, and sentences on what differs.
 
-    `allow_mismatch` compares all the same, on the items that all stages have: their metrics are
-    counted again.
-
-    Raises:
-        ValueError: something differs and `allow_mismatch` is not set; or no item is in all stages.
+    Metrics are counted again where items are left out. Raises ValueError where something differs
+    and `allow_mismatch` is not set, or where no item is in all stages.
     """
     files = {candidate.name for candidate in candidates if candidate.is_file}
     problems = tuple(
@@ -89,11 +89,7 @@ def comparable(
 
 
 def compare_stages(stages: Sequence[Stage], task: Task) -> Comparison:
-    """Compare the last stage with every earlier one, on the same items.
-
-    Raises:
-        ValueError: fewer than two stages, a name that repeats, or other items.
-    """
+    """Compare the last stage with every earlier one; ValueError where they have other items."""
     names = [stage.name for stage in stages]
     if len(stages) < 2 or len(set(names)) < len(names):
         raise ValueError(f"stages are {names}, expected at least two, each with its own name")
@@ -105,8 +101,8 @@ def compare_stages(stages: Sequence[Stage], task: Task) -> Comparison:
         tuned=last.name,
         metric=metric.name,
         gains=tuple(gain for each in tested for gain in _gains(earlier, last, each)),
-        by_group=paired_by(first, final, lambda record: record["group"], metric),
-        by_length=paired_by(first, final, _length_bucket(first), metric),
+        by_group=paired_by(_GROUP, first, final, metric),
+        by_length=paired_by(_length_bucket(first), first, final, metric),
         given_form=_given_form(stages, task),
         smallest=smallest_difference(first, final, metric),
         regressions=_regressions(earlier, last, task),
@@ -119,7 +115,7 @@ def paired_by_group(stages: Sequence[Stage], task: Task) -> dict[str, Paired]:
         return {}
     first, second = stages[0].records, stages[-1].records
     metric = task.metric(task.headline)
-    groups = paired_by(first, second, lambda record: record["group"], metric)
+    groups = paired_by(_GROUP, first, second, metric)
     return {"all": paired_comparison(first, second, metric), **groups}
 
 
@@ -145,11 +141,10 @@ def comparison_metrics(
     }
 
 
-def failure_kind(record: Mapping[str, Any], task: Task) -> str | None:
+def failure_kind(record: Record, task: Task) -> str | None:
     """Return the first rule of the form that a completion broke, None where the form is whole.
 
-    A completion that was cut counts as "truncated". A wrong answer in the right form is no failure
-    of the form.
+    A completion that was cut counts as "truncated"; a wrong answer breaks no rule of the form.
     """
     if task.is_right(record, task.form) and record["answer"] is not None:
         return None
@@ -162,13 +157,11 @@ def failure_counts(stages: Sequence[Stage], task: Task) -> dict[str, dict[str, i
     "wrong answer" is counted as well: it is what remains when the form is learnt.
     """
     counts = {
-        stage.name: Counter(
-            failure_kind(one, task) or one["failure"] or "none" for one in stage.records
-        )
+        stage.name: Counter(failure_kind(one, task) or one["failure"] for one in stage.records)
         for stage in stages
     }
-    total = sum(counts.values(), Counter[str]())
-    kinds = [kind for kind, _ in total.most_common() if kind != "none"]
+    total = sum(counts.values(), Counter[str | None]())
+    kinds = [kind for kind, _ in total.most_common() if kind]
     return {name: {kind: count[kind] for kind in kinds} for name, count in counts.items()}
 
 
@@ -192,16 +185,13 @@ def _problems(first: Stage, second: Stage, *, prompts: bool) -> Iterator[str]:
     alone = len(before) + len(after) - 2 * len(both)
     if alone:
         yield f"{alone} items are in one of them only ({len(both)} in both)"
-    other = [i for i in both if not _same(before[i], after[i], _ITEM)]
-    if other:
-        yield f"{len(other)} items have another question or reference, such as {other[0]!r}"
+    for keys in (_ITEM, ("prompt",) if prompts else ()):
+        other = [id_ for id_ in both if not _same(before[id_], after[id_], keys)]
+        if other:
+            yield f"{len(other)} items have another {' or '.join(keys)}, such as {other[0]!r}"
     limits = [sorted({str(r.get("max_new_tokens")) for r in s.records}) for s in (first, second)]
     if limits[0] != limits[1] or len(limits[0]) > 1:
         yield f"max_new_tokens is {' and '.join(limits[0])}, and {' and '.join(limits[1])}"
-    if prompts:
-        changed = [i for i in both if not _same(before[i], after[i], ("prompt",))]
-        if changed:
-            yield f"{len(changed)} items have another prompt, such as {changed[0]!r}"
 
 
 def _narrowed(stages: Sequence[Stage], task: Task) -> Iterator[Stage]:
@@ -220,54 +210,39 @@ def _narrowed(stages: Sequence[Stage], task: Task) -> Iterator[Stage]:
         yield stage if len(kept) == len(stage.records) else stage_of(stage.name, kept, task)
 
 
-def _same(first: Mapping[str, Any], second: Mapping[str, Any], names: Sequence[str]) -> bool:
-    return all(first.get(name) == second.get(name) for name in names)
+def _same(first: Record, second: Record, keys: Sequence[str]) -> bool:
+    return all(first.get(key) == second.get(key) for key in keys)
 
 
 def _gains(earlier: Sequence[Stage], last: Stage, metric: Metric) -> list[Gain]:
     tests = [paired_comparison(stage.records, last.records, metric) for stage in earlier]
-    corrected = holm([test.p_value for test in tests])
-    return [
-        Gain(over=stage.name, paired=test, p_holm=p)
-        for stage, test, p in zip(earlier, tests, corrected, strict=True)
-    ]
+    found = zip(earlier, tests, holm([test.p_value for test in tests]), strict=True)
+    return [Gain(over=stage.name, paired=test, p_holm=p) for stage, test, p in found]
 
 
-def _length_bucket(records: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], str]:
+def _length_bucket(records: Sequence[Record]) -> Callable[[Record], str]:
     """Return a function from a record to its bucket: as many records are in each."""
     lengths = sorted(map(_words, records))
     cuts = sorted({lengths[len(lengths) * part // _BUCKETS] for part in range(1, _BUCKETS)})
-    lows, highs = [lengths[0], *cuts], [*(cut - 1 for cut in cuts), lengths[-1]]
-
-    def bucket(record: Mapping[str, Any]) -> str:
-        place = sum(_words(record) >= cut for cut in cuts)
-        return f"{lows[place]} to {highs[place]} words"
-
-    return bucket
+    ends = zip([lengths[0], *cuts], [*(cut - 1 for cut in cuts), lengths[-1]], strict=True)
+    names = [f"{low} to {high} words" for low, high in ends]
+    return lambda record: names[bisect_right(cuts, _words(record))]
 
 
-def _words(record: Mapping[str, Any]) -> int:
+def _words(record: Record) -> int:
     return len(str(record.get("question", record.get("prompt", ""))).split())
 
 
 def _given_form(stages: Sequence[Stage], task: Task) -> dict[str, dict[str, Any]]:
-    found = {
-        stage.name: [one[task.headline] for one in stage.records if task.is_right(one, task.form)]
-        for stage in stages
-    }
-    headline = task.metric(task.headline)
-    return {
-        name: {"n": len(values), **metric_figures(headline, values)}
-        for name, values in found.items()
-        if values
-    }
+    found, headline = {}, task.metric(task.headline)
+    for stage in stages:
+        values = [one[headline.name] for one in stage.records if task.is_right(one, task.form)]
+        if values:
+            found[stage.name] = {"n": len(values), **metric_figures(headline, values)}
+    return found
 
 
 def _regressions(earlier: Sequence[Stage], last: Stage, task: Task) -> tuple[tuple[str, str], ...]:
     lost = {one["id"] for one in last.records if not task.is_right(one, task.lenient)}
-    return tuple(
-        (record["id"], stage.name)
-        for stage in earlier
-        for record in stage.records
-        if task.is_right(record, task.lenient) and record["id"] in lost
-    )
+    records = ((one, stage.name) for stage in earlier for one in stage.records if one["id"] in lost)
+    return tuple((one["id"], name) for one, name in records if task.is_right(one, task.lenient))

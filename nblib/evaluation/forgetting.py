@@ -7,6 +7,7 @@ trained, so a loss here is a loss of what the base could do.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -71,16 +72,11 @@ def measure_forgetting(
         return Forgotten(left_out=left_out)
     pair = {"before": models[0], "after": models[-1]}
     tests = [_outside(check, pair, decoding, asking) for check in checks]
-    corrected = holm([test.p_value for test in tests])
+    found = zip(checks, tests, holm([test.p_value for test in tests]), strict=True)
+    read = partial(_perplexity, task=task, examples=solutions[:count], mesh=asking.mesh)
     return Forgotten(
-        checks=tuple(
-            Forgetting(check=check.name, paired=test, p_holm=p)
-            for check, test, p in zip(checks, tests, corrected, strict=True)
-        ),
-        perplexity={
-            name: _perplexity(model, task, solutions[:count], asking.mesh)
-            for name, model in pair.items()
-        },
+        checks=tuple(Forgetting(check=one.name, paired=test, p_holm=p) for one, test, p in found),
+        perplexity={name: read(model) for name, model in pair.items()},
         left_out=left_out,
     )
 
@@ -105,14 +101,8 @@ def _perplexity(
         encode_example(ref.tokenizer, id=one.id, prompt=prompt, completion=one.completion)
         for one, prompt in zip(examples, prompts, strict=True)
     ]
-    batches = batch_stream(
-        encoded,
-        epochs=1,
-        seed=0,
-        shuffle=False,
-        tokens_per_batch=_BATCH_TOKENS,
-        row_multiple=mesh.shape["fsdp"],
-    )
+    rows = {"tokens_per_batch": _BATCH_TOKENS, "row_multiple": mesh.shape["fsdp"]}
+    batches = batch_stream(encoded, epochs=1, seed=0, shuffle=False, **rows)
     loss = nnx.jit(lambda model, batch: next_token_loss(model, **model_inputs(batch)))
     counts, losses = [], []
     with mesh:

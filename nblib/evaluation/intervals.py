@@ -58,11 +58,7 @@ def mean_difference_test(differences: Sequence[float]) -> tuple[tuple[float, flo
 
 
 def rate_difference_test(gained: int, lost: int, n: int) -> tuple[tuple[float, float], float]:
-    """Return interval and two-sided p-value of (gained - lost) / n.
-
-    The interval covers the true difference at least 95 % of the time. Without a gained or a lost
-    item p is 1.
-    """
+    """Return interval and two-sided p-value of (gained - lost) / n; p is 1 where both are 0."""
     from scipy.stats import binomtest
 
     ci95 = (-_upper_limit(gained, lost, n), _upper_limit(lost, gained, n))
@@ -78,9 +74,6 @@ def smallest_detectable(n: int, spread: float, *, kind: Literal["rate", "mean"] 
     Of a rate, `spread` is s, the share of items that differ. Solved for d from the sample size
     n = (z_alpha sqrt(s) + z_power sqrt(s - d²))² / d²: R. J. Connor, Biometrics 43 (1987), p. 207.
     Of a mean, it is the standard deviation of the differences, -1 and 1 added as in the test.
-
-    >>> round(smallest_detectable(400, 0.25), 3)
-    0.07
     """
     if kind == "mean":
         difference, most = (_Z + _Z_POWER) * spread / math.sqrt(n), 1.0
@@ -98,11 +91,9 @@ def _resampled_means(values: Sequence[float], low: float, high: float) -> Any:
     import numpy as np
 
     rng, pool = np.random.default_rng(0), np.sort([*values, low, high])
-    size = (_CHUNK, len(values))
-    parts = [
-        pool[rng.integers(len(pool), size=size)].mean(axis=1) for _ in range(_RESAMPLES // _CHUNK)
-    ]
-    return np.sort(np.concatenate(parts))
+    size, parts = (_CHUNK, len(values)), range(_RESAMPLES // _CHUNK)
+    means = [pool[rng.integers(len(pool), size=size)].mean(axis=1) for _ in parts]
+    return np.sort(np.concatenate(means))
 
 
 def _middle(means: Any, values: Sequence[float]) -> tuple[float, float]:
@@ -125,14 +116,13 @@ def _upper_limit(lost: int, gained: int, n: int) -> float:
     from scipy.special import betaincc, betaincinv
 
     discordant = gained + lost
-    above = betaincc(gained + 1, lost, 0.5) > _ALPHA / 2 if lost else True  # half the two-sided p
+    # Half the two-sided p decides; 1 where the limit is above 0.
+    above = int(not lost or betaincc(gained + 1, lost, 0.5) > _ALPHA / 2)
 
     def share(chance: Any) -> Any:
-        if not above:
-            return betaincinv(discordant, n - discordant + 1, chance)
-        if discordant == n:
+        if above and discordant == n:
             return np.ones_like(chance)
-        return betaincinv(discordant + 1, n - discordant, chance)
+        return betaincinv(discordant + above, n - discordant + 1 - above, chance)
 
     if lost == 0:  # then the second factor's limit is 1
         return float(share(1 - _ALPHA / 2))

@@ -9,8 +9,9 @@ Neither is ever shown as the headline.
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from nblib.evaluation.answers import Decoding, ask, score_all
 from nblib.evaluation.candidates import Asking, Candidate, answer_all
-from nblib.evaluation.statistics import grouped, metric_figures
+from nblib.evaluation.statistics import Record, grouped, metric_figures
 from nblib.models.names import RefModel
 from nblib.tasks.rewards import RewardFunction
 from nblib.tasks.task import Example, Metric, Task
@@ -49,7 +50,7 @@ def sample_group(
     """Sample a group of `size` for each of the first examples; return the one with most spread.
 
     `reward_fn` is the training's own. Advantages are GRPO's: reward minus the group's mean, over
-    its standard deviation; all 0 in a group without spread.
+    its standard deviation; all 0 in a zero-variance group.
     """
     tried = examples[:_TRIED]
     asked = [replace(one, id=f"{one.id}#{n}") for one in tried for n in range(size)]
@@ -112,8 +113,7 @@ def vote_all(
 ) -> dict[str, dict[str, Any]]:
     """Sample every model `samples` times and return the `vote_metrics` of each stage.
 
-    Nothing is asked for fewer than two samples; stages that are files are left out. Raises what
-    `answer_all` does.
+    Nothing is asked for fewer than two samples; stages that are files are left out.
     """
     if samples < 2:
         return {}
@@ -124,16 +124,16 @@ def vote_all(
     }
 
 
-def vote_metrics(records: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
+def vote_metrics(records: Sequence[Record], task: Task) -> dict[str, Any]:
     """Return pass@1, 2, 4 ... and maj@k of records that hold k scored answers to each question.
 
-    An answer is right where it has the whole headline. The answers to one question stand in the
-    order in which they were drawn. ValueError for no records, or another number of answers.
+    An answer is right where it has the whole headline. Answers to one question are in the order in
+    which they were drawn. ValueError for no records, or another number of answers to a question.
 
     Example:
         {"n": 200, "k": 4, "pass@1": 0.31, "pass@1_ci95": [..], ..., "maj@4": 0.4, ...}
     """
-    groups = list(grouped(records, lambda record: record["id"]).values())
+    groups = list(grouped(records, itemgetter("id")).values())
     counts = {len(group) for group in groups}
     if len(counts) != 1:
         raise ValueError(f"questions have {sorted(counts)} answers each, expected one number")
@@ -150,7 +150,7 @@ def vote_metrics(records: Sequence[Mapping[str, Any]], task: Task) -> dict[str, 
     return metrics
 
 
-def majority(group: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def majority(group: Sequence[Record]) -> Record:
     """Return the first record that gives the answer most of the group gives.
 
     Answers that cannot be read do not vote. On a tie the one that was drawn first wins; where none
@@ -169,8 +169,5 @@ def pass_at_k(n: int, solved: int, k: int) -> float:
 
     It is the share of the choices of k of the n completions that hold a right one:
     1 - C(n - solved, k) / C(n, k). Source: M. Chen et al., arXiv:2107.03374 (2021).
-
-    >>> round(pass_at_k(4, 1, 2), 3)
-    0.5
     """
     return 1 - math.comb(n - solved, k) / math.comb(n, k)

@@ -7,16 +7,14 @@ Two kinds of object are read:
   the one text of `resps`, the reference is `target`.
   https://github.com/EleutherAI/lm-evaluation-harness
 
-The task's `score` judges a completion, here as everywhere; its slow `verify` is not asked. A bad
-completion scores 0. A line that cannot be scored is an error: metrics of the other lines would be
-those of something else. Only lines whose reference the task refuses, as a task of numbers
-does formulas that are no number, may be left out, and are counted.
+The task's `score` judges a completion, its slow `verify` is not asked. A bad completion scores 0; a
+line that cannot be scored is an error, since the metrics of the others would be those of another
+file. Only lines whose reference the task refuses may be left out, and are counted.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,47 @@ _EXPECTED = (
 )
 
 
+def score_file(
+    path: str | Path, *, task: Task, skip_unreadable_references: bool = False
+) -> dict[str, Any]:
+    """Score the lines of a file, unpacked where its name ends in `.gz`, as `score_lines` does."""
+    skip, lines = skip_unreadable_references, read_lines(Path(path))
+    return score_lines(lines, name=str(path), task=task, skip_unreadable_references=skip)
+
+
+def score_lines(
+    lines: Iterable[bytes], *, name: str, task: Task, skip_unreadable_references: bool = False
+) -> dict[str, Any]:
+    """Score lines of UTF-8 as they come; only figures and hashes of them are kept in memory.
+
+    Returns what `stage_metrics` does (the truncation is None where a line does not say it) and
+    "task", its name; "failures", rule -> how many completions broke it first; for each yes or no in
+    the scores' details, how many say yes; "skipped_references", how many lines were left out; and,
+    where no answer could be read, "hint": how many the task's variants can read.
+
+    Raises ValueError where no line is left to score, or, beginning with "NAME:line", for a line
+    that is no JSON object, lacks a key, has a value of a wrong type, an unreadable reference (with
+    `skip_unreadable_references` such lines are left out), or an id seen before.
+    """
+    scores = _Scores(task=task, skip=skip_unreadable_references)
+    metrics = stage_metrics(scores.records(lines, name), task)
+    failures = sorted(scores.failures.items(), key=lambda pair: (-pair[1], pair[0]))
+    found = {
+        **metrics,
+        **{name: count for name, count in scores.details.items() if name not in metrics},
+        "task": task.name,
+        "failures": dict(failures),
+        "skipped_references": scores.skipped,
+    }
+    if not scores.read:
+        counts = ", ".join(f"{name} in {count}" for name, count in scores.read_by.items())
+        found["hint"] = (
+            f"no answer can be read as {task.name}; of {metrics['n']} completions, answers can be "
+            f"read as {counts}: choose one with --task"
+        )
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Item:
     id: str | int | None
@@ -41,124 +80,86 @@ class _Item:
 
 
 @dataclass(kw_only=True)
-class _Counts:
-    """What is counted of a file besides its metrics."""
+class _Scores:
+    """The scores of a file's lines, with what is counted besides the metrics."""
 
+    task: Task
+    skip: bool
     skipped: int = 0
     read: int = 0  # completions of which an answer could be read
     failures: Counter[str] = field(default_factory=Counter)
     details: Counter[str] = field(default_factory=Counter)
     read_by: Counter[str] = field(default_factory=Counter)  # task -> completions
+    seen: dict[int, int] = field(default_factory=dict)  # hash of an id -> hash of its content
 
-    def add(self, item: _Item, score: Score, task: Task) -> None:
-        if score.failure is not None:
-            self.failures[score.failure] += 1
+    def records(self, lines: Iterable[bytes], name: str) -> Iterator[dict[str, Any]]:
+        """Yield what `stage_metrics` needs of each line that counts."""
+        items = 0
+        for number, line in enumerate(lines, start=1):
+            if line.isspace():
+                continue
+            try:
+                item = _item(line)
+                score = self._score(item)  # of a repeated line too: it may be broken
+                if not self._is_new(item):
+                    continue
+            except ValueError as error:
+                raise ValueError(f"{name}:{number}: {error}") from error
+            if score is None:
+                self.skipped += 1
+                continue
+            items += 1
+            self._count(item, score)
+            yield {"id": item.id, "truncated": item.truncated, **score.values}
+        if not items:
+            left_out = f"{self.skipped} have an unreadable reference; " if self.skipped else ""
+            raise ValueError(f"{name}: no line to score: {left_out}{_EXPECTED}, one a line")
+
+    def _score(self, item: _Item) -> Score | None:
+        """Return the score; None where the reference is unreadable and such items are skipped."""
+        try:
+            return self.task.score(item.completion, item.example)
+        except ValueError as error:
+            if self.skip:
+                return None
+            raise ValueError(
+                f"{error}; --skip-unreadable-references counts such lines and scores the others"
+            ) from error
+
+    def _count(self, item: _Item, score: Score) -> None:
+        self.failures.update([score.failure] if score.failure is not None else [])
         self.details.update({k: int(v) for k, v in score.details.items() if isinstance(v, bool)})
         self.read += score.answer is not None
-        if not self.read:  # a file in the right form is read in that one alone
-            for one in _family(task):
-                read = one.score(item.completion, item.example).answer is not None
-                self.read_by[one.name] += read
+        if not self.read:  # else the task is the right one, and the others need not be tried
+            whole = TASKS.get(self.task.name.partition("/")[0], self.task)
+            for one in (whole, *whole.variants.values()):
+                answer = one.score(item.completion, item.example).answer
+                self.read_by[one.name] += answer is not None
 
-
-def score_file(
-    path: str | Path, *, task: Task, skip_unreadable_references: bool = False
-) -> dict[str, Any]:
-    """Score the lines of a file, packed where its name ends in `.gz`, as `score_lines` does."""
-    skip = skip_unreadable_references
-    lines = read_lines(Path(path))
-    return score_lines(lines, name=str(path), task=task, skip_unreadable_references=skip)
-
-
-def score_lines(
-    lines: Iterable[bytes], *, name: str, task: Task, skip_unreadable_references: bool = False
-) -> dict[str, Any]:
-    """Score lines of UTF-8 as they come; of a line no more is kept than figures and hashes.
-
-    Args:
-        lines: Blank ones are passed over.
-        name: What an error calls the file.
-        task: How an answer should be written, and how it is scored.
-        skip_unreadable_references: Leave out, and count, the lines whose reference it refuses.
-
-    Returns:
-        What `stage_metrics` gives (the truncation is None where a line does not say it), and:
-        "task", its name; "failures", rule -> how many completions broke it first; of each yes or
-        no in the scores' details, how many say yes; "skipped_references", how many lines were left
-        out; and, where no answer could be read, "hint": how many the task's variants can read.
-
-    Raises:
-        ValueError: No line to score; or, beginning with "NAME:line", one that is no JSON object,
-            lacks a key, has one of a wrong type, an unreadable reference or an id seen before.
-    """
-    counts = _Counts()
-    records = _records(lines, name, task, counts, skip=skip_unreadable_references)
-    metrics = stage_metrics(records, task)
-    failures = sorted(counts.failures.items(), key=lambda pair: (-pair[1], pair[0]))
-    return {
-        **metrics,
-        **{name: count for name, count in counts.details.items() if name not in metrics},
-        "task": task.name,
-        "failures": dict(failures),
-        "skipped_references": counts.skipped,
-        **({} if counts.read else {"hint": _hint(task, counts.read_by, metrics["n"])}),
-    }
-
-
-def _records(
-    lines: Iterable[bytes], name: str, task: Task, counts: _Counts, *, skip: bool
-) -> Iterator[Mapping[str, Any]]:
-    """Yield the values of each item that counts, and count the rest."""
-    seen, items = dict[bytes, bytes](), 0
-    for number, line in enumerate(lines, start=1):
-        if line.isspace():
-            continue
-        try:
-            item = _item(line)
-            # Scored even when it was seen: that a line is broken does not hang on the others.
-            score = _score(item, task, skip=skip)
-            if not _is_new(item, seen):
-                continue
-        except ValueError as error:
-            raise ValueError(f"{name}:{number}: {error}") from error
-        if score is None:
-            counts.skipped += 1
-            continue
-        items += 1
-        counts.add(item, score, task)
-        yield {"id": item.id, "truncated": item.truncated, **score.values}
-    if not items:
-        left_out = f"{counts.skipped} have an unreadable reference; " if counts.skipped else ""
-        raise ValueError(f"{name}: no line to score: {left_out}{_EXPECTED}, one a line")
-
-
-def _score(item: _Item, task: Task, *, skip: bool) -> Score | None:
-    """The score of an item; None where its reference is unreadable and such items are skipped."""
-    try:
-        return task.score(item.completion, item.example)
-    except ValueError as error:
-        if skip:
-            return None
-        raise ValueError(
-            f"{error}; --skip-unreadable-references counts such lines and scores the others"
-        ) from error
-
-
-def _family(task: Task) -> tuple[Task, ...]:
-    """Return the whole task and its variants, of which `task` is one."""
-    whole = TASKS.get(task.name.partition("/")[0], task)
-    return (whole, *whole.variants.values())
-
-
-def _hint(task: Task, read_by: Mapping[str, int], n: int) -> str:
-    counts = ", ".join(f"{name} in {count}" for name, count in read_by.items())
-    return (
-        f"no answer can be read as {task.name}; of {n} completions, answers can be read as "
-        f"{counts}: choose one with --task"
-    )
+    def _is_new(self, item: _Item) -> bool:
+        """Whether the item is to be counted; False where it was logged for another filter."""
+        if item.id is None:
+            return True
+        key = hash(repr((item.logged, item.id)))
+        content = hash(repr((item.example.reference, item.completion)))
+        if key not in self.seen:
+            self.seen[key] = content
+            return True
+        if not item.logged:
+            raise ValueError(
+                f"id {shown(item.id)} repeats: expected one line for each id "
+                "(of predictions.jsonl, the lines of one stage)"
+            )
+        if self.seen[key] != content:
+            raise ValueError(
+                f"doc_id {shown(item.id)} repeats with another completion or target: "
+                "expected the log of one task and one model"
+            )
+        return False
 
 
 def _item(line: bytes) -> _Item:
+    """Return what a line holds; ValueError with what came and what was expected."""
     try:
         record = parse_json(line)
     except ValueError as error:
@@ -166,31 +167,31 @@ def _item(line: bytes) -> _Item:
     if not isinstance(record, dict):
         raise ValueError(f"{shown(record)}: {_EXPECTED}")
     logged = "resps" in record and "completion" not in record
-    id_ = _id(record, "doc_id" if logged else "id", optional=not logged)
+    keys = ("doc_id", "target", "resps") if logged else ("reference", "completion")
+    missing = [key for key in keys if key not in record]
+    if missing:
+        raise ValueError(f'no "{missing[0]}" among {shown(sorted(record))}: {_EXPECTED}')
+    name = "doc_id" if logged else "id"
+    id_ = record.get(name)
+    if name in record and type(id_) not in (str, int):
+        raise ValueError(f'"{name}" is {shown(id_)}: expected text or a whole number')
+    completion = _only_response(record["resps"]) if logged else record["completion"]
+    if not isinstance(completion, str):
+        raise ValueError(f'"completion" is {shown(completion)}: expected text')
+    truncated = record.get("truncated")
+    if not isinstance(truncated, bool | None):
+        raise ValueError(f'"truncated" is {shown(truncated)}: expected true or false')
     example = Example(
         id=str(id_),
         prompt=str(record.get("question", "")),
         completion="",  # no score may depend on it
-        reference=_value(record, "target" if logged else "reference"),
+        reference=record["target" if logged else "reference"],
         group=str(record.get("group", "")),
     )
-    return _Item(
-        id=id_,
-        example=example,
-        completion=_only_response(record) if logged else _text(_value(record, "completion")),
-        truncated=_truncated(record),
-        logged=logged,
-    )
+    return _Item(id=id_, example=example, completion=completion, truncated=truncated, logged=logged)
 
 
-def _text(completion: Any) -> str:
-    if not isinstance(completion, str):
-        raise ValueError(f'"completion" is {shown(completion)}: expected text')
-    return completion
-
-
-def _only_response(record: dict[str, Any]) -> str:
-    responses = record["resps"]
+def _only_response(responses: Any) -> str:
     match responses:
         case [[str(completion)]]:
             return completion
@@ -205,51 +206,3 @@ def _only_response(record: dict[str, Any]) -> str:
         f'"resps" is {shown(responses)}: expected a list of a list of one text, '
         "as a task of the harness that generates text logs it"
     )
-
-
-def _id(record: dict[str, Any], key: str, *, optional: bool) -> str | int | None:
-    if optional and key not in record:
-        return None
-    value = _value(record, key)
-    if not isinstance(value, str | int) or isinstance(value, bool):
-        raise ValueError(f'"{key}" is {shown(value)}: expected text or a whole number')
-    return value
-
-
-def _truncated(record: dict[str, Any]) -> bool | None:
-    value = record.get("truncated")
-    if not isinstance(value, bool | None):
-        raise ValueError(f'"truncated" is {shown(value)}: expected true or false')
-    return value
-
-
-def _value(record: dict[str, Any], key: str) -> Any:
-    if key not in record:
-        raise ValueError(f'no "{key}" among {shown(sorted(record))}: {_EXPECTED}')
-    return record[key]
-
-
-def _is_new(item: _Item, seen: dict[bytes, bytes]) -> bool:
-    """Whether the item is to be counted; False where the harness logged it for another filter."""
-    if item.id is None:
-        return True
-    key = _digest(f"{item.logged} {item.id!r}")
-    content = _digest(repr((item.example.reference, item.completion))) if item.logged else b""
-    if key not in seen:
-        seen[key] = content
-        return True
-    if not item.logged:
-        raise ValueError(
-            f"id {shown(item.id)} repeats: expected one line for each id "
-            "(of predictions.jsonl, the lines of one stage)"
-        )
-    if seen[key] != content:
-        raise ValueError(
-            f"doc_id {shown(item.id)} repeats with another completion or target: "
-            "expected the log of one task and one model"
-        )
-    return False
-
-
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()

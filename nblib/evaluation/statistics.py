@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import stdev
 from typing import Any, Literal, TypeVar
 
@@ -30,19 +31,17 @@ def stage_metrics(records: Iterable[Record], task: Task) -> dict[str, Any]:
     """Return n, each metric of the task, and its 95 % interval as "<metric>_ci95".
 
     The truncation rate counts the records' `truncated`; where one does not say it, rate and
-    interval are None. A record is counted as it comes, and of rates no more is kept than counts.
+    interval are None. Of rates no more is kept in memory than counts. Raises ValueError for no
+    records, and for one, by its id, without a metric or with a value that the metric cannot have.
 
     Example:
         {"n": 400, "json_valid": 0.145, "json_valid_ci95": [0.114, 0.183], ...}
-
-    Raises:
-        ValueError: no records, or one, by its id, without a metric or with another value.
     """
     cut = task.metric(TRUNCATION)
     counted = Counter(
         (
-            *(_value(one, metric) for metric in task.metrics),
-            None if one.get("truncated") is None else _value(one, cut, "truncated"),
+            *(_value(one, metric.name, metric.kind) for metric in task.metrics),
+            None if one.get("truncated") is None else _value(one, "truncated", cut.kind),
         )
         for one in records
     )
@@ -51,21 +50,20 @@ def stage_metrics(records: Iterable[Record], task: Task) -> dict[str, Any]:
     metrics: dict[str, Any] = {"n": counted.total()}
     columns = zip(*counted.elements(), strict=True)
     for metric, values in zip((*task.metrics, cut), columns, strict=True):
-        if None in values:
-            metrics |= {metric.name: None, f"{metric.name}_ci95": None}
-        else:
-            metrics |= metric_figures(metric, values)
+        unknown = {metric.name: None, f"{metric.name}_ci95": None}
+        metrics |= unknown if None in values else metric_figures(metric, values)
     return metrics
 
 
 def metric_figures(metric: Metric, values: Sequence[float]) -> dict[str, float | list[float]]:
     """Return one metric over at least one value, and its 95 % interval, as in `stage_metrics`.
 
-    The values of a rate are true and false, or chances in 0..1: these vary less, so the interval is
-    on the safe side.
+    The values of a rate are true and false, or chances in 0..1: these vary less, so that their true
+    interval is narrower.
     """
-    n, total = len(values), sum(values) if metric.kind == "rate" else math.fsum(values)
-    interval = wilson_interval(total, n) if metric.kind == "rate" else mean_interval(values)
+    n, is_rate = len(values), metric.kind == "rate"
+    total = sum(values) if is_rate else math.fsum(values)
+    interval = wilson_interval(total, n) if is_rate else mean_interval(values)
     return {metric.name: total / n, f"{metric.name}_ci95": list(interval)}
 
 
@@ -76,10 +74,8 @@ def in_order(names: Iterable[str]) -> list[str]:
     (['2', '10'], ['easy', 'level 2', 'level 10'])
     """
 
-    def parts(name: str) -> list[Any]:
-        split: list[Any] = _NUMBER.split(name)  # every second part is a number
-        split[1::2] = map(float, split[1::2])
-        return split
+    def parts(name: str) -> list[Any]:  # every second one is a number
+        return [float(part) if n % 2 else part for n, part in enumerate(_NUMBER.split(name))]
 
     return sorted(names, key=parts)
 
@@ -107,39 +103,25 @@ class Paired:
     ci95: tuple[float, float]  # of the difference
     p_value: float  # two-sided, for no difference; below 0.05 exactly where `ci95` leaves 0 out
 
-    def __post_init__(self) -> None:
-        """Refuse counts and figures that contradict each other."""
-        counts = (self.both_right, self.only_first, self.only_second, self.neither)
-        known = [count for count in counts if count is not None]
-        most = self.n if None in counts else sum(known)
-        if not (0 < self.n >= sum(known) and min(known) >= 0 and most == self.n):
-            raise ValueError(f"n is {self.n}, expected the sum of the counts {counts}, at least 1")
-        if not -1 <= self.ci95[0] <= self.ci95[1] <= 1:
-            raise ValueError(f"ci95 is {self.ci95}, expected low and high in -1..1")
-        if not 0 <= self.p_value <= 1:
-            raise ValueError(f"p_value is {self.p_value}, expected a probability in 0..1")
-
 
 def paired_comparison(first: Sequence[Record], second: Sequence[Record], metric: Metric) -> Paired:
     """Compare one metric of two stages, item by item; the records' order does not count.
 
-    Raises:
-        ValueError: no records, an item that repeats or that one stage lacks, another reference,
-            or a value that the metric cannot have. The message names an item.
+    Raises ValueError, by the item, for no records, an item that repeats or that one stage lacks,
+    another reference, and a value that the metric cannot have.
     """
     return _compared(_items(first, second), metric)
 
 
 def paired_by(
+    group: Callable[[Record], str],
     first: Sequence[Record],
     second: Sequence[Record],
-    group: Callable[[Record], str],
     metric: Metric,
 ) -> dict[str, Paired]:
-    """Compare two stages on the items of each group, the groups `in_order`.
+    """Do the `paired_comparison` on the items of each group, the groups `in_order`.
 
     `group` names the group of a record of `first`; items of the group "" are left out.
-    Raises what `paired_comparison` does.
     """
     groups = grouped(_items(first, second), lambda pair: group(pair[0]))
     return {name: _compared(groups[name], metric) for name in in_order(filter(None, groups))}
@@ -148,46 +130,40 @@ def paired_by(
 def smallest_difference(first: Sequence[Record], second: Sequence[Record], metric: Metric) -> float:
     """Return the smallest difference that these items show, from how far the two stages differ.
 
-    At least one item counts as different. Raises what `paired_comparison` does.
+    At least one item counts as different.
     """
     differences = [after - before for before, after in _values(_items(first, second), metric)]
-    n = len(differences)
-    if metric.kind == "rate":
-        return smallest_detectable(n, max(1, sum(map(abs, differences))) / n)
-    return smallest_detectable(n, stdev([*differences, -1.0, 1.0]), kind="mean")
+    n, is_rate = len(differences), metric.kind == "rate"
+    share = max(1, sum(map(abs, differences))) / n
+    spread = share if is_rate else stdev([*differences, -1.0, 1.0])
+    return smallest_detectable(n, spread, kind=metric.kind)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values corrected for being several, in their order (Holm's step-down).
+    """Return the p-values corrected for being several, in their order.
 
-    S. Holm, Scandinavian Journal of Statistics 6 (1979), p. 65.
+    The step-down of S. Holm, Scandinavian Journal of Statistics 6 (1979), p. 65.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    corrected = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = highest
-    return corrected
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    steps = (min(1.0, (len(order) - rank) * p_values[i]) for rank, i in enumerate(order))
+    return [p for _, p in sorted(zip(order, accumulate(steps, max), strict=True))]
 
 
-def _value(record: Record, metric: Metric, key: str = "") -> float:
-    """Return a record's value of a metric, checked."""
-    key = key or metric.name
-    value = record.get(key)
-    fits = isinstance(value, bool)
-    if metric.kind == "mean":
-        fits = not fits and isinstance(value, int | float) and 0 <= value <= 1
-    if not fits:
-        expected = "true or false" if metric.kind == "rate" else "a number in 0..1"
-        raise ValueError(f"item {record.get('id')!r}: {key} is {value!r}, expected {expected}")
-    return value  # type: ignore[return-value]
+def _value(record: Record, key: str, kind: str) -> float:
+    value, is_rate = record.get(key), kind == "rate"
+    is_number = isinstance(value, int | float) and isinstance(value, bool) == is_rate
+    if is_number and 0 <= value <= 1:  # type: ignore[operator]
+        return value  # type: ignore[return-value]
+    expected = "true or false" if is_rate else "a number in 0..1"
+    raise ValueError(f"item {record.get('id')!r}: {key} is {value!r}, expected {expected}")
 
 
 def _values(items: Iterable[tuple[Record, Record]], metric: Metric) -> list[tuple[float, float]]:
-    return [(_value(one, metric), _value(other, metric)) for one, other in items]
+    key, kind = metric.name, metric.kind
+    return [(_value(one, key, kind), _value(other, key, kind)) for one, other in items]
 
 
 def _compared(items: Sequence[tuple[Record, Record]], metric: Metric) -> Paired:
@@ -232,10 +208,7 @@ def _items(first: Sequence[Record], second: Sequence[Record]) -> list[tuple[Reco
 
 
 def by_id(records: Sequence[Record], stage: str) -> dict[str, Record]:
-    """Return the records of one stage by their items.
-
-    Raises ValueError, naming the stage, for no records and for an item that repeats.
-    """
+    """Return the records of one stage by their items; ValueError for none, or one that repeats."""
     if not records:
         raise ValueError(f"the {stage} stage has no records: expected one an item")
     found: dict[str, Record] = {}

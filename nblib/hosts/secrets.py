@@ -78,7 +78,7 @@ def redacted(text: str) -> tuple[str, Counter[str]]:
 
 
 def redacted_notebook(content: Any) -> tuple[Any, Counter[str]]:
-    """Return a notebook's JSON without secrets, wherever in its cells, outputs or metadata.
+    """Return a notebook's JSON without secrets in its cells, outputs and metadata.
 
     Images are left out: in so much base64 a token's first letters stand by chance.
     """

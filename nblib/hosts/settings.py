@@ -6,7 +6,7 @@ by its type, a combination by the configuration that will be used (`SftConfig`, 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -34,6 +34,7 @@ from nblib.models.gemma3 import SIZES
 from nblib.models.lora import ALL_WEIGHTS, check_dtype
 from nblib.tasks.registry import get_task
 from nblib.tasks.rewards import reward_weights
+from nblib.tokens.training_data import Batching
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.sft import SftConfig
 
@@ -200,6 +201,22 @@ class FoundationSettings(Batched):
             optimizer="muon",
             save_interval=self.save_interval,
         )
+
+    @property
+    def practice_batching(self) -> Batching:
+        """How the texts of the practice become batches: half as large, once."""
+        half = self.batch_tokens // 2
+        return replace(self.batching, epochs=1, seed=self.seed + 1, batch_tokens=half)
+
+    @property
+    def practice_training(self) -> SftConfig:
+        """How the practice is trained: at a quarter of the rate."""
+        return replace(self.training, learning_rate=0.25 * self.learning_rate)
+
+    @property
+    def greedy(self) -> Decoding:
+        """How the held-out problems are answered."""
+        return Decoding(max_new_tokens=320, seed=self.seed)
 
     def _check(self) -> None:
         super()._check()

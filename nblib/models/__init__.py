@@ -6,9 +6,9 @@ __getattr__, __all__, __dir__ = public_names(
     __name__,
     {
         "exports": "export_run",
-        "gemma3": "init_model model_config parameter_count save_model",
+        "gemma3": "parameter_count save_model",
         "lora": "LoraConfig get_lora_model get_trainable_model merge_lora trainable_count",
         "mesh": "device_mesh mesh_summary",
-        "names": "RefModel get_gemma_ref_model",
+        "names": "RefModel get_gemma_ref_model new_ref_model",
     },
 )

@@ -1,10 +1,11 @@
-"""Models without weights, shape, dtype and sharding alone: to compile for devices elsewhere.
+"""Models without weights, to compile for devices that are not here.
 
-A leaf is sharded as Tunix's loader and trainer shard it on the real devices.
+A leaf has shape, dtype and the sharding that Tunix's loader and trainer give it on real devices.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import jax
@@ -30,11 +31,9 @@ def named_config(name: str, *, dtype: type | str = jnp.float32) -> ModelConfig:
     published = name.rpartition(":")[2]
     if published not in GEMMA:
         return read_config(find_model(name), dtype=jnp.dtype(dtype))
-    # Tunix calls the 1b without tuning _pt, the 270m without it nothing.
-    built = (
-        published.replace("-", "_").replace("gemma3_1b", "gemma3_1b_pt").replace("_pt_it", "_it")
-    )
-    config: ModelConfig = getattr(ModelConfig, built)()
+    # Tunix names the 1b without instruction tuning _pt, the 270m has no suffix.
+    name = {"gemma3-1b": "gemma3-1b-pt"}.get(published, published)
+    config: ModelConfig = getattr(ModelConfig, name.replace("-", "_"))()
     config.param_dtype = jnp.dtype(dtype)
     return config
 
@@ -46,29 +45,29 @@ def trainable_model(config: ModelConfig, lora: LoraConfig) -> Gemma3:
 
 
 def abstractly(build: Callable[[], _Modules], mesh: jax.sharding.Mesh) -> _Modules:
-    """Return the modules that `build` makes, with no array in them, placed on the mesh.
+    """Return the modules that `build` makes, without arrays, each leaf sharded over the mesh.
 
-    An axis that the mesh does not divide is not split.
+    A dimension that its mesh axis does not divide is not split.
     """
     modules: Any = nnx.eval_shape(build)
 
-    def placed(leaf: jax.ShapeDtypeStruct, axes: PartitionSpec) -> jax.ShapeDtypeStruct:
+    def sharded(leaf: jax.ShapeDtypeStruct, axes: PartitionSpec) -> jax.ShapeDtypeStruct:
         split = [
             axis if axis is not None and size % mesh.shape[axis] == 0 else None
-            for size, axis in zip(leaf.shape, (*axes, *[None] * len(leaf.shape)), strict=False)
+            for size, axis in zip_longest(leaf.shape, axes)
         ]
         sharding = NamedSharding(mesh, PartitionSpec(*split))
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     for module in modules:
         state = nnx.state(module)
-        nnx.update(module, jax.tree.map(placed, state, nnx.get_partition_spec(state)))
+        nnx.update(module, jax.tree.map(sharded, state, nnx.get_partition_spec(state)))
     return modules
 
 
 @contextmanager
 def sharded_as_on_accelerators() -> Iterator[None]:
-    """Let Tunix's models state how activations are split: where jax sees a CPU they do not."""
+    """Let Tunix's models constrain how activations are sharded, which on a CPU they leave out."""
     before = sharding_utils.shard
 
     def shard(x: jax.Array, axes: tuple[str | None, ...], eager: bool = False) -> jax.Array:

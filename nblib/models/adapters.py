@@ -24,14 +24,13 @@ from nblib.files import COUNT, POSITIVE, TEXT, field, read_object, write_json
 from nblib.models.folders import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_WEIGHTS_FILE,
-    MANIFEST_FILE,
+    check_folders_tokenizer,
     new_folder,
     read_manifest,
 )
 from nblib.models.layout import PROJECTIONS, from_out_in, out_in_shape, weights_of
 from nblib.models.lora import LORA_PARAMETER, LoraConfig
 from nblib.models.published import name_of, repository_of
-from nblib.tokens.tokenizer import check_tokenizer, tokenizer_hashes
 
 _PREFIX = "base_model.model.model.layers."  # peft's wrapper, then Gemma3ForCausalLM
 _NAME = re.compile(re.escape(_PREFIX) + r"(\d+)\.(\w+\.\w+)\.lora_([AB])\.weight")
@@ -61,7 +60,6 @@ class AdapterInfo:
     lora: LoraConfig
     base_name: str
     base_sha256: str | None
-    tokenizer_sha256: str | None
 
 
 def save_adapters(
@@ -82,7 +80,6 @@ def save_adapters(
     base = manifest.get("base", {})
     if not base.get("name") or not base.get("sha256"):
         raise ValueError(f"manifest['base'] is {base!r}: it must hold the base's name and sha256")
-    check_tokenizer(tokenizer, size=model.num_embed, sha256=None, where="the model")
     tensors = _to_peft(model, lora.rank)
     config = {
         "peft_type": "LORA",
@@ -96,10 +93,9 @@ def save_adapters(
         "fan_in_fan_out": False,
         "inference_mode": True,
     }
-    with new_folder(folder) as partial:
+    with new_folder(folder, tokenizer, manifest, size=model.num_embed) as partial:
         save_file(tensors, partial / ADAPTER_WEIGHTS_FILE, metadata={"format": "pt"})
         write_json(partial / ADAPTER_CONFIG_FILE, config)
-        write_json(partial / MANIFEST_FILE, {**manifest, **tokenizer_hashes(tokenizer)})
 
 
 def read_adapter_info(folder: Path) -> AdapterInfo:
@@ -112,16 +108,14 @@ def read_adapter_info(folder: Path) -> AdapterInfo:
     path = folder / ADAPTER_CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {folder} is not an adapter folder")
-    config, manifest = read_object(path), read_manifest(folder)
+    config, base = read_object(path), read_manifest(folder).get("base", {})
     _check_plain(config, path)
-    base = manifest.get("base", {})
     named = name_of(field(config, "base_model_name_or_path", TEXT, path, default=""))
     rank, alpha = field(config, "r", COUNT, path), field(config, "lora_alpha", POSITIVE, path)
     return AdapterInfo(
         lora=LoraConfig(rank=rank, alpha=alpha),
         base_name=base.get("name") or named,
         base_sha256=base.get("sha256"),
-        tokenizer_sha256=manifest.get("tokenizer_sha256"),
     )
 
 
@@ -156,15 +150,18 @@ def load_adapters(
             f"{folder} was made over {info.base_name} (weights {info.base_sha256[:12]}), this base "
             f"is {base_name} (weights {base_sha256[:12]}): give the base that it was made over"
         )
-    check_tokenizer(tokenizer, size=base.num_embed, sha256=info.tokenizer_sha256, where=str(folder))
+    check_folders_tokenizer(folder, tokenizer, size=base.num_embed)
     pairs = _read_pairs(folder / ADAPTER_WEIGHTS_FILE, info.lora.rank)
     merged = nnx.clone(base)
     for path, variable in weights_of(merged):
         names = PROJECTIONS.get(path[-2], ())
         given = {name: pairs.pop((path[1], name)) for name in names if (path[1], name) in pairs}
         if given:
-            change = _change(given, path[-2], variable, f"{folder}, layer {path[1]}")
-            _add(variable, info.lora.alpha / info.lora.rank * change)
+            weight = variable.get_value()
+            change = _change(given, path[-2], weight.shape, f"{folder}, layer {path[1]}")
+            change *= info.lora.alpha / info.lora.rank
+            total = weight.astype(jnp.float32) + jax.device_put(change, weight.sharding)
+            variable.set_value(total.astype(weight.dtype))
     if pairs:
         layer, name = next(iter(pairs))
         raise ValueError(f"{folder} adapts {name} in layer {layer}, which {base_name} has not")
@@ -236,22 +233,14 @@ def _read_pairs(path: Path, rank: int) -> dict[tuple[int, str], _Pair]:
 
 
 def _change(
-    given: Mapping[str, _Pair], module: str, variable: nnx.Variable, where: str
+    given: Mapping[str, _Pair], module: str, shape: tuple[int, ...], where: str
 ) -> np.ndarray:
     """Return B A of each projection, zero where there is none, in the shape of Tunix's weight."""
-    weight = variable.get_value()
-    expected = out_in_shape(weight, module)
+    expected = out_in_shape(shape, module)
     changes = {name: b @ a for name, (a, b) in given.items()}
     for name, change in changes.items():
         if change.shape != expected:
             raise ValueError(f"{where}: {name} changes {change.shape}, the base has {expected}")
     none: np.ndarray = np.zeros(expected, np.float32)
     parts = [changes.get(name, none) for name in PROJECTIONS[module]]
-    return from_out_in(parts, module, weight.shape)
-
-
-def _add(weight: nnx.Variable, change: np.ndarray) -> None:
-    """Add to a weight in fp32; its dtype and sharding stay."""
-    value = weight.get_value()
-    total = value.astype(jnp.float32) + jax.device_put(change, value.sharding)
-    weight.set_value(total.astype(value.dtype))
+    return from_out_in(parts, module, shape)

@@ -1,7 +1,7 @@
-"""Tunix's attention, computed in ways that cost less: the same sums, in another order and place.
+"""Attention that costs less than Tunix's: a KV cache written in place, causal blocks in training.
 
-Each class takes the place of Tunix's in a model's layers while the model is traced; its weights and
-its adapters act as they do in Tunix's own.
+Each class replaces Tunix's in a model's layers while the model is traced (`attention_of`). Weights
+and adapters act as they do in Tunix's own, and the results are the same up to rounding.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,10 +21,10 @@ _LEAST = 64  # tokens of a part
 
 
 class InPlaceAttention(Attention):
-    """Attention over a cache that is written where it lies; XLA copies Tunix's at every step.
+    """Attention over a KV cache that is written in place; XLA copies Tunix's at every step.
 
-    That is for its form, `k, v [B * K, C, H]`: it is multiplied as it is stored. The tokens are
-    written from its place `begin` on.
+    It need not copy `k, v [B * K, C, H]`, because they are multiplied as they are stored. The
+    tokens are written from position `begin` of the cache on.
     """
 
     def block(
@@ -34,22 +34,26 @@ class InPlaceAttention(Attention):
         cache: Any,
         attn_mask: Bool[Array, "B T C"],
     ) -> tuple[Any, Float[Array, "B T D"]]:
-        """Return the cache with the tokens' keys and values, and what the tokens read in it."""
+        """Return the cache with the tokens' keys and values, and the attention's output."""
         query, key, value = _projected(self, x, segment_pos)
         begin = cache["begin"]
         keys, values = (
             jax.lax.dynamic_update_slice(old, _rows(new), (0, begin, 0))
             for old, new in ((cache["k"], key), (cache["v"], value))
         )
-        read = _read(self, query, keys, values, attn_mask, ahead=begin)
-        return {"k": keys, "v": values}, self.attn_vec_einsum(read)
+        output = _attend(self, query, keys, values, attn_mask, ahead=begin)
+        return {"k": keys, "v": values}, self.attn_vec_einsum(output)
 
 
 class CausalAttention(Attention):
-    """Attention in parts of a row: for a mask that is causal, as it is in training.
+    """Attention in four parts of a row, for causal masks, as in training.
 
-    A part's tokens are not compared with those after it, nor in a local layer with those before
-    the window: at four parts three eighths less work, and as much less memory at a time.
+    A part's queries skip the keys after it, and in a local layer those before the window:
+
+        queries   1 . . .      keys of 4 parts: 10 blocks of 16,
+        of 4      1 2 . .      three eighths less work,
+        parts     1 2 3 .      and as much less memory at a time
+                  1 2 3 4
     """
 
     def block(
@@ -59,7 +63,7 @@ class CausalAttention(Attention):
         cache: None,
         attn_mask: Bool[Array, "B T T"],
     ) -> tuple[None, Float[Array, "B T D"]]:
-        """Return no cache, and what the tokens read of one another."""
+        """Return no cache, and the attention's output."""
         query, key, value = _projected(self, x, segment_pos)
         keys, values, length = _rows(key), _rows(value), x.shape[1]
         size = max(_LEAST, -(-length // _PARTS))
@@ -70,7 +74,7 @@ class CausalAttention(Attention):
             first = max(0, begin - self.sliding_window_size + 1) if local else 0
             seen = slice(first, own.stop)
             parts.append(
-                _read(
+                _attend(
                     self,
                     query[:, own],
                     keys[:, seen],
@@ -85,7 +89,7 @@ class CausalAttention(Attention):
 
 @contextmanager
 def attention_of(model: nnx.Module, kind: type[Attention]) -> Iterator[None]:
-    """Let a model's layers attend by another class for a call."""
+    """Exchange the attention class of a model's layers for a call."""
 
     def attend_by(kinds: Iterable[type[Attention]]) -> None:
         for layer, one in zip(model.layers, kinds, strict=True):
@@ -127,7 +131,7 @@ def _rows(heads: Float[Array, "B T K H"]) -> Float[Array, "R T H"]:
     return heads.swapaxes(1, 2).reshape(batch * count, length, width)
 
 
-def _read(
+def _attend(
     attention: Attention,
     query: Float[Array, "B T N H"],
     keys: Float[Array, "R C H"],
@@ -136,7 +140,7 @@ def _read(
     *,
     ahead: int | Int[Array, ""],
 ) -> Float[Array, "B T N H"]:
-    """Return what the queries read; the first of them stands at place `ahead` of the keys."""
+    """Return each query's mean of the values; the first query stands at key `ahead`."""
     batch, tokens, count, width = query.shape
     heads, length = len(keys) // batch, keys.shape[1]
     if attention.attn_type == AttentionType.LOCAL_SLIDING:
@@ -147,6 +151,6 @@ def _read(
     logits = logits.reshape(batch, heads, tokens, -1, length)
     shares = jax.nn.softmax(jnp.where(mask[:, None, :, None], logits, K_MASK), axis=-1)
     shares = shares.astype(values.dtype).reshape(batch * heads, -1, length)
-    read = jnp.einsum("RQC,RCH->RQH", shares, values)
-    read = read.reshape(batch, heads, tokens, -1, width).swapaxes(1, 2)
-    return read.reshape(batch, tokens, count, width)
+    output = jnp.einsum("RQC,RCH->RQH", shares, values)
+    output = output.reshape(batch, heads, tokens, -1, width).swapaxes(1, 2)
+    return output.reshape(batch, tokens, count, width)

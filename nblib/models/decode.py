@@ -63,8 +63,8 @@ def decode(
         sampling: Together with a prompt's index in `prompts` it fixes the completion.
         stop: Ids that end a completion.
         max_new_tokens: Of one completion.
-        batch_size: Rows that are continued together, at most; few prompts take fewer.
-        mesh: Where the model is; the rows are split over its "fsdp" axis if it divides them.
+        batch_size: Rows at most; few prompts take fewer.
+        mesh: The rows are split over its "fsdp" axis if it divides them.
         max_prompt_length: Prompts of any lengths up to this one share what is compiled.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu" and mesh.size == 1

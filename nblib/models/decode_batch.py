@@ -188,25 +188,20 @@ def _prefill(
     blocks = tokens.shape[1] // BLOCK
     cache = jax.lax.fori_loop(shortest // BLOCK, blocks, prefill_block, empty)
 
-    def placed(array: Array, new: Array) -> Array:
-        """Put new [G, T, ...] into its rows of array [B, C, ...], and nothing else in them."""
+    def placed(array: Array, new: Array, own: Array) -> Array:
+        """Put new [G, T, ...] into its own rows of array [B, C, ...], and nothing else in them."""
         whole = jnp.zeros((len(new), *array.shape[1:]), array.dtype)
         start = (0, cursor - new.shape[1], *[0] * (array.ndim - 2))
-        return array.at[entering.rows].set(jax.lax.dynamic_update_slice(whole, new, start))
+        return array.at[own].set(jax.lax.dynamic_update_slice(whole, new, start))
 
-    def placed_heads(array: Array, new: Array) -> Array:
-        def of_rows(heads: Array, rows: int) -> Array:
-            return heads.reshape(rows, -1, *heads.shape[1:]).swapaxes(1, 2)
-
-        found = placed(of_rows(array, len(rows.last)), of_rows(new, len(tokens)))
-        return found.swapaxes(1, 2).reshape(array.shape)
+    own_heads = (entering.rows[:, None] * heads + jnp.arange(heads)).reshape(-1)
 
     def given(array: Array, new: Any) -> Array:
         return array.at[entering.rows].set(new)
 
     return Rows(
-        cache=jax.tree.map(placed_heads, rows.cache, cache),
-        valid=placed(rows.valid, mask),
+        cache=jax.tree.map(partial(placed, own=own_heads), rows.cache, cache),
+        valid=placed(rows.valid, mask, entering.rows),
         last=given(rows.last, entering.tokens[:, -1]),
         position=given(rows.position, jnp.sum(mask, axis=1)),
         written=given(rows.written, 0),

@@ -43,21 +43,10 @@ def export_run(
 ) -> RefModel:
     """Merge what was trained over `base`, write the run's exports, and return the tuned model.
 
-    `export/` holds the merged model, `adapters/` the adapters alone where some were trained, and
-    `flax/`, where it is asked for, Kaggle's Flax checkpoint. What proves each of them is printed.
-    The model is compared as it was trained, adapters apart, so that a wrong merge shows.
-
-    Args:
-        run: its folder, notebook and parameters.
-        base: what the training began with.
-        trained: what `get_trainable_model` gave, after the training.
-        lora: as the training had it.
-        data: what it was trained on.
-        steps: that the training did.
-        steps_left: that it had no time for.
-        prompts: what the model and the reader of a folder both continue; sixteen are enough.
-        flax: whether to write `flax/`.
-
+    `export/` holds the merged model, `adapters/` the adapters alone (if some were trained), `flax/`
+    Kaggle's Flax checkpoint (if `flax`). Each folder is loaded again, and continues the first
+    sixteen `prompts` as the model does as it was trained, adapters apart, so that a wrong merge
+    shows. The comparisons are printed.
     Raises ExportNotEqual, and FileExistsError for a folder that was not made here.
     """
     manifest = {
@@ -70,13 +59,13 @@ def export_run(
         "steps_left": steps_left,
     }
     tuned = base.with_model(merge_lora(trained, lora), name="tuned")
-    whole = {"model": tuned.model, "tokenizer": base.tokenizer, "manifest": {}}
-    adapters = {"model": trained, "lora": lora, "manifest": {"base": base.described}}
-    writers = {"export": partial(save_model, **whole)}
+    whole, alone = (tuned.model, base.tokenizer), (trained, base.tokenizer)
+    writers: dict[str, Callable[..., None]] = {"export": partial(save_model, *whole, manifest={})}
     if lora.rank != ALL_WEIGHTS:
-        writers["adapters"] = partial(save_adapters, tokenizer=base.tokenizer, **adapters)
+        of_base = {"base": base.described}
+        writers["adapters"] = partial(save_adapters, *alone, lora=lora, manifest=of_base)
     if flax:
-        writers["flax"] = partial(save_flax_model, **whole)
+        writers["flax"] = partial(save_flax_model, *whole, manifest={})
     for name, write in writers.items():
         folder = run.path / name
         proof = export_folder(folder, write, trained, base, manifest=manifest, prompts=prompts)
@@ -93,11 +82,11 @@ def export_folder(
     manifest: Mapping[str, Any],
     prompts: Sequence[str],
 ) -> tuple[Parity, ...]:
-    """Let `write(folder=...)` fill a folder, and give it its name if it answers as `model` does.
+    """Fill a folder by `write(folder=...)`, and give it its name if it answers as `model` does.
 
-    Until then it is called `<name>-unproven`, and `<name>-not-equal` once it has failed. Only a
-    proven folder has the keys of `manifest` at the top of its own, so that nothing finds a failed
-    one. `base` gives tokenizer and mesh; adapters are read over it.
+    Until then it is called `<name>-unproven`, and `<name>-not-equal` if it fails. Only a proven
+    folder's manifest has the keys of `manifest`, by which other notebooks find it. `base` gives
+    tokenizer and mesh; adapters are read over it.
     Returns a comparison for each reader; raises as `export_run` does.
     """
     check_replaceable(folder)

@@ -20,10 +20,11 @@ from tunix.models.gemma3.params import map_from_upstream_checkpoint
 
 from nblib.files import write_json
 from nblib.models.config_file import ROPE, config_values, read_config
-from nblib.models.folders import CONFIG_FILE, check_folders_tokenizer, new_model_folder, orbax_trees
+from nblib.models.folders import CONFIG_FILE, check_folders_tokenizer, new_folder, orbax_trees
 from nblib.models.layout import weights_of
 from nblib.models.mesh import check_model_divides
 from nblib.models.weight_files import check_finite
+from nblib.tokens.tokenizer import TOKENIZER_FILE
 
 _WINDOW = 512  # of the text-only sizes, 270m and 1b
 _KNOWN = re.compile(r"transformer/(embedder|final_norm|layer_\d+/.+)")
@@ -78,7 +79,8 @@ def save_flax_model(
     Adapters must have been merged. The manifest gains the tokenizer's size and fingerprint.
     Raises FileExistsError when `folder` holds something that was not made here.
     """
-    with new_model_folder(folder, tokenizer, manifest, size=model.num_embed) as partial:
+    with new_folder(folder, tokenizer, manifest, size=model.num_embed) as partial:
+        (partial / TOKENIZER_FILE).write_bytes(tokenizer.serialized_model_proto())
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save((partial / "checkpoint").absolute(), _to_upstream(model))
         write_json(partial / CONFIG_FILE, config_values(model.config, tokenizer, jnp.float32))

@@ -14,7 +14,7 @@ from typing import Any
 import sentencepiece as spm
 
 from nblib.files import OBJECT, TEXT, field, read_object, write_json
-from nblib.tokens.tokenizer import TOKENIZER_FILE, check_tokenizer, tokenizer_hashes
+from nblib.tokens.tokenizer import check_tokenizer, tokenizer_hashes
 
 MANIFEST_FILE = "manifest.json"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -63,22 +63,6 @@ def is_adapter_folder(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG_FILE).is_file()
 
 
-@contextmanager
-def new_model_folder(
-    folder: Path, tokenizer: spm.SentencePieceProcessor, manifest: Mapping[str, Any], *, size: int
-) -> Iterator[Path]:
-    """Yield a folder for the weights as `new_folder` does; tokenizer and manifest are added.
-
-    Raises TokenizerMismatch for a tokenizer that has not as many pieces as the model's vocabulary,
-    `size`, and FileExistsError.
-    """
-    check_tokenizer(tokenizer, size=size, sha256=None, where="the model")
-    with new_folder(folder) as partial:
-        yield partial
-        (partial / TOKENIZER_FILE).write_bytes(tokenizer.serialized_model_proto())
-        write_json(partial / MANIFEST_FILE, {**manifest, **tokenizer_hashes(tokenizer)})
-
-
 def check_folders_tokenizer(
     folder: Path, tokenizer: spm.SentencePieceProcessor, *, size: int
 ) -> None:
@@ -88,16 +72,23 @@ def check_folders_tokenizer(
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to write to; it gets the name `folder` when the block ends well.
+def new_folder(
+    folder: Path, tokenizer: spm.SentencePieceProcessor, manifest: Mapping[str, Any], *, size: int
+) -> Iterator[Path]:
+    """Yield an empty folder; it gets its name and a manifest when the block ends well.
 
-    It replaces, and refuses to replace, what `rename_folder` does.
+    The manifest gains the tokenizer's size and fingerprint. A folder that an earlier start of this
+    run wrote is replaced.
+    Raises FileExistsError for another folder, and TokenizerMismatch for a tokenizer that has not as
+    many pieces as the model's vocabulary, `size`.
     """
+    check_tokenizer(tokenizer, size=size, sha256=None, where="the model")
     check_replaceable(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
+    write_json(partial / MANIFEST_FILE, {**manifest, **tokenizer_hashes(tokenizer)})
     rename_folder(partial, folder)
 
 

@@ -27,11 +27,11 @@ from nblib.models.config_file import (
     config_values,
     read_config,
 )
-from nblib.models.folders import CONFIG_FILE, check_folders_tokenizer, new_model_folder
+from nblib.models.folders import CONFIG_FILE, check_folders_tokenizer, new_folder
 from nblib.models.layout import out_in_shape, weights_of
 from nblib.models.mesh import check_model_divides
 from nblib.models.weight_files import check_finite, check_weights, write_weights
-from nblib.tokens.tokenizer import stop_tokens
+from nblib.tokens.tokenizer import TOKENIZER_FILE, stop_tokens
 
 _FIELDS = (
     *("num_layers", "embed_dim", "hidden_dim", "num_heads", "head_dim", "num_kv_heads"),
@@ -69,7 +69,7 @@ def init_model(config: ModelConfig, *, seed: int) -> Gemma3:
     for key, (path, variable) in zip(keys, weights, strict=False):
         value = variable.get_value()
         if path[-1] != "scale":
-            scale = 1 / math.sqrt(out_in_shape(value, path[-2])[-1])
+            scale = 1 / math.sqrt(out_in_shape(value.shape, path[-2])[-1])
             variable.set_value(scale * jax.random.normal(key, value.shape, jnp.float32))
     return model
 
@@ -92,7 +92,8 @@ def save_model(
     Adapters must have been merged. The manifest gains the tokenizer's size and fingerprint.
     Raises FileExistsError when `folder` holds something that was not made here.
     """
-    with new_model_folder(folder, tokenizer, manifest, size=model.num_embed) as partial:
+    with new_folder(folder, tokenizer, manifest, size=model.num_embed) as partial:
+        (partial / TOKENIZER_FILE).write_bytes(tokenizer.serialized_model_proto())
         write_weights(model, partial, dtype)
         write_json(partial / CONFIG_FILE, config_values(model.config, tokenizer, dtype))
         ends = {"eos_token_id": list(stop_tokens(tokenizer)), "pad_token_id": tokenizer.pad_id()}

@@ -1,7 +1,7 @@
-"""The hidden states that the unembedding reads: what a lean training needs of a model.
+"""The hidden states before the unembedding, from which a training computes logits in chunks.
 
-Tunix's Gemma 3 answers with the logits `[B, T, V]` of all positions, which for Gemma's vocabulary
-of 262,144 are most of a step's memory. From the hidden states they can be had a few at a time.
+Tunix's Gemma 3 returns the logits `[B, T, V]` of all positions at once: with Gemma's vocabulary of
+262,144 they are most of a step's memory.
 """
 
 from collections.abc import Iterator
@@ -25,10 +25,10 @@ def hidden_states(
 ) -> Float[Array, "B T D"]:
     """Return the states after the final norm; `model.embedder.decode` makes logits of them.
 
-    The mask must be causal. The whole model is called, as adapters act only within its call: layers
-    called one by one would silently be the base's. Its own logits are computed and not used,
-    so that a compiled program does not hold them. With `remat` the backward pass keeps only what
-    goes from layer to layer and computes the rest once more. Adapters: see `multiplied_out`.
+    The mask must be causal. The whole model is called, because adapters act only within its call:
+    layers called one by one would silently be the base's. Its logits are not used, so that a
+    compiled program does not compute them. `remat` is gradient checkpointing: the backward pass
+    keeps each layer's input and computes the rest again. Adapters: see `multiplied_out`.
     """
     model = multiplied_out(model)
     forward = nnx.capture(model, nnx.Intermediate)

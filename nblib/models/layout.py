@@ -9,6 +9,8 @@ Tunix keeps heads apart (N queries, K keys, of H), Hugging Face writes every pro
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import jax
@@ -69,8 +71,10 @@ def out_in(weight: Array, module: str) -> Sequence[Array]:
     return split.reshape(len(split), -1, width)
 
 
-def out_in_shape(weight: Array, module: str) -> tuple[int, ...]:
-    """Return the shape of a tensor that `out_in` gives."""
+@cache
+def out_in_shape(shape: tuple[int, ...], module: str) -> tuple[int, ...]:
+    """Return the shape of each tensor that `out_in` makes of a weight of this shape."""
+    weight = jax.ShapeDtypeStruct(shape, np.float32)
     return jax.eval_shape(lambda whole: out_in(whole, module)[0], weight).shape
 
 
@@ -84,12 +88,16 @@ def from_out_in(tensors: Sequence[np.ndarray], module: str, shape: tuple[int, ..
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return the names and shapes of all tensors of a Gemma 3 in Hugging Face's layout."""
-    model = nnx.eval_shape(lambda: Gemma3(config, rngs=nnx.Rngs(0)))
-    weights = [(path, variable.get_value()) for path, variable in weights_of(model)]
-    paths = [path for path, _ in weights]
+    single = replace(config, num_layers=1)  # all layers have the same shapes
+    weights = weights_of(nnx.eval_shape(lambda: Gemma3(single, rngs=nnx.Rngs(0))))
+    paths, leaves = [path for path, _ in weights], [one.get_value() for _, one in weights]
 
     def tensors(leaves: list[Array]) -> dict[str, Array]:
         return to_hugging_face(zip(paths, leaves, strict=True))
 
-    shapes = jax.eval_shape(tensors, [leaf for _, leaf in weights])
-    return {name: tensor.shape for name, tensor in shapes.items()}
+    shapes = {name: tensor.shape for name, tensor in jax.eval_shape(tensors, leaves).items()}
+    return {
+        name.replace("layers.0.", f"layers.{layer}."): shape
+        for layer in range(config.num_layers)
+        for name, shape in shapes.items()
+    }

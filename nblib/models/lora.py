@@ -51,8 +51,10 @@ def get_lora_model(
 
     The adapters are fp32 over a base of any dtype. They are sharded last, because qwix traces the
     model with a batch of two, which a mesh of eight cannot split.
-    Raises ValueError when no module matched (which would mean a silent full fine-tune).
+    Raises ValueError for rank -1, and when no module matched (a silent full fine-tune otherwise).
     """
+    if lora.rank == ALL_WEIGHTS:
+        raise ValueError(f"LoRA rank {lora.rank} means all weights: use get_trainable_model")
     graphdef, weights = nnx.split(base)
 
     @jax.jit

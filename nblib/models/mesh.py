@@ -1,6 +1,6 @@
 """The device mesh: axes `fsdp` (batch and weights) and `tp` (each layer), and what they divide.
 
-Tunix reads the mesh from `with mesh:`; under `jax.set_mesh` it sees none and replicates the batch.
+Tunix sees the mesh of `with mesh:` alone; under `jax.set_mesh` it replicates the batch.
 """
 
 import math
@@ -18,7 +18,7 @@ def device_mesh(
 ) -> jax.sharding.Mesh:
     """Return a mesh over the first `fsdp * tp` devices, jax's own if none are given.
 
-    `fsdp` 0 takes the largest power of two that `tp` leaves room for, which divides every Gemma 3
+    `fsdp` 0 takes the largest power of two that fits beside `tp`; it divides every Gemma 3
     and the usual batches: of 6 devices 4. `mesh_summary` names devices that are left idle.
     Raises ValueError when there are fewer devices.
     """
@@ -49,8 +49,11 @@ def check_model_divides(config: ModelConfig, mesh: jax.sharding.Mesh) -> None:
     common = math.gcd(*sizes)
     if width % fsdp == 0 and common % tp == 0:
         return
-    axes = product(_divisors(width, mesh.size), _divisors(common, mesh.size))
-    best = max((math.prod(pair), pair) for pair in axes if math.prod(pair) <= mesh.size)[1]
+    best = max(
+        (rows * columns, (rows, columns))
+        for rows, columns in product(range(1, mesh.size + 1), repeat=2)
+        if rows * columns <= mesh.size and width % rows == common % columns == 0
+    )[1]
     raise ValueError(
         f"mesh (fsdp {fsdp}, tp {tp}) does not divide the model: fsdp has to divide {width}, its "
         f"width, and tp {common}, which divides its vocabulary, heads and widths: take "
@@ -86,7 +89,3 @@ def mesh_summary(mesh: jax.sharding.Mesh) -> str:
         f"{axes}: WARNING, {len(idle)} of {len(devices)} devices are idle: "
         f"{', '.join(idle)}. device_mesh(fsdp, tp) takes more, where its axes divide the model."
     )
-
-
-def _divisors(size: int, most: int) -> list[int]:
-    return [number for number in range(1, most + 1) if size % number == 0]

@@ -21,7 +21,7 @@ from nblib.models.folders import (
     read_manifest,
     weights_sha256,
 )
-from nblib.models.gemma3 import load_model, parameter_count
+from nblib.models.gemma3 import init_model, load_model, model_config, parameter_count
 from nblib.models.published import OVER, ModelNotFound, find_model, is_published
 from nblib.tokens.tokenizer import load_tokenizer, stop_tokens, tokenizer_hashes
 
@@ -75,11 +75,9 @@ def get_gemma_ref_model(
 ) -> RefModel:
     """Load a Gemma 3 by name ("embedded", "gemma3-1b-it", "gemma3-270m-it", ...) or folder.
 
-    A folder of adapters is merged into the base it was made over: the one that it names, or the one
-    after "::" ("path/to/adapters::gemma3-1b-it") where that one lies elsewhere.
-
-    Weights are fp32 unless said otherwise. In bf16 they take half the memory and half the time to
-    be read; adapters over them are fp32 all the same.
+    A folder of adapters is merged into the base that it was made over: the one that it names, or
+    the one after "::" ("path/to/adapters::gemma3-1b-it") where that lies elsewhere.
+    In bf16 the weights take half the memory and half the time to be read.
     Raises ModelNotFound, AdapterMismatch, and what `load_model` raises for a broken folder.
     """
     path, _, base = name.partition(OVER)
@@ -99,6 +97,15 @@ def get_gemma_ref_model(
         sha256=weights_sha256(folder),
         root=read_manifest(folder).get("base", {}).get("root", _in_full(name)),
     )
+
+
+def new_ref_model(
+    size: str, tokenizer: spm.SentencePieceProcessor, mesh: jax.sharding.Mesh, *, seed: int
+) -> RefModel:
+    """Return a Gemma 3 of one of `gemma3.SIZES` with random weights, to be trained from nothing."""
+    model = init_model(model_config(size), seed=seed)
+    parts = {"model": model, "tokenizer": tokenizer, "mesh": mesh}
+    return RefModel(name=size, folder=Path(), sha256="", root=size, **parts)
 
 
 def model_sha256(name: str) -> str:

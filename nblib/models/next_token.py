@@ -43,11 +43,11 @@ def next_token(
 def _among_likeliest(
     scaled: Float[Array, "B V"], keys: Array, top_p: float, done: Bool[Array, " B"]
 ) -> Int[Array, " B"]:
-    """Draw by top-p without sorting the vocabulary, which takes longer than the model's own step.
+    """Draw by top-p without sorting the vocabulary, which would take longer than the model's step.
 
-    The likeliest few are looked at first, and more of them only while some row's set is not whole.
-    A token's noise goes with its rank and not with how many are looked at, so a row draws what it
-    would draw from the sorted vocabulary, in any batch.
+    The likeliest 256 tokens are sorted first, more of them only while some row's set is not whole.
+    A token's noise depends on its rank alone, so that a row draws what it would draw from the whole
+    sorted vocabulary, in any batch.
     """
     total = jax.nn.logsumexp(scaled, axis=-1, keepdims=True)
     vocabulary = scaled.shape[-1]

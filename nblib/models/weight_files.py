@@ -31,9 +31,9 @@ _DTYPES = ("F32", "BF16", "F16")
 
 def write_weights(model: Gemma3, folder: Path, dtype: np.dtype | type) -> None:
     """Write a model's tensors; more than `_SHARD_BYTES` of them as several files with an index."""
-    weights = ((path, variable.get_value()) for path, variable in weights_of(model))
+    weights = ((path, np.asarray(variable.get_value())) for path, variable in weights_of(model))
     tensors = {
-        name: np.ascontiguousarray(np.asarray(tensor, dtype))
+        name: np.ascontiguousarray(tensor, dtype)
         for name, tensor in to_hugging_face(weights).items()
     }
     split = split_state_dict_into_shards_factory(

@@ -11,7 +11,7 @@ __getattr__, __all__, __dir__ = public_names(
     __name__,
     {
         "page": "Page finish",
-        "tables": "paired_table settings_table stage_table",
+        "tables": "examples_table group_table paired_table rows_table stage_table",
         "curves": "plot_grpo plot_training",
         "plots": "plot_group plot_groups plot_reward_histogram plot_stages",
         "comparison": "comparison_tables gain_table plot_failures plot_gains",

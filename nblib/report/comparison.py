@@ -48,7 +48,7 @@ def base_gain(comparison: "Comparison") -> Paired:
 def enough_line(comparison: "Comparison") -> str:
     """Say which gain these items are enough to show."""
     if math.isinf(comparison.smallest):
-        return "none: there are too few items"
+        return "none (there are too few items)"
     return (
         f"{100 * comparison.smallest:.1f} points of {in_words(comparison.metric)} over "
         f"{in_words(comparison.base)} (power 0.8)"

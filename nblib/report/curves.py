@@ -221,12 +221,11 @@ def _mark_alarms(panels: Sequence[Axes], history: Records) -> None:
         for axes in panels:
             axes.axvline(one["step"], color=INK, linestyle=(0, (2, 2)), linewidth=0.9)
         late = 2 * one["step"] > left + right  # its name stands left of it, so it stays inside
-        first.annotate(
-            ", ".join(map(in_words, one["alarms"])),
-            (one["step"], 0.99 - _ROW_HEIGHT * (index % rows)),
-            xycoords=("data", "axes fraction"),
-            xytext=(-3 if late else 3, 0),
-            textcoords="offset points",
+        first.text(
+            one["step"],
+            0.99 - _ROW_HEIGHT * (index % rows),
+            f" {', '.join(map(in_words, one['alarms']))} ",
+            transform=first.get_xaxis_transform(),  # x: a step, y: a share of the panel
             ha="right" if late else "left",
             va="top",
             fontsize=8,

@@ -68,7 +68,7 @@ def foundation_manifest(
 
 
 def _parity(manifest: Mapping[str, Any]) -> list[str]:
-    from nblib.models.parity import Parity  # brings jax, which the rest of the room does without
+    from nblib.models.parity import Parity  # brings jax
 
     return [str(Parity(**one)) for one in manifest.get("parity", ())]
 

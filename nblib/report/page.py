@@ -119,20 +119,20 @@ def finish(
     """End a notebook: write its manifest, predictions, page, model cards and `result.json`.
 
     A card is written into each of the run's folders `export`, `adapters` and `flax` whose manifest
-    names a base.
+    names a base. A comparison's metrics and the failures of the form get files of their own.
 
     Args:
-        run: The run that ends.
+        run: Its parameters, devices and start are recorded.
         stages: In the order of time; may be empty.
         page: What the notebook has shown.
         model: What the training began with, or what was judged.
         data: Where the rows come from.
         hashes: Of what went in, for the manifest.
         trained: How far the training came.
-        comparison: Its metrics and the failures of the form get files of their own.
+        comparison: Of these stages.
         asked: How the stages were asked: more settings, for the page and the comparison.
-        found: More keys of `result.json`, or with a comparison of `comparison_metrics.json`. What
-            is `paired` is the gain that the page begins with.
+        found: More keys of `result.json`, or with a comparison of `comparison_metrics.json`;
+            `paired` is the gain that the page begins with.
 
     Raises ValueError where the result breaks the contract of `runs.finish_run`.
     """

@@ -121,18 +121,20 @@ def plot_reward_histogram(rollouts: Sequence[Mapping[str, Any]], *, seed: int) -
     known = [one for one in rollouts if one.get("reward") is not None]
     if not known:
         raise ValueError("no rewards: rollouts.jsonl is empty, expected one record a completion")
-    periods = _periods(known)
-    names, shares = _binned(list(periods.values()))
+    steps = sorted({one["step"] for one in known})
+    tenth = max(1, len(steps) // 10)
+    periods = [("first", steps[:tenth]), ("last", steps[-tenth:])][: len(steps)]
+    groups = [
+        np.array([float(one["reward"]) for one in known if one["step"] in period])
+        for _, period in periods
+    ]
     figure = new_figure(9.0, 3.8, f"share of each period's completions, seed {seed}")
-    axes, width = figure.subplots(), 0.8 / len(periods)
-    for index, (label, values) in enumerate(periods.items()):
-        axes.bar(
-            np.arange(len(names)) + (index - (len(periods) - 1) / 2) * width,
-            shares[index],
-            width,
-            label=f"{label}: n = {len(values)}, mean {values.mean():.3g}",
-            **_BARS[index],
-        )
+    axes, width, (names, shares) = figure.subplots(), 0.8 / len(groups), _binned(groups)
+    for index, ((name, period), rewards) in enumerate(zip(periods, groups, strict=True)):
+        span = f"step {period[0]}" if tenth == 1 else f"steps {period[0]} to {period[-1]}"
+        label = f"{name} tenth ({span}): n = {len(rewards)}, mean {rewards.mean():.3g}"
+        places = np.arange(len(names)) + (index - (len(groups) - 1) / 2) * width
+        axes.bar(places, shares[index], width, label=label, **_BARS[index])
     axes.set_xticks(range(len(names)), names)
     axes.set(xlabel="reward of a completion", ylabel="share of completions")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -153,10 +155,10 @@ def plot_group(group: "Group", *, seed: int) -> Figure:
     return figure
 
 
-def figure_png(figure: Figure, *, dpi: int = 150) -> bytes:
+def figure_png(figure: Figure) -> bytes:
     """The figure as a PNG file's bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
 
 
@@ -222,33 +224,19 @@ def _span(counts: Iterable[int]) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _periods(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
-    """Return name -> rewards of the first and the last tenth; one period when there is one step."""
-    steps = sorted({one["step"] for one in rollouts})
-    tenth = max(1, len(steps) // 10)
-    chosen = [("first", steps[:tenth])] + [("last", steps[-tenth:])] * (len(steps) > 1)
-    periods = {}
-    for name, period in chosen:
-        span = f"step {period[0]}" if tenth == 1 else f"steps {period[0]} to {period[-1]}"
-        rewards = [float(one["reward"]) for one in rollouts if one["step"] in {*period}]
-        periods[f"{name} tenth ({span})"] = np.array(rewards)
-    return periods
-
-
 def _binned(groups: Sequence[Curve]) -> tuple[list[str], list[Curve]]:
     """Return the names of the bars and, for each group, its share in each of them.
 
     Few distinct rewards get a bar each, many are put into ranges of equal width.
     """
-    distinct = np.unique(np.concatenate(groups).round(6))
+    groups = [group.round(6) for group in groups]
+    distinct = np.unique(np.concatenate(groups))
     if len(distinct) <= _MOST_BARS:
-        counts = [np.array([(group.round(6) == v).sum() for v in distinct]) for group in groups]
-        names = [f"{value:.3g}" for value in distinct]
-    else:
-        edges = np.linspace(distinct[0], distinct[-1], _MOST_BARS + 1)
-        counts = [np.histogram(group.round(6), edges)[0] for group in groups]
-        names = [f"{low:.2g} to\n{high:.2g}" for low, high in itertools.pairwise(edges)]
-    return names, [count / len(group) for count, group in zip(counts, groups, strict=True)]
+        shares = [(group[:, None] == distinct).mean(axis=0) for group in groups]
+        return [f"{value:.3g}" for value in distinct], shares
+    edges = np.linspace(distinct[0], distinct[-1], _MOST_BARS + 1)
+    names = [f"{low:.2g} to\n{high:.2g}" for low, high in itertools.pairwise(edges)]
+    return names, [np.histogram(group, edges)[0] / len(group) for group in groups]
 
 
 def _draw_bars(axes: Axes, heading: str, values: Sequence[float]) -> None:

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nblib.evaluation.statistics import Paired
-from nblib.tasks.task import TRUNCATION, Task
+from nblib.tasks.task import TRUNCATION, Example, Task
 
 if TYPE_CHECKING:
     from nblib.evaluation.answers import Stage
+    from nblib.evaluation.sampling import Group
+    from nblib.sources.foundation import FoundationRows
+    from nblib.sources.rows import Dataset
 
 _MOST_CHARACTERS, _MOST_LINES = 1500, 40  # of one completion: about a screenful
 TESTS = {"rate": "exact McNemar", "mean": "paired bootstrap"}
@@ -72,6 +75,38 @@ class Table:
         body = self.markdown() if self.rows else "None."
         title = f"**{_cell(self.title)}**" if self.title else ""
         return "\n\n".join(filter(None, (title, body, _cell(self.note))))
+
+
+def rows_table(data: "Dataset | FoundationRows") -> Table:
+    """Return the first training row as its source gave it, with where the rows come from."""
+    fields = data.train[0].fields
+    return Table(
+        title="A row",
+        columns=tuple(fields),
+        rows=(tuple(map(as_text, fields.values())),),
+        note=". ".join((data.origin, *(note for note in data.notes if note not in data.origin))),
+        verbatim=tuple(fields),
+    )
+
+
+def examples_table(examples: Sequence[Example]) -> Table:
+    """Return a row an example: prompt, the completion that is learnt, and the reference."""
+    columns = ("prompt", "completion", "reference")
+    rows = tuple((one.prompt, one.completion, as_text(one.reference)) for one in examples)
+    return Table(title="An example", columns=columns, rows=rows, verbatim=columns)
+
+
+def group_table(group: "Group") -> Table:
+    """Return the best and the worst completion of a group, with reward and advantage."""
+    drawn = zip(group.rewards, group.advantages, group.completions, strict=True)
+    rows = [(f"{reward:.2f}", f"{advantage:+.2f}", text) for reward, advantage, text in drawn]
+    return Table(
+        title="Best and worst of a group",
+        columns=("reward", "advantage", "completion"),
+        rows=(rows[0], rows[-1]),
+        note=f"{group.example.prompt} Wanted: {as_text(group.example.reference)}",
+        verbatim=("completion",),
+    )
 
 
 def stage_table(task: Task, stages: Sequence["Stage"]) -> Table:

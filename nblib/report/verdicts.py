@@ -40,26 +40,21 @@ class Verdict(NamedTuple):
     @property
     def measured(self) -> str:
         """The figure, in full where rounding would show a missed limit as reached."""
-        short = _number(self.value)
-        return (
-            short if self.value == self.limit or short != _number(self.limit) else repr(self.value)
-        )
+        exact = self.value == self.limit or _number(self.value) != _number(self.limit)
+        return _number(self.value) if exact else repr(self.value)
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     """Verdicts, one a row; the advice stands where a target was missed."""
+    rows = []
+    for one in verdicts:
+        word, advice = ("✓ met", "–") if one.met else ("✗ not met", one.advice)
+        rows.append((word, one.name, f"{one.bound} {_number(one.limit)}", one.measured, advice))
     met = sum(verdict.met for verdict in verdicts)
     return Table(
         title="Targets",
         columns=("verdict", "what", "target", "measured", "what to try next"),
-        rows=tuple(
-            (
-                *("✓ met" if one.met else "✗ not met", one.name),
-                *(f"{one.bound} {_number(one.limit)}", one.measured),
-                "–" if one.met else one.advice,
-            )
-            for one in verdicts
-        ),
+        rows=tuple(rows),
         note=f"{met} of {len(verdicts)} met" if verdicts else "nothing was evaluated",
     )
 

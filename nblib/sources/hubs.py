@@ -57,6 +57,48 @@ def from_kaggle() -> Dataset:
     return read_folder(folder, origin=f"Kaggle, {KAGGLE_HANDLE}")
 
 
+def from_tfds() -> Dataset:
+    """Load `gsm8k` through `tensorflow_datasets` as array records, which need no TensorFlow.
+
+    TFDS stores its rows shuffled: ids count in its order, the content is the same.
+
+    Out of reach: OSError (requests' errors are), ValueError (not found), RuntimeError, ImportError
+    (parts are imported late), AssertionError (TFDS's check of what it wrote), and TFDS's own
+    download errors.
+    """
+    tfds = _import("tensorflow_datasets")
+    _import("tensorflow_datasets.text.gsm8k")  # registers the name
+    download = _import("tensorflow_datasets.core.download")
+    own = download.util.DownloadError, download.download_manager.NonMatchingChecksumError
+    try:
+        builder = tfds.builder("gsm8k", file_format=tfds.core.FileFormat.ARRAY_RECORD)
+        if not builder.is_prepared():
+            # TFDS itself tries ten times and needs minutes to notice that there is no network.
+            _import("requests").head(_TFDS_HOST, timeout=10)
+            builder.download_and_prepare()
+        splits = {split: builder.as_data_source(split=split) for split in SPLITS}
+    except (OSError, ValueError, RuntimeError, ImportError, AssertionError, *own) as error:
+        raise SourceError(one_line(error)) from error
+    return from_splits("TensorFlow Datasets, gsm8k (in its own order)", splits)
+
+
+def from_splits(origin: str, splits: Mapping[str, Iterable[object]]) -> Dataset:
+    """Make rows of a hub's two splits; a row's place is origin, split and index (from 0).
+
+    Raises:
+        SourceError: a split is missing.
+        ValueError: a broken record, by its place.
+    """
+    missing = [split for split in SPLITS if split not in splits]
+    if missing:
+        raise SourceError(f"{origin} has no split {missing[0]!r}, only: {', '.join(splits)}")
+    records = {
+        split: [(f"{origin}, {split} row {index}", one) for index, one in enumerate(splits[split])]
+        for split in SPLITS
+    }
+    return dataset(origin, records)
+
+
 def kaggle_errors() -> tuple[type[Exception], ...]:
     """Return what kagglehub raises when it cannot deliver; its own have no common base class."""
     own = _import("kagglehub.exceptions")
@@ -93,49 +135,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def from_tfds() -> Dataset:
-    """Load `gsm8k` through `tensorflow_datasets` as array records, which need no TensorFlow.
-
-    TFDS stores its rows shuffled: ids count in its order, the content is the same.
-
-    Out of reach: OSError (requests' errors are), ValueError (not found), RuntimeError, ImportError
-    (parts are imported late), AssertionError (TFDS's check of what it wrote), and TFDS's own
-    download errors.
-    """
-    tfds = _import("tensorflow_datasets")
-    _import("tensorflow_datasets.text.gsm8k")  # registers the name
-    download = _import("tensorflow_datasets.core.download")
-    own = download.util.DownloadError, download.download_manager.NonMatchingChecksumError
-    try:
-        builder = tfds.builder("gsm8k", file_format=tfds.core.FileFormat.ARRAY_RECORD)
-        if not builder.is_prepared():
-            # TFDS itself tries ten times and needs minutes to notice that there is no network.
-            _import("requests").head(_TFDS_HOST, timeout=10)
-            builder.download_and_prepare()
-        splits = {split: builder.as_data_source(split=split) for split in SPLITS}
-    except (OSError, ValueError, RuntimeError, ImportError, AssertionError, *own) as error:
-        raise SourceError(one_line(error)) from error
-    return from_splits("TensorFlow Datasets, gsm8k (in its own order)", splits)
-
-
-def from_splits(origin: str, splits: Mapping[str, Iterable[object]]) -> Dataset:
-    """Make rows of a hub's two splits; a row's place is origin, split and index (from 0).
-
-    Raises:
-        SourceError: a split is missing.
-        ValueError: a broken record, by its place.
-    """
-    missing = [split for split in SPLITS if split not in splits]
-    if missing:
-        raise SourceError(f"{origin} has no split {missing[0]!r}, only: {', '.join(splits)}")
-    return dataset(origin, {split: _records(origin, split, splits[split]) for split in SPLITS})
-
-
-def _records(origin: str, split: str, records: Iterable[object]) -> Iterator[tuple[str, object]]:
-    for index, record in enumerate(records):
-        yield f"{origin}, {split} row {index}", record
 
 
 def _import(module: str) -> ModuleType:

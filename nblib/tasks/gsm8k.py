@@ -31,10 +31,10 @@ _ANNOTATION = re.compile(r"<<[^<>]*>>")
 
 
 def extract_hash_answer(text: str) -> str | None:
-    """The text after the last "####", without commas; None where there is no "####".
+    """The text after the last "####", without commas; None where there is none.
 
-    The name is the public GRPO demo's. It finds the answer of a row and does not check that it is
-    a number: `parse_solution` does.
+    The name is the public GRPO demo's. For most uses prefer `parse_solution`, which checks that
+    the text is a number.
     """
     _, found, answer = text.rpartition("####")
     return answer.strip().replace(",", "") if found else None
@@ -66,27 +66,20 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= 80 else "..." + text[-77:])
 
 
-def _group(row: Row) -> str:
-    """Return the row's level: what its source says, else its number of annotated steps."""
-    return row.group or str(max(1, row.fields["answer"].count("<<")))
-
-
 def _examples(form: AnswerFormat, rows: Sequence[Row]) -> tuple[Example, ...]:
     return tuple(_example(form, row) for row in rows)
 
 
 def _example(form: AnswerFormat, row: Row) -> Example:
+    """Return a row's example; its group is its source's level, else its annotated steps."""
+    question, solution = row.fields["question"], row.fields["answer"]
     try:
-        reasoning, answer = parse_solution(row.fields["answer"])
+        reasoning, answer = parse_solution(solution)
     except ValueError as error:
         raise ValueError(f"{row.named}: {error}; correct or remove this row") from error
-    return example_of(
-        row,
-        prompt=row.fields["question"],
-        completion=form.render(reasoning, answer),
-        reference=answer,
-        group=_group(row),
-    )
+    group = row.group or str(max(1, solution.count("<<")))
+    completion = form.render(reasoning, answer)
+    return example_of(row, prompt=question, completion=completion, reference=answer, group=group)
 
 
 def _outside(
@@ -97,22 +90,21 @@ def _outside(
     Raises SourceError for a folder that was named and does not have it, ValueError for a broken
     file.
     """
-    plain = word_problems(count, seed=seed + 3000, split="test")
-    own = GSM8K.in_base_form
-    checks = [OutsideCheck(name="plain_form", task=own, examples=own.examples(plain))]
+    own, notes = GSM8K.in_base_form, tuple[str, ...]()
+    rows = {"plain_form": word_problems(count, seed=seed + 3000, split="test")}
     try:
-        svamp = sample_rows(svamp_rows(folder), count, seed=seed)
+        rows["svamp"] = sample_rows(svamp_rows(folder), count, seed=seed)
     except SourceError as error:
         if folder:
             raise
-        return tuple(checks), (f"{error}: left out",)
-    return (*checks, OutsideCheck(name="svamp", task=own, examples=own.examples(svamp))), ()
+        notes = (f"{error}: left out",)
+    checks = (OutsideCheck(name=n, task=own, examples=own.examples(r)) for n, r in rows.items())
+    return tuple(checks), notes
 
 
 def _in_form(form: AnswerFormat, **more: Any) -> Task:
-    name = "gsm8k" if form is XML else f"gsm8k/{form.name}"
     return Task(
-        name=name,
+        name="gsm8k" if form is XML else f"gsm8k/{form.name}",
         system_prompt=form.system_prompt,
         metrics=METRICS,
         headline="answer_accuracy",
@@ -132,7 +124,14 @@ def _in_form(form: AnswerFormat, **more: Any) -> Task:
     )
 
 
-_MORE = "train on more samples or epochs; look at the samples for what breaks the form"
+_SURE = tuple(
+    Target(
+        metric=name,
+        limit=0.99,
+        advice="train on more samples or epochs; look at the samples for what breaks the form",
+    )
+    for name in ("format_accuracy", "tag_order_accuracy", "answer_extractable")
+)
 _EIGHTEEN = Example(
     id="hand-written",
     prompt="A hen lays 2 eggs a day. How many in 9 days?",
@@ -175,11 +174,7 @@ GSM8K = _in_form(
         **{form.name: _in_form(form) for form in (BOXED, LAST_NUMBER)},
     },
     base_variant=HASH.name,
-    targets=(
-        Target(metric="format_accuracy", limit=0.99, advice=_MORE),
-        Target(metric="tag_order_accuracy", limit=0.99, advice=_MORE),
-        Target(metric="answer_extractable", limit=0.99, advice=_MORE),
-    ),
+    targets=_SURE,
     reward_examples=tuple((text, _EIGHTEEN) for text in _HAND_WRITTEN),
     outside=_outside,
 )

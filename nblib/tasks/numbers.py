@@ -50,20 +50,18 @@ _NOT_UNITS = re.compile(
 
 
 def parse_number(text: str) -> Fraction | None:
-    """The value of a text that is one number as a whole, else None; it never raises.
+    """The value of a text that is one number as a whole, else None; linear in the text.
 
-    Read are a sign (a hyphen or the real minus sign), a currency sign, thousands by commas or
-    spaces where they group well, decimals, a trailing point, a fraction a/b, unit words after the
-    number, and TeX's spelling of all these.
-    None for a percentage (5% is neither 5 nor certainly 0.05), for words before the number, for
-    any second number, for digits of other scripts and for more than `MAX_DIGITS` digits in a
-    row. Time is linear in the text.
+    Read are a sign (a hyphen or the real minus sign), a currency sign, thousands, decimals, a
+    trailing point, a fraction a/b, unit words after the number, and TeX's spelling of all these.
+    None for a percentage (5% is neither 5 nor certainly 0.05), for words before the number, any
+    second number, digits of other scripts and more than `MAX_DIGITS` digits in a row.
 
     Example:
         >>> parse_number("$1,200.50"), parse_number("18 apples"), parse_number("3 + 4 = 7")
         (Fraction(2401, 2), Fraction(18, 1), None)
     """
-    text = _without_tex(text).translate(_AS_SPACE).strip().removesuffix(".")
+    text = _TEX.sub(_plain, text).translate(_AS_SPACE).strip().removesuffix(".")
     match = _NUMBER.match(text)
     if match is None or not _leaves_value_alone(text[match.end() :]):
         return None
@@ -75,10 +73,6 @@ def parse_number(text: str) -> Fraction | None:
     decimals = match["decimals"] or ""
     digits = int(re.sub("[, ]", "", match["whole"]) + decimals)
     return Fraction(digits if signs in ("", "+") else -digits, denominator * 10 ** len(decimals))
-
-
-def _without_tex(text: str) -> str:
-    return _TEX.sub(_plain, text) if "\\" in text or "{" in text else text
 
 
 def _plain(tex: re.Match[str]) -> str:
@@ -115,15 +109,10 @@ def number_text(value: Fraction) -> str:
 
     `parse_number` reads it back as the same value for every value that it can itself give.
     """
-    places = _decimal_places(value.denominator)
-    if places is None:
+    places = next((n for n in range(MAX_DIGITS + 1) if 10**n % value.denominator == 0), None)
+    if places is None:  # no `MAX_DIGITS` decimals write it in full
         return f"{value.numerator}/{value.denominator}"
     if places == 0:
         return str(value.numerator)
     digits = str(abs(value.numerator) * 10**places // value.denominator).zfill(places + 1)
     return f"{'-' if value < 0 else ''}{digits[:-places]}.{digits[-places:]}"
-
-
-def _decimal_places(denominator: int) -> int | None:
-    """How many decimals write x/denominator in full; None where no `MAX_DIGITS` of them do."""
-    return next((n for n in range(MAX_DIGITS + 1) if 10**n % denominator == 0), None)

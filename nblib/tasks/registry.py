@@ -6,22 +6,16 @@ from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import Task
 
 TASKS: Mapping[str, Task] = {task.name: task for task in (GSM8K,)}
+_NAMED = {one.name: one for task in TASKS.values() for one in (task, *task.variants.values())}
 
 
 def get_task(name: str) -> Task:
     """Return a task, or its variant: "gsm8k", "gsm8k/hash". Raises ValueError for another name."""
-    whole, _, variant = name.partition("/")
-    task = TASKS.get(whole)
-    found = task.variants.get(variant) if task and variant else task
-    if found is None:
-        raise ValueError(f"task {name!r} is unknown: expected one of {', '.join(task_names())}")
-    return found
+    if name not in _NAMED:
+        raise ValueError(f"task {name!r} is unknown: expected one of {', '.join(_NAMED)}")
+    return _NAMED[name]
 
 
 def task_names() -> tuple[str, ...]:
     """Return the names of all tasks and their variants."""
-    return tuple(
-        name
-        for task in TASKS.values()
-        for name in (task.name, *(v.name for v in task.variants.values()))
-    )
+    return tuple(_NAMED)

@@ -63,10 +63,29 @@ def reward_function(
     task: Task, weights: Mapping[str, float], *, max_new_tokens: int
 ) -> RewardFunction:
     """Return the reward function of a training; `weights` are those of `reward_weights`."""
+    extra = _extra_terms(task, weights)
+    lower = {metric.name for metric in task.metrics if metric.better == "lower"}
 
     def reward(example: Example, completion: str, tokens: int, truncated: bool) -> Reward:
         length_share = tokens / max_new_tokens
-        return _reward(task, weights, example, completion, length_share, truncated)
+        if not 0 <= length_share <= 1:
+            raise ValueError(f"length_share {length_share} must be from 0 to 1: tokens / allowed")
+        score = task.score(completion, example)
+        found = {
+            # Of each metric, 1 is the better end.
+            **{name: 1 - v if name in lower else v for name, v in score.values.items()},
+            **task.reward_terms(completion, example),
+            BREVITY: 1.0 - length_share,
+            TRUNCATED: float(truncated),
+        }
+        terms = {name: float(found[name]) for name in weights}
+        outside = {name: value for name, value in terms.items() if not 0 <= value <= 1}
+        if outside:
+            raise ValueError(f"{example.id}: {outside}, expected terms of a reward in 0..1")
+        weighted = {name: weight * terms[name] for name, weight in weights.items()}
+        # In the order of the check of the weights, so that rounding cannot undo what it promises.
+        earned = weighted[task.headline] - weighted[TRUNCATED] + sum(weighted[n] for n in extra)
+        return Reward(reward=earned, terms=terms, score=score)
 
     return reward
 
@@ -84,47 +103,13 @@ def reward_table(task: Task, weights: Mapping[str, float]) -> str:
     ```
     """
     longest = max((len(text) for text, _ in task.reward_examples), default=0) or 1
+    reward = reward_function(task, weights, max_new_tokens=longest)
     names = [name.replace("_", " ") for name in weights]
     rows = [["completion", *names, "reward"], ["---"] * (len(names) + 2)]
     for text, example in task.reward_examples:
-        one = _reward(task, weights, example, text, len(text) / longest, False)
+        one = reward(example, text, len(text), False)
         rows.append([_shown(text), *(f"{v:.2f}" for v in (*one.terms.values(), one.reward))])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def _reward(
-    task: Task,
-    weights: Mapping[str, float],
-    example: Example,
-    completion: str,
-    length_share: float,
-    truncated: bool,
-) -> Reward:
-    if not 0 <= length_share <= 1:
-        raise ValueError(f"length_share {length_share} must be from 0 to 1: tokens / allowed")
-    score = task.score(completion, example)
-    found = {
-        **_metric_terms(task, score),
-        **task.reward_terms(completion, example),
-        BREVITY: 1.0 - length_share,
-        TRUNCATED: float(truncated),
-    }
-    terms = {name: float(found[name]) for name in weights}
-    outside = {name: value for name, value in terms.items() if not 0 <= value <= 1}
-    if outside:
-        raise ValueError(f"{example.id}: {outside}, expected terms of a reward in 0..1")
-    weighted = {name: weight * terms[name] for name, weight in weights.items()}
-    # In the order of the check of the weights, so that rounding cannot undo what it promises.
-    extra = sum(weighted[name] for name in _extra_terms(task, weights))
-    return Reward(
-        reward=weighted[task.headline] - weighted[TRUNCATED] + extra, terms=terms, score=score
-    )
-
-
-def _metric_terms(task: Task, score: Score) -> dict[str, float]:
-    """Return each metric as a term: 1 is always the better end."""
-    lower = {metric.name for metric in task.metrics if metric.better == "lower"}
-    return {name: 1 - value if name in lower else value for name, value in score.values.items()}
 
 
 def _extra_terms(task: Task, weights: Mapping[str, float]) -> list[str]:

@@ -5,10 +5,9 @@ are in `evaluation`; rewards are weighted views of the Score made here, never a 
 """
 
 import re
-from collections.abc import Sequence
 from fractions import Fraction
 
-from nblib.tasks.formats import LAST_NUMBER, XML, AnswerFormat
+from nblib.tasks.formats import LAST_NUMBER, XML, AnswerFormat, Parsed
 from nblib.tasks.numbers import number_text, parse_number
 from nblib.tasks.task import Metric, Score
 
@@ -24,10 +23,6 @@ METRICS = (
 _PERCENT = re.compile(r"\\?%|\b(?:per ?cent|percentage)\b", re.IGNORECASE)
 
 
-class UnreadableReference(ValueError):
-    """The reference is not one readable number: nothing can be scored against it."""
-
-
 def score(completion: str, reference: str, *, answer_format: AnswerFormat = XML) -> Score:
     """Score a completion against the reference number; numbers compare by value ("18.0" is 18).
 
@@ -40,27 +35,19 @@ def score(completion: str, reference: str, *, answer_format: AnswerFormat = XML)
         >>> one.values["joint_accuracy"], one.answer
         (True, '18')
 
-    Raises:
-        UnreadableReference: The reference is not one number; a ValueError.
+    Raises ValueError where the reference is not one number.
     """
     is_text = isinstance(reference, str)  # of a foreign file it may be anything
     expected = parse_number(reference.rpartition("####")[2]) if is_text else None
     if expected is None:
-        raise UnreadableReference(
-            f"unreadable reference {reference!r}: expected one number, such as '18'"
-        )
+        raise ValueError(f"unreadable reference {reference!r}: expected one number, such as '18'")
     parsed = answer_format.parse(completion)
-    number = _only_number(parsed.answers)
+    number = _only_number(parsed)
     right = number == expected
-    lenient = (
-        parsed.answers if answer_format is LAST_NUMBER else LAST_NUMBER.parse(completion).answers
-    )
-    bare = "" if right else _PERCENT.sub("", completion)
-    percent = (
-        bool(bare)
-        and bare != completion
-        and (_only_number(answer_format.parse(bare).answers) == expected)
-    )
+    last = number if answer_format is LAST_NUMBER else _only_number(LAST_NUMBER.parse(completion))
+    bare = completion if right else _PERCENT.sub("", completion)
+    percent = bare != completion and _only_number(answer_format.parse(bare)) == expected
+    wrong = "unreadable number" if number is None else None if right else "wrong answer"
     return Score(
         values={
             "format_accuracy": parsed.strict,
@@ -69,21 +56,15 @@ def score(completion: str, reference: str, *, answer_format: AnswerFormat = XML)
             "answer_accuracy": right,
             "joint_accuracy": parsed.strict and right,
             "preamble_rate": parsed.preamble,
-            "lenient_accuracy": _only_number(lenient) == expected,
+            "lenient_accuracy": last == expected,
         },
         answer=None if number is None else number_text(number),
-        failure=parsed.failure or _answer_failure(readable=number is not None, right=right),
+        failure=parsed.failure or wrong,
         details={"right_without_percent_sign": True} if percent else {},
     )
 
 
-def _only_number(answers: Sequence[str]) -> Fraction | None:
+def _only_number(parsed: Parsed) -> Fraction | None:
     """Return the one number that all answers say, None where they say none or several."""
-    numbers = {parse_number(answer) for answer in answers}
+    numbers = set(map(parse_number, parsed.answers))
     return numbers.pop() if len(numbers) == 1 else None
-
-
-def _answer_failure(*, readable: bool, right: bool) -> str | None:
-    if not readable:
-        return "unreadable number"
-    return None if right else "wrong answer"

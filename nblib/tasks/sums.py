@@ -40,7 +40,7 @@ def right_sums(text: str) -> float:
     nor is a division by zero or a misplaced comma.
     """
     verdicts = [
-        _is_right(left, right)
+        (value := _value(left)) is not None and value == _value(right)
         for run in _ARITHMETIC.finditer(text)
         # "y+3+4=9": the first number is not the first one
         if not (run[0][0] != " " and text[: run.start()][-1:].isalnum())
@@ -54,11 +54,6 @@ def _equalities(parts: str) -> list[tuple[str, str]]:
     """Return both sides of every equals sign; none where the last side is a sum itself."""
     sides = [side.strip() for side in parts.split("=")]
     return list(pairwise(sides)) if re.fullmatch(_NUMBER, sides[-1]) else []
-
-
-def _is_right(left: str, right: str) -> bool:
-    value = _value(left)
-    return value is not None and value == _value(right)
 
 
 def _value(expression: str) -> Fraction | None:

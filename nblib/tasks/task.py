@@ -1,8 +1,8 @@
 """A task as one frozen value: what is asked, how it is answered, scored and rewarded.
 
-A new track is a new value of `Task` in a file of its own, not a subclass and not a copy of the
-pipeline. Evaluation, training, reports and tools loop over what the task declares. Whether an
-answer was cut at its token limit is a fact of the generation and is counted outside the task.
+A new track is a new value of `Task` in a file of its own. Evaluation, training, reports and tools
+loop over what the task declares. Whether an answer was cut at its token limit is a fact of the
+generation and is counted outside the task.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,23 +24,14 @@ _RECORD_KEYS = frozenset({
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One question with the completion that answers it.
+    """One question with the completion that answers it."""
 
-    Attributes:
-        id: The row's id, such as "gsm8k/test/17".
-        prompt: The user's turn, whole, without the system prompt.
-        completion: What a model should write, in the task's form.
-        reference: What a completion is scored against; any JSON value.
-        group: Metrics are also given for each group apart; "" belongs to none.
-        system_prompt: In place of the task's, where a row has its own.
-    """
-
-    id: str
-    prompt: str
-    completion: str
-    reference: Any
-    group: str = ""
-    system_prompt: str | None = None
+    id: str  # the row's, such as "gsm8k/test/17"
+    prompt: str  # the user's turn, whole, without the system prompt
+    completion: str  # what a model should write, in the task's form
+    reference: Any  # what a completion is scored against; any JSON value
+    group: str = ""  # metrics are also given for each group apart; "" belongs to none
+    system_prompt: str | None = None  # in place of the task's, where a row has its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +49,12 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What one completion did right.
+    """What one completion did right."""
 
-    Attributes:
-        values: The task's metrics: a bool for each rate, a fraction of 1 for each mean.
-        answer: What was read as the answer; None where nothing could be.
-        failure: The first rule broken; None where there is nothing to object to.
-        details: More for a reader: scores of parts, the words of a verifier.
-    """
-
-    values: Mapping[str, float]
-    answer: Any = None
-    failure: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, float]  # the task's metrics: a bool of each rate, of each mean 0..1
+    answer: Any = None  # what was read as the answer; None where nothing could be
+    failure: str | None = None  # the first rule broken; None where there is none
+    details: Mapping[str, Any] = field(default_factory=dict)  # scores of parts, a judge's words
 
 
 # (completions, their examples, their scores) -> the scores that count
@@ -95,8 +79,7 @@ class OutsideCheck:
     examples: tuple[Example, ...]
 
 
-def _no_terms(completion: str, example: Example) -> Mapping[str, float]:
-    return {}
+Outside = Callable[[int, int, str], tuple[tuple[OutsideCheck, ...], tuple[str, ...]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,51 +87,35 @@ class Task:
     """What is asked, how it is answered, and how that is measured; validated on construction.
 
     Attributes:
-        name: What it is called in records; a variant is "task/variant".
-        system_prompt: Stands before every question; "" is none.
-        metrics: What is measured of each completion.
-        headline: The metric in which a gain is claimed.
-        form: The metric that says that a completion has the strict form.
-        fallback: The headline of a model that never learnt the form; "" is none.
-        grouped_by: What the groups of the examples are, for headings and axes.
         examples: Rows -> examples; ValueError names the row that cannot become one.
         score: (completion, example) -> Score. Takes time linear in the text and never raises on a
             completion; ValueError for a reference that cannot be scored against.
-        reward_weights: Metric or term -> what it is worth in a reward.
         reward_terms: (completion, example) -> more terms of a reward, each from 0 to 1.
-        reward_examples: (completion, example) pairs whose rewards a reader is shown.
-        schema: JSON Schema of a completion; None where it is no JSON.
         verify: A slow verifier (a judge, another model) for evaluation alone: gets the completions,
             their examples and scores, and returns the scores that count.
-        variants: Name -> the same questions, answered and scored in another form.
-        base_variant: The one in which a base answers before it is tuned; "" is the task itself.
-        targets: What a tuned model should reach.
         outside: (count, seed, folder) -> checks of what a training made worse, and notes on what
             is left out.
-        limits: Sentences for the model card.
     """
 
-    name: str
-    system_prompt: str
+    name: str  # in records; a variant is "task/variant"
+    system_prompt: str  # before every question; "" is none
     metrics: tuple[Metric, ...]
-    headline: str
-    form: str
-    fallback: str = ""
-    grouped_by: str = "group"
+    headline: str  # the metric in which a gain is claimed
+    form: str  # the metric that says that a completion has the strict form
+    fallback: str = ""  # the headline of a model that never learnt the form; "" is none
+    grouped_by: str = "group"  # what the groups are, for headings and axes
     examples: Callable[[Sequence[Row]], tuple[Example, ...]]
     score: Callable[[str, Example], Score]
-    reward_weights: Mapping[str, float]
-    reward_terms: Callable[[str, Example], Mapping[str, float]] = _no_terms
-    reward_examples: tuple[tuple[str, Example], ...] = ()
-    schema: Mapping[str, Any] | None = None
+    reward_weights: Mapping[str, float]  # metric or term -> what it is worth in a reward
+    reward_terms: Callable[[str, Example], Mapping[str, float]] = lambda completion, example: {}
+    reward_examples: tuple[tuple[str, Example], ...] = ()  # whose rewards a reader is shown
+    schema: Mapping[str, Any] | None = None  # JSON Schema of a completion; None: it is no JSON
     verify: Verifier | None = None
-    variants: Mapping[str, "Task"] = field(default_factory=dict)
-    base_variant: str = ""
-    targets: tuple[Target, ...] = ()
-    outside: Callable[[int, int, str], tuple[tuple[OutsideCheck, ...], tuple[str, ...]]] | None = (
-        None
-    )
-    limits: tuple[str, ...] = ()
+    variants: Mapping[str, "Task"] = field(default_factory=dict)  # the task in another form
+    base_variant: str = ""  # in which a base answers before it is tuned; "" is the task itself
+    targets: tuple[Target, ...] = ()  # what a tuned model should reach
+    outside: Outside | None = None
+    limits: tuple[str, ...] = ()  # sentences for the model card
 
     def __post_init__(self) -> None:
         """Refuse names that no metric has, and metrics that a record could not hold."""
@@ -232,14 +199,10 @@ def choose_examples(
     groups: Collection[object] = (),
     seed: int,
 ) -> tuple[tuple[Example, ...], int]:
-    """Return the examples of `count` rows, and how many rows `groups` left out.
+    """Draw `count` rows as `sample_rows` does; return their examples.
 
-    Args:
-        task: makes the examples.
-        rows: all rows of a split.
-        count: how many to draw, as for `sample_rows`.
-        groups: keep these groups alone, compared as text; empty keeps all.
-        seed: fixes the draw.
+    Only rows of `groups` are drawn, compared as text; empty keeps all. Also returned is how many
+    rows that left out.
 
     Raises ValueError where no row is in any of the groups, and for a row that is no example.
     """
@@ -256,33 +219,35 @@ def choose_examples(
 
 
 def check_task(task: Task, examples: Sequence[Example]) -> None:
-    """Prove that each example's own completion has the strict form and the whole headline.
+    """Check that each example's own completion has the strict form and the whole headline.
 
     Raises ValueError, by the example's id, where it does not, where a score lacks a metric or
-    holds a value outside 0..1, or where a term that the task's rewards weigh is neither a metric
-    nor one of its `reward_terms`.
+    holds a value outside 0..1, or where the task's rewards weigh an unknown term.
     """
-    names = set(task.metric_names)
     for example in examples:
-        score = task.score(example.completion, example)
-        if score.values.keys() != names:
-            raise ValueError(
-                f"{example.id}: task {task.name} scores {sorted(score.values)}, expected its "
-                f"metrics {sorted(names)}"
+        problem = _problem(task, example)
+        if problem:
+            raise ValueError(f"{example.id}: {problem}")
+
+
+def _problem(task: Task, example: Example) -> str | None:
+    """Return what is wrong with the score of an example's own completion."""
+    score = task.score(example.completion, example)
+    scored, names = sorted(score.values), sorted(task.metric_names)
+    if scored != names:
+        return f"task {task.name} scores {scored}, expected its metrics {names}"
+    terms = {**score.values, **task.reward_terms(example.completion, example)}
+    unknown = ", ".join(sorted(task.reward_weights.keys() - terms.keys()))
+    if unknown:
+        known = ", ".join(terms)
+        return f"task {task.name} weighs {unknown} in its rewards, expected some of {known}"
+    outside = {name: value for name, value in terms.items() if not 0 <= value <= 1}
+    if outside:
+        return f"{outside}, expected values in 0..1"
+    for name in (task.headline, task.form):
+        if score.values[name] != 1:
+            return (
+                f"its own completion has {name} {score.values[name]:g}, expected 1 "
+                f"({score.failure}): {example.completion[-80:]!r}"
             )
-        terms = {**score.values, **task.reward_terms(example.completion, example)}
-        if not task.reward_weights.keys() <= terms.keys():
-            unknown = ", ".join(sorted(task.reward_weights.keys() - terms.keys()))
-            raise ValueError(
-                f"{example.id}: task {task.name} weighs {unknown} in its rewards, expected some of "
-                f"{', '.join(terms)}"
-            )
-        outside = {name: value for name, value in terms.items() if not 0 <= value <= 1}
-        if outside:
-            raise ValueError(f"{example.id}: {outside}, expected values in 0..1")
-        missed = [name for name in (task.headline, task.form) if score.values[name] != 1]
-        if missed:
-            raise ValueError(
-                f"{example.id}: its own completion has {missed[0]} {score.values[missed[0]]:g}, "
-                f"expected 1 ({score.failure}): {example.completion[-80:]!r}"
-            )
+    return None

@@ -59,15 +59,11 @@ os.environ["NBLIB_WHEEL"] = str(wheel)
 def build_kernels(names: Sequence[str] = (), *, owner: str = "") -> list[Path]:
     """Write `build/kernels/<notebook>/` for each notebook and return the folders.
 
-    Beside them lies the folder of the dataset that they attach.
+    Beside them lies the folder of the dataset that they attach. No names are all notebooks that
+    say what they are; no owner is that of the root's metadata.
 
-    Args:
-        names: notebooks; none are all that say in their metadata what they are.
-        owner: whose kernels they are at Kaggle; "" is the owner of the root's metadata.
-
-    Raises:
-        ValueError: no checkout here, a notebook that is unknown or does not say what it is, or one
-            that is too large or out of step with its source.
+    Raises ValueError: no checkout here, or a notebook that is unknown, does not say what it is, is
+    too large or out of step with its source.
     """
     checkout = Path(nblib.__file__).parents[1]
     if not (checkout / KernelMetadata.file).is_file():
@@ -94,8 +90,7 @@ def build_kernels(names: Sequence[str] = (), *, owner: str = "") -> list[Path]:
 def built_kernels(names: Sequence[str] = ()) -> list[Path]:
     """Return the folders of built kernels, each after those whose output it reads.
 
-    Raises:
-        ValueError: nothing is built, or not one that is named.
+    Raises ValueError: nothing is built, or not one that is named.
     """
     built = {
         path.parent.name: path.parent for path in KERNELS_FOLDER.glob(f"*/{KernelMetadata.file}")
@@ -121,11 +116,10 @@ def kernel_metadata(
     `dataset`: PROFILE or MODEL may ask for it on any machine, and it is small. What starts from
     another notebook's export needs no published model.
     """
+    titles = {Path(template.code_file).stem: template.title}
 
     def title_of(notebook: str) -> str:
-        if notebook == Path(template.code_file).stem:
-            return template.title
-        return f"nblib {notebook.replace('_', ' ')}"
+        return titles.get(notebook, f"nblib {notebook.replace('_', ' ')}")
 
     changes: dict[str, Any] = {
         "id": f"{owner}/{slug_of(title_of(name))}",
@@ -233,7 +227,6 @@ def _write_kernel(folder: Path, metadata: KernelMetadata, text: str) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     write_text(folder / metadata.code_file, text)
     write_json(folder / KernelMetadata.file, metadata.model_dump(mode="json"))
-    read_kernel_metadata(folder)
     return folder
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Self
 import pydantic
 from pydantic import AfterValidator, StrictBool
 
-from nblib.files import read_json
+from nblib.files import read_json, shown
 from nblib.models.folders import CARD_FILE
 from nblib.models.published import GEMMA_TERMS, LICENCES
 
@@ -46,7 +46,8 @@ def _like(pattern: str, expected: str) -> AfterValidator:
     return _must(re.compile(pattern, re.DOTALL).fullmatch, expected)
 
 
-def _one_of(names: Iterable[str]) -> AfterValidator:
+def one_of(names: Iterable[str]) -> AfterValidator:
+    """Return a check of a field that holds one of these names."""
     known = list(names)
     return _must(known.__contains__, f"one of {', '.join(filter(None, known))}")
 
@@ -99,7 +100,7 @@ class Metadata(pydantic.BaseModel):
                 return f"expected an object, got {type(first['input']).__name__}"
         own = first.get("ctx", {}).get("error")
         expected = str(own or _TYPES.get(first["type"], first["msg"]))
-        return f"{key} is {first['input']!r}, expected {expected}" if key else expected
+        return f"{key} is {shown(first['input'])}, expected {expected}" if key else expected
 
     @property
     def content(self) -> dict[str, Any]:
@@ -123,11 +124,11 @@ class KernelMetadata(Metadata):
     id: Annotated[str, _like(f"{_NAME}/[a-z0-9-]{{5,}}", _KERNEL_WORDS)]
     title: Annotated[str, _like(".{5,50}", "5 to 50 characters")]
     code_file: Annotated[str, _like(r".*\.ipynb", "the path of an .ipynb")]
-    language: Annotated[str, _one_of(["python"])]
-    kernel_type: Annotated[str, _one_of(["notebook"])]
+    language: Annotated[str, one_of(["python"])]
+    kernel_type: Annotated[str, one_of(["notebook"])]
     is_private: StrictBool
     enable_internet: StrictBool
-    machine_shape: Annotated[str, _one_of(["", *_ACCELERATORS])]  # "" is a CPU
+    machine_shape: Annotated[str, one_of(["", *_ACCELERATORS])]  # "" is a CPU
     dataset_sources: _Sources = ()
     kernel_sources: _Sources = ()
     competition_sources: tuple[Annotated[str, _like(_NAME, "a competition's name")], ...] = ()
@@ -163,13 +164,13 @@ class DatasetMetadata(Metadata):
     subtitle: Annotated[str, _like("|.{20,80}", "20 to 80 characters")] = ""
     keywords: _Words = ()
 
-    @pydantic.model_validator(mode="after")
-    def _check_terms(self) -> Self:
-        # "other" means: specified in the description.
-        if self.licenses[0]["name"] == "other" and GEMMA_TERMS not in self.description:
-            words = f"Gemma's terms, {GEMMA_TERMS}"
-            raise ValueError(f"description is {self.description[:60]!r}, expected {words}")
-        return self
+    @pydantic.field_validator("description")
+    @classmethod
+    def _check_terms(cls, description: str, info: pydantic.ValidationInfo) -> str:
+        # The licence "other" means: specified in the description.
+        if info.data.get("licenses") == ({"name": "other"},) and GEMMA_TERMS not in description:
+            raise ValueError(f"Gemma's terms, {GEMMA_TERMS}")
+        return description
 
 
 class VariationMetadata(Metadata):
@@ -180,13 +181,8 @@ class VariationMetadata(Metadata):
     ownerSlug: Annotated[str, _like(_OWNER, "a name of letters, digits and dashes")]
     modelSlug: _Slug
     instanceSlug: _Slug
-    framework: Annotated[str, _one_of(["transformers", "flax"])]
-    licenseName: Annotated[str, _one_of(one.kaggle_model for one in LICENCES.values())]
-
-    @property
-    def handle(self) -> str:
-        """What `kagglehub` calls the variation."""
-        return f"{self.ownerSlug}/{self.modelSlug}/{self.framework}/{self.instanceSlug}"
+    framework: Annotated[str, one_of(["transformers", "flax"])]
+    licenseName: Annotated[str, one_of(one.kaggle_model for one in LICENCES.values())]
 
 
 class CardMetadata(Metadata):
@@ -194,22 +190,22 @@ class CardMetadata(Metadata):
 
     file = CARD_FILE
 
-    license: Annotated[str, _one_of(LICENCES)]
-    library_name: Annotated[str, _one_of(["transformers", "peft"])]
-    pipeline_tag: Annotated[str, _one_of(["text-generation"])]
-    base_model: str = ""
+    license: Annotated[str, one_of(LICENCES)]
+    library_name: Annotated[str, one_of(["transformers", "peft"])]
+    pipeline_tag: Annotated[str, one_of(["text-generation"])]
+    base_model: Annotated[str, pydantic.Field(validate_default=True)] = ""
     language: str | tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
 
-    @pydantic.model_validator(mode="after")
-    def _check_base(self) -> Self:
-        """A fine-tune of Gemma has to name its base."""
-        optional = "" if self.license == "gemma" else "|"
-        if not re.fullmatch(optional + REPOSITORY, self.base_model):
-            words = "the base's repository, owner/name"
-            raise ValueError(f"base_model is {self.base_model!r}, expected {words}")
-        return self
+    @pydantic.field_validator("base_model")
+    @classmethod
+    def _check_base(cls, base: str, info: pydantic.ValidationInfo) -> str:
+        # A fine-tune of Gemma has to name its base.
+        optional = "" if info.data.get("license") == "gemma" else "|"
+        if not re.fullmatch(optional + REPOSITORY, base):
+            raise ValueError("the base's repository, owner/name")
+        return base
 
 
 def slug_of(title: str) -> str:

@@ -83,12 +83,9 @@ def newest_export(given: str = "") -> Path:
 def plan_package(target: str, name: str, folder: Path, *, licence: str = "") -> Package:
     """Check an export and all that a hub wants to know of it; nothing is sent.
 
-    Args:
-        target: "kaggle-dataset", "kaggle-model" or "huggingface".
-        name: `owner/name`; for a Kaggle model also `owner/name/variation`.
-        folder: what `export_run`, `save_adapters` or `save_flax_model` made. A
-            `dataset-metadata.json` of one's own in it wins over what would be made, key by key.
-        licence: one of `LICENCES`, where the export's root is none that is known.
+    The target is "kaggle-dataset", "kaggle-model" or "huggingface"; the name of a Kaggle model may
+    be `owner/name/variation`. A `dataset-metadata.json` of one's own in the folder wins over what
+    would be made, key by key. A licence is needed where the export's root is none that is known.
 
     Raises ValueError and FileNotFoundError saying what is wrong or missing.
     """

@@ -1,8 +1,6 @@
 """Send built kernels to Kaggle by its own client, see how they do, and bring their results home.
 
-Checked before anything is sent: the metadata, the size, the text for credentials. The client
-(`kaggle` 2.2) reads its credentials from the environment or `~/.kaggle`. It prints a line and goes
-on even where the server has refused, so each of its answers is looked at.
+Checked before anything is sent: the metadata, the size, the text for credentials.
 """
 
 import json
@@ -15,16 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from click import ClickException
+
 from nblib.files import read_json
 from nblib.hosts.secrets import held_secrets, redacted_notebook, without
-from nblib.models.published import variables
 from nblib.runs import point_latest, runs_root
-from nblib.sources.hubs import http_status
+from nblib.tools.kaggle_client import kaggle_client, state_of
 from nblib.tools.kernels import WHEEL_TAG, check_size
 from nblib.tools.metadata import DatasetMetadata, KernelMetadata, read_kernel_metadata
 
 TIMEOUT_S = 600.0  # for Kaggle to make a dataset ready
 POLL_S = 5.0
+_Kernel = tuple[Path, KernelMetadata, str]  # its folder, and its notebook's text
 _SOURCES = ("dataset_sources", "competition_sources", "kernel_sources", "model_sources")
 # What Kaggle says -> what to do.
 _CURES: Mapping[str, str] = {
@@ -37,17 +37,13 @@ _CURES: Mapping[str, str] = {
 }
 
 
-class PushError(RuntimeError):
-    """Kaggle, or its client, did not do what was asked; the message says what, and no secret."""
-
-
 def described(folders: Sequence[Path]) -> str:
     """Return what a push would send, for a person to read.
 
     Raises ValueError: a folder is no kernel by our schema, or its notebook is too large.
     """
-    kernels = [(folder, *_read(folder)) for folder in folders]
-    lines = [_described_dataset(*dataset) for dataset in _datasets(folders)]
+    kernels = list(map(_read, folders))
+    lines = [_described_dataset(*dataset) for dataset in _datasets(kernels)]
     for folder, metadata, text in kernels:
         lines.append(f"{folder / metadata.code_file}: {len(text.encode()) / 1e6:.2f} MB")
         for name, value in metadata:
@@ -61,23 +57,22 @@ def push_all(folders: Sequence[Path], *, say: Callable[[str], None]) -> None:
     Nothing is sent where one of them is wrong. A kernel that is at work already, with this very
     notebook, is not sent again.
 
-    Raises:
-        ValueError: a folder is no kernel by our schema, or its notebook is too large.
-        PushError: no credentials or no way to Kaggle, or it refused a kernel, what that reads, or a
-            dataset; names what went, what did not, and the command for the rest.
+    Raises ValueError: a folder is no kernel by our schema, or its notebook is too large. Raises
+    ClickException: Kaggle cannot be reached, or refused something; names what went and what not.
     """
-    _check_secrets([_read(folder) for folder in folders])
-    for handle, dataset in _datasets(folders):
+    kernels = list(map(_read, folders))
+    _check_secrets(kernels)
+    for handle, dataset in _datasets(kernels):
         _make_ready(handle, dataset, say=say)
-    for index, folder in enumerate(folders):
+    for index, (folder, metadata, text) in enumerate(kernels):
         try:
-            say(f"{folder}: {_push(folder)}")
-        except PushError as error:
+            say(f"{folder}: {_push(folder, metadata, text)}")
+        except ClickException as error:
             if len(folders) == 1:
                 raise
             names = [folder.name for folder in folders]
             went, rest = ", ".join(names[:index]) or "none", " ".join(names[index:])
-            raise PushError(
+            raise ClickException(
                 f"{error}\npushed: {went}\n"
                 f"left: {rest}; for these: python -m nblib kernels push {rest}"
             ) from error
@@ -86,7 +81,7 @@ def push_all(folders: Sequence[Path], *, say: Callable[[str], None]) -> None:
 def status(folder: Path) -> str:
     """Return how a pushed kernel does: queued, running, complete, error, with Kaggle's reason.
 
-    Raises ValueError and PushError as `push_all` does.
+    Raises ValueError and ClickException as `push_all` does.
     """
     metadata = read_kernel_metadata(folder)
     with _kaggle_client() as (client, _):
@@ -101,7 +96,7 @@ def pull_output(folder: Path) -> list[Path]:
     What else it left, its log first of all, goes to `runs/kaggle/<kernel>/`. `latest` points at the
     newest finished run that came.
 
-    Raises ValueError and PushError as `push_all` does.
+    Raises ValueError and ClickException as `push_all` does.
     """
     metadata = read_kernel_metadata(folder)
     other = runs_root() / "kaggle" / metadata.slug
@@ -130,17 +125,16 @@ def _moved(run: Path) -> Path | None:
     return home
 
 
-def _read(folder: Path) -> tuple[KernelMetadata, str]:
-    """Return a kernel's metadata and its notebook's text, checked."""
+def _read(folder: Path) -> _Kernel:
     metadata = read_kernel_metadata(folder)
     content = (folder / metadata.code_file).read_bytes()
     check_size(folder / metadata.code_file, len(content))
-    return metadata, content.decode()
+    return folder, metadata, content.decode()
 
 
-def _check_secrets(kernels: Sequence[tuple[KernelMetadata, str]]) -> None:
+def _check_secrets(kernels: Sequence[_Kernel]) -> None:
     with _kaggle_client() as (_, secrets):
-        for metadata, text in kernels:
+        for _folder, metadata, text in kernels:
             found = [f"the value of {name}" for name, value in secrets.items() if value in text]
             cells = [  # in the wheel's base64 a token stands by chance
                 cell
@@ -149,23 +143,24 @@ def _check_secrets(kernels: Sequence[tuple[KernelMetadata, str]]) -> None:
             ]
             found += [f"a {kind}" for kind in redacted_notebook(cells)[1]]
             if found:
-                raise PushError(f"{metadata.code_file} holds {found[0]}: nothing was sent")
+                raise ClickException(f"{metadata.code_file} holds {found[0]}: nothing was sent")
 
 
-def _push(folder: Path) -> str:
-    """Push a kernel's folder, which starts it at Kaggle, and return the address of its page."""
-    metadata, text = _read(folder)
+def _push(folder: Path, metadata: KernelMetadata, text: str) -> str:
+    """Push a kernel, which starts it at Kaggle, and return the address of its page."""
     with _kaggle_client() as (client, _):
-        state = _state(lambda: client.kernels_status(metadata.id).status.name.lower())
+        state = state_of(lambda: client.kernels_status(metadata.id).status.name.lower())
         if state in ("queued", "running") and _cells(_pushed(client, metadata)) == _cells(text):
             return f"{state} already, this very notebook: not sent again (its page can stop it)"
         answer = client.kernels_push(str(folder))
     if answer is None or answer.error:
-        raise PushError(_with_cure(f"{metadata.id}: Kaggle refused it: {answer and answer.error}"))
+        raise ClickException(
+            _with_cure(f"{metadata.id}: Kaggle refused it: {answer and answer.error}")
+        )
     refused = {name: getattr(answer, f"invalid_{name}") for name in _SOURCES}
     lost = [f"{name} {', '.join(handles)}" for name, handles in refused.items() if handles]
     if lost:
-        raise PushError(
+        raise ClickException(
             f"{answer.url} runs without its {'; '.join(lost)}: Kaggle does not know them, or you "
             "may not read them. Push what it reads first, and accept a model's licence"
         )
@@ -186,10 +181,10 @@ def _cells(notebook: str) -> list[str]:
     return ["".join(cell["source"]) for cell in json.loads(notebook)["cells"]]
 
 
-def _datasets(folders: Sequence[Path]) -> list[tuple[str, Path]]:
+def _datasets(kernels: Sequence[_Kernel]) -> list[tuple[str, Path]]:
     """Return handle and folder of the datasets that were built beside these kernels, for them."""
-    wanted = {one for folder in folders for one in read_kernel_metadata(folder).dataset_sources}
-    found = sorted(folders[0].parent.glob(f"*/{DatasetMetadata.file}"))
+    wanted = {handle for _, metadata, _ in kernels for handle in metadata.dataset_sources}
+    found = sorted(kernels[0][0].parent.glob(f"*/{DatasetMetadata.file}"))
     built = [(DatasetMetadata.checked(read_json(path)).id, path.parent) for path in found]
     return [(handle, folder) for handle, folder in built if handle in wanted]
 
@@ -203,21 +198,21 @@ def _described_dataset(handle: str, folder: Path) -> str:
 def _make_ready(handle: str, folder: Path, *, say: Callable[[str], None]) -> None:
     """Create a built dataset at Kaggle if it is not there, and wait until kernels can read it."""
     with _kaggle_client() as (client, _):
-        if not _state(lambda: client.dataset_status(handle)):
+        if not state_of(lambda: client.dataset_status(handle)):
             say(_described_dataset(handle, folder))
             answer = client.dataset_create_new(str(folder), quiet=True)
             if answer.error:
                 reason = _with_cure(f"Kaggle refused the dataset {handle}: {answer.error}")
-                raise PushError(f"{reason}\nNo kernel was sent.")
+                raise ClickException(f"{reason}\nNo kernel was sent.")
         began = time.monotonic()
-        while (state := _state(lambda: client.dataset_status(handle))) != "ready":
+        while (state := state_of(lambda: client.dataset_status(handle))) != "ready":
             if state in ("failed", "deleted"):
-                raise PushError(
+                raise ClickException(
                     f"the dataset {handle} is {state} at Kaggle, no kernel was sent: remove it on "
                     f"https://www.kaggle.com/datasets/{handle}, then give the same command again"
                 )
             if time.monotonic() - began > TIMEOUT_S:
-                raise PushError(
+                raise ClickException(
                     f"the dataset {handle} was not ready after {TIMEOUT_S / 60:.0f} minutes "
                     f"({state or 'not there'}), no kernel was sent: give the same command again"
                 )
@@ -225,35 +220,16 @@ def _make_ready(handle: str, folder: Path, *, say: Callable[[str], None]) -> Non
             time.sleep(POLL_S)
 
 
-def _state(ask: Callable[[], str]) -> str:
-    """Return how a kernel or dataset does at Kaggle, "" where it refuses to speak of that name."""
-    try:
-        return ask()
-    except OSError as error:
-        if http_status(error) not in (403, 404):
-            raise
-    except ValueError:  # the client's own, of a kernel that is not there
-        pass
-    return ""
-
-
 @contextmanager
 def _kaggle_client() -> Iterator[tuple[Any, Mapping[str, str]]]:
-    """Yield Kaggle's client and the secrets it may know; its errors become a PushError."""
-    from kaggle import api
-
+    """Yield Kaggle's client and the secrets it may know; its errors become a ClickException."""
     secrets = held_secrets()
     try:
-        api.authenticate()
-        secrets |= held_secrets(api.config_values)
-        yield api, secrets
-    except SystemExit as error:  # of `authenticate`, which has said how to log in
-        raise PushError(
-            f"no Kaggle credentials: set {variables(hub=False)}, or KAGGLE_API_TOKEN, or "
-            "put kaggle.json into ~/.kaggle"
-        ) from error
+        client = kaggle_client()
+        secrets |= held_secrets(client.config_values)
+        yield client, secrets
     except (OSError, ValueError) as error:  # the last: no such kernel, for one
-        raise PushError(without(secrets.values(), _with_cure(_words(error)))) from None
+        raise ClickException(without(secrets.values(), _with_cure(_words(error)))) from None
 
 
 def _words(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Sends a package through the hub's own client: `kagglehub` or `huggingface_hub`.
+"""Sends a package through the hub's own client: `kaggle`, `kagglehub` or `huggingface_hub`.
 
 What is sent is a folder of links to the export's files, with the metadata file that the hub knows,
 and each Orbax tree as one archive, as some clients leave folders out. All is private at first:
@@ -11,39 +11,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from click import ClickException
+
 from nblib.files import write_json, write_text
 from nblib.hosts.secrets import without
 from nblib.models.folders import CARD_FILE
 from nblib.models.published import credential_values, has_credentials, hub_token, variables
 from nblib.sources.hubs import http_status, is_network_error, kaggle_errors
+from nblib.tools.kaggle_client import kaggle_client, state_of
 from nblib.tools.publishing import Package, files_of
 
 HUGGING_FACE = "huggingface"
 _MESSAGE = "Published by nblib"
-_CONFLICT = 409
-
-
-class NotPublished(RuntimeError):
-    """The hub did not take all of it; the message says why and how to go on."""
 
 
 def send(package: Package) -> str:
     """Send a package, and return the address of its page.
 
-    Raises NotPublished, saying why and how to go on; the export is as it was.
+    Raises ClickException, saying why and how to go on; the export is as it was.
     """
     import httpx
 
     on_hub = package.target == HUGGING_FACE
     refused: tuple[type[Exception], ...] = (httpx.HTTPError, *kaggle_errors())
     if not has_credentials(hub=on_hub):
-        raise NotPublished(f"no credentials for {package.target}: set {variables(hub=on_hub)}")
+        raise ClickException(f"no credentials for {package.target}: set {variables(hub=on_hub)}")
     try:
         with _staged(package) as folder:
             return _SENDERS[package.target](package, folder)
     except refused as error:
         again = "are sent again, and become a version together"
-        raise NotPublished(
+        raise ClickException(
             f"{package.name} was not published: {_reason(package, error)}\n{package.folder} is as "
             "it was. Mend this, then give the same command again: the files "
             + ("that have arrived are not sent twice." if on_hub else f"{again}.")
@@ -78,57 +76,23 @@ def _staged(package: Package) -> Iterator[Path]:
 
 
 def _send_dataset(package: Package, folder: Path) -> str:
-    """Do what `kagglehub.dataset_upload` does, which can say neither licence nor description.
-
-    Kaggle's other client, `kaggle` 2.2, leaves a file out in silence when its upload fails.
-    """
-    from kagglehub.clients import build_kaggle_client
-    from kagglehub.exceptions import BackendError, handle_mutate_call
-    from kagglehub.gcs_upload import upload_files_and_directories
-    from kagglesdk.blobs.types.blob_api_service import ApiBlobType
-    from kagglesdk.datasets.types import dataset_api_service as types
-
-    kind = ApiBlobType.DATASET
-    sent = upload_files_and_directories(str(folder), item_type=kind, ignore_patterns=[])
-    files = sent.to_proto().to_dict()["files"]
-    metadata = package.metadata
-    owner, slug = package.name.split("/")
-    creation = {
-        "ownerSlug": owner,
-        "slug": slug,
-        "title": metadata.title,
-        "subtitle": metadata.subtitle or None,
-        "description": metadata.description,
-        "licenseName": metadata.licenses[0]["name"],
-        "isPrivate": True,
-        "files": files,
-    }
-    body = {"versionNotes": _MESSAGE, "files": files}
-    version = {"ownerSlug": owner, "datasetSlug": slug, "body": body}
-    with build_kaggle_client() as client:
-        api = client.datasets.dataset_api_client
-        new = types.ApiCreateDatasetRequest.from_dict(creation)
-        more = types.ApiCreateDatasetVersionRequest.from_dict(version)
-        try:
-            handle_mutate_call(lambda: api.create_dataset(new))
-        except BackendError as error:
-            if error.error_code not in (None, _CONFLICT):  # as kagglehub: it may be there already
-                raise
-            try:
-                handle_mutate_call(lambda: api.create_dataset_version(more))
-            except (BackendError, OSError) as second:
-                raise BackendError(f"{error}; nor as a new version: {second}") from second
+    client = kaggle_client()
+    if state_of(lambda: client.dataset_status(package.name)):
+        answer = client.dataset_create_version(str(folder), _MESSAGE, quiet=True)
+    else:
+        answer = client.dataset_create_new(str(folder), quiet=True)
+    if answer.error:
+        raise ValueError(answer.error)
     return f"https://www.kaggle.com/datasets/{package.name}"
 
 
 def _send_model(package: Package, folder: Path) -> str:
     import kagglehub
 
-    metadata = package.metadata
-    kagglehub.model_upload(
-        metadata.handle, str(folder), license_name=metadata.licenseName, version_notes=_MESSAGE
-    )
-    return f"https://www.kaggle.com/models/{metadata.ownerSlug}/{metadata.modelSlug}"
+    one = package.metadata
+    handle = f"{one.ownerSlug}/{one.modelSlug}/{one.framework}/{one.instanceSlug}"
+    kagglehub.model_upload(handle, str(folder), one.licenseName, _MESSAGE)
+    return f"https://www.kaggle.com/models/{one.ownerSlug}/{one.modelSlug}"
 
 
 def _send_hub(package: Package, folder: Path) -> str:

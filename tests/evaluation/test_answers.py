@@ -220,7 +220,7 @@ def test_metrics_have_every_rate_interval_and_the_decoding(stage):
 
 
 def test_scores_are_the_tasks_own(ref, examples, writes):
-    """Completions that are right, wrong and without form are told apart."""
+    """Completions that are right, wrong and without form have scores of their own."""
     writes(
         "<reasoning>1 + 2</reasoning><answer>3</answer>",
         "<reasoning>2 + 3</reasoning><answer>5</answer>",
@@ -379,7 +379,7 @@ def test_another_request_is_asked_again(
     assert kept.read_bytes() != before
 
 
-def test_somebody_elses_file_is_left_alone(kept_answers, examples, writes, tmp_path):
+def test_a_file_of_another_kind_is_left_alone(kept_answers, examples, writes, tmp_path):
     seeds, kept = writes("1", "2", "3"), tmp_path / "metrics.jsonl"
     for content in ([{"step": 1}], [], [[1]], [{"identity": 3}]):
         write_jsonl(kept, content)

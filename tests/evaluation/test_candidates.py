@@ -34,7 +34,7 @@ def examples(pens):
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, overfitted, new_model, tokenizer):
     """A model that has learnt the questions, and one that has not."""
-    models = {"learnt": overfitted[0], "fresh": new_model(embed_dim=32, head_dim=16)}
+    models = {"learnt": overfitted[0], "fresh": new_model(num_layers=2, embed_dim=32, head_dim=16)}
     paths = {name: tmp_path_factory.mktemp(name) / "export" for name in models}
     for name, model in models.items():
         save_model(model, tokenizer, paths[name], manifest={})
@@ -154,7 +154,7 @@ def test_adapters_over_a_base_are_a_stage_like_any_other(
         answer_all([wrong], GSM8K, examples, DECODING, asking)
 
 
-def test_another_model_behind_the_same_name_is_asked_anew(
+def test_another_model_behind_the_same_name_is_asked_again(
     folders, examples, mesh, tmp_path, asking
 ):
     how = Asking(folder=tmp_path, mesh=mesh)

@@ -85,16 +85,6 @@ def test_questions_of_one_length_are_one_group():
     assert compared.gains[0].paired.p_value == 1.0
 
 
-def test_two_stages_are_compared_in_the_headline_all_items_first():
-    _, sft, grpo = three_stages()
-    compared = paired_by_group((sft, grpo), GSM8K)
-    assert [(name, one.n, one.only_second) for name, one in compared.items()] == [
-        *(("all", 4, 2), ("1", 2, 1), ("2", 2, 1))
-    ]
-    assert {one.metric for one in compared.values()} == {"answer_accuracy"}
-    assert paired_by_group((), GSM8K) == {}
-
-
 def test_right_given_the_form_leaves_out_a_stage_without_the_form():
     given = compare_stages(three_stages(), GSM8K).given_form
     assert list(given) == ["sft", "grpo"]

@@ -259,7 +259,7 @@ def test_one_sample_asks_nothing(tmp_path):
     assert vote_all([], GSM8K, [], SAMPLED, asking, samples=1) == {}
 
 
-def test_votes_are_sampled_anew_for_every_answer(new_model, tokenizer, mesh, tmp_path):
+def test_votes_are_sampled_again_for_every_answer(new_model, tokenizer, mesh, tmp_path):
     save_model(new_model(num_layers=1), tokenizer, tmp_path / "fresh", manifest={})
     candidates = [
         parse_candidate(f"x={tmp_path}/fresh"),

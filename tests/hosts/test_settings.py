@@ -19,7 +19,7 @@ from nblib.models.lora import LoraConfig
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.rewards import reward_weights
 from nblib.tokens.training_data import Batching
-from nblib.tools.parameters import declared_parameters
+from nblib.tools.notebooks import declared_parameters
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.sft import SftConfig
 

@@ -43,10 +43,8 @@ def test_the_embedded_model_is_configured_by_its_folder():
 @pytest.mark.parametrize("rank", [2, -1])
 def test_leaves_are_those_of_the_real_model(rank, new_model, mesh):
     base = new_model(num_layers=2)
-    config = base.config
-    (model,) = abstractly(
-        lambda: (trainable_model(config, LoraConfig(rank=rank, alpha=2.0)),), EIGHT
-    )
+    config, lora = base.config, LoraConfig(rank=rank, alpha=2.0)
+    (model,) = abstractly(lambda: (trainable_model(config, lora),), EIGHT)
     real = base if rank == -1 else get_lora_model(base, mesh, lora)
     found, expected = leaves(model), leaves(real)
     assert found.keys() == expected.keys()

@@ -149,7 +149,6 @@ def test_it_says_whose_adapters_it_holds(copy, tokenizer):
     info = read_adapter_info(copy)
     assert info.lora == LORA
     assert (info.base_name, info.base_sha256) == ("gemma3-1b-it", "a" * 64)
-    assert info.tokenizer_sha256 == fingerprint(tokenizer)
     (copy / "manifest.json").unlink()  # as peft leaves it
     info = read_adapter_info(copy)
     assert (info.base_name, info.base_sha256) == ("gemma3-1b-it", None)

@@ -74,9 +74,11 @@ def likeliest(model, prompt):
     return tokens[0, len(prompt) : end + 1].tolist()
 
 
-@pytest.mark.parametrize("heads", [(2, 1), (4, 2), (2, 2)])
-def test_greedy_is_the_likeliest_of_the_whole_text(new_model, mesh, small_steps, heads):
-    model = new_model(embed_dim=32, head_dim=16, num_heads=heads[0], num_kv_heads=heads[1])
+# Six layers: the last one attends globally.
+@pytest.mark.parametrize(("layers", "heads"), [(6, (2, 1)), (2, (4, 2)), (6, (2, 2))])
+def test_greedy_is_the_likeliest_of_the_whole_text(new_model, mesh, small_steps, layers, heads):
+    sizes = {"num_layers": layers, "num_heads": heads[0], "num_kv_heads": heads[1]}
+    model = new_model(embed_dim=32, head_dim=16, **sizes)
     answers = written(model, mesh)
     assert answers == [likeliest(model, prompt) for prompt in PROMPTS]
     assert any(tokens[-1] in STOP for tokens in answers)
@@ -85,7 +87,7 @@ def test_greedy_is_the_likeliest_of_the_whole_text(new_model, mesh, small_steps,
 
 
 def test_adapters_act(new_model, mesh, small_steps):
-    base = new_model(embed_dim=32, head_dim=16)
+    base = new_model(num_layers=2, embed_dim=32, head_dim=16)
     model = get_lora_model(base, mesh, LoraConfig(rank=2, alpha=8.0))
     key = jax.random.key(1)
     drawn = jax.tree.map(lambda a: jax.random.normal(key, a.shape), nnx.state(model, nnx.LoRAParam))

@@ -26,7 +26,7 @@ DATA = SimpleNamespace(origin="made here", sha256={"train": "t", "test": "e"})
 
 @pytest.fixture(scope="module")
 def model(new_model):
-    return new_model()
+    return new_model(num_layers=2)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from nblib.models.folders import (
     weights_sha256,
 )
 
-OURS = json.dumps({"tokenizer_sha256": "of whoever wrote it"})
+OURS = json.dumps({"tokenizer_sha256": "of its writer"})
 
 
 def write(folder, **files):
@@ -20,19 +20,26 @@ def write(folder, **files):
     return folder
 
 
-def test_new_folder_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(OSError, match="disk"), new_folder(tmp_path / "deep" / "made") as partial:
+@pytest.fixture
+def new(tokenizer):
+    return lambda folder: new_folder(folder, tokenizer, {"made_by": "a test"}, size=544)
+
+
+def test_new_folder_appears_whole_or_not_at_all(tmp_path, new):
+    with pytest.raises(OSError, match="disk"), new(tmp_path / "deep" / "made") as partial:
         write(partial, manifest=OURS)
         assert not (tmp_path / "deep" / "made").exists()
         raise OSError("disk full")
     assert not (tmp_path / "deep" / "made").exists()
-    with new_folder(tmp_path / "deep" / "made") as partial:
+    with new(tmp_path / "deep" / "made") as partial:
         assert list(partial.iterdir()) == []  # nothing of the attempt before
         write(partial, manifest=OURS)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["made"]
+    manifest = read_manifest(tmp_path / "deep" / "made")
+    assert manifest.keys() == {"made_by", "tokenizer_size", "tokenizer_sha256"}
 
 
-def test_own_folder_is_replaced_and_a_foreign_one_left_alone(tmp_path):
+def test_own_folder_is_replaced_and_a_foreign_one_left_alone(tmp_path, new):
     write(tmp_path / "ours", manifest=OURS, old="{}")
     rename_folder(write(tmp_path / "new", manifest=OURS), tmp_path / "ours")
     assert [path.name for path in (tmp_path / "ours").iterdir()] == ["manifest.json"]
@@ -40,7 +47,7 @@ def test_own_folder_is_replaced_and_a_foreign_one_left_alone(tmp_path):
         foreign = write(tmp_path / name, **files)
         with pytest.raises(FileExistsError, match=f"{name} holds something else"):
             rename_folder(tmp_path / "ours", foreign)
-        with pytest.raises(FileExistsError), new_folder(foreign):
+        with pytest.raises(FileExistsError), new(foreign):
             pass
         assert len(list(foreign.iterdir())) == 1
 
@@ -61,11 +68,11 @@ def test_manifest_of_a_download_is_empty(tmp_path):
         ('{"tokenizer_sha256": []}', r"manifest\.json: tokenizer_sha256 is \[\], expected text"),
     ],
 )
-def test_a_broken_manifest_is_named_and_its_folder_left_alone(content, message, tmp_path):
+def test_a_broken_manifest_is_named_and_its_folder_left_alone(content, message, tmp_path, new):
     folder = write(tmp_path / "broken", manifest=content)
     with pytest.raises(ValueError, match=message):
         read_manifest(folder)
-    with pytest.raises(FileExistsError, match="broken holds something else"), new_folder(folder):
+    with pytest.raises(FileExistsError, match="broken holds something else"), new(folder):
         pass
 
 

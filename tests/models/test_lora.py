@@ -159,10 +159,15 @@ def test_weights_in_bf16_are_not_all_trained(new_model, mesh):
         )
 
 
-@pytest.mark.parametrize(("rank", "alpha"), [(0, 1.0), (-1, 1.0), (2, 0.0)])
+@pytest.mark.parametrize(("rank", "alpha"), [(0, 1.0), (-2, 1.0), (2, 0.0)])
 def test_rank_and_alpha_must_be_positive(rank, alpha):
     with pytest.raises(ValueError, match=rf"rank {rank} and alpha {alpha} must be positive"):
         LoraConfig(rank=rank, alpha=alpha)
+
+
+def test_all_weights_are_no_adapters(new_model, mesh):
+    with pytest.raises(ValueError, match="LoRA rank -1 means all weights: use get_trainable_model"):
+        get_lora_model(new_model(num_layers=1), mesh, LoraConfig(rank=ALL_WEIGHTS, alpha=1.0))
 
 
 def test_targets_that_match_nothing_are_refused(new_model, mesh, monkeypatch):

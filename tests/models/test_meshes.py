@@ -13,15 +13,12 @@ from safetensors.numpy import load_file
 from nblib.models.gemma3 import save_model
 
 PARTS = {"8x1": (4, 64), "2x4": (16, 16), "1x1": (32, 64)}  # of a kernel [32, 64]
-
-# As in conftest.py: tiny models are compiled for longer than they run.
-COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SIZES = {"num_layers": 1, "embed_dim": 32, "hidden_dim": 64, "num_heads": 4, "head_dim": 8}
 
 
 def on_devices(count, script, *arguments, **variables):
     """Run a script beside this one with so many simulated devices; return what it prints."""
-    flags = f"{COMPILE_FAST} --xla_force_host_platform_device_count={count}"
+    flags = f"{variables.pop('XLA_FLAGS')} --xla_force_host_platform_device_count={count}"
     ran = subprocess.run(
         [sys.executable, Path(__file__).with_name(script), *arguments],
         env={**os.environ, **variables, "XLA_FLAGS": flags},

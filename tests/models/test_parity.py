@@ -16,7 +16,7 @@ ASKED = tuple(f"Ann has {n} pens and buys {n + 3} more. How many?" for n in rang
 
 @pytest.fixture(scope="module")
 def model(new_model):
-    return new_model()
+    return new_model(num_layers=2)
 
 
 def test_rows_are_the_ends_of_the_prompts_behind_bos(tokenizer):
@@ -42,7 +42,7 @@ def test_greedy_takes_the_best_token_each_time(model, tokenizer, mesh):
 
 def test_another_model_is_far_away(model, new_model, tokenizer, mesh):
     tokens, logits = greedy(model, prompt_rows(tokenizer, ASKED), mesh=mesh)
-    other = choice_logits(new_model(seed=1), tokens, mesh=mesh)
+    other = choice_logits(new_model(seed=1, num_layers=2), tokens, mesh=mesh)
     found = compare(tokens, logits, other, reader="other")
     assert not found.equal
     assert found.largest_difference > 1 and found.different_choices > 100

@@ -72,33 +72,33 @@ def test_attached_input_is_found_by_its_files(layout, tmp_path, monkeypatch):
 
 @pytest.fixture
 def apart(tmp_path, monkeypatch):
-    """A package whose embedded weights travel apart: their seal, and what attaches a folder."""
+    """A package whose embedded weights travel apart: their manifest, and what attaches a folder."""
     package, inputs = tmp_path / "package", tmp_path / "input"
     for folder in (package, inputs):
         folder.mkdir()
     monkeypatch.setattr(published, "EMBEDDED_FOLDER", package)
     monkeypatch.setattr(published, "KAGGLE_INPUT", inputs)
     (tmp_path / "model.safetensors").write_bytes(b"the weights")
-    seal = {"steps": 3, published.WEIGHTS_KEY: weights_sha256(tmp_path)}
-    write_json(package / "manifest.json", seal)
+    named = {"steps": 3, published.WEIGHTS_KEY: weights_sha256(tmp_path)}
+    write_json(package / "manifest.json", named)
 
-    def attach(place, manifest=seal, weights=b"the weights"):
+    def attach(place, manifest=named, weights=b"the weights"):
         folder = inputs / place
         folder.mkdir(parents=True)
         write_json(folder / "manifest.json", manifest)
         (folder / "model.safetensors").write_bytes(weights)
         return folder
 
-    return seal, attach
+    return named, attach
 
 
 @pytest.mark.parametrize("place", ["nblib-embedded-1", "datasets/me/nblib-embedded-1", "a/b/c/d/e"])
 def test_embedded_weights_are_found_among_the_inputs_at_any_depth(apart, place):
-    seal, attach = apart
-    tuned = attach("a-tuned-one", {"base": {"sha256": seal[published.WEIGHTS_KEY]}}, b"others")
+    named, attach = apart
+    tuned = attach("a-tuned-one", {"base": {"sha256": named[published.WEIGHTS_KEY]}}, b"others")
     (tuned.parent / "manifest.json").write_text("no JSON")
     attach("a-broken-copy", weights=b"half of")
-    found = attach(place, seal | {"steps": 4})
+    found = attach(place, named | {"steps": 4})
     assert find_model("embedded") == found
 
 
@@ -110,8 +110,8 @@ def test_embedded_weights_in_the_package_come_first(apart):
 
 
 def test_without_embedded_weights_the_error_says_what_to_attach(apart):
-    seal, attach = apart
-    name = f"nblib-embedded-{seal[published.WEIGHTS_KEY][:10]}"
+    named, attach = apart
+    name = f"nblib-embedded-{named[published.WEIGHTS_KEY][:10]}"
     with pytest.raises(ModelNotFound, match=rf"attach your dataset {name}, .* or set MODEL to"):
         find_model("embedded")
     folder = attach("nblib-embedded-1", weights=b"other weights")

@@ -4,7 +4,6 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from nblib.report.curves import by_step, column, plot_grpo, plot_training, smooth
-from nblib.report.plots import figure_png
 from nblib.tasks.gsm8k import GSM8K
 
 HEADINGS = {
@@ -112,7 +111,7 @@ def test_training_speed_is_tokens_over_seconds():
 
 def test_training_leaves_gaps_for_missing_null_and_diverged_values():
     odd = [record(1, loss=float("nan"), grad_norm=None), {"step": 2}, record(3, seconds=0)]
-    assert figure_png(plot_training(odd, seed=0, title="odd"), dpi=40).startswith(b"\x89PNG")
+    assert "2 steps" in texts(plot_training(odd, seed=0, title="odd"))
 
 
 def test_training_without_records_says_so():
@@ -176,7 +175,7 @@ def test_grpo_marks_alarms_in_every_panel_and_names_them_once():
         assert marked(axes) == [50, 51, 100]
     reward = panel(figure, "reward")
     names = [text for text in reward.texts if text.get_text()]
-    assert [text.get_text() for text in names] == [
+    assert [text.get_text().strip() for text in names] == [
         *("entropy collapsed", "zero variance groups, truncation", "kl too large")
     ]
     boxes = [text.get_window_extent() for text in names]
@@ -199,15 +198,15 @@ def test_grpo_leaves_gaps_and_says_what_was_not_measured():
     axes = panel(figure, "reward")
     for drawn in (axes.lines[0], line(axes, "reward"), line(axes, "answer accuracy")):
         assert list(np.flatnonzero(np.isnan(drawn.get_ydata()))) == [2]
-    assert figure_png(figure, dpi=40).startswith(b"\x89PNG")
+    assert texts(figure)
 
 
 @pytest.mark.parametrize(
-    "records", [[grpo_record(1)], [{"step": 4}], [{"step": 0, "probe_accuracy": 0}]]
+    ("record", "said"),
+    [(grpo_record(1), "1 steps"), ({"step": 0, "probe_accuracy": 0}, "0 steps")],
 )
-def test_grpo_of_a_run_that_has_just_begun(records):
-    figure = plot_grpo(GSM8K, records, seed=0, title="t")
-    assert figure_png(figure, dpi=40).startswith(b"\x89PNG")
+def test_grpo_of_a_run_that_has_just_begun(record, said):
+    assert said in texts(plot_grpo(GSM8K, [record], seed=0, title="t"))
 
 
 def test_grpo_without_records_says_so():

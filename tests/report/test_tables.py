@@ -1,22 +1,30 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nblib.evaluation.answers import Stage
+from nblib.evaluation.sampling import Group
 from nblib.evaluation.statistics import paired_comparison
 from nblib.report.tables import (
     Table,
     as_text,
+    examples_table,
+    group_table,
     group_word,
     p_text,
     paired_table,
     read_estimate,
+    rows_table,
     settings_table,
     shorten,
     stage_table,
     visible,
 )
+from nblib.sources.rows import Dataset, Row
 from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.task import Example
 
 BASE = {"n": 200, "format_accuracy": 0.0, "format_accuracy_ci95": [0.0, 0.0188]}
 TUNED = {"n": 200, "format_accuracy": 0.995, "format_accuracy_ci95": [0.9722, 0.9991]}
@@ -164,3 +172,30 @@ def test_every_text_can_be_seen_and_stored(text):
     shown.encode("utf-8")
     assert all(c.isprintable() or c in "\n\t" or c.isspace() for c in shown)
     assert "\u2028" not in shown and "\r" not in shown
+
+
+def test_a_row_is_shown_as_its_source_gave_it_and_where_it_comes_from():
+    rows = (Row(id="a/1", fields={"question": "1+1?", "answer": "1+1=2\n#### 2"}, place="a:1"),)
+    data = Dataset.of("toy", "made here", rows, rows)
+    table = rows_table(replace(data, notes=("made here", "a hub was not there")))
+    assert table.rows == (("1+1?", "1+1=2\n#### 2"),)
+    assert table.columns == ("question", "answer")
+    assert table.note == "made here. a hub was not there"
+
+
+def test_an_example_is_shown_with_what_is_learnt_and_what_it_is_scored_against():
+    one = Example(id="a/1", prompt="1+1?", completion="<answer>2</answer>", reference={"n": 2})
+    assert examples_table([one]).rows == (("1+1?", "<answer>2</answer>", '{"n": 2}'),)
+
+
+def test_of_a_group_the_first_and_the_last_completion_are_shown():
+    example = Example(id="a/1", prompt="1+1?", completion="", reference="2")
+    group = Group(
+        example=example,
+        completions=("two", "2?", "3"),
+        rewards=(1.0, 0.5, 0.0),
+        advantages=(1.2, 0.0, -1.2),
+    )
+    table = group_table(group)
+    assert table.rows == (("1.00", "+1.20", "two"), ("0.00", "-1.20", "3"))
+    assert table.note == "1+1? Wanted: 2"

@@ -112,12 +112,12 @@ def test_builtin_counts_levels_and_seed():
 
 
 def test_long_hand_is_for_the_training_rows_alone():
-    told = {"num_train": 30, "num_test": 10, "levels": (3, 4), "seed": 3}
-    data = get_dataset("builtin", long_hand=1.0, **told)
+    given = {"num_train": 30, "num_test": 10, "levels": (3, 4), "seed": 3}
+    data = get_dataset("builtin", long_hand=1.0, **given)
     common = {"seed": 3, "levels": (3, 4)}
     assert data.train == word_problems(30, split="train", long_hand=1.0, **common)
     assert data.test == word_problems(10, split="test", **common)
-    assert data.train != get_dataset("builtin", **told).train
+    assert data.train != get_dataset("builtin", **given).train
 
 
 def test_builtin_problems_are_by_default_of_every_level():

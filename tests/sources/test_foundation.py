@@ -41,10 +41,10 @@ def questions(rows):
 
 def test_built_in_rows_to_train_to_validate_and_held_out():
     rows = made()
-    told = word_problems(230, seed=0, split="train", levels=(1, 2))
-    assert rows.train + rows.validation == told and len(rows.train) == 30
+    given = word_problems(230, seed=0, split="train", levels=(1, 2))
+    assert rows.train + rows.validation == given and len(rows.train) == 30
     assert rows.test == word_problems(8, seed=0, split="test", levels=(1, 2))
-    assert rows.sha256 == content_sha256(rows.train) != content_sha256(told)
+    assert rows.sha256 == content_sha256(rows.train) != content_sha256(given)
     assert rows.notes == (rows.origin,) == ("30 built-in problems of levels 1, 2",)
 
 

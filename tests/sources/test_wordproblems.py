@@ -89,12 +89,12 @@ def test_the_steps_go_on_from_each_other_and_use_just_what_the_story_tells(all_r
     for row in all_rows:
         steps = steps_of(row)
         assert all(before[2] == after[0] for before, after in pairwise(steps)), row
-        told = [int(number) for number in re.findall(r"\d+", story(row))]
+        stated = [int(number) for number in re.findall(r"\d+", story(row))]
         in_words = {value for word, value in IN_WORDS.items() if word in row.fields["question"]}
         worked_out = {steps[0][0], *(result for *_, result in steps)}
         others = {b for _, b, _ in steps}
-        assert steps[0][0] == told[0], row
-        assert others <= {*told, *in_words, *worked_out} and {*told[1:]} <= others, row
+        assert steps[0][0] == stated[0], row
+        assert others <= {*stated, *in_words, *worked_out} and {*stated[1:]} <= others, row
 
 
 def test_only_from_level_3_on_is_there_a_number_that_is_not_needed(all_rows):
@@ -136,7 +136,7 @@ def test_another_seed_tells_others(rows):
 
 
 def test_the_rows_are_those_that_the_embedded_model_learnt_from():
-    # If this changes on purpose, the model in nblib/models/embedded is to be made anew (v0, full).
+    # If this changes on purpose, the model in nblib/models/embedded must be trained again (v0).
     train = word_problems(500, seed=0, split="train")
     test = word_problems(500, seed=0, split="test")
     assert content_sha256(train)[:12] == "456eca81aaf8"
@@ -157,14 +157,14 @@ def test_train_and_test_share_no_template_with_the_same_numbers(monkeypatch):
         last[:] = [*story.template, *story.numbers]
         return split_of(story)
 
-    def told(rng, level, split, **choices):
+    def recorded(rng, level, split, **choices):
         row = make(rng, level, split, **choices)
         if row is not None:
             pairs[split].add(tuple(last))
         return row
 
     monkeypatch.setattr(wordproblems, "_split_of", remembered)
-    monkeypatch.setattr(wordproblems, "_problem", told)
+    monkeypatch.setattr(wordproblems, "_problem", recorded)
     for split in pairs:  # one step: there the pairs are few, and would soon meet
         word_problems(COUNT, seed=3, split=split, levels=(1,))
     assert min(map(len, pairs.values())) > 400
@@ -242,12 +242,12 @@ def test_long_hand_is_a_share_of_the_solutions_and_by_default_none():
     def long(rows):
         return sum(any(" = " in line.split("<<")[0][:-3] for line in step_lines(r)) for r in rows)
 
-    told = {"seed": 3, "split": "train", "levels": (3, 4)}
-    assert long(word_problems(400, **told)) == 0
-    assert 60 < long(word_problems(400, long_hand=0.25, **told)) < 140
-    assert [int(row.group) for row in word_problems(6, long_hand=0.5, **told)] == [3, 4] * 3
+    given = {"seed": 3, "split": "train", "levels": (3, 4)}
+    assert long(word_problems(400, **given)) == 0
+    assert 60 < long(word_problems(400, long_hand=0.25, **given)) < 140
+    assert [int(row.group) for row in word_problems(6, long_hand=0.5, **given)] == [3, 4] * 3
     with pytest.raises(ValueError, match=r"long_hand 1.5 must be a share"):
-        word_problems(1, long_hand=1.5, **told)
+        word_problems(1, long_hand=1.5, **given)
 
 
 @pytest.mark.parametrize(

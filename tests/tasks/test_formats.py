@@ -13,9 +13,7 @@ from nblib.tasks.scoring import score
 EVERY = pytest.mark.parametrize("answer_format", FORMATS.values(), ids=lambda one: one.name)
 GOOD = "<reasoning>\n2 * 9 = 18\n</reasoning>\n<answer>18</answer>"
 STRICT = Parsed(
-    strict=True,
     tags_in_order=True,
-    reasoning="2 * 9 = 18",
     answers=("18",),
     preamble=False,
     failure=None,
@@ -23,7 +21,7 @@ STRICT = Parsed(
 
 
 def broken(failure: str, **changes: object) -> Parsed:
-    return replace(STRICT, strict=False, failure=failure, **changes)
+    return replace(STRICT, failure=failure, **changes)
 
 
 def test_xml_renders_the_form_it_asks_for():
@@ -56,7 +54,7 @@ def test_the_answer_is_kept_raw():
         (GOOD + " Done.", broken("text outside")),
         (GOOD.replace("\n<answer>", " so <answer>"), broken("text outside")),
         (GOOD + "<answer>19</answer>", broken("repeated tag", answers=("18", "19"))),
-        (GOOD + GOOD, broken("repeated tag", answers=("18", "18"), reasoning=None)),
+        (GOOD + GOOD, broken("repeated tag", answers=("18", "18"))),
         (GOOD + "<answer><answer>18</answer>", broken("repeated tag", answers=())),
         (
             "</answer>" + GOOD,
@@ -65,19 +63,19 @@ def test_the_answer_is_kept_raw():
         (GOOD.replace("18</", "</"), broken("empty answer", answers=("",))),
         (GOOD.replace("18</", " \n</"), broken("empty answer", answers=(" \n",))),
         (GOOD + "</answer>", broken("repeated tag", answers=())),
-        ("<reasoning>" + GOOD, broken("repeated tag", reasoning=None)),
-        ("<reasoning> \n</reasoning><answer>18</answer>", broken("empty reasoning", reasoning="")),
+        ("<reasoning>" + GOOD, broken("repeated tag")),
+        ("<reasoning> \n</reasoning><answer>18</answer>", broken("empty reasoning")),
         (
             "<answer>18</answer><reasoning>2 * 9 = 18</reasoning>",
             broken("order", tags_in_order=False, preamble=True),
         ),
         (
             "<reasoning>2 <answer>18</answer></reasoning>",
-            broken("order", tags_in_order=False, reasoning="2 <answer>18</answer>"),
+            broken("order", tags_in_order=False),
         ),
         (
             "</reasoning>2 * 9<reasoning><answer>18</answer>",
-            broken("order", tags_in_order=False, reasoning=None, preamble=True),
+            broken("order", tags_in_order=False, preamble=True),
         ),
         (
             "<reasoning>2 * 9 = 18</reasoning><answer>18",
@@ -85,13 +83,13 @@ def test_the_answer_is_kept_raw():
         ),
         (
             "<reasoning>2 * 9 = 18",
-            broken("missing tag", tags_in_order=False, answers=(), reasoning=None),
+            broken("missing tag", tags_in_order=False, answers=()),
         ),
         (
             "The answer is 18.",
-            broken("missing tag", tags_in_order=False, answers=(), reasoning=None, preamble=True),
+            broken("missing tag", tags_in_order=False, answers=(), preamble=True),
         ),
-        ("", broken("missing tag", tags_in_order=False, answers=(), reasoning=None)),
+        ("", broken("missing tag", tags_in_order=False, answers=())),
     ],
 )
 def test_broken_xml_names_the_first_rule_broken(text: str, expected: Parsed):
@@ -122,21 +120,21 @@ def test_strict_hash(text: str):
         ("2 * 9 = 18\n#### 18\nNext", broken("text outside", answers=(" 18",))),
         (
             "2 * 9 = 18\n#### 18\n#### 19",
-            broken("repeated tag", answers=(" 18", " 19"), reasoning=None),
+            broken("repeated tag", answers=(" 18", " 19")),
         ),
         (
             "2 * 9 = 18\n#### Final answer: #### 18",
-            broken("repeated tag", answers=(" 18",), reasoning=None),
+            broken("repeated tag", answers=(" 18",)),
         ),
         ("2 * 9 = 18\n####", broken("empty answer", answers=("",))),
         ("2 * 9 = 18\n#### \n", broken("empty answer", answers=(" ",))),
         ("2 * 9 = 18 #### 18", broken("tag inside a line", answers=(" 18",), tags_in_order=False)),
         (
             "\n#### 18",
-            broken("empty reasoning", answers=(" 18",), reasoning="", tags_in_order=False),
+            broken("empty reasoning", answers=(" 18",), tags_in_order=False),
         ),
-        ("2 * 9 = 18", broken("missing tag", answers=(), reasoning=None, tags_in_order=False)),
-        ("", broken("missing tag", answers=(), reasoning=None, tags_in_order=False)),
+        ("2 * 9 = 18", broken("missing tag", answers=(), tags_in_order=False)),
+        ("", broken("missing tag", answers=(), tags_in_order=False)),
     ],
 )
 def test_broken_hash_names_the_first_rule_broken(text: str, expected: Parsed):
@@ -162,7 +160,6 @@ def test_what_is_rendered_is_strict_and_reads_back(answer_format, reasoning: str
     parsed = answer_format.parse(answer_format.render(reasoning, answer))
     assert parsed.strict
     assert parsed.failure is None
-    assert parsed.reasoning == reasoning.strip()
     assert parsed.answers[0].strip() == answer
 
 
@@ -171,7 +168,6 @@ def test_what_is_rendered_is_strict_and_reads_back(answer_format, reasoning: str
 def test_where_marks_say_so_any_text_is_an_answer(answer_format, reasoning: str, answer: str):
     parsed = answer_format.parse(answer_format.render(reasoning, answer))
     assert parsed.strict
-    assert parsed.reasoning == reasoning.strip()
     assert parsed.answers[0].strip() == answer.strip()
 
 
@@ -194,11 +190,9 @@ def test_any_text_parses_and_only_strict_has_no_failure(answer_format, text: str
     if parsed.strict:
         assert parsed.tags_in_order
         assert not parsed.preamble
-        assert parsed.reasoning or answer_format is LAST_NUMBER  # which wants none
-        rendered = answer_format.render(parsed.reasoning, parsed.answers[0])
-        again = answer_format.parse(rendered)
+        again = answer_format.parse(answer_format.render("steps", parsed.answers[0]))
         assert again.strict
-        assert again.reasoning == parsed.reasoning
+        assert [one.strip() for one in again.answers] == [one.strip() for one in parsed.answers]
 
 
 def seconds_to_score(answer_format, piece: str, size: int) -> float:
@@ -217,13 +211,11 @@ def seconds_to_score(answer_format, piece: str, size: int) -> float:
 
 @EVERY
 @pytest.mark.parametrize("piece", PIECES)
-def test_time_is_linear_up_to_a_megabyte(answer_format, piece: str):
-    first = min(seconds_to_score(answer_format, piece, 60_000) for _ in range(2))
-    for times in (4, 16):
-        # Were it quadratic, times**2. The constant and the tries are for caches that others use.
-        limit = 2 * times * first + 0.05
-        size = 60_000 * times
-        assert any(seconds_to_score(answer_format, piece, size) < limit for _ in range(3))
+def test_time_is_linear(answer_format, piece: str):
+    first = min(seconds_to_score(answer_format, piece, 20_000) for _ in range(2))
+    # Were it quadratic, 256 times as long. The constant and the tries: caches have other users.
+    limit = 2 * 16 * first + 0.05
+    assert any(seconds_to_score(answer_format, piece, 16 * 20_000) < limit for _ in range(3))
 
 
 NEVER_18 = [

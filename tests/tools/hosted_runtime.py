@@ -1,7 +1,7 @@
 """A hosted runtime, made here without a network: a Python of its own, a wheel house, no checkout.
 
 It has what this environment has but for what a host lacks or has in an old version. What it lacks
-lies as wheels in the house, packed from the files that are installed here.
+is in the wheel house, packed from the files that are installed here.
 """
 
 import base64

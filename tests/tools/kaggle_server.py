@@ -1,4 +1,4 @@
-"""Kaggle's API on loopback: keeps what it is sent and answers as it is told."""
+"""Kaggle's API on loopback: keeps what it is sent and answers as a test says."""
 
 import json
 import threading
@@ -20,6 +20,7 @@ class KaggleServer(ThreadingHTTPServer):
         self.answers = {"SaveKernel": SAVED, "GetDatasetStatus": {"status": "READY"}}
         self.files = {}
         self.uploads = {}
+        self.upload_status = 200
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -48,7 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self):
         content = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.uploads[self.path.removeprefix("/put/")] = content
-        self._send(b"{}", "application/json", 200)
+        self._send(b"{}", "application/json", self.server.upload_status)
 
     def do_GET(self):
         content = self.server.files[self.path.removeprefix("/files/")]

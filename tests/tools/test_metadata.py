@@ -43,8 +43,7 @@ def test_right_ones_are_taken():
     assert DatasetMetadata.checked(DATASET | extras).keywords == ("gemma",)
     plain = {"licenses": [{"name": "apache-2.0"}], "description": "All our own."}
     assert DatasetMetadata.checked(DATASET | plain).title == "Gemma 3 shows its work"
-    handle = "somebody/gemma3-shows-its-work/transformers/v1-sft-format"
-    assert VariationMetadata.checked(VARIATION).handle == handle
+    assert VariationMetadata.checked(VARIATION).framework == "transformers"
     assert CardMetadata.checked(CARD | {"tags": ["math"]}).license == "gemma"
     apart = {"license": "apache-2.0", "base_model": ""}
     assert CardMetadata.checked(CARD | apart).base_model == ""

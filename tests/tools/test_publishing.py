@@ -21,7 +21,7 @@ def no_credentials(monkeypatch, tmp_path):
 
 @pytest.fixture
 def export(tmp_path):
-    """A fine-tune of the embedded model, as far as nobody loads it."""
+    """A fine-tune of the embedded model, but for weights that can be loaded."""
     folder = tmp_path / "export"
     folder.mkdir()
     (folder / "model.safetensors").write_text("weights")
@@ -62,7 +62,7 @@ def test_metadata_of_ones_own_wins_and_is_checked_as_strictly(export):
     package = plan_package("kaggle-dataset", NAME, export)
     assert (package.metadata.title, package.metadata.id) == ("Shows its work", NAME)
     assert package.metadata.description == "# A title\n\nA text."
-    assert own not in package.files  # what is sent is written anew, checked
+    assert own not in package.files  # what is sent is written again, checked
     own.write_text('{"tittle": "x"}')
     with pytest.raises(ValueError, match="unknown key 'tittle'"):
         plan_package("kaggle-dataset", NAME, export)
@@ -110,7 +110,7 @@ def test_a_credential_in_a_file_is_refused(export, monkeypatch):
 
 
 def make_run(notebook, written=0.0):
-    """A finished run with an export, as far as nobody loads it."""
+    """A finished run with an export, but for weights that can be loaded."""
     run = Path(os.environ["NBLIB_RUNS_DIR"], notebook, "1")
     (run / "export").mkdir(parents=True)
     for name in ("model.safetensors", "config.json", "tokenizer.model", "manifest.json"):

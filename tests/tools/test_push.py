@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ def account(monkeypatch, tmp_path, server):
         monkeypatch.setenv(name, value)
     for name in ("KAGGLE_API_TOKEN", "KAGGLE_KERNEL_RUN_TYPE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # there it keeps uploads to resume
     local = kaggle_env.KaggleEnv.LOCAL
     monkeypatch.setitem(kaggle_env._env_to_endpoint, local, server.address)
     return variables
@@ -289,6 +291,12 @@ def test_the_dataset_is_made_first_and_only_once(kernels, server, capsys, no_dat
     assert main(["kernels", "push", "v2_grpo", "eval"]) == 0
     assert len(server.bodies("CreateDataset")) == 1
     assert len(server.bodies("SaveKernel")) == 3
+
+
+def test_a_dataset_of_which_a_file_did_not_arrive_is_not_made(kernels, server, capsys, no_dataset):
+    server.upload_status = 500
+    assert "only 0 of 5 files arrived" in refused(capsys, "push", "v1_sft_format")
+    assert server.bodies("CreateDataset") == server.bodies("SaveKernel") == []
 
 
 def test_v0_needs_no_dataset(kernels, server, no_dataset):

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+import tempfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,13 +43,16 @@ class Hubs:
         if method == "PUT":
             self.blobs[self.announced[path]] = body
             return 200, {}
-        return 200, self.kaggle(path, body) if "/v1/" in path else self.hub(path, body)
+        answer = self.kaggle(path, body) if "/v1/" in path else self.hub(path, body)
+        return answer.get("code", 200), answer
 
     def kaggle(self, path, body):
         if path.endswith("StartBlobUpload"):
             place = f"/put/{len(self.announced)}"
             self.announced[place] = body["name"]
             return {"token": f"token-of-{body['name']}", "createUrl": self.address + place}
+        if path.endswith("GetDatasetStatus"):
+            return {"code": 404, "message": "no such dataset"}
         return {"error": ""}
 
     def hub(self, path, body):
@@ -109,7 +113,7 @@ def hubs():
 
 @pytest.fixture
 def export(tmp_path):
-    """What a notebook leaves of a fine-tune of Gemma, as far as nobody loads it."""
+    """What a notebook leaves of a fine-tune of Gemma, but for weights that can be loaded."""
     folder = tmp_path / "export"
     folder.mkdir()
     manifest = {"notebook": "v1_sft_format", "tokenizer_sha256": "a" * 64, "base": {"root": GEMMA}}
@@ -156,6 +160,7 @@ def environment(hubs, tmp_path, monkeypatch):
     }
     for name, value in apart.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # there Kaggle's client resumes uploads
     monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.LOCAL, hubs.address)
     monkeypatch.setattr(constants, "ENDPOINT", hubs.address)  # read at import
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
@@ -200,22 +205,20 @@ def test_a_kaggle_dataset_is_its_files_and_says_its_licence(hubs, export, publis
     assert (created["title"], created["isPrivate"]) == ("gemma3 shows its work", True)
     assert created["licenseName"] == "other" and TERMS in created["description"]
     sent = {one["token"] for one in created["files"]}
-    metadata = json.loads(hubs.blobs.pop("dataset-metadata.json"))
-    assert metadata["id"] == NAME and metadata["licenses"] == [{"name": "other"}]
     notice = hubs.blobs.pop("NOTICE").decode()
     assert notice.startswith("Gemma is provided under and subject to the Gemma Terms of Use")
     assert hubs.blobs == before == contents(export)
-    assert sent == {f"token-of-{name}" for name in (*before, "NOTICE", "dataset-metadata.json")}
+    assert sent == {f"token-of-{name}" for name in (*before, "NOTICE")}
 
 
 def test_a_dataset_that_is_there_becomes_a_version(hubs, export, publish):
-    hubs.answers["CreateDatasetV"] = 200, {"error": ""}
-    hubs.answers["CreateDataset"] = 200, {"error": "it exists", "errorCode": 409}
+    hubs.answers["GetDatasetStatus"] = 200, {"status": "READY"}
     code, said = publish("kaggle-dataset", export, "--yes")
     assert code == 0, said
     (version,) = hubs.called("CreateDatasetVersion")
     assert version["datasetSlug"] == "gemma3-shows-its-work"
-    assert len(version["body"]["files"]) == 7
+    assert len(version["body"]["files"]) == 6
+    assert TERMS in version["body"]["description"]
 
 
 def test_an_orbax_tree_travels_as_one_archive(hubs, flax_export, publish, tmp_path):
@@ -274,7 +277,7 @@ ECHO = {"code": 500, "message": "no room for you, $AUTH"}
             "kaggle-dataset",
             "/put/2",
             (500, ECHO),
-            "Upload failed with status code 500",
+            "only 5 of 6 files arrived",
             "sent again",
         ),
         ("kaggle-model", "StartBlob", (500, ECHO), "no room for you, Basic ***", "sent again"),

@@ -3,22 +3,33 @@
 Where the TPU's compiler is missing, the report says so and holds the rest.
 """
 
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from flax import nnx
+from tunix.models.gemma3.model import Gemma3
+from tunix.sft.peft_trainer import TrainingInput
 
 from nblib.hosts.settings import GrpoSettings, SftSettings
 from nblib.hosts.settings_base import parameter_name
 from nblib.models.abstract import named_config
+from nblib.models.lora import LORA_PARAMETER, get_trainable_model
 from nblib.models.mesh import check_model_divides
+from nblib.models.names import get_gemma_ref_model
+from nblib.runs import start_run
 from nblib.tasks.registry import get_task
+from nblib.tokens.training_data import TrainingData
 from nblib.tools.notebooks import NotebookInfo
 from nblib.tools.preflight import checks
 from nblib.tools.preflight.compiled import Compiled, least_seconds
-from nblib.tools.preflight.measured import Measured, measure_steps
 from nblib.tools.preflight.programs import Program, largest_batch, programs, weight_counts
 from nblib.tools.preflight.report import PreflightReport, Step, hours_of
 from nblib.tools.preflight.targets import (
@@ -35,7 +46,9 @@ from nblib.tools.preflight.workload import (
     preflight_info,
     sft_workload,
 )
+from nblib.training.sft import train
 
+_MEASURED = 6  # steps of each shape; the first compiles it
 _Settings = SftSettings | GrpoSettings
 
 
@@ -52,41 +65,32 @@ def run_preflight(
     """Do one preflight; SFT on a CPU is measured, all else is compiled.
 
     Comes after `prepare_environment(target)`; no device of this process may have been used before.
-
-    Args:
-        notebook: one of kind sft or grpo.
-        target: see `find_target`.
-        parameters: of the notebook, as typed.
-        fsdp: the mesh's first axis; 0 takes all devices that `tp` leaves.
-        tp: its second axis.
-        search: for settings that fit, where these do not.
-        say: gets a line on each thing that is done.
-
-    Raises PreflightError, ParameterError, and ValueError for settings that no run would take.
+    `fsdp` 0 takes all devices that `tp` leaves; with `search`, settings that fit are sought where
+    these do not. Raises PreflightError, and ValueError for parameters that no run would take.
     """
     settings = notebook_settings(notebook, target, parameters)
     info, here, notes = preflight_info(notebook), target_mesh(find_target("cpu")), list[str]()
     mesh = _mesh(settings, target, fsdp, tp, notes)
     work = _workload(settings, info, mesh or here, notes)
-    measured, suggestion = None, dict[str, Any]()
-    steps: tuple[Step, ...] = ()
+    steps, suggestion, compile_seconds = tuple[Step, ...](), dict[str, Any](), 0.0
+    moved, compiler = None, ""
     if target.kind == "cpu" and work and work.tokenizer:
         say(f"training on a few batches of {len(work.shapes)} shapes ...")
-        measured = measure_steps(work, here)
-        steps = measured.steps
+        steps, compile_seconds, moved = measure_steps(work, here)
     elif mesh:
         steps, suggestion = compile_run(settings, target, mesh, work, search=search, say=say)
+        compiler = compiler_of(target)
     return PreflightReport(
         notebook=notebook,
         target=target.name,
         mesh=dict((mesh or here).shape),
         steps=steps,
-        hours=hours_of(steps) + (measured.compile_seconds / 3600 if measured else 0.0),
+        hours=hours_of(steps) + compile_seconds / 3600,
         session_hours=target.session_hours,
         tokens_per_step=work.settings.accumulation * work.tokens_per_batch if work else 0.0,
         suggestion=suggestion,
-        checks=_checks(settings, info.reads, target, work, mesh, here, measured),
-        compiler=compiler_of(target) if mesh and not measured else "",
+        checks=_checks(settings, info.reads, target, work, mesh, here, moved),
+        compiler=compiler,
         notes=tuple(notes),
     )
 
@@ -126,7 +130,7 @@ def _checks(
     work: Workload | None,
     mesh: jax.sharding.Mesh | None,
     here: jax.sharding.Mesh,
-    measured: Measured | None,
+    moved: float | None,
 ) -> tuple[checks.Check, ...]:
     parameters, trained = weight_counts(settings, here)
     found = []
@@ -134,7 +138,7 @@ def _checks(
         rows = [program.rows for program in programs(settings, mesh, work)]
         found += checks.check_mesh(mesh, target.devices, rows)
     found += checks.check_examples(work) if work else []
-    found += checks.check_adapters(trained, measured.moved if measured else None)
+    found += checks.check_adapters(trained, moved)
     if isinstance(settings, GrpoSettings) and reads:
         found.append(checks.check_rewards(settings, here, reads[0]))
     found += [checks.check_disk(parameters, trained), checks.check_licence(settings.model)]
@@ -227,3 +231,45 @@ def _smaller(settings: _Settings, mesh: jax.sharding.Mesh) -> Iterator[dict[str,
     while prompts % 2 == 0:
         prompts //= 2
         yield {"remat": True, "micro_batch": prompts}
+
+
+def measure_steps(work: Workload, mesh: jax.sharding.Mesh) -> tuple[tuple[Step, ...], float, float]:
+    """Train a copy of the model on a few batches of each shape and time the steps on this machine.
+
+    Returns the steps, each with the median seconds of those that compiled nothing; the seconds that
+    compiling took; and the largest change of a trained weight.
+    """
+    settings = work.settings
+    base = get_gemma_ref_model(settings.model, mesh, dtype=settings.dtype)
+    model = get_trainable_model(base.model, mesh, settings.lora)
+    kind = LORA_PARAMETER if settings.lora_rank > 0 else nnx.Param
+    before = jax.tree.map(np.array, nnx.state(model, kind))
+    records = _train_a_few(model, work, mesh)
+    after = jax.tree.map(np.asarray, nnx.state(model, kind))
+    changes = jax.tree.map(lambda old, new: float(np.abs(new - old).max()), before, after)
+    steps, compile_seconds = [], 0.0
+    for index, ((rows, length), times) in enumerate(work.shapes.items()):
+        alike = records[index * _MEASURED :][:_MEASURED]
+        compiling = [one["seconds"] for one in alike if one["compilations"]]
+        steady = [one["seconds"] for one in alike[1:] if not one["compilations"]]
+        seconds = float(np.median(steady or [alike[-1]["seconds"]]))
+        steps.append(Step(name="update", rows=rows, length=length, times=times, seconds=seconds))
+        compile_seconds += sum(max(0.0, one - seconds) for one in compiling)
+    return tuple(steps), compile_seconds, max(jax.tree.leaves(changes))
+
+
+def _train_a_few(
+    model: Gemma3, work: Workload, mesh: jax.sharding.Mesh
+) -> Sequence[Mapping[str, Any]]:
+    """Return the records of a training on `_MEASURED` batches of each shape, shape by shape."""
+    chosen: list[TrainingInput] = []
+    for shape in work.shapes:
+        some = [batch for batch in work.batches if batch.input_tokens.shape == shape][:_MEASURED]
+        chosen += (some * _MEASURED)[:_MEASURED]  # where there are few, they are repeated
+    sizes = {"too_long": 0, "rows": 0, "max_length": work.settings.max_length}
+    texts = TrainingData(examples=(), batches=chosen, val_batches=(), **sizes)
+    config = replace(work.settings.training, accumulation=1, save_interval="60 min")
+    # Standard output is for the preflight's answer.
+    with tempfile.TemporaryDirectory(prefix="nblib-") as scratch, redirect_stdout(sys.stderr):
+        run = start_run("preflight", {}, root=Path(scratch))
+        return train(model, texts, config, run, hashes={}, mesh=mesh).history

@@ -27,8 +27,13 @@ from nblib.tokens.batches import TokenizedExample, encode_task
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import BOS_ID, load_tokenizer
 from nblib.tokens.training_data import training_data
-from nblib.tools.notebooks import NotebookInfo, notebook_infos, notebooks_folder
-from nblib.tools.parameters import declared_parameters, parse_values
+from nblib.tools.notebooks import (
+    NotebookInfo,
+    declared_parameters,
+    notebook_infos,
+    notebooks_folder,
+    parse_values,
+)
 from nblib.tools.preflight.targets import PreflightError, Target
 
 _FEW = 8  # questions: among as many there is a group whose rewards differ
@@ -71,8 +76,8 @@ def notebook_settings(
 ) -> SftSettings | GrpoSettings:
     """Return the settings that a notebook would run with; the target's kind is its profile "auto".
 
-    Raises PreflightError for another notebook, ParameterError for an unknown parameter or a wrong
-    type, and ValueError for a value that the notebook would refuse.
+    Raises PreflightError for another notebook, and ValueError for an unknown parameter, a wrong
+    type, or a value that the notebook would refuse.
     """
     kind = preflight_info(notebook).kind
     declared = declared_parameters(jupytext.read(notebooks_folder() / f"{notebook}.py").cells)
@@ -124,11 +129,7 @@ def few_questions(settings: GrpoSettings, task: Task) -> tuple[Example, ...]:
 
 
 def estimated_tokens(text: str) -> int:
-    """Return about how many of Gemma's tokens an English text has: words, digits, signs.
-
-    >>> estimated_tokens("Ann has 12 pens.")
-    6
-    """
+    """Return about how many of Gemma's tokens an English text has: words, digits, signs."""
     return len(_PIECE.findall(text))
 
 

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from nblib.__main__ import main
-from nblib.tools.kernel_process import kernel_variables
+from nblib.tools.execution import kernel_variables
 from nblib.tools.preflight import targets
 from nblib.tools.preflight.command import compile_run, nearest
 from nblib.tools.preflight.compiled import Compiled
@@ -30,10 +30,15 @@ def environment(monkeypatch, runs, mesh):
 
 def test_a_run_on_this_machine_is_measured_and_printed_as_json(tiny_folder, capsys):
     given = ["-p", "MODEL", str(tiny_folder), "-p", "NUM_SAMPLES", "40", "-p", "LORA_RANK", "2"]
+    given += ["-p", "MAX_LENGTH", "256"]
     assert main(["preflight", "v1_sft_format", "--json", *given]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["fits"] and 0 < found["hours"] < 1
-    assert sum(step["times"] for step in found["steps"]) > 0
+    shapes = {(step["rows"], step["length"]): step["times"] for step in found["steps"]}
+    assert len(shapes) > 1 and sum(shapes.values()) > 1
+    assert all(step["seconds"] > 0 for step in found["steps"])
+    steps_s = sum(step["times"] * step["seconds"] for step in found["steps"])
+    assert 3600 * found["hours"] > steps_s  # compiling counts
     checks = {check["name"]: check["passed"] for check in found["checks"]}
     assert checks == {
         "mesh": True,
