@@ -217,8 +217,7 @@ group = evaluation.sample_group(
 display(report.group_table(group))
 
 # %%
-figure = report.plot_group(group.rewards, group.advantages, seed=SEED)
-page.figure("A group: rewards and advantages", figure)
+page.figure("A group: rewards and advantages", report.plot_group(group, seed=SEED))
 
 # %% [markdown]
 # ## v1 on the held-out questions

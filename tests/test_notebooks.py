@@ -25,10 +25,9 @@ def nodes(path):
 
 def room_of(node):
     """The room in an expression `room.name`, None for any other."""
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        if (ROOT / "nblib" / node.value.id / "__init__.py").is_file():
-            return node.value.id
-    return None
+    named = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    is_room = named and (ROOT / "nblib" / node.value.id / "__init__.py").is_file()
+    return node.value.id if is_room else None
 
 
 def modules_reached(path):
