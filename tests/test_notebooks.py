@@ -90,7 +90,7 @@ def test_a_first_example_is_shown_within_six_code_cells(path):
 
 
 def test_the_reading_path_of_v1_is_whole_and_takes_an_evening():
-    section = README[README.index("### Read v1 in an evening") :].split("\n#", 2)[1]
+    section = README.partition("### Read v1 in an evening")[2].partition("\n## ")[0]
     listed = re.findall(r"`(nblib/[\w/]+\.py)`", section)
     reached = modules_reached(ROOT / "notebooks" / "v1_sft_format.py")
     assert sorted(listed) == sorted(reached)
