@@ -58,7 +58,9 @@ def test_an_epoch_takes_each_step_as_often_as_it_comes():
     assert _total({(16, 128): 10, (8, 256): 2}, {(16, 128): 0.5, (8, 256): 2.0}) == 9.0
 
 
-def test_both_ways_train_in_processes_of_their_own(monkeypatch):
+def test_both_ways_train_in_processes_of_their_own(monkeypatch, compilation_cache):
+    for name, value in compilation_cache.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(training, "_TURNS", 1)
     found = _turns({"sft": ((2, 16),), "stock-sft": ((2, 16),)})
     for way in ("sft", "stock-sft"):

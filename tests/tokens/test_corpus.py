@@ -130,4 +130,4 @@ def test_texts_for_the_tokenizer_are_prompt_and_completion():
         Document(id="a", prompt="p", completion="c"),
         Document(id="b", prompt="", completion="d"),
     ]
-    assert list(corpus_texts(given)) == ["pc", "d"]
+    assert list(corpus_texts(given, most=9)) == ["pc", "d"]

@@ -268,8 +268,8 @@ def _train_a_few(
         chosen += (some * _MEASURED)[:_MEASURED]  # where there are few, they are repeated
     sizes = {"too_long": 0, "rows": 0, "max_length": work.settings.max_length}
     texts = TrainingData(examples=(), batches=chosen, val_batches=(), **sizes)
+    config = replace(work.settings.training, accumulation=1, save_interval="60 min")
     # Standard output is for the preflight's answer.
     with tempfile.TemporaryDirectory(prefix="nblib-") as scratch, redirect_stdout(sys.stderr):
         run = start_run("preflight", {}, root=Path(scratch))
-        config = replace(work.settings.training, accumulation=1, save_interval="60 min")
         return train(model, texts, config, run, hashes={}, mesh=mesh).history
