@@ -13,8 +13,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
-from tunix.models.gemma3.model import K_MASK, Attention, AttentionType, apply_rope
+from tunix.models.gemma3.model import (
+    K_MASK,
+    Attention,
+    AttentionType,
+    Gemma3,
+    RematConfig,
+    apply_rope,
+)
 from tunix.utils import sharding_utils
+
+from nblib.models.lora import multiplied_out
 
 _PARTS = 4  # of a row
 _LEAST = 64  # tokens of a part
@@ -101,6 +110,43 @@ def attention_of(model: nnx.Module, kind: type[Attention]) -> Iterator[None]:
         yield
     finally:
         attend_by(own)
+
+
+def hidden_states(
+    model: Gemma3,
+    tokens: Int[Array, "B T"],
+    positions: Int[Array, "B T"],
+    attention_mask: Bool[Array, "B T T"],
+    *,
+    remat: bool = False,
+) -> Float[Array, "B T D"]:
+    """Return the states after the final norm; `model.embedder.decode` makes logits of them.
+
+    Tunix's Gemma 3 returns the logits `[B, T, V]` of all positions at once: with Gemma's vocabulary
+    of 262,144 they are most of a step's memory. From the states they can be had in chunks.
+
+    The mask must be causal. The whole model is called, because adapters act only within its call:
+    layers called one by one would silently be the base's. Its logits are not used, so that a
+    compiled program does not compute them. `remat` is gradient checkpointing: the backward pass
+    keeps each layer's input and computes the rest again. Adapters: see `multiplied_out`.
+    """
+    model = multiplied_out(model)
+    forward = nnx.capture(model, nnx.Intermediate)
+    with _recomputed_layers(model, remat), attention_of(model, CausalAttention):
+        _, sown = forward(tokens, positions, None, attention_mask, output_hidden_states=True)
+    (hidden,) = sown["all_hidden_states"]  # Tunix's name; it sows the last ones only
+    return hidden
+
+
+@contextmanager
+def _recomputed_layers(model: Gemma3, remat: bool) -> Iterator[None]:
+    """Set the model's remat for one call: Tunix's sampler cannot run a model that has it set."""
+    before = model.config.remat_config
+    model.config.remat_config = RematConfig.DECODER if remat else before
+    try:
+        yield
+    finally:
+        model.config.remat_config = before
 
 
 def _projected(

@@ -19,7 +19,7 @@ from tunix.models.gemma3.model import Gemma3
 from tunix.sft.peft_trainer import TrainingInput
 from tunix.sft.utils import build_positions_from_mask, make_causal_attn_mask
 
-from nblib.models.hidden import hidden_states
+from nblib.models.attention import hidden_states
 from nblib.tokens.tokenizer import BOS_ID, PAD_ID
 
 # Of a device's rows together, at least one of each row: 2 GiB of bf16 for Gemma's 262,144 tokens.

@@ -19,7 +19,7 @@ from tunix.models.gemma3.model import Gemma3
 from tunix.rl import common
 from tunix.rl.grpo.grpo_learner import GRPOConfig, TrainExample
 
-from nblib.models.hidden import hidden_states
+from nblib.models.attention import hidden_states
 from nblib.training.loss import entropy, label_log_probs, score_positions
 
 _LOG_RATIO_LIMIT, _GSPO_LIMIT = 20.0, 10.0  # Tunix's

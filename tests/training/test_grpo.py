@@ -13,7 +13,7 @@ from flax import nnx
 from tunix.rl.rl_cluster import RLCluster
 
 from nblib.files import read_jsonl
-from nblib.models.hidden import hidden_states
+from nblib.models.attention import hidden_states
 from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
 from nblib.models.mesh import device_mesh
 from nblib.models.names import get_gemma_ref_model

@@ -13,7 +13,7 @@ from flax import nnx
 from tunix.sft.peft_trainer import TrainingInput
 
 from nblib.files import read_jsonl
-from nblib.models.hidden import hidden_states
+from nblib.models.attention import hidden_states
 from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
 from nblib.tokens.batches import batch_stream, collate
 from nblib.tokens.packing import pack
