@@ -188,7 +188,8 @@ questions, said = evaluation.keep_informative(
     samples=settings.pass_rate_samples,
     kept=run.path.parent / "pass_rates.jsonl",  # measured once, for later runs as well
 )
-print(f"{too_long} questions over {settings.max_prompt_length} tokens: left out, not cut", said)
+print(f"{too_long} questions over {settings.max_prompt_length} tokens: left out, not cut")
+print(said)
 print(f"{len(questions)} to train, {len(probe_examples)} in the probe, {len(held_out)} held out")
 
 # %% [markdown]

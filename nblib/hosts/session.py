@@ -17,6 +17,7 @@ import jax
 import psutil
 from IPython.display import display
 
+from nblib.files import to_jsonable
 from nblib.hosts.host import Host, this_host, where_am_i
 from nblib.hosts.inputs import bring_attached_run
 from nblib.hosts.secrets import provide_tokens
@@ -82,7 +83,7 @@ class Session(Generic[S]):
         bring_attached_run(notebook, parameters)
         devices = self.host.devices
         run = start_run(notebook, parameters, devices=devices, started=self.started)
-        display(settings_table(parameters, title=f"Settings of {run.path}"))
+        display(settings_table(to_jsonable(parameters), title=f"Settings of {run.path}"))
         return run
 
     def training_s(self, evaluation_s: float, *, exported: int) -> float:
@@ -138,8 +139,8 @@ def begin(settings_type: type[S], parameters: Mapping[str, Any]) -> Session[S]:
     )
     tokens = ", ".join(f"{name} ({where})" for name, where in provide_tokens().items())
     mesh = mesh_summary(session.mesh)
-    facts = {**host.facts, "mesh": mesh, "session": session.hours, "tokens": tokens or "none"}
-    display(Table(columns=("here", ""), rows=tuple(facts.items())))
+    facts = {**host.facts, "mesh": mesh, "hours": session.hours, "credentials": tokens or "none"}
+    display(Table(columns=("session", ""), rows=tuple(facts.items())))
     return session
 
 

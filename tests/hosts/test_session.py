@@ -65,8 +65,8 @@ def test_a_session_shows_where_it_runs_and_never_a_tokens_value(monkeypatch, cap
     monkeypatch.setattr(module, "display", shown.append)
     begin(EvalSettings, {"PROFILE": "cpu"})
     facts = dict(shown[0].rows)
-    assert facts["mesh"].startswith("fsdp ") and facts["session"].startswith("no limit")
-    assert facts["tokens"] == "HF_TOKEN (environment)"
+    assert facts["mesh"].startswith("fsdp ") and facts["hours"].startswith("no limit")
+    assert facts["credentials"] == "HF_TOKEN (environment)"
 
 
 def test_an_unfinished_run_of_the_same_settings_is_continued():
