@@ -14,7 +14,7 @@ from nblib.tokens.chat import task_prompts
 
 # %% [markdown]
 # ## A problem
-# A story told from a seed. Its answer has GSM8K's form: steps with annotations, then `#### N`.
+# A story made from a seed. Its answer has GSM8K's form: steps with annotations, then `#### N`.
 
 # %%
 (row,) = word_problems(1, seed=0, split="train", levels=(2,))

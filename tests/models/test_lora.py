@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 from tunix.sft.peft_trainer import TrainingInput
 
-from nblib.models import hidden, lora
+from nblib.models import attention, lora
 from nblib.models.gemma3 import load_model, parameter_count, save_model
 from nblib.models.lora import (
     ALL_WEIGHTS,
@@ -92,7 +92,7 @@ def test_adapters_multiplied_out_train_as_they_are(heads, new_model, mesh, monke
         return step(model, **model_inputs(batch))
 
     loss, gradient = learnt()
-    monkeypatch.setattr(hidden, "multiplied_out", lambda model: model)
+    monkeypatch.setattr(attention, "multiplied_out", lambda model: model)
     expected, expected_gradient = learnt()
     assert float(loss) == pytest.approx(float(expected), rel=1e-6)
     leaves = [dict(nnx.to_flat_state(tree)) for tree in (gradient, expected_gradient)]
