@@ -6,6 +6,7 @@ jax is imported inside the fixtures, so that the tests of rows and tasks start w
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,15 @@ COMPILE_FAST = (
 )
 # Each is a question and the completion to learn for it.
 EIGHT = {f"{n} pens and {n + 1}?": f"{n} + {n + 1} = {2 * n + 1}" for n in range(1, 9)}
+
+
+@pytest.fixture(scope="session")
+def published_gsm8k():
+    """The folder of GSM8K's two published files; without them their tests are skipped."""
+    folder = os.environ.get("NBLIB_GSM8K_DIR")
+    if not folder:
+        pytest.skip("NBLIB_GSM8K_DIR is not set: the repository does not hold GSM8K's files")
+    return Path(folder)
 
 
 def slots_score(completion, example):

@@ -1,6 +1,4 @@
 import json
-import os
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +9,6 @@ from nblib.tasks.gsm8k import GSM8K
 
 EGGS = {"question": "2 hens, 3 eggs each. Eggs?", "answer": "2*3 = <<2*3=6>>6\n#### 6"}
 PENS = {"question": "5 pens, 1 is lost. Pens?", "answer": "5-1 = <<5-1=4>>4\n#### 4"}
-REAL = os.environ.get("NBLIB_GSM8K_DIR", "")
 
 
 @pytest.fixture(autouse=True)
@@ -201,19 +198,17 @@ def test_other_content_than_the_published_is_one_note_a_split(folder):
     assert notes[1].endswith(f"expected {gsm8k.PUBLISHED_SHA256['test']}")
 
 
-@pytest.mark.skipif(not REAL, reason="NBLIB_GSM8K_DIR is not set: the published files are absent")
-def test_published_files_are_read_whole_and_recognised():
-    loaded = from_folder(REAL)
+def test_published_files_are_read_whole_and_recognised(published_gsm8k):
+    loaded = from_folder(str(published_gsm8k))
     assert (len(loaded.train), len(loaded.test)) == (7473, 1319)
     assert loaded.notes == ()
     assert loaded.train[0].fields["answer"].endswith("#### 72")
     assert loaded.test[17].id == "gsm8k/test/17"
 
 
-@pytest.mark.skipif(not REAL, reason="NBLIB_GSM8K_DIR is not set: the published files are absent")
-def test_one_changed_character_of_the_published_files_is_noted(tmp_path):
+def test_one_changed_character_of_the_published_files_is_noted(tmp_path, published_gsm8k):
     for name in ("train.jsonl", "test.jsonl"):
-        (tmp_path / name).write_bytes(Path(REAL, name).read_bytes())
+        (tmp_path / name).write_bytes((published_gsm8k / name).read_bytes())
     content = (tmp_path / "test.jsonl").read_bytes()
     (tmp_path / "test.jsonl").write_bytes(content.replace(b"ducks", b"Ducks", 1))
     notes = from_folder(str(tmp_path)).notes

@@ -1,11 +1,9 @@
 """GSM8K rows become examples; every gold answer of the real data set parses and scores as right."""
 
 import json
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,7 +14,6 @@ from nblib.tasks.gsm8k import GSM8K, extract_hash_answer, parse_solution
 from nblib.tasks.numbers import number_text, parse_number
 from nblib.tasks.task import Example, check_task
 
-FOLDER = os.environ.get("NBLIB_GSM8K_DIR", "")
 ANSWER = (
     "Janet sells 16 - 3 - 4 = <<16-3-4=9>>9 duck eggs a day.\n"
     "She makes 9 * 2 = $<<9*2=18>>18 every day.\n#### 18"
@@ -193,15 +190,14 @@ def test_any_answer_parses_or_is_a_value_error(answer: str):
     assert parse_solution(f"{reasoning}\n#### {number}")[1] == number
 
 
-@pytest.mark.skipif(not FOLDER, reason="NBLIB_GSM8K_DIR does not name a folder with GSM8K")
 @pytest.mark.parametrize(
     "task", (GSM8K, *GSM8K.variants.values()), ids=lambda task: task.name.replace("/", "-")
 )
-def test_every_gold_answer_is_strict_and_correct(task):
+def test_every_gold_answer_is_strict_and_correct(task, published_gsm8k):
     rows = [
         Row(id=f"gsm8k/{split}/{index}", fields=json.loads(line))
         for split in ("train", "test")
-        for index, line in enumerate((Path(FOLDER) / f"{split}.jsonl").open(encoding="utf-8"))
+        for index, line in enumerate((published_gsm8k / f"{split}.jsonl").open(encoding="utf-8"))
     ]
     examples = task.examples(rows)
     check_task(task, examples)

@@ -1,7 +1,5 @@
 import json
-import os
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -17,7 +15,6 @@ from nblib.tokens.tokenizer import (
     train_tokenizer,
 )
 
-GSM8K = os.environ.get("NBLIB_GSM8K_DIR", "")
 # SentencePiece writes a space as U+2581, so that this one character comes back as a space.
 ANY_TEXT = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\N{LOWER ONE EIGHTH BLOCK}")
@@ -61,10 +58,9 @@ def test_no_text_is_lost(tokenizer, text):
     assert tokenizer.unk_id() not in ids
 
 
-@pytest.mark.skipif(not GSM8K, reason="NBLIB_GSM8K_DIR names no folder with GSM8K's two files")
 @pytest.mark.parametrize(("split", "count"), [("train", 7473), ("test", 1319)])
-def test_nothing_of_gsm8k_is_lost(tokenizer, split, count):
-    lines = Path(GSM8K, f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+def test_nothing_of_gsm8k_is_lost(tokenizer, published_gsm8k, split, count):
+    lines = (published_gsm8k / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [text for line in lines for text in json.loads(line).values()]
     assert len(texts) == 2 * count
     assert tokenizer.decode(tokenizer.encode(texts)) == texts
