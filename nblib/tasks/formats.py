@@ -12,9 +12,8 @@ number is for `scoring`.
 
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from nblib.tasks.numbers import TYPESET_SPACES
 
@@ -247,8 +246,4 @@ def _parse_last_number(text: str) -> Parsed:
 
 LAST_NUMBER = AnswerFormat(
     name="last-number", template="{reasoning}\n{answer}", parse=_parse_last_number
-)
-
-FORMATS: Mapping[str, AnswerFormat] = MappingProxyType(
-    {one.name: one for one in (XML, HASH, BOXED, LAST_NUMBER)}
 )

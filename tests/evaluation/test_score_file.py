@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nblib.evaluation.answers import score_answers
 from nblib.evaluation.score_file import score_file, score_lines
-from nblib.tasks.formats import FORMATS, XML
+from nblib.tasks.formats import BOXED, HASH, LAST_NUMBER, XML
 from nblib.tasks.gsm8k import GSM8K
 
 HASH, BOXED, LAST_NUMBER = (GSM8K.variants[name] for name in ("hash", "boxed", "last-number"))
@@ -106,13 +106,13 @@ def test_a_file_is_counted_as_a_stage_is(records: list[dict]):
     assert scored(*stage.records) == scored(*records)  # predictions.jsonl
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_the_task_is_a_parameter(name: str):
-    completion = FORMATS[name].render("2 * 9 = 18", "18")
+@pytest.mark.parametrize("form", [XML, HASH, BOXED, LAST_NUMBER], ids=lambda form: form.name)
+def test_the_task_is_a_parameter(form):
+    completion = form.render("2 * 9 = 18", "18")
     for other, task in {"xml": GSM8K, **GSM8K.variants}.items():
         metrics = scored(line(completion), task=task)
         assert metrics["task"] == task.name
-        assert metrics["joint_accuracy"] == float(other in (name, "last-number"))
+        assert metrics["joint_accuracy"] == float(other in (form.name, "last-number"))
 
 
 def test_another_task_has_references_and_details_of_its_own(slots):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nblib.tasks.formats import BOXED, FORMATS, HASH
+from nblib.tasks.formats import BOXED, HASH, LAST_NUMBER, XML
 from nblib.tasks.numbers import parse_number
 from nblib.tasks.scoring import METRICS, score
 from nblib.tasks.task import Score
@@ -55,7 +55,7 @@ def test_the_lenient_metric_takes_the_last_number_whatever_the_form():
     for completion, right in (("so 18", True), (xml("18"), True), ("18 of 19", False), ("", False)):
         assert says(score(completion, "18"), LENIENT) == (right,), completion
         assert says(score(completion, "18", answer_format=HASH), LENIENT) == (right,)
-    bare = score("so 18", "18", answer_format=FORMATS["last-number"])
+    bare = score("so 18", "18", answer_format=LAST_NUMBER)
     assert says(bare, FORMAT, RIGHT, LENIENT) == (True, True, True)
 
 
@@ -123,7 +123,7 @@ def test_what_is_not_one_number_is_neither_extractable_nor_right(answer: str):
 
 def test_an_empty_answer_is_not_the_format():
     for completion, answer_format in (
-        ("<reasoning>x</reasoning><answer></answer>", FORMATS["xml"]),
+        ("<reasoning>x</reasoning><answer></answer>", XML),
         ("x\n#### ", HASH),
         (r"x \boxed{}", BOXED),
     ):
@@ -135,7 +135,7 @@ def test_an_empty_answer_is_not_the_format():
 @pytest.mark.parametrize(
     ("completion", "answer_format"),
     [
-        (xml("18") + "<answer>$18.0</answer>", FORMATS["xml"]),
+        (xml("18") + "<answer>$18.0</answer>", XML),
         ("steps\n#### Final answer: #### 18", HASH),
         ("steps #### 18\nSo\n#### 18.", HASH),
         ("#### Steps\n#### Answer\n#### 18", HASH),
@@ -150,9 +150,9 @@ def test_marks_with_the_same_number_are_one_answer_and_no_strict_form(completion
 @pytest.mark.parametrize(
     ("completion", "answer_format"),
     [
-        (xml("18") + "<answer>19</answer>", FORMATS["xml"]),
-        (xml("18") + "<answer></answer>", FORMATS["xml"]),
-        (xml("18") + "</answer>", FORMATS["xml"]),
+        (xml("18") + "<answer>19</answer>", XML),
+        (xml("18") + "<answer></answer>", XML),
+        (xml("18") + "</answer>", XML),
         ("steps\n#### 18\n#### 19", HASH),
         ("steps\n#### 18\n#### 18 or 19", HASH),
         ("steps\n#### Step 1\n#### 18", HASH),
@@ -193,7 +193,7 @@ NUMBERS = ["18", "$ 18", "1 200", r"1\,200", "6x", "9 50", "5%", r"46^\circ", r"
 @given(st.sampled_from(NUMBERS), st.sampled_from(NUMBERS))
 def test_references_are_read_as_completions_are(answer: str, reference: str):
     """In every format, so that no spelling is a number on one side only."""
-    for answer_format in FORMATS.values():
+    for answer_format in (XML, HASH, BOXED, LAST_NUMBER):
         completion = answer_format.render("steps:", answer)
         read = score(completion, "1", answer_format=answer_format).answer
         if read is None or (answer_format.name == "last-number" and parse_number(answer) is None):
