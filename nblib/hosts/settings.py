@@ -15,17 +15,17 @@ from nblib.evaluation.answers import Decoding
 from nblib.hosts.ladder import named_candidates
 from nblib.hosts.settings_base import (
     ALL,
-    Batched,
+    BatchedSettings,
     Count,
     CountOrNone,
-    Evaluated,
+    EvaluatedSettings,
     Levels,
     Number,
     Rank,
     Rows,
     TaskName,
     Tokens,
-    Tuned,
+    TunedSettings,
     fill,
     one_of,
     profile_tables,
@@ -40,7 +40,7 @@ from nblib.training.sft import SftConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftSettings(Tuned, Batched):
+class SftSettings(TunedSettings, BatchedSettings):
     """The settings of an SFT notebook."""
 
     lora_rank: Annotated[Rank, Field(ge=1)]
@@ -58,7 +58,7 @@ class SftSettings(Tuned, Batched):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrpoSettings(Tuned):
+class GrpoSettings(TunedSettings):
     """The settings of a GRPO notebook; `model` "" is the newest export that it starts from."""
 
     task: TaskName = "gsm8k"
@@ -81,7 +81,7 @@ class GrpoSettings(Tuned):
 
     _kind = "grpo"
     _aside: ClassVar[tuple[str, ...]] = (
-        *(*Tuned._aside, "model"),  # its hash is known when it is loaded
+        *(*TunedSettings._aside, "model"),  # its hash is known when it is loaded
         *("remat", "num_iterations", "loss", "beta", "kl"),  # as `grpo`
         "rewards",  # as `weights`
     )
@@ -130,7 +130,7 @@ class GrpoSettings(Tuned):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalSettings(Evaluated):
+class EvalSettings(EvaluatedSettings):
     """The settings of eval; no `stages` are the ladder."""
 
     task: TaskName = "gsm8k"
@@ -166,7 +166,7 @@ class EvalSettings(Evaluated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundationSettings(Batched):
+class FoundationSettings(BatchedSettings):
     """The settings of a foundation; the profile `smoke` beats the recipe."""
 
     recipe: str

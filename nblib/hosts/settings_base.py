@@ -204,7 +204,7 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluated(Settings):
+class EvaluatedSettings(Settings):
     """Held-out questions of a data set, and how they are answered."""
 
     data: Annotated[str, one_of(NAMES)]
@@ -227,7 +227,7 @@ class Evaluated(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained(Settings):
+class TrainedSettings(Settings):
     """A model that is trained on so many rows."""
 
     num_samples: RowsOrAll
@@ -236,7 +236,7 @@ class Trained(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batched(Trained):
+class BatchedSettings(TrainedSettings):
     """Examples that are learnt as they are, in batches by length."""
 
     long_hand: Number  # share of solutions that work every sum out
@@ -267,7 +267,7 @@ class Batched(Trained):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuned(Evaluated, Trained):
+class TunedSettings(EvaluatedSettings, TrainedSettings):
     """A model that is tuned: in adapters, or in all its weights."""
 
     model: str = ""

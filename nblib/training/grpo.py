@@ -33,7 +33,7 @@ from nblib.training.rollouts import (
     group_advantages,
     step_signals,
 )
-from nblib.training.session import CompilationCounter, Session, Trained, weights_norm
+from nblib.training.session import CompilationCounter, Trained, TrainingSession, weights_norm
 
 
 def train_grpo(
@@ -56,7 +56,7 @@ def train_grpo(
 
     `policy` is trained in its adapters if it has any, else in full. `reference`, of the KL term,
     may be None where `config.beta` is 0. `probe` measures the answers of the policy every
-    `config.probe_every` steps. `hashes`, `resume_from`, `deadline_s`: see `Session`.
+    `config.probe_every` steps. `hashes`, `resume_from`, `deadline_s`: see `TrainingSession`.
     `metrics.jsonl` gets a record a step: reward and its terms, the task's metrics,
     signals, alarms, loss, seconds; `rollouts.jsonl` gets every completion with its reward.
 
@@ -72,7 +72,7 @@ def train_grpo(
     _check_prompts(tokenizer, [one.id for one in examples], prompts, config)
     options: dict[str, Any] = {"resume_from": resume_from, "deadline_s": deadline_s}
     options |= {"hashes": hashes, "updates_per_step": config.num_iterations}
-    with Session(run, config, config.steps, **options) as session:
+    with TrainingSession(run, config, config.steps, **options) as session:
         cluster = build_cluster(policy, reference, tokenizer, config, session.folder, mesh)
         forget_rollouts_after(run.path, session.resumed_at)
         asked = (task, examples, reward_fn, probe)
@@ -124,7 +124,7 @@ class GrpoCallbacks:
 
     def __init__(
         self,
-        session: Session,
+        session: TrainingSession,
         cluster: Any,
         config: GrpoConfig,
         folder: Path,

@@ -76,7 +76,7 @@ class CompilationCounter:
         self.count += event == _COMPILED
 
 
-class Session:
+class TrainingSession:
     """One training of `planned` steps; within the block SIGTERM ends it instead of the process.
 
     Its folder is the run's, or with a `name` `checkpoints/<name>` and `metrics_<name>.jsonl` in it.
@@ -113,7 +113,7 @@ class Session:
         self._begun, self._printed = False, -math.inf
         self._measured: list[float] = []  # seconds of steps in which nothing was compiled
 
-    def __enter__(self) -> "Session":
+    def __enter__(self) -> "TrainingSession":
         def handle(signum: int, frame: FrameType | None) -> None:
             self.stopped_by = "SIGTERM"
 

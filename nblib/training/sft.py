@@ -25,7 +25,7 @@ from nblib.tokens.tokenizer import PAD_ID
 from nblib.training.checkpoints import checkpointing_options, has_new_steps, write_checksums
 from nblib.training.loss import as_one_batch, model_inputs, next_token_loss, weighted_loss
 from nblib.training.optimizers import TrainerConfig, build_optimizer, log_norm_of_steps
-from nblib.training.session import CompilationCounter, Session, Trained, weights_norm
+from nblib.training.session import CompilationCounter, Trained, TrainingSession, weights_norm
 
 _EVALUATION_SHARE = 0.1  # of the training's work
 
@@ -64,7 +64,7 @@ def train(
     `metrics.jsonl` gets a record a step: step, loss, learning_rate, grad_norm, tokens (without
     padding), seconds, waiting_seconds (for the batches), tokens_per_second, compilations (programs
     built); and step, val_loss (of all rows in one batch) for each of the `evaluation_steps`.
-    `hashes`, `name`, `resume_from`, `deadline_s`: see `Session`.
+    `hashes`, `name`, `resume_from`, `deadline_s`: see `TrainingSession`.
 
     Raises TrainingStopped after SIGTERM, with everything saved; TrainingDiverged when loss,
     gradient or weights are no finite numbers; ForeignCheckpoint when the checkpoints belong to
@@ -77,8 +77,8 @@ def train(
             f"{count} batches are fewer than one step's accumulation {config.accumulation}"
         )
     check_rows_divide(len(texts.batches[0].input_tokens), mesh)
-    options: dict[str, Any] = {"resume_from": resume_from, "deadline_s": deadline_s}
-    with Session(run, config, planned, hashes=hashes, name=name, **options) as session, mesh:
+    options: dict[str, Any] = {"name": name, "resume_from": resume_from, "deadline_s": deadline_s}
+    with TrainingSession(run, config, planned, hashes=hashes, **options) as session, mesh:
         trainer = build_trainer(model, config, planned, checkpoints=session.steps_folder)
         callbacks = SftCallbacks(session, config, texts)
         trainer.with_training_hooks(callbacks)
@@ -139,7 +139,7 @@ class SftCallbacks(hooks.TrainingHooks):
         batches 1, start 1, batches 2, start 2, end 1, batches 3, start 3, end 2, ...
     """
 
-    def __init__(self, session: Session, config: SftConfig, texts: TrainingData) -> None:
+    def __init__(self, session: TrainingSession, config: SftConfig, texts: TrainingData) -> None:
         self._session, self._accumulation = session, config.accumulation
         self._batches = texts.batches
         # All at once, before the first step: a rate a step would compile in the second one.

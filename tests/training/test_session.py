@@ -13,9 +13,9 @@ from nblib.training.checkpoints import latest_step, write_checksums
 from nblib.training.optimizers import TrainerConfig
 from nblib.training.session import (
     CompilationCounter,
-    Session,
     Trained,
     TrainingDiverged,
+    TrainingSession,
     TrainingStopped,
     duration,
     plan_line,
@@ -32,7 +32,9 @@ def begin(tmp_path):
 
     def begin(planned=9, **options):
         run = SimpleNamespace(path=tmp_path, checkpoints=tmp_path / "checkpoints", parameters={})
-        return Session(run, TrainerConfig(learning_rate=0.02), planned, hashes={}, **options)
+        return TrainingSession(
+            run, TrainerConfig(learning_rate=0.02), planned, hashes={}, **options
+        )
 
     return begin
 
