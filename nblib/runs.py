@@ -129,8 +129,8 @@ def finish_run(run: Run, result: Mapping[str, Any], *, metrics: Sequence[str]) -
     _unlock(run.path)
 
 
-def write_manifest(run: Run, *, hashes: Mapping[str, str | int]) -> None:
-    """Write `manifest.json`: versions, Python, platform, git commit, devices and hashes.
+def write_manifest(run: Run, *, hashes: Mapping[str, str | int]) -> dict[str, Any]:
+    """Write `manifest.json` and return it: versions, Python, platform, commit, devices, hashes.
 
     The hashes are of what went in: `{"data/train": "<sha256>", "tokenizer": ..., "model": ...}`.
     """
@@ -143,6 +143,7 @@ def write_manifest(run: Run, *, hashes: Mapping[str, str | int]) -> None:
         "devices": list(run.devices),
     }
     write_json(run.path / "manifest.json", manifest)
+    return manifest
 
 
 def is_unfinished(path: Path, config: Any) -> bool:

@@ -261,8 +261,8 @@ def test_only_truncation_may_be_unknown():
 
 def test_the_manifest_names_what_can_change_the_numbers():
     run = start_run("toy", {}, devices=["cpu:0"])
-    runs.write_manifest(run, hashes={"model": "ab"})
-    manifest = json.loads((run.path / "manifest.json").read_text())
+    manifest = runs.write_manifest(run, hashes={"model": "ab"})
+    assert json.loads((run.path / "manifest.json").read_text()) == manifest
     assert manifest["hashes"] == {"model": "ab"} and manifest["devices"] == ["cpu:0"]
     assert manifest["versions"]["jax"] == "0.10.2"
     assert manifest["python"] == sys.version.split()[0]

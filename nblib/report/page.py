@@ -18,7 +18,7 @@ from IPython.display import Image, display
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from nblib.files import read_jsonl, read_object, to_jsonable, write_json, write_jsonl, write_text
+from nblib.files import to_jsonable, write_json, write_jsonl, write_text
 from nblib.models.folders import read_manifest
 from nblib.report.comparison import base_gain, enough_line
 from nblib.report.model_card import write_model_card
@@ -138,7 +138,7 @@ def finish(
     """
     task, path, gain = page.task, run.path, found.get("paired")
     config = to_jsonable(run.parameters)
-    write_manifest(run, hashes=hashes)
+    manifest = write_manifest(run, hashes=hashes)
     if stages:
         predictions = [record for stage in stages for record in stage.records]
         write_jsonl(path / "predictions.jsonl", predictions)
@@ -148,11 +148,10 @@ def finish(
         facts |= {"questions": f"{gain.n:,}", "smallest gain that shows": enough_line(comparison)}
         about = {"settings": {**config, **asked}, "hashes": hashes}
         _write_comparison(path, task, stages, comparison, **found, **about)
-    found |= _alarms(path / "metrics.jsonl")
+    found |= _alarms(trained.history if trained else ())
     # Of a training, the stages before it may be cut as often as they like.
     judged = [one for one in stages if not trained or one.name.startswith("tuned")]
     alarms = (f"Alarm at {alarm}" for alarm in found.get("alarms", ()))
-    manifest = read_object(path / "manifest.json")
     write_page(
         path / "report.html",
         page,
@@ -235,9 +234,8 @@ def _write_comparison(
     )
 
 
-def _alarms(path: Path) -> dict[str, list[str]]:
+def _alarms(history: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Return when each alarm of a training began, nothing for one that has no alarms to give."""
-    history = read_jsonl(path) if path.is_file() else []
     began = [f"step {one['step']}: {name}" for one in history for name in one.get("alarms", ())]
     return {"alarms": began} if any("alarms" in one for one in history) else {}
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 import nblib.files
 from nblib.evaluation.comparison import compare_stages
-from nblib.files import read_jsonl, write_jsonl
+from nblib.files import read_jsonl
 from nblib.report.page import Page, finish, marked, write_page
 from nblib.report.samples import rollout_table
 from nblib.report.tables import Table, stage_table, visible
@@ -303,8 +303,8 @@ def ended(run, stages, **more):
 
 def test_one_call_ends_a_notebook(run, base, tuned, capsys):
     history = [{"step": 1, "alarms": []}, {"step": 2, "alarms": ["kl_too_large"]}]
-    write_jsonl(run.path / "metrics.jsonl", history)
-    result = ended(run, (base, tuned), trained=Trained(steps=2, planned=5, resumed_at=0), extra=1)
+    trained = Trained(steps=2, planned=5, resumed_at=0, history=history)
+    result = ended(run, (base, tuned), trained=trained, extra=1)
     assert (result["notebook"], result["task"], result["profile"]) == ("toy", "gsm8k", "cpu")
     assert (result["steps_left"], result["extra"]) == (3, 1) and result["wall_s"] >= 60
     assert result["alarms"] == ["step 2: kl_too_large"]
