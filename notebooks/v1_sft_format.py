@@ -231,7 +231,7 @@ tuned = models.export_run(
     data=data,
     steps=trained.steps,
     steps_left=trained.left,
-    prompts=tokens.task_prompts(task, held_out[:16]),
+    prompts=tokens.task_prompts(task, held_out),
     flax=settings.export_flax,
 )
 

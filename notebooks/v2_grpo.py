@@ -290,7 +290,7 @@ tuned = models.export_run(
     data=data,
     steps=trained.steps,
     steps_left=trained.left,
-    prompts=tokens.task_prompts(task, held_out[:16]),
+    prompts=tokens.task_prompts(task, held_out),
     flax=settings.export_flax,
 )
 
@@ -315,7 +315,7 @@ page.table(report.paired_table(gains.items(), title="Gain by group", heading=tas
 
 # %%
 page.figure("v1 (base) and v2 (tuned)", report.plot_stages(task, stages, seed=SEED))
-page.figure(f"{task.headline} by group", report.plot_groups(task, stages, seed=SEED))
+page.figure("By group", report.plot_groups(task, stages, seed=SEED))
 
 # %% [markdown]
 # ## Verdict

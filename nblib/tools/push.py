@@ -113,7 +113,7 @@ def pull_output(folder: Path) -> list[Path]:
 
 
 def _moved(run: Path) -> Path | None:
-    """Move a run into `runs/`; None where it is already, from an earlier call or from here."""
+    """Move a pulled run into `runs/` and return where it is; None if that run is there already."""
     home = runs_root() / run.parent.name / run.name
     if home.exists():
         return None

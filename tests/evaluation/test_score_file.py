@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from nblib.evaluation.answers import score_answers
 from nblib.evaluation.score_file import score_file, score_lines
-from nblib.tasks.formats import BOXED, HASH, LAST_NUMBER, XML
+from nblib.tasks import formats
 from nblib.tasks.gsm8k import GSM8K
 
 HASH, BOXED, LAST_NUMBER = (GSM8K.variants[name] for name in ("hash", "boxed", "last-number"))
 
 
 def xml(answer: str) -> str:
-    return XML.render("2 * 9 = 18", answer)
+    return formats.XML.render("2 * 9 = 18", answer)
 
 
 def line(completion: str, reference: str = "18", **more: object) -> dict:
@@ -106,7 +106,10 @@ def test_a_file_is_counted_as_a_stage_is(records: list[dict]):
     assert scored(*stage.records) == scored(*records)  # predictions.jsonl
 
 
-@pytest.mark.parametrize("form", [XML, HASH, BOXED, LAST_NUMBER], ids=lambda form: form.name)
+FORMS = (formats.XML, formats.HASH, formats.BOXED, formats.LAST_NUMBER)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 def test_the_task_is_a_parameter(form):
     completion = form.render("2 * 9 = 18", "18")
     for other, task in {"xml": GSM8K, **GSM8K.variants}.items():

@@ -111,7 +111,7 @@ def _mesh(
 def _workload(
     settings: _Settings, info: NotebookInfo, mesh: jax.sharding.Mesh, notes: list[str]
 ) -> Workload | None:
-    """Return SFT's batches; None, with a note, where the data is not here, and for GRPO."""
+    """Return the batches of an SFT; None for GRPO, and, with a note, where the data is missing."""
     if not isinstance(settings, SftSettings):
         return None
     try:
