@@ -16,9 +16,15 @@ from nblib.sources.hubs import http_status
 def kaggle_client() -> Any:
     """Return the client, logged in; for an upload that failed it raises, as its own does not.
 
-    Raises ClickException where there are no credentials.
+    Raises ClickException where it is not installed, or there are no credentials.
     """
-    from kaggle.api.kaggle_api_extended import KaggleApi
+    try:
+        from kaggle.api.kaggle_api_extended import KaggleApi
+    except ImportError as error:  # it is for checkouts alone
+        raise ClickException(
+            f"Kaggle's client cannot be imported ({error}): `make .venv/.ready` installs it in a "
+            "checkout, elsewhere `pip install kaggle`"
+        ) from error
 
     class Client(KaggleApi):
         def upload_files(self, request: Any, resources: Any, folder: str, *options: Any) -> None:
