@@ -1,15 +1,10 @@
-"""Train tiny adapters as a process of its own, which `test_killed_runs.py` kills.
-
-python killed_run.py sft|grpo FOLDER [committed|checked STEP]: train in FOLDER, or go on there. With
-a STEP the process kills itself when that checkpoint is committed, or when it has checksums.
-"""
+"""Train tiny adapters as a process of its own, which `test_killed_runs.py` kills."""
 
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -127,10 +122,18 @@ def reinforce(model, folder, mesh):
     )
 
 
-def main(method, folder, moment="", step="0"):
-    """Train to the end and save the adapters."""
+def main(method, folder, output, moment="", step=0):
+    """Train in a folder, or go on there, to the end, and save the adapters.
+
+    What is printed is written to the file `output`. With a moment, "committed" or "checked", the
+    process kills itself when the checkpoint of this step is committed, or when it has checksums.
+    """
+    with output.open("w") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    sys.stdout.reconfigure(line_buffering=True)
     if moment:
-        die_at({"sft": sft, "grpo": grpo}[method], moment, int(step))
+        die_at({"sft": sft, "grpo": grpo}[method], moment, step)
     mesh = device_mesh()
     config = ModelConfig(
         num_layers=1,
@@ -151,7 +154,3 @@ def main(method, folder, moment="", step="0"):
     adapters = jax.tree_util.tree_leaves_with_path(nnx.state(trained.model, LORA_PARAMETER))
     named = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in adapters}
     np.savez(folder / "adapters.npz", **named)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

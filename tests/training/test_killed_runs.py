@@ -1,15 +1,14 @@
 """A run that is killed again and again ends as one that never was, bit for bit.
 
-Each start is a process of its own (`killed_run.py`), as after a real kill.
+Each start is a process of its own, as after a real kill; it is forked from one that has imported
+jax and Tunix, and used neither.
 """
 
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,8 +16,9 @@ import pytest
 
 from nblib.files import read_jsonl
 from nblib.training.rollouts import read_rollouts
+from tests.training.killed_run import main
 
-SCRIPT = Path(__file__).with_name("killed_run.py")
+PROCESSES = multiprocessing.get_context("forkserver")
 STEPS, SAVE_EVERY = 18, 3
 LIMIT_S = 180
 # What a start of its own may change: times, and what it had to compile again.
@@ -31,24 +31,25 @@ MEASURED = {
 @pytest.fixture(scope="module", params=["sft", "grpo"])
 def start(request, compilation_cache):
     """Start the training in a folder, in a new process."""
-    environment = {
-        **os.environ,
-        **compilation_cache,
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "PYTHONUNBUFFERED": "1",
-    }
+    PROCESSES.set_forkserver_preload([main.__module__])
 
     def run(folder, *moment):
         folder.mkdir(exist_ok=True)
-        return subprocess.Popen(
-            [sys.executable, str(SCRIPT), request.param, str(folder), *map(str, moment)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        arguments = (request.param, folder, folder / "output", *moment)
+        process = PROCESSES.Process(target=main, args=arguments)
+        process.start()
+        return process
 
-    return run
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in compilation_cache.items():
+            patch.setenv(name, value)
+        yield run
+
+
+def ended(process, folder):
+    """Wait for the end of a process; return its exit code and what it printed."""
+    process.join(LIMIT_S)
+    return process.exitcode, (folder / "output").read_text()
 
 
 def logged_steps(folder):
@@ -68,20 +69,20 @@ def signal_at(process, folder, step, number):
     """Send a signal when `step` is logged; the process must still be at it."""
     deadline = time.monotonic() + LIMIT_S
     while step not in logged_steps(folder):
-        if process.poll() is not None or time.monotonic() > deadline:
+        if not process.is_alive() or time.monotonic() > deadline:
             process.kill()
-            pytest.fail(f"never logged step {step}: {process.communicate()[0]}")
+            pytest.fail(f"never logged step {step}: {ended(process, folder)}")
         time.sleep(0.01)
     os.kill(process.pid, number)
-    return process.communicate(timeout=LIMIT_S)[0]
+    return ended(process, folder)
 
 
 @pytest.fixture(scope="module")
 def never_killed(start, tmp_path_factory):
     folder = tmp_path_factory.mktemp("never_killed")
     process = start(folder)
-    output = process.communicate(timeout=LIMIT_S)[0]
-    assert process.returncode == 0, output
+    code, output = ended(process, folder)
+    assert code == 0, output
     return folder
 
 
@@ -90,35 +91,35 @@ def test_killed_run_goes_on_to_the_same_adapters(start, never_killed, tmp_path):
 
     # Killed at some step between the first checkpoint and the second-next.
     process = start(tmp_path)
-    signal_at(process, tmp_path, rng.randint(4, 8), signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    code, output = signal_at(process, tmp_path, rng.randint(4, 8), signal.SIGKILL)
+    assert code == -signal.SIGKILL, output
     assert checked_steps(tmp_path)
 
     # Killed right after its checksums were written: the next start goes on from this very one.
     process = start(tmp_path, "checked", 9)
-    output = process.communicate(timeout=LIMIT_S)[0]
-    assert process.returncode == -signal.SIGKILL, output
+    code, output = ended(process, tmp_path)
+    assert code == -signal.SIGKILL, output
     assert checked_steps(tmp_path)[-1] == 9
 
     # Killed when a checkpoint was committed and had no checksums yet: it is set aside.
     process = start(tmp_path, "committed", 12)
-    output = process.communicate(timeout=LIMIT_S)[0]
-    assert process.returncode == -signal.SIGKILL, output
+    code, output = ended(process, tmp_path)
+    assert code == -signal.SIGKILL, output
     assert "damaged" not in output
     assert checked_steps(tmp_path)[-1] == 9
 
     # SIGTERM: it saves where it is, says so, and fails.
     process = start(tmp_path)
-    output = signal_at(process, tmp_path, rng.randint(13, 14), signal.SIGTERM)
-    assert process.returncode == 1, output
+    code, output = signal_at(process, tmp_path, rng.randint(13, 14), signal.SIGTERM)
+    assert code == 1, output
     assert "checkpoint 12" in output and "no checksums" in output
     assert "TrainingStopped: SIGTERM: saved at step" in output
     stopped_at = checked_steps(tmp_path)[-1]
     assert stopped_at == logged_steps(tmp_path)[-1] >= 13
 
     process = start(tmp_path)
-    output = process.communicate(timeout=LIMIT_S)[0]
-    assert process.returncode == 0, output
+    code, output = ended(process, tmp_path)
+    assert code == 0, output
     assert f"resumed at {stopped_at}" in output
     assert logged_steps(tmp_path) == list(range(1, STEPS + 1))
     ours = np.load(tmp_path / "adapters.npz")
