@@ -35,7 +35,7 @@ bench: $(READY)  ## speed against the stock way, as ratios measured in one run
 	$(PY) -m benchmarks
 
 test: $(READY)  ## all tests, but for what `hosted` and `parity` run
-	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile --ignore tests/tools/test_built_kernel.py
+	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist worksteal --ignore tests/tools/test_built_kernel.py
 
 hosted: $(READY)  ## built kernels on simulated Kaggle, Colab and local runtimes that lack nblib
 	$(PY) -m pytest -q -n auto --maxprocesses 4 tests/tools/test_built_kernel.py

@@ -1,13 +1,13 @@
 """A track is a task and rows: a JSON task that nblib has never seen goes through SFT and GRPO."""
 
 import json
+from pathlib import Path
 
 from nblib.evaluation.answers import Decoding, evaluate_stages
 from nblib.evaluation.comparison import compare_stages
 from nblib.files import parse_json, read_json
-from nblib.models.lora import LoraConfig, get_lora_model, merge_lora
-from nblib.models.mesh import device_mesh
-from nblib.models.names import get_gemma_ref_model
+from nblib.models.lora import ALL_WEIGHTS, LoraConfig, get_trainable_model, merge_lora
+from nblib.models.names import RefModel
 from nblib.report import Page, finish, stage_table
 from nblib.runs import start_run
 from nblib.sources.rows import Row, split_validation
@@ -48,22 +48,24 @@ ROWS = [Row(id=str(one["n"]), fields={"text": f"{one['n']} pens", "found": one},
         one["n"] % 2 else "even") for one in FOUND]  # fmt: skip
 
 
-def test_an_unknown_json_task_goes_through_sft_and_grpo(tmp_path):
-    mesh, ask, lora = device_mesh(), Decoding(max_new_tokens=24), LoraConfig(rank=16, alpha=16.0)
-    base, run = get_gemma_ref_model("embedded", mesh), start_run("toy", OPTIONS, root=tmp_path)
+def test_an_unknown_json_task_goes_through_sft_and_grpo(new_model, tokenizer, mesh, tmp_path):
+    ask, lora = Decoding(max_new_tokens=24), LoraConfig(rank=ALL_WEIGHTS, alpha=1.0)
+    parts = {"model": new_model(num_layers=1), "tokenizer": tokenizer, "mesh": mesh}
+    base = RefModel(name="tiny", folder=Path(), sha256="", root="tiny", **parts)
+    run = start_run("toy", OPTIONS, root=tmp_path)
     parts = split_validation(choose_examples(TOY, ROWS, -1, seed=0)[0])
     encoded = [encode_task(base.tokenizer, TOY, part) for part in parts]
     sizes = {"max_length": 128, "batch_tokens": 512}
     batching = Batching(**sizes, packing="off", epochs=8, seed=0)
-    texts, model = training_data(*encoded, batching), get_lora_model(base.model, mesh, lora)
+    texts, model = training_data(*encoded, batching), get_trainable_model(base.model, mesh, lora)
     options = {"hashes": {}, "mesh": mesh}
-    trained = train(model, texts, SftConfig(learning_rate=5e-3), run, **options)
+    trained = train(model, texts, SftConfig(learning_rate=2e-2), run, **options)
     tuned = base.with_model(merge_lora(model, lora), name="tuned")
     stages = evaluate_stages(base, {"base": (TOY, ask)}, parts[0])
     stages += evaluate_stages(tuned, {"tuned": (TOY, ask)}, parts[0])
     page = Page(title="Toy", task=TOY, seed=0)
     page.table(stage_table(TOY, stages))
-    about = {"model": "embedded", "data": "made here", "hashes": {}, "trained": trained}
+    about = {"model": "tiny", "data": "made here", "hashes": {}, "trained": trained}
     finish(run, stages, page, comparison=compare_stages(stages, TOY), **about)
     before, after = read_json(run.path / "result.json")["stages"].values()
     assert after["json_valid"] > 0.5 > before["json_valid"] and after["fields_right"] > 0.2

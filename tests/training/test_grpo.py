@@ -1,5 +1,4 @@
 import itertools
-import json
 import os
 import re
 import signal
@@ -16,9 +15,6 @@ from nblib.files import read_jsonl
 from nblib.models.attention import hidden_states
 from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
 from nblib.models.mesh import device_mesh
-from nblib.models.names import get_gemma_ref_model
-from nblib.models.published import EMBEDDED
-from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.rewards import Reward
 from nblib.tasks.task import Example
@@ -408,33 +404,17 @@ def assert_same_adapters(ours, expected):
 
 
 @pytest.mark.parametrize("sign", [1, -1], ids=["long", "short"])
-def test_a_wanted_length_is_learnt_in_a_few_steps(compilation_cache, mesh, tmp_path, sign):
-    """The gradient is right: what is rewarded comes, whatever the sign."""
-    ref = get_gemma_ref_model(EMBEDDED, mesh)
-    examples = TASK.examples(word_problems(8, seed=5, split="train", levels=(1,)))
-    train_grpo(
-        get_lora_model(ref.model, mesh, LoraConfig(rank=16, alpha=16.0)),
-        None,
-        ref.tokenizer,
-        TASK,
-        examples,
-        lambda example, completion, tokens, truncated: earned(sign * tokens / 96),
-        GrpoConfig(
-            learning_rate=3e-3,
-            steps=10,
-            prompts_per_step=3,
-            num_generations=8,
-            max_prompt_length=96,
-            max_new_tokens=96,
-            warmup_share=0.1,
-        ),
-        run_in(tmp_path),
-        hashes={},
-        mesh=mesh,
-    )
-    lengths = [record["completion_tokens"] for record in steps_of(tmp_path)]
-    first, last = np.mean(lengths[:3]), np.mean(lengths[-3:])
-    assert sign * (last - first) > 4, json.dumps(lengths)
+def test_what_is_rewarded_comes_within_a_few_steps(run, tmp_path, sign):
+    """The gradient is right, for either sign: pieces of more characters, or of fewer."""
+
+    def wanted(example, completion, tokens, truncated):
+        return earned(sign * len(completion) / 8)
+
+    config = replace(CONFIG, learning_rate=5e-2, steps=16, save_interval="9 min")
+    run(config, reward_fn=wanted, lora=False)
+    rewards = [record["reward"] for record in steps_of(tmp_path)]
+    first, last = np.mean(rewards[:6]), np.mean(rewards[-6:])
+    assert last - first > 0.5, rewards
 
 
 def test_a_batch_that_the_mesh_does_not_divide_is_refused(tokenizer, tmp_path):
