@@ -120,7 +120,7 @@ def hidden_states(
     *,
     remat: bool = False,
 ) -> Float[Array, "B T D"]:
-    """Return the states after the final norm; `model.embedder.decode` makes logits of them.
+    """Return the states after the final norm; `unembed` makes logits of them.
 
     Tunix's Gemma 3 returns the logits `[B, T, V]` of all positions at once: with Gemma's vocabulary
     of 262,144 they are most of a step's memory. From the states they can be had in chunks.
@@ -131,11 +131,37 @@ def hidden_states(
     keeps each layer's input and computes the rest again. Adapters: see `multiplied_out`.
     """
     model = multiplied_out(model)
-    forward = nnx.capture(model, nnx.Intermediate)
     with _recomputed_layers(model, remat), attention_of(model, CausalAttention):
-        _, sown = forward(tokens, positions, None, attention_mask, output_hidden_states=True)
+        return called(model, tokens, positions, None, attention_mask)[0]
+
+
+def called(
+    model: Gemma3,
+    tokens: Int[Array, "B T"],
+    positions: Int[Array, "B T"],
+    cache: Any,
+    attention_mask: Bool[Array, "B T C"],
+) -> tuple[Float[Array, "B T D"], Any]:
+    """Call a model; return its states after the final norm, and the new KV cache."""
+    forward = nnx.capture(model, nnx.Intermediate)
+    (_, cache), sown = forward(tokens, positions, cache, attention_mask, output_hidden_states=True)
     (hidden,) = sown["all_hidden_states"]  # Tunix's name; it sows the last ones only
-    return hidden
+    return hidden, cache
+
+
+def unembed(embedding: Float[Array, "V D"], hidden: Float[Array, "N D"]) -> Float[Array, "N V"]:
+    """Return the logits of hidden states.
+
+    XLA's product for CPUs takes half as long again when the embedding is its second factor; the
+    barrier keeps XLA from exchanging the factors.
+    """
+
+    def embedding_first(embedding: Array, hidden: Array) -> Array:
+        return jax.lax.optimization_barrier(embedding @ hidden.T).T
+
+    return jax.lax.platform_dependent(
+        embedding, hidden, cpu=embedding_first, default=lambda one, other: other @ one.T
+    )
 
 
 @contextmanager

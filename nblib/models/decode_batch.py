@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 from tunix.models.gemma3.model import ModelConfig
 from tunix.sft.utils import build_positions_from_mask
 
-from nblib.models.attention import InPlaceAttention, attention_of
+from nblib.models.attention import InPlaceAttention, attention_of, called, unembed
 from nblib.models.next_token import Choice, next_token
 from nblib.tokens.tokenizer import PAD_ID
 
@@ -218,15 +218,20 @@ def call_in_place(
     cache: Any,
     begin: Int[Array, ""],
     mask: Bool[Array, "B T C"],
-) -> tuple[Float[Array, "B T V"], Any]:
-    """Return the model's logits, and the KV cache with the tokens written from `begin` on.
+) -> tuple[Float[Array, "B T D"], Any]:
+    """Return the model's hidden states, and the KV cache with the tokens written from `begin` on.
 
     The model's attention is exchanged; its weights and adapters act as in a call of its own.
     """
     model = nnx.merge(graphdef, state)
     begun = {layer: {**arrays, "begin": begin} for layer, arrays in cache.items()}
     with attention_of(model, InPlaceAttention):
-        return model(tokens, positions, begun, mask)
+        return called(model, tokens, positions, begun, mask)
+
+
+def last_logits(state: nnx.State, hidden: Float[Array, "B T D"]) -> Float[Array, "B V"]:
+    """Return the logits that follow each row's last token."""
+    return unembed(state["embedder"]["input_embedding"].get_value(), hidden[:, -1])
 
 
 @cache
@@ -263,11 +268,11 @@ def _decode_chunk(
         at, rows, new = carry
         valid = rows.valid.at[:, at].set(True)
         token, position = rows.last[:, None], rows.position[:, None]
-        logits, cache = call_in_place(
+        hidden, cache = call_in_place(
             structure.graphdef, state, token, position, rows.cache, at, valid[:, None]
         )
         drawn = next_token(
-            logits[:, -1],
+            last_logits(state, hidden),
             _noise_keys(rule, rows),
             choice=choice,
             temperature=rule.temperature,

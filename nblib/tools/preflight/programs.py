@@ -24,7 +24,7 @@ from nblib.models.abstract import (
     sharded_as_on_accelerators,
     trainable_model,
 )
-from nblib.models.decode_batch import BLOCK, GROUPS, cache_shape, call_in_place
+from nblib.models.decode_batch import BLOCK, GROUPS, cache_shape, call_in_place, last_logits
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import LORA_PARAMETER, LoraConfig
 from nblib.tokens.batches import bucket_of
@@ -180,8 +180,8 @@ def _lower_forward(
     def forward(
         state: nnx.State, ids: Any, positions: Any, cache: Any, begin: Any, mask: Any
     ) -> tuple[jax.Array, Any]:
-        logits, cache = call_in_place(graphdef, state, ids, positions, cache, begin, mask)
-        return jnp.argmax(logits[:, -1], axis=-1), cache
+        hidden, cache = call_in_place(graphdef, state, ids, positions, cache, begin, mask)
+        return jnp.argmax(last_logits(state, hidden), axis=-1), cache
 
     part = _split(cache_shape(config, rows, cache_length), config.param_dtype, mesh)
     cache = {f"layer_{index}": {"k": part, "v": part} for index in range(config.num_layers)}
