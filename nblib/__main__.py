@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from nblib.models.published import LICENCES
+from nblib.models.licences import LICENCES
 from nblib.tasks.registry import get_task, task_names
 
 Pairs = tuple[tuple[str, str], ...]

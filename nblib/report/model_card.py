@@ -14,7 +14,8 @@ import jinja2
 
 from nblib.files import write_text
 from nblib.models.folders import CARD_FILE, MANIFEST_FILE, is_adapter_folder, read_manifest
-from nblib.models.published import EMBEDDED, GEMMA, licence_of, repository_of, root_of
+from nblib.models.licences import licence_of, root_of
+from nblib.models.published import EMBEDDED, GEMMA, repository_of
 from nblib.report.tables import in_words, stage_table
 from nblib.sources.foundation import FoundationRows
 from nblib.tasks.task import Task

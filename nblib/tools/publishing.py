@@ -20,7 +20,8 @@ from nblib.models.folders import (
     orbax_trees,
     read_manifest,
 )
-from nblib.models.published import LICENCES, Licence, credential_values, licence_of, root_of
+from nblib.models.licences import LICENCES, Licence, licence_of, root_of
+from nblib.models.published import credential_values
 from nblib.tools.metadata import (
     REPOSITORY,
     CardMetadata,
