@@ -20,6 +20,7 @@ MANIFEST_FILE = "manifest.json"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 CARD_FILE = "README.md"
+GGUF_KINDS = ("f16", "q8_0")  # that are written: of the matrices; norms are fp32
 _HASH = "tokenizer_sha256"  # of `tokenizer_hashes`
 
 
@@ -56,6 +57,11 @@ def weights_sha256(folder: Path) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def gguf_name(kind: str) -> str:
+    """Return the name of the GGUF file that is written for a kind."""
+    return f"model-{kind}.gguf"
 
 
 def gguf_files(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from tunix.models.gemma3.model import Gemma3, ModelConfig
 
 from nblib.files import naming
 from nblib.models.config_file import CONTEXT, EPSILON
-from nblib.models.folders import new_folder
+from nblib.models.folders import gguf_name, new_folder
 from nblib.models.gguf_file import (
     ARCHITECTURE,
     CHECKSUMS,
@@ -29,8 +29,6 @@ from nblib.models.licences import GEMMA_TERMS, licence_of
 from nblib.tokens.chat import CHAT_TEMPLATE
 from nblib.tokens.tokenizer import END_OF_TURN, START_OF_TURN
 
-KINDS = ("f16", "q8_0")  # of the matrices; norms are fp32
-
 
 def save_gguf(
     model: Gemma3,
@@ -41,14 +39,15 @@ def save_gguf(
     root: str,
     manifest: Mapping[str, Any],
 ) -> None:
-    """Write a folder with the model as `model-<kind>.gguf` and a manifest, whole or not at all.
+    """Write a folder with the model as one GGUF file and a manifest, whole or not at all.
 
-    `root` is what all its training began with: its licence is written into the file. Adapters must
-    have been merged. Raises ImportError without the package `gguf`, and as `new_folder` does.
+    `kind` is one of `GGUF_KINDS`, `root` what all its training began with: its licence is written
+    into the file. Adapters must have been merged.
+    Raises ImportError without the package `gguf`, and as `new_folder` does.
     """
     gguf = gguf_package()
     with new_folder(folder, tokenizer, manifest, size=model.num_embed) as partial:
-        path = partial / f"model-{kind}.gguf"
+        path = partial / gguf_name(kind)
         writer = gguf.GGUFWriter(path, ARCHITECTURE)
         file_type = {"f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}[kind]
         writer.add_file_type(gguf.LlamaFileType[file_type])
