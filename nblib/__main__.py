@@ -17,7 +17,8 @@ from typing import Any
 
 import click
 
-from nblib.models.published import LICENCES
+from nblib.models.folders import GGUF_KINDS
+from nblib.models.licences import LICENCES
 from nblib.tasks.registry import get_task, task_names
 
 Pairs = tuple[tuple[str, str], ...]
@@ -157,8 +158,11 @@ def score(file: str, task: str, skip_unreadable_references: bool) -> None:
 @click.option(
     "--licence", type=click.Choice(list(LICENCES)), help="Where the first base's is not known here."
 )
+@click.option("--gguf", type=click.Choice(GGUF_KINDS), help="The model along, for llama.cpp.")
 @click.option("--yes", is_flag=True, help="Send it; without, show what would be sent.")
-def publish(target: str, name: str, folder: str, licence: str | None, yes: bool) -> int:
+def publish(
+    target: str, name: str, folder: str, licence: str | None, gguf: str | None, yes: bool
+) -> int:
     """Send an export to Kaggle or Hugging Face, private at first.
 
     OWNER/NAME is what it is called there, for a Kaggle model also OWNER/NAME/VARIATION. FOLDER is
@@ -168,7 +172,8 @@ def publish(target: str, name: str, folder: str, licence: str | None, yes: bool)
     from nblib.tools.sending import send
 
     try:
-        package = plan_package(target, name, newest_export(folder), licence=licence or "")
+        given = {"licence": licence or "", "gguf": gguf or ""}
+        package = plan_package(target, name, newest_export(folder), **given)
         print(package, flush=True)
         print(f"published: {send(package)}" if yes else "dry run, nothing was sent: --yes sends it")
     except KeyboardInterrupt:

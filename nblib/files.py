@@ -92,7 +92,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all; an OSError names it (read-only, full disk)."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _naming(path):
+    with naming(path):
         try:
             with temporary.open("w", encoding="utf-8") as file:
                 file.write(text)
@@ -105,7 +105,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Name the file in an OSError: the error of a full disk does not say where it was met."""
     try:
         yield
@@ -160,7 +160,7 @@ def append_jsonl(path: Path, record: Any) -> None:
     """Add one JSON line to a log; after an OSError, which names the file, it is as it was."""
     line = _json_line(record).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _naming(path), path.open("ab", buffering=0) as file:
+    with naming(path), path.open("ab", buffering=0) as file:
         before, written = file.tell(), 0
         try:
             while written < len(line):  # a full disk takes a part, and refuses the rest

@@ -95,6 +95,7 @@ PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
 SEED = 0
 SESSION_HOURS = 0.0  # 0: what Kaggle gives (TPU 9, else 12), no limit elsewhere
 EXPORT_FLAX = False  # the model once more as Kaggle's Flax checkpoint (Orbax)
+EXPORT_GGUF = "off"  # off, f16, q8_0: the model once more for llama.cpp, Ollama, LM Studio
 EVAL_AT_END = True
 EVAL_SAMPLES = 0  # held-out questions, -1 for all
 MAX_NEW_TOKENS = 0
@@ -219,8 +220,9 @@ page.figure("Loss while training", report.plot_training(trained.history, seed=SE
 # %% [markdown]
 # ## Export
 # `export/`: the adapters merged in fp32 into a plain Gemma 3 folder, which v2 and other tools load.
-# `adapters/`: the adapters alone, as `peft` takes them. With `EXPORT_FLAX`, `flax/`. Each is loaded
-# again, from nothing, and gets its name only if it answers as the model in memory does.
+# `adapters/`: the adapters alone, as `peft` takes them. With `EXPORT_FLAX`, `flax/`; with
+# `EXPORT_GGUF`, `gguf/`. Each is loaded again, from nothing, and gets its name only if it answers
+# as the model in memory does.
 
 # %%
 tuned = models.export_run(
@@ -233,6 +235,7 @@ tuned = models.export_run(
     steps_left=trained.left,
     prompts=tokens.task_prompts(task, held_out),
     flax=settings.export_flax,
+    gguf=settings.export_gguf,
 )
 
 # %% [markdown]

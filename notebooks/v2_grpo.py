@@ -106,6 +106,7 @@ PROFILE = "auto"  # auto, cpu, tpu, gpu, smoke
 SEED = 0
 SESSION_HOURS = 0.0  # 0: what Kaggle gives (TPU 9, else 12), no limit elsewhere
 EXPORT_FLAX = False  # the model once more as Kaggle's Flax checkpoint (Orbax)
+EXPORT_GGUF = "off"  # off, f16, q8_0: the model once more for llama.cpp, Ollama, LM Studio
 EVAL_AT_END = True
 EVAL_SAMPLES = 0  # held-out questions, -1 for all
 
@@ -278,8 +279,9 @@ page.table(report.rollout_table(drawn, count=6, seed=SEED))
 # %% [markdown]
 # ## Export
 # `export/` is a plain Gemma 3 folder, adapters merged in fp32; where adapters were trained,
-# `adapters/` holds those alone, as `peft` takes them; with `EXPORT_FLAX`, `flax/`. Each is loaded
-# again, from nothing, and gets its name only if it answers as the model in memory does.
+# `adapters/` holds those alone, as `peft` takes them; with `EXPORT_FLAX`, `flax/`; with
+# `EXPORT_GGUF`, `gguf/`. Each is loaded again, from nothing, and gets its name only if it answers
+# as the model in memory does.
 
 # %%
 tuned = models.export_run(
@@ -292,6 +294,7 @@ tuned = models.export_run(
     steps_left=trained.left,
     prompts=tokens.task_prompts(task, held_out),
     flax=settings.export_flax,
+    gguf=settings.export_gguf,
 )
 
 # %% [markdown]

@@ -21,6 +21,7 @@ from nblib.models.folders import (
     MANIFEST_FILE,
     WEIGHTS_FILE,
     is_adapter_folder,
+    is_gguf_folder,
     orbax_trees,
 )
 from nblib.models.published import OVER, is_published
@@ -63,7 +64,7 @@ def find_export(notebook: str, given: str = "") -> Path:
 
 
 def find_start(notebook: str, given: str = "") -> str:
-    """Return what `get_gemma_ref_model` loads: a published name as it is, else an export's folder.
+    """Return what `get_gemma_ref_model` loads: a name or file as it is, else an export's folder.
 
     Args:
         notebook: whose export is taken where nothing is given.
@@ -72,7 +73,7 @@ def find_start(notebook: str, given: str = "") -> str:
     Raises ExportNotFound.
     """
     model, over, base = given.partition(OVER)
-    if is_published(model):
+    if is_published(model) or Path(model).is_file():
         return given
     return f"{find_export(notebook, model)}{over}{find_start('', base) if base else ''}"
 
@@ -227,6 +228,8 @@ def _missing(folder: Path) -> str:
         return "the folder itself"
     if is_adapter_folder(folder):
         needed = [ADAPTER_WEIGHTS_FILE]
+    elif is_gguf_folder(folder):
+        needed = []
     elif orbax_trees(folder):
         needed = [TOKENIZER_FILE]  # a Flax checkpoint may have no config.json
     else:

@@ -84,7 +84,7 @@ def _start_of(export: Path, before: str, notes: list[str]) -> str:
     """
     base = _base_of(export)
     folder = base["name"].partition(OVER)[0]
-    there = Path(folder).is_dir() or is_published(folder)
+    there = Path(folder).exists() or is_published(folder)
     start = base["name"] if there else str(find_export(before))
     if model_sha256(start) != base["sha256"]:
         notes.append(

@@ -17,6 +17,8 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from nblib.evaluation.answers import Decoding
 from nblib.files import shown
+from nblib.models.folders import GGUF_KINDS
+from nblib.models.gguf_file import gguf_package
 from nblib.models.lora import LoraConfig
 from nblib.models.published import OVER, ModelNotFound, check_name
 from nblib.sources.datasets import NAMES
@@ -191,10 +193,10 @@ class Settings:
         return ValueError(f"{parameter_name(name)} {came}: {words}")
 
     def _checked_by(self, name: str, check: Callable[[], object]) -> None:
-        """Run a check of a field's value; its ValueError gets the parameter's name."""
+        """Run a check of a field's value; its error gets the parameter's name."""
         try:
             check()
-        except (ModelNotFound, ValueError) as error:
+        except (ModelNotFound, ValueError, ImportError) as error:
             raise self._refuse(name, str(error)) from error
 
     def _check_builtin(self, levels: Sequence[int]) -> None:
@@ -277,10 +279,12 @@ class TunedSettings(EvaluatedSettings, TrainedSettings):
     lora_alpha: Number
     resume_from: str = ""
     export_flax: bool = False
+    export_gguf: Annotated[str, one_of(("off", *GGUF_KINDS))] = "off"
     eval_at_end: bool = True
 
     _aside: ClassVar[tuple[str, ...]] = (
-        *("gsm8k_dir", "resume_from", "session_hours", "export_flax", "eval_at_end"),
+        *("gsm8k_dir", "resume_from", "session_hours", "export_flax", "export_gguf"),
+        "eval_at_end",
     )
 
     @property
@@ -298,6 +302,8 @@ class TunedSettings(EvaluatedSettings, TrainedSettings):
         super()._check()
         self._checked_by("model", self._check_model)
         check_resume_from(self.resume_from)
+        if self.export_gguf != "off":  # before hours of training
+            self._checked_by("export_gguf", gguf_package)
 
     def _check_model(self) -> None:
         for part in self.model.split(OVER) if self.model else ():

@@ -20,6 +20,7 @@ from nblib.models.folders import CONFIG_FILE
 from nblib.tokens.tokenizer import stop_tokens
 
 GENERATION_FILE = "generation_config.json"
+CONTEXT, EPSILON = 32768, 1e-6  # of the text-only Gemma 3, 270m and 1b
 _LOCAL_PER_GLOBAL = 6  # one layer in six attends globally (Gemma 3 report, arXiv:2503.19786)
 
 
@@ -52,7 +53,7 @@ _ENDS = Kind(
 )
 # What Tunix's Gemma 3 has built in, and the value of transformers where the key is absent.
 _BUILT_IN: Mapping[str, Any] = {
-    "rms_norm_eps": 1e-6,
+    "rms_norm_eps": EPSILON,
     "hidden_activation": "gelu_pytorch_tanh",
     "tie_word_embeddings": True,
     "attention_bias": False,
@@ -71,7 +72,16 @@ def read_config(folder: Path, *, dtype: np.dtype | type = jnp.float32) -> ModelC
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {folder} is not a model folder")
-    values = read_object(path)
+    return parse_config(read_object(path), path, dtype=dtype)
+
+
+def parse_config(
+    values: Mapping[str, Any], path: Path, *, dtype: np.dtype | type = jnp.float32
+) -> ModelConfig:
+    """Return Tunix's configuration for the values of a `config.json`, read from `path`.
+
+    Raises ValueError as `read_config` does.
+    """
     if values.get("model_type") != "gemma3_text":
         raise ValueError(
             f"{path}: model_type is {shown(values.get('model_type'))}, expected 'gemma3_text' "
@@ -105,7 +115,7 @@ def config_values(
         "rope_local_base_freq": config.local_base_frequency,
         "rope_scaling": None if scale == 1 else {"factor": scale, "rope_type": "linear"},
         **{key: value for key, value in _BUILT_IN.items() if value},
-        "max_position_embeddings": 32768,
+        "max_position_embeddings": CONTEXT,
         "pad_token_id": tokenizer.pad_id(),
         "eos_token_id": tokenizer.eos_id(),
         "bos_token_id": tokenizer.bos_id(),

@@ -1,7 +1,7 @@
-"""A run's exports: the merged model, its adapters and a Flax checkpoint, each proven before use.
+"""A run's exports: the merged model, adapters, Flax checkpoint and GGUF, each proven before use.
 
 A folder gets its name only when it was loaded again and answers as the model in memory does: the
-parity gate (`models.parity`).
+parity gate (`models.parity`, for GGUF `models.gguf_parity`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +15,25 @@ from tunix.models.gemma3.model import Gemma3
 from nblib.files import write_json
 from nblib.models.adapters import save_adapters
 from nblib.models.flax_folder import save_flax_model
-from nblib.models.folders import MANIFEST_FILE, check_replaceable, rename_folder
+from nblib.models.folders import (
+    MANIFEST_FILE,
+    check_replaceable,
+    gguf_name,
+    is_gguf_folder,
+    read_manifest,
+    rename_folder,
+)
 from nblib.models.gemma3 import save_model
+from nblib.models.gguf_export import save_gguf
+from nblib.models.gguf_parity import compare_gguf
 from nblib.models.lora import ALL_WEIGHTS, LoraConfig, merge_lora
-from nblib.models.names import RefModel
-from nblib.models.parity import Parity, compare_folder
+from nblib.models.mesh import device_mesh
+from nblib.models.names import RefModel, get_gemma_ref_model
+from nblib.models.parity import PROMPTS, Parity, compare_folder
 from nblib.runs import Run
 from nblib.sources.rows import Dataset
+from nblib.sources.wordproblems import word_problems
+from nblib.tokens.chat import render_prompt
 from nblib.tokens.tokenizer import tokenizer_hashes
 
 
@@ -40,13 +52,15 @@ def export_run(
     steps_left: int,
     prompts: Sequence[str],
     flax: bool = False,
+    gguf: str = "off",
 ) -> RefModel:
     """Merge what was trained over `base`, write the run's exports, and return the tuned model.
 
     `export/` holds the merged model, `adapters/` the adapters alone (if some were trained), `flax/`
-    Kaggle's Flax checkpoint (if `flax`). Each folder is loaded again, and continues the first
-    sixteen `prompts` as the model does as it was trained, adapters apart, so that a wrong merge
-    shows. The comparisons are printed.
+    Kaggle's Flax checkpoint (if `flax`), `gguf/` one file for llama.cpp (if `gguf` is one of
+    `GGUF_KINDS`). Each folder is loaded again, and continues the first sixteen `prompts` as the
+    model does as it was trained, adapters apart, so that a wrong merge shows; the GGUF file is
+    compared with the merged model. The comparisons are printed.
     Raises ExportNotEqual, and FileExistsError for a folder that was not made here.
     """
     manifest = {
@@ -66,11 +80,35 @@ def export_run(
         writers["adapters"] = partial(save_adapters, *alone, lora=lora, manifest=of_base)
     if flax:
         writers["flax"] = partial(save_flax_model, *whole, manifest={})
+    if gguf != "off":
+        writers["gguf"] = partial(save_gguf, *whole, kind=gguf, root=base.root, manifest={})
     for name, write in writers.items():
-        folder = run.path / name
-        proof = export_folder(folder, write, trained, base, manifest=manifest, prompts=prompts)
+        folder, model = run.path / name, tuned.model if name == "gguf" else trained
+        proof = export_folder(folder, write, model, base, manifest=manifest, prompts=prompts)
         print(f"{name}/", *proof, sep="\n")
     return tuned
+
+
+def gguf_of(export: Path, kind: str) -> Path:
+    """Return an export's GGUF file, in `gguf/` beside it; it is written now where there is none.
+
+    Raises as `export_run`, and ImportError without the package `gguf`.
+    """
+
+    def made_of(folder: Path) -> dict[str, Any]:
+        return {key: one for key, one in read_manifest(folder).items() if key != "parity"}
+
+    folder, manifest = export.parent / "gguf", made_of(export)
+    file = folder / gguf_name(kind)
+    if not file.is_file() or made_of(folder) != manifest:
+        ref = get_gemma_ref_model(str(export), device_mesh())
+        whole = ref.model, ref.tokenizer
+        write = partial(save_gguf, *whole, kind=kind, root=ref.root, manifest={})
+        rows = word_problems(PROMPTS, seed=0, split="test")
+        prompts = [render_prompt(row.fields["question"]) for row in rows]
+        proof = export_folder(folder, write, ref.model, ref, manifest=manifest, prompts=prompts)
+        print(f"{folder}/", *proof, sep="\n")
+    return file
 
 
 def export_folder(
@@ -92,7 +130,8 @@ def export_folder(
     check_replaceable(folder)
     unproven = folder.with_name(f"{folder.name}-unproven")
     write(folder=unproven)
-    found = compare_folder(model, base, unproven, prompts)
+    compare = compare_gguf if is_gguf_folder(unproven) else compare_folder
+    found = compare(model, base, unproven, prompts)
     proof = {"parity": [asdict(one) for one in found], **tokenizer_hashes(base.tokenizer)}
     if all(one.equal for one in found):
         write_json(unproven / MANIFEST_FILE, {**manifest, **proof})

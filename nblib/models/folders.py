@@ -20,6 +20,7 @@ MANIFEST_FILE = "manifest.json"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 CARD_FILE = "README.md"
+GGUF_KINDS = ("f16", "q8_0")  # that are written: of the matrices; norms are fp32
 _HASH = "tokenizer_sha256"  # of `tokenizer_hashes`
 
 
@@ -58,6 +59,21 @@ def weights_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def gguf_name(kind: str) -> str:
+    """Return the name of the GGUF file that is written for a kind."""
+    return f"model-{kind}.gguf"
+
+
+def gguf_files(folder: Path) -> list[Path]:
+    """Return the GGUF files in a folder, in the order of their names."""
+    return sorted(folder.glob("*.gguf"))
+
+
+def is_gguf_folder(folder: Path) -> bool:
+    """Return whether a folder holds one GGUF file and no model in another layout."""
+    return len(gguf_files(folder)) == 1 and not (folder / CONFIG_FILE).is_file()
+
+
 def is_adapter_folder(folder: Path) -> bool:
     """Return whether a folder holds adapters rather than a model."""
     return (folder / ADAPTER_CONFIG_FILE).is_file()
@@ -87,9 +103,13 @@ def new_folder(
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
-    write_json(partial / MANIFEST_FILE, {**manifest, **tokenizer_hashes(tokenizer)})
-    rename_folder(partial, folder)
+    try:
+        yield partial
+        write_json(partial / MANIFEST_FILE, {**manifest, **tokenizer_hashes(tokenizer)})
+        rename_folder(partial, folder)
+    except BaseException:  # half a model would only take disk space
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def rename_folder(source: Path, folder: Path) -> None:

@@ -154,6 +154,6 @@ def _sha256_over(adapters: Path, base_sha256: str) -> str:
 def _in_full(name: str) -> str:
     """Return a model's name with its folders in full."""
     return OVER.join(
-        str(Path(part).resolve()) if Path(part).is_dir() and not is_published(part) else part
+        str(Path(part).resolve()) if Path(part).exists() and not is_published(part) else part
         for part in name.split(OVER)
     )

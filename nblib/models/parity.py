@@ -44,6 +44,20 @@ class Parity:
     limit: float
     largest_difference: float
     different_choices: int
+    failure: str = ""
+
+    @classmethod
+    def failed(cls, reader: str, failure: str) -> "Parity":
+        """Return what is known of a reader that made something else of the files: why."""
+        return cls(
+            reader=reader,
+            prompts=0,
+            choices=0,
+            limit=0.0,
+            largest_difference=float("inf"),
+            different_choices=0,
+            failure=failure,
+        )
 
     @property
     def equal(self) -> bool:
@@ -52,6 +66,8 @@ class Parity:
 
     def __str__(self) -> str:
         """The comparison in one line."""
+        if self.failure:
+            return f"read by {self.reader}: {self.failure}"
         return (
             f"read by {self.reader}: {self.prompts} prompts, largest logit difference "
             f"{self.largest_difference:.1e} (limit {self.limit:.1e}), "
@@ -69,10 +85,10 @@ def compare_folder(
     `base` gives tokenizer and mesh; a folder of adapters is read over it, in fp32.
     """
     mesh = base.mesh
-    tokens, logits = greedy(_in_fp32(model), prompt_rows(base.tokenizer, prompts), mesh=mesh)
+    tokens, logits = greedy(in_fp32(model), prompt_rows(base.tokenizer, prompts), mesh=mesh)
     if is_adapter_folder(folder):
         named = {"base_name": base.name, "base_sha256": base.sha256}
-        again = load_adapters(folder, _in_fp32(base.model), base.tokenizer, **named)
+        again = load_adapters(folder, in_fp32(base.model), base.tokenizer, **named)
     else:
         again = get_gemma_ref_model(str(folder), mesh).model
     others = {"nblib": choice_logits(again, tokens, mesh=mesh)}
@@ -134,6 +150,7 @@ def compare(
     other: Float[np.ndarray, "P N V"],
     *,
     reader: str,
+    tolerance: float = TOLERANCE,
 ) -> Parity:
     """Compare two models' logits for the same choices; `tokens` end with those of the first.
 
@@ -142,7 +159,7 @@ def compare(
     chosen = tokens[:, -NEW_TOKENS:, None]
     lost = other.max(axis=-1) - np.take_along_axis(other, chosen, axis=-1)[..., 0]
     difference = np.abs(other - logits).max()
-    limit = TOLERANCE * max(1.0, float(np.abs(logits).max()))
+    limit = tolerance * max(1.0, float(np.abs(logits).max()))
     return Parity(
         reader=reader,
         prompts=len(tokens),
@@ -153,7 +170,8 @@ def compare(
     )
 
 
-def _in_fp32(model: Gemma3) -> Gemma3:
+def in_fp32(model: Gemma3) -> Gemma3:
+    """Return the model with its weights in fp32; itself where they are."""
     if model.config.param_dtype == jnp.float32:
         return model
     exact = nnx.clone(model)

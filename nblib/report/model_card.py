@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from nblib.files import write_text
-from nblib.models.folders import CARD_FILE, MANIFEST_FILE, is_adapter_folder, read_manifest
-from nblib.models.published import EMBEDDED, GEMMA, licence_of, repository_of, root_of
+from nblib.models.folders import (
+    CARD_FILE,
+    MANIFEST_FILE,
+    is_adapter_folder,
+    is_gguf_folder,
+    read_manifest,
+)
+from nblib.models.licences import licence_of, root_of
+from nblib.models.published import EMBEDDED, GEMMA, repository_of
 from nblib.report.tables import in_words, stage_table
 from nblib.sources.foundation import FoundationRows
 from nblib.tasks.task import Task
@@ -41,6 +48,7 @@ def write_model_card(folder: Path, task: Task, stages: Sequence["Stage"], *, tit
         base=manifest.get("base", {}),
         data=manifest.get("data", {}),
         adapters=is_adapter_folder(folder),
+        gguf=is_gguf_folder(folder),
         licence=licence_of(manifest),
         base_model=repository_of(root) if root in GEMMA else "",
         toy=root == EMBEDDED,

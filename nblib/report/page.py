@@ -46,7 +46,8 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _ABOVE = ("Targets", "Stages")  # tables above the figures; all others stand below them
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")  # every character is in one of them
 _ALIKE = 0.4  # share of words in common, from which on differences are marked
-_CARDS = {"export": "", "adapters": ", adapters", "flax": ", for Flax"}  # folder -> in its title
+# Folder -> in its title.
+_CARDS = {"export": "", "adapters": ", adapters", "flax": ", for Flax", "gguf": ", GGUF"}
 
 
 class Page:
@@ -118,8 +119,8 @@ def finish(
 ) -> None:
     """End a notebook: write its manifest, predictions, page, model cards and `result.json`.
 
-    A card is written into each of the run's folders `export`, `adapters` and `flax` whose manifest
-    names a base. A comparison's metrics and the failures of the form get files of their own.
+    A card is written into each of the run's folders `export`, `adapters`, `flax` and `gguf` whose
+    manifest names a base. A comparison's metrics and the failures of the form get their own files.
 
     Args:
         run: Its parameters, devices and start are recorded.

@@ -12,6 +12,15 @@ from nblib.tokens.tokenizer import END_OF_TURN, START_OF_TURN
 TEMPLATE = (
     f"{START_OF_TURN}user\n{{system_prompt}}{{question}}{END_OF_TURN}\n{START_OF_TURN}model\n"
 )
+# The same turns as `render_prompt`, for programs that read a template in Jinja (llama.cpp).
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% set place = namespace(head='') %}{% for message in messages %}"
+    "{% if message.role == 'system' %}{% set place.head = message.content + '\n\n' %}{% else %}"
+    f"{{{{ '{START_OF_TURN}' + ('model' if message.role == 'assistant' else message.role) + '\n'"
+    f" + place.head + message.content + '{END_OF_TURN}\n' }}}}{{% set place.head = '' %}}"
+    "{% endif %}{% endfor %}"
+    f"{{% if add_generation_prompt %}}{{{{ '{START_OF_TURN}model\n' }}}}{{% endif %}}"
+)
 # How a question is put: alone; below the prompt that asks for the format, as in training; or below
 # that prompt and worked examples as earlier turns.
 STYLES = ("question", "format", "few-shot")

@@ -25,7 +25,8 @@ import nblib
 from nblib import REPOSITORY, __version__
 from nblib.files import write_json, write_text
 from nblib.models.folders import MANIFEST_FILE, read_manifest, weights_sha256
-from nblib.models.published import EMBEDDED_FOLDER, LICENCES, WEIGHTS_KEY, embedded_dataset
+from nblib.models.licences import LICENCES
+from nblib.models.published import EMBEDDED_FOLDER, WEIGHTS_KEY, embedded_dataset
 from nblib.tools.metadata import DatasetMetadata, KernelMetadata, read_kernel_metadata, slug_of
 from nblib.tools.notebooks import NotebookInfo, check_pair, notebook_infos, notebooks_folder
 

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, StrictBool
 
 from nblib.files import read_json, shown
 from nblib.models.folders import CARD_FILE
-from nblib.models.published import GEMMA_TERMS, LICENCES
+from nblib.models.licences import GEMMA_TERMS, LICENCES
 
 _NAME, _OWNER = r"[A-Za-z0-9][A-Za-z0-9-]*", r"[A-Za-z0-9][A-Za-z0-9-]{0,79}"
 _SLUG, _SLUG_WORDS = r"[a-z0-9]+(?:-[a-z0-9]+)*", "lower-case letters, digits and single dashes"

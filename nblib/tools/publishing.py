@@ -20,7 +20,8 @@ from nblib.models.folders import (
     orbax_trees,
     read_manifest,
 )
-from nblib.models.published import LICENCES, Licence, credential_values, licence_of, root_of
+from nblib.models.licences import LICENCES, Licence, licence_of, root_of
+from nblib.models.published import credential_values
 from nblib.tools.metadata import (
     REPOSITORY,
     CardMetadata,
@@ -80,12 +81,15 @@ def newest_export(given: str = "") -> Path:
     return max(last, key=lambda folder: (folder / MANIFEST_FILE).stat().st_mtime)
 
 
-def plan_package(target: str, name: str, folder: Path, *, licence: str = "") -> Package:
+def plan_package(
+    target: str, name: str, folder: Path, *, licence: str = "", gguf: str = ""
+) -> Package:
     """Check an export and all that a hub wants to know of it; nothing is sent.
 
     The target is "kaggle-dataset", "kaggle-model" or "huggingface"; the name of a Kaggle model may
     be `owner/name/variation`. A `dataset-metadata.json` of one's own in the folder wins over what
     would be made, key by key. A licence is needed where the export's root is none that is known.
+    With `gguf`, one of `GGUF_KINDS`, the model goes along as such a file.
 
     Raises ValueError and FileNotFoundError saying what is wrong or missing.
     """
@@ -93,6 +97,7 @@ def plan_package(target: str, name: str, folder: Path, *, licence: str = "") -> 
     _check_export(folder, manifest)
     chosen = _chosen_licence(manifest, licence)
     metadata = _metadata(target, name, folder, manifest, chosen)
+    along = (_gguf_file(folder, gguf),) if gguf else ()
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
     for path in files:
         text = path.read_text(encoding="utf-8") if path.suffix in (".json", ".md") else ""
@@ -106,9 +111,18 @@ def plan_package(target: str, name: str, folder: Path, *, licence: str = "") -> 
         folder=folder,
         licence=chosen,
         metadata=metadata,
-        files=tuple(path for path in files if path.name != DatasetMetadata.file),
+        files=(*(path for path in files if path.name != DatasetMetadata.file), *along),
         trees=tuple(orbax_trees(folder)),
     )
+
+
+def _gguf_file(export: Path, kind: str) -> Path:
+    from nblib.models.exports import gguf_of  # brings jax
+
+    try:
+        return gguf_of(export, kind)
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(str(error)) from error
 
 
 def _check_export(folder: Path, manifest: Mapping[str, Any]) -> None:

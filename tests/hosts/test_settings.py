@@ -84,6 +84,7 @@ TUNED = [
     ("MAX_NEW_TOKENS", -1),
     ("MAX_NEW_TOKENS", 10**6),
     ("EXPORT_FLAX", "yes"),
+    ("EXPORT_GGUF", "q4_0"),
     ("EVAL_AT_END", 0),
 ]
 WRONG = {
@@ -251,8 +252,15 @@ def test_a_run_is_found_again_by_the_same_values_in_the_same_form():
 
 def test_what_changes_no_result_does_not_make_another_run():
     aside = {"GSM8K_DIR": "a", "SESSION_HOURS": 2.0, "EXPORT_FLAX": True, "EVAL_AT_END": False}
+    aside["EXPORT_GGUF"] = "q8_0"
     assert SftSettings.of({**CPU, **aside}).parameters == SftSettings.of(CPU).parameters
     assert GrpoSettings.of({**CPU, **aside}).parameters == GrpoSettings.of(CPU).parameters
+
+
+def test_without_the_package_a_gguf_export_is_refused_before_the_training(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(ValueError, match=r"EXPORT_GGUF.*pip install 'nblib\[gemma\]'"):
+        SftSettings.of({**CPU, "EXPORT_GGUF": "f16"})
 
 
 def test_other_names_beside_the_parameters_are_left_alone():

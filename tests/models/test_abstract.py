@@ -36,7 +36,7 @@ def test_a_published_model_is_configured_without_its_weights(name):
 
 def test_the_embedded_model_is_configured_by_its_folder():
     assert named_config("embedded").embed_dim == 160
-    with pytest.raises(ModelNotFound, match="'gemma4' is no folder and no known name"):
+    with pytest.raises(ModelNotFound, match="'gemma4' is no folder, GGUF file or known name"):
         named_config("gemma4")
 
 

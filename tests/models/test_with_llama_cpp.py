@@ -1,0 +1,155 @@
+"""GGUF files of ours in real llama.cpp, which the extra `parity` installs as `xllamacpp`."""
+
+import json
+import urllib.request
+from functools import partial
+
+import pytest
+
+from nblib.models import gguf_export, gguf_file, gguf_model, gguf_parity
+from nblib.models.exports import ExportNotEqual, export_folder
+from nblib.models.folders import gguf_name
+from nblib.models.gemma3 import save_model
+from nblib.models.gguf_parity import LLAMA_CPP, llama_cpp, tokenizer_difference
+from nblib.models.layout import weights_of
+from nblib.models.names import get_gemma_ref_model
+from nblib.models.parity import NEW_TOKENS
+from nblib.sources.wordproblems import word_problems
+from nblib.tasks import GSM8K
+from nblib.tokens.chat import render_prompt, task_prompts
+from nblib.tokens.tokenizer import END_OF_TURN
+
+pytest.importorskip("xllamacpp", reason="needs the extra parity")
+pytest.importorskip("gguf", reason="needs the package gguf, in the extra gemma")
+
+ROWS = word_problems(16, seed=1, split="test")
+ASKED = task_prompts(GSM8K, GSM8K.examples(ROWS))
+
+
+@pytest.fixture(scope="module")
+def embedded(mesh):
+    return get_gemma_ref_model("embedded", mesh)
+
+
+def export(base, folder, kind):
+    given = {"kind": kind, "root": base.root, "manifest": {}}
+    write = partial(gguf_export.save_gguf, base.model, base.tokenizer, **given)
+    return export_folder(folder, write, base.model, base, manifest={}, prompts=ASKED)
+
+
+@pytest.fixture(scope="module")
+def exported(embedded, tmp_path_factory):
+    """The embedded model's proven file of each kind, with its comparisons."""
+    made = {}
+    for kind in ("f16", "q8_0"):
+        folder = tmp_path_factory.mktemp(kind) / "gguf"
+        made[kind] = export(embedded, folder, kind), folder / gguf_name(kind)
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(exported):
+    return llama_cpp(exported["f16"][1])
+
+
+@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+def test_the_embedded_model_answers_the_same_in_llama_cpp(kind, exported):
+    ours, theirs = exported[kind][0]
+    assert (ours.reader, theirs.reader) == ("nblib", LLAMA_CPP)
+    assert ours.equal and theirs.equal and theirs.choices == 16 * NEW_TOKENS
+    assert 0 < theirs.largest_difference < theirs.limit / 2
+
+
+def post(server, path, **body):
+    head = {"Content-Type": "application/json"}
+    asked = urllib.request.Request(server.listening_address + path, json.dumps(body).encode(), head)
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(asked) as answer:
+        return json.load(answer)
+
+
+def test_its_chat_template_writes_our_prompt(server):
+    said = [("system", "Be brief."), ("user", "1 + 1?"), ("assistant", "2"), ("user", "2 + 2?")]
+    messages = [{"role": role, "content": text} for role, text in said]
+    prompt = post(server, "/apply-template", messages=messages)["prompt"]
+    shots = [("1 + 1?", "2")]
+    assert prompt == render_prompt("2 + 2?", system_prompt="Be brief.", shots=shots)
+
+
+def test_a_turn_stops_at_its_end(server, embedded):
+    """The embedded model ends its answer by `<end_of_turn>`, not at the limit."""
+    prompt = render_prompt(ROWS[0].fields["question"])
+    answer = server.handle_completions({"prompt": prompt, "max_tokens": 200, "temperature": 0.0})
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert END_OF_TURN not in answer["choices"][0]["text"]
+
+
+def test_another_tokenizer_is_noticed(server, embedded, tokenizer):
+    odd = ["12 + 13  \t\n\n = ä€ <start_of_turn>user\n", " leading", "a<end_of_turn><end_of_turn>"]
+    assert tokenizer_difference(server, embedded.tokenizer, [*ASKED, *odd]) == ""
+    difference = tokenizer_difference(server, tokenizer, ASKED)
+    assert difference.startswith("its tokenizer makes [")
+
+
+def swapped_names(monkeypatch):
+    monkeypatch.setitem(gguf_file._IN_LAYER, "ffn_gate", "mlp.up_proj")
+    monkeypatch.setitem(gguf_file._IN_LAYER, "ffn_up", "mlp.gate_proj")
+
+
+def norms_without_1(monkeypatch):
+    stored, blocks = gguf_export._stored, gguf_file.blocks
+
+    def plain(tensor, kind):
+        return stored(tensor - 1 if tensor.ndim == 1 else tensor, kind)
+
+    def whole(tensor):
+        return (one + 1 if len(tensor.shape) == 1 else one for one in blocks(tensor))
+
+    monkeypatch.setattr(gguf_export, "_stored", plain)
+    for module in (gguf_model, gguf_parity):
+        monkeypatch.setattr(module, "blocks", whole)
+
+
+def another_frequency(monkeypatch):
+    parse = gguf_model.parse_config
+
+    def as_it_was(values, path):
+        return parse({**values, "rope_local_base_freq": 10_000}, path)
+
+    writer = gguf_export.gguf_package().GGUFWriter
+    add = writer.add_rope_freq_base_swa
+    monkeypatch.setattr(writer, "add_rope_freq_base_swa", lambda self, base: add(self, 3 * base))
+    monkeypatch.setattr(gguf_model, "parse_config", as_it_was)
+
+
+@pytest.mark.parametrize("mistake", [swapped_names, norms_without_1, another_frequency])
+def test_a_mistake_that_both_our_ways_share_is_refused(mistake, embedded, tmp_path, monkeypatch):
+    """Written and read by the same wrong rule the file is ours again; llama.cpp knows better."""
+    mistake(monkeypatch)
+    with pytest.raises(ExportNotEqual, match=r"read by llama\.cpp"):
+        export(embedded, tmp_path / "gguf", "f16")
+    manifest = json.loads((tmp_path / "gguf-not-equal" / "manifest.json").read_text())
+    ours, theirs = manifest["parity"]
+    assert ours["largest_difference"] < ours["limit"]
+    assert theirs["largest_difference"] > 2 * theirs["limit"]
+
+
+@pytest.mark.parametrize("heads", [(2, 1), (4, 2), (2, 2)])
+@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+def test_other_shapes_answer_the_same(heads, kind, new_model, tokenizer, mesh, tmp_path):
+    attention, key_value = heads
+    sizes = {"embed_dim": 64, "hidden_dim": 96, "head_dim": 32, "global_scale_factor": 8.0}
+    model = new_model(**sizes, num_heads=attention, num_kv_heads=key_value)
+    assert len(weights_of(model)) > 60
+    save_model(model, tokenizer, tmp_path / "base", manifest={})
+    base = get_gemma_ref_model(str(tmp_path / "base"), mesh)
+    _, theirs = export(base, tmp_path / "gguf", kind)
+    assert theirs.equal
+
+
+def test_what_llama_cpp_does_not_take_is_said(embedded, tmp_path, monkeypatch):
+    writer = gguf_export.gguf_package().GGUFWriter
+    monkeypatch.setattr(writer, "add_tokenizer_pre", lambda self, name: None)
+    monkeypatch.setattr(writer, "add_context_length", lambda self, length: None)
+    with pytest.raises(ExportNotEqual, match=r"read by llama\.cpp: .*init"):
+        export(embedded, tmp_path / "gguf", "f16")
