@@ -1,7 +1,7 @@
 """GRPO's loss without the full logits: Tunix's figures, from completions scored chunk by chunk.
 
 Tunix's own loss holds the logits of prompt and completion, their log-softmax and their softmax,
-each `[B, T, V]`. Here the prompt has no logits at all and the completion's exist a chunk at a time;
+each `[B, T, V]`. Here only the completion's tokens have logits, which exist a chunk at a time;
 ratios, clipping, KL and means are Tunix's, in value and gradient. A batch of zero-variance groups
 has no gradient, and is not computed.
 GRPO: https://arxiv.org/abs/2402.03300. GSPO: https://arxiv.org/abs/2507.18071
@@ -20,7 +20,7 @@ from tunix.rl import common
 from tunix.rl.grpo.grpo_learner import GRPOConfig, TrainExample
 
 from nblib.models.attention import hidden_states
-from nblib.training.loss import entropy, label_log_probs, score_positions
+from nblib.training.loss import token_scores
 
 _LOG_RATIO_LIMIT, _GSPO_LIMIT = 20.0, 10.0  # Tunix's
 
@@ -31,12 +31,13 @@ def completion_scores(
     model: Gemma3,
     prompt_ids: Int[Array, "B P"],
     completion_ids: Int[Array, "B C"],
+    completion_mask: Bool[Array, "B C"],
     *,
     pad_id: int,
     temperature: float = 1.0,
     remat: bool = False,
 ) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
-    """Return log-probability and entropy at each token of the completions, in nats.
+    """Return log-probability and entropy at each token that the mask counts, in nats; else 0.
 
     Prompts are padded on the left, completions on the right. The entropy carries no gradient: it
     is logged, not trained. As in Tunix, padding keeps its probability p although it is never drawn:
@@ -48,11 +49,9 @@ def completion_scores(
     hidden = hidden_states(model, tokens, positions, attention_mask, remat=remat)
     before = prompt_ids.shape[1] - 1  # the last prompt token predicts the first completion token
 
-    def score(logits: Array, labels: Array) -> tuple[Array, Array]:
-        logits = logits.astype(jnp.float32) / temperature
-        return label_log_probs(logits, labels), entropy(jax.lax.stop_gradient(logits))
-
-    return score_positions(score, model.embedder.decode, hidden[:, before:-1], completion_ids)
+    return token_scores(
+        model, hidden[:, before:-1], completion_ids, completion_mask != 0, temperature=temperature
+    )
 
 
 @partial(nnx.jit, static_argnames=("pad_id", "temperature"))
@@ -64,9 +63,10 @@ def completion_log_probs(
     pad_id: int,
     temperature: float,
 ) -> Float[Array, "B C"]:
-    """Return the log-probabilities of `completion_scores`, compiled, for a model that stays."""
+    """Return the log-probabilities of `completion_scores`, compiled; 0 where padding is."""
+    mask = completion_ids != pad_id
     scores = completion_scores(
-        model, prompt_ids, completion_ids, pad_id=pad_id, temperature=temperature
+        model, prompt_ids, completion_ids, mask, pad_id=pad_id, temperature=temperature
     )
     return scores[0]
 
@@ -139,6 +139,7 @@ def _computed_loss(
         model,
         train_example.prompt_ids,
         train_example.completion_ids,
+        mask,
         temperature=algo_config.temperature,
         **scoring,
     )

@@ -52,7 +52,9 @@ def run_on(fsdp, tp, name, folder):
     base = get_gemma_ref_model(name, mesh)
     model = get_lora_model(base.model, mesh, LORA)
     tokens = np.random.default_rng(0).integers(4, 544, (8, 48)).astype(np.int32)
-    batch = TrainingInput(input_tokens=tokens, input_mask=np.ones((8, 48), np.float32))
+    # Of each device's row another share is learnt, of the first nothing.
+    mask = np.arange(48) >= 48 - 6 * np.arange(8)[:, None]
+    batch = TrainingInput(input_tokens=tokens, input_mask=mask.astype(np.float32))
     texts = SimpleNamespace(batches=[batch], val_batches=())
     config = SftConfig(learning_rate=1e-2, warmup_share=0)
     trained = train(model, texts, config, start_run("mesh", {}, root=folder), hashes={}, mesh=mesh)

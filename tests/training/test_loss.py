@@ -1,5 +1,6 @@
 import math
 import re
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -19,10 +20,17 @@ from nblib.training.loss import (
     label_log_probs,
     model_inputs,
     next_token_loss,
-    score_positions,
+    token_scores,
 )
 
 BOS = 2
+
+
+class Unchanged(nnx.Module):
+    """The unembedding where hidden states are logits."""
+
+    def decode(self, hidden):
+        return hidden
 
 
 class FixedLogits(nnx.Module):
@@ -32,7 +40,7 @@ class FixedLogits(nnx.Module):
         self.logits = nnx.Param(jnp.asarray(logits))
         self.layers = ()
         self.config = SimpleNamespace(remat_config=RematConfig.NONE)
-        self.embedder = SimpleNamespace(decode=lambda hidden: hidden)
+        self.embedder = Unchanged()
 
     def __call__(self, tokens, positions, cache, attention_mask, output_hidden_states):
         self.sow(nnx.Intermediate, "all_hidden_states", self.logits.get_value())
@@ -130,12 +138,16 @@ def test_equals_tunix_own_loss_in_value_and_gradient(
     assert_close(gradients, their_gradients)
 
 
-def test_no_step_holds_the_logits_of_all_positions(new_model):
+@pytest.mark.parametrize("adapters", [False, True])
+def test_no_step_holds_the_logits_of_all_positions(new_model, mesh, adapters):
     model = new_model(num_layers=1)
+    if adapters:
+        model = get_lora_model(model, mesh, LoraConfig(rank=2, alpha=4.0))
+    kind = nnx.DiffState(0, LORA_PARAMETER) if adapters else 0
     inputs = model_inputs(random_batch(0, rows=64, length=128))
 
     def largest_array(loss_fn):
-        step = nnx.jit(nnx.value_and_grad(loss_fn))
+        step = nnx.jit(nnx.value_and_grad(loss_fn, argnums=kind))
         program = step.lower(model, **inputs).compile().as_text()
         shapes = re.findall(r"f32\[([\d,]+)\]", program)
         return max(math.prod(map(int, shape.split(","))) for shape in shapes)
@@ -192,76 +204,141 @@ LABELS = jnp.asarray(RNG.integers(0, VOCABULARY, (ROWS, LENGTH)))
 WEIGHTS = jnp.asarray(RNG.normal(size=(ROWS, LENGTH)), jnp.float32)
 
 
-def scores_of(logits, labels):
-    return label_log_probs(logits, labels), entropy(logits)
+COUNTED = jnp.asarray(RNG.random((ROWS, LENGTH)) < 0.5).at[1].set(False)
+POSITIONS, TEMPERATURE = ROWS * LENGTH, 0.7
 
 
-def in_chunks(hidden, embedding):
-    scores = score_positions(scores_of, lambda x: x @ embedding.T, hidden, LABELS)
-    return sum(jnp.sum(WEIGHTS * score) for score in scores), scores
+class Unembedding(nnx.Module):
+    def __init__(self, embedding):
+        self.embedding = nnx.Param(embedding)
+
+    def decode(self, hidden):
+        return hidden @ self.embedding[...].T
+
+
+class Scored(nnx.Module):
+    """As much of a model as is scored; adapters say that its embedding is frozen."""
+
+    def __init__(self, embedding, *, adapters):
+        self.embedder = Unembedding(embedding)
+        if adapters:
+            self.adapters = nnx.LoRAParam(jnp.zeros(1))
+
+
+def worth(scores):
+    """A figure of which no two positions have the same cotangent; the entropy has none."""
+    log_probs, entropies = scores
+    return jnp.sum(jnp.sin(WEIGHTS * log_probs)) + jnp.sum(jax.lax.stop_gradient(entropies))
+
+
+def in_chunks(hidden, embedding, counted=COUNTED, *, adapters=False):
+    model = Scored(embedding, adapters=adapters)
+    scores = token_scores(model, hidden, LABELS, counted, temperature=TEMPERATURE)
+    return worth(scores), scores
 
 
 def at_once(hidden, embedding):
-    log_probs = jax.nn.log_softmax(hidden @ embedding.T)
+    log_probs = jax.nn.log_softmax(hidden @ embedding.T / TEMPERATURE)
     one_hot = jax.nn.one_hot(LABELS, VOCABULARY)
     scores = jnp.sum(log_probs * one_hot, -1), -jnp.sum(jnp.exp(log_probs) * log_probs, -1)
-    return sum(jnp.sum(WEIGHTS * score) for score in scores), scores
+    scores = tuple(jnp.where(COUNTED, score, 0) for score in scores)
+    return worth(scores), scores
 
 
-@pytest.mark.parametrize("chunk_positions", [1, 15, 33])
-def test_chunks_of_any_size_give_what_all_logits_give(monkeypatch, chunk_positions):
+@pytest.mark.parametrize("adapters", [False, True])
+@pytest.mark.parametrize("chunk_positions", [1, 7, 33])
+def test_chunks_of_any_size_give_what_all_logits_give(monkeypatch, chunk_positions, adapters):
     monkeypatch.setattr(module, "CHUNK_POSITIONS", chunk_positions)
+    wrt = 0 if adapters else (0, 1)
     ours, theirs = (
-        jax.jit(jax.value_and_grad(function, argnums=(0, 1), has_aux=True))(HIDDEN, EMBEDDING)
-        for function in (lambda *x: in_chunks(*x), at_once)
+        jax.jit(jax.value_and_grad(function, argnums=wrt, has_aux=True))(HIDDEN, EMBEDDING)
+        for function in (partial(in_chunks, adapters=adapters), at_once)
     )
-    ((_, scores), gradients), ((_, expected), expected_gradients) = ours, theirs
-    for ours, theirs in zip((*scores, *gradients), (*expected, *expected_gradients), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    for leaf, expected in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+        np.testing.assert_allclose(leaf, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_frozen_embedding_has_no_gradient_that_could_be_wrong():
+    with pytest.raises(jax.errors.UnexpectedTracerError):
+        jax.grad(lambda embedding: in_chunks(HIDDEN, embedding, adapters=True)[0])(EMBEDDING)
+
+
+@pytest.mark.parametrize(("adapters", "times"), [(True, 1), (False, 2)])
+@pytest.mark.parametrize("learnt", [0, 1, 4, 5, 33])
+def test_only_chunks_with_counted_positions_are_computed(monkeypatch, adapters, times, learnt):
+    monkeypatch.setattr(module, "CHUNK_POSITIONS", 4)
+    taken = []
+
+    def noted(logits, labels):
+        jax.debug.callback(lambda: taken.append(1))
+        return label_log_probs(logits, labels)
+
+    monkeypatch.setattr(module, "label_log_probs", noted)
+    chosen = np.random.default_rng(0).permutation(POSITIONS).reshape(ROWS, LENGTH) < learnt
+    step = jax.jit(jax.grad(lambda hidden, counted: in_chunks(
+        hidden, EMBEDDING, counted, adapters=adapters
+    )[0]))  # fmt: skip
+    gradient = step(HIDDEN, jnp.asarray(chosen))
+    jax.effects_barrier()
+    # 33 positions make nine chunks of four; their logits are made again where nothing is frozen.
+    assert len(taken) == times * math.ceil(learnt / 4)
+    assert np.array_equal(np.any(np.asarray(gradient), axis=-1), chosen)
 
 
 @pytest.mark.parametrize(
-    ("chunk_positions", "size"),
-    [(1, 1), (3, 1), (8, 2), (15, 4), (18, 6), (33, 11), (1000, 11)],
+    ("chunk_positions", "size"), [(1, 1), (3, 3), (8, 7), (15, 11), (18, 17), (33, 33), (99, 33)]
 )
-def test_logits_exist_a_chunk_at_a_time(monkeypatch, chunk_positions, size):
+@pytest.mark.parametrize("adapters", [False, True])
+def test_logits_exist_a_chunk_at_a_time(monkeypatch, chunk_positions, size, adapters):
     monkeypatch.setattr(module, "CHUNK_POSITIONS", chunk_positions)
-    program = str(jax.make_jaxpr(jax.grad(lambda *x: in_chunks(*x)[0]))(
-        HIDDEN, EMBEDDING
-    ))  # fmt: skip
-    assert f"f32[{ROWS},{size},{VOCABULARY}]" in program
-    other = {n for n in range(1, 2 * LENGTH) if f"f32[{ROWS},{n},{VOCABULARY}]" in program} - {size}
-    assert other <= {LENGTH % size}  # the last chunk may be shorter
+    loss = partial(in_chunks, adapters=adapters)
+    program = str(jax.make_jaxpr(jax.grad(lambda *x: loss(*x)[0]))(HIDDEN, EMBEDDING))
+    found = {n for n in range(1, POSITIONS + 1) if f"f32[1,{n},{VOCABULARY}]" in program}
+    assert found == {size} | {POSITIONS % size} - {0}  # the last chunk may be shorter
 
 
-def test_no_logits_are_kept_for_the_backward_pass(monkeypatch):
+@pytest.mark.parametrize("adapters", [False, True])
+def test_no_logits_are_kept_for_the_backward_pass(monkeypatch, adapters):
     monkeypatch.setattr(module, "CHUNK_POSITIONS", 6)
 
     def kept(loss):
-        _, backward = jax.vjp(loss, HIDDEN, EMBEDDING)
+        _, backward = jax.vjp(loss, HIDDEN)
         return sum(leaf.size for leaf in jax.tree.leaves(backward))
 
-    inputs = HIDDEN.size + EMBEDDING.size + LABELS.size
-    assert kept(lambda *x: at_once(*x)[0]) > ROWS * LENGTH * VOCABULARY
-    assert kept(lambda *x: in_chunks(*x)[0]) < 2 * inputs < ROWS * LENGTH * VOCABULARY
+    inputs = 2 * HIDDEN.size + EMBEDDING.size + 4 * LABELS.size
+    assert kept(lambda x: at_once(x, EMBEDDING)[0]) > POSITIONS * VOCABULARY
+    ours = kept(lambda x: in_chunks(x, EMBEDDING, adapters=adapters)[0])
+    assert ours < inputs < POSITIONS * VOCABULARY
 
 
-def test_a_chunk_waits_for_the_one_before_forwards_and_backwards(monkeypatch):
+@pytest.mark.parametrize(("adapters", "passes"), [(True, 1), (False, 2)])
+def test_a_chunk_waits_for_the_one_before_forwards_and_backwards(monkeypatch, adapters, passes):
     monkeypatch.setattr(module, "CHUNK_POSITIONS", 6)
     # The compiler of a CPU drops what orders them; that of a TPU does as it is told.
-    program = str(jax.make_jaxpr(jax.grad(lambda *x: in_chunks(*x)[0]))(HIDDEN, EMBEDDING))
-    chunks = -(-LENGTH // 2)
-    assert program.count("= optimization_barrier") == 2 * (chunks - 1)
+    loss = partial(in_chunks, adapters=adapters)
+    program = str(jax.make_jaxpr(jax.grad(lambda *x: loss(*x)[0]))(HIDDEN, EMBEDDING))
+    chunks = -(-POSITIONS // 6)
+    assert program.count("= optimization_barrier") == passes * (chunks - 1)
 
 
-@pytest.mark.parametrize(("devices", "size"), [(1, 2), (3, 6), (2, 2)])
-def test_a_chunk_counts_the_rows_of_one_device(monkeypatch, devices, size):
+@pytest.mark.parametrize(
+    ("devices", "logits"), [(1, "1,7"), (3, "3,6"), (2, "1,7")], ids=("one", "three", "two")
+)
+def test_each_device_scores_its_own_rows(monkeypatch, devices, logits):
     monkeypatch.setattr(module, "CHUNK_POSITIONS", 8)
     # Three rows are one each for three devices; two devices cannot share them evenly.
     same = np.array(jax.devices()[:1] * devices).reshape(devices, 1)
     with jax.sharding.Mesh(same, ("fsdp", "tp")):
         program = str(jax.make_jaxpr(lambda x: in_chunks(x, EMBEDDING)[0])(HIDDEN))
-    assert f"f32[{ROWS},{size},{VOCABULARY}]" in program
+    assert f"f32[{logits},{VOCABULARY}]" in program
+
+
+def test_a_tpu_has_chunks_of_its_own_size(monkeypatch):
+    monkeypatch.setattr(module, "CHUNK_POSITIONS", 4)
+    monkeypatch.setattr(module, "TPU_CHUNK_POSITIONS", 11)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    program = str(jax.make_jaxpr(lambda x: in_chunks(x, EMBEDDING)[0])(HIDDEN))
+    assert f"f32[1,11,{VOCABULARY}]" in program and f"f32[1,4,{VOCABULARY}]" not in program
 
 
 def test_scores_by_hand():

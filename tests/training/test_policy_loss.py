@@ -12,6 +12,7 @@ from tunix.rl.common import compute_per_token_logps
 from tunix.rl.grpo.drgrpo_learner import DrGRPOConfig
 from tunix.rl.grpo.grpo_learner import GRPOConfig, TrainExample
 
+from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
 from nblib.training import loss as module
 from nblib.training.policy_loss import completion_log_probs, completion_scores, grpo_loss
 
@@ -52,6 +53,18 @@ def policy(new_model):
     return new_model(seed=3, num_layers=1)
 
 
+@pytest.fixture(scope="module")
+def adapted(new_model, mesh):
+    """Adapters that change something, over an embedding that is frozen."""
+    model = get_lora_model(new_model(seed=3, num_layers=1), mesh, LoraConfig(rank=2, alpha=4.0))
+    noise = np.random.default_rng(1)
+    adapters = nnx.state(model, LORA_PARAMETER)
+    nnx.update(
+        model, jax.tree.map(lambda one: noise.normal(0, 0.1, one.shape).astype("f4"), adapters)
+    )
+    return model
+
+
 def by_tunix(policy, example, temperature):
     """Log-probability of each completion token as Tunix has it, and the entropy by its logits."""
     log_probs, logits = compute_per_token_logps(
@@ -63,19 +76,25 @@ def by_tunix(policy, example, temperature):
 
 
 @pytest.mark.parametrize(
-    ("config", "given"),
+    ("trained", "config", "given"),
     [
-        (configured(GRPOConfig(beta=0.0)), {}),
-        (configured(GRPOConfig(beta=0.0), temperature=0.7), {"old": True}),
-        (configured(GRPOConfig(beta=0.3, kl_loss_mode="low_var_kl")), {"reference": True}),
-        (configured(DrGRPOConfig(beta=0.3, kl_loss_mode="mse_kl", epsilon=0.4)),
+        ("policy", configured(GRPOConfig(beta=0.0)), {}),
+        ("adapted", configured(GRPOConfig(beta=0.0), temperature=0.7), {"old": True}),
+        ("policy", configured(GRPOConfig(beta=0.0), temperature=0.7), {"old": True}),
+        ("adapted", configured(GRPOConfig(beta=0.3, kl_loss_mode="low_var_kl")),
+         {"reference": True}),
+        ("adapted", configured(DrGRPOConfig(beta=0.3, kl_loss_mode="mse_kl", epsilon=0.4)),
          {"old": True, "reference": True}),
-        (configured(GRPOConfig(beta=0.3, kl_loss_mode="kl", loss_algo="gspo-token")),
+        ("adapted", configured(GRPOConfig(beta=0.3, kl_loss_mode="kl", loss_algo="gspo-token")),
+         {"old": True, "reference": True}),
+        ("policy", configured(GRPOConfig(beta=0.3, kl_loss_mode="kl", loss_algo="gspo-token")),
          {"old": True, "reference": True}),
     ],
 )  # fmt: skip
-def test_equals_tunix_own_loss_figures_and_gradient(policy, monkeypatch, config, given):
+def test_equals_tunix_own_loss_figures_and_gradient(request, monkeypatch, trained, config, given):
+    policy = request.getfixturevalue(trained)
     monkeypatch.setattr(module, "CHUNK_POSITIONS", 10)
+    wrt = nnx.DiffState(0, LORA_PARAMETER if trained == "adapted" else nnx.Param)
     example = example_of(4, **given)
 
     def ours(model):
@@ -85,7 +104,9 @@ def test_equals_tunix_own_loss_figures_and_gradient(policy, monkeypatch, config,
         return grpo_loss_fn(model, example, config, pad_id=0, eos_id=1)
 
     both = nnx.jit(
-        lambda model: [nnx.value_and_grad(f, has_aux=True)(model) for f in (ours, theirs)]
+        lambda model: [
+            nnx.value_and_grad(f, argnums=wrt, has_aux=True)(model) for f in (ours, theirs)
+        ]
     )
     ((loss, figures), gradients), ((expected, their_figures), their_gradients) = both(policy)
     assert float(loss) == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
@@ -198,12 +219,12 @@ def test_a_kl_term_is_trained_without_any_advantage(policy):
 def test_scores_are_those_of_tunix(policy):
     example = example_of(3)
     arguments = (example.prompt_ids, example.completion_ids)
-    log_probs, entropies = nnx.jit(completion_scores, static_argnames=("pad_id", "temperature"))(
-        policy, *arguments, pad_id=0, temperature=0.5
+    mask = example.completion_mask.at[0, :2].set(False)
+    found = nnx.jit(completion_scores, static_argnames=("pad_id", "temperature"))(
+        policy, *arguments, mask, pad_id=0, temperature=0.5
     )
-    expected = by_tunix(policy, example, 0.5)
-    np.testing.assert_allclose(log_probs, expected[0], atol=1e-5)
-    np.testing.assert_allclose(entropies, expected[1], atol=1e-5)
+    for scores, expected in zip(found, by_tunix(policy, example, 0.5), strict=True):
+        np.testing.assert_allclose(scores, np.where(mask, expected, 0), atol=1e-5)
 
 
 def test_log_probs_of_a_bf16_model_are_fp32(policy):
