@@ -26,6 +26,7 @@ BENCHES = {
     "grpo": "training",
     "tpu": "tpu",
     "device": "device",
+    "decoding": "decoding",
 }
 _RATIO = "_ratio"
 

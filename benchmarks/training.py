@@ -57,7 +57,7 @@ def sft() -> dict[str, float]:
     settings = SftSettings.of({**_CPU, "DATA": data})
     work = sft_workload(settings, GSM8K, row_multiple=1)
     ours, stock = work.shapes, _stock_shapes(work.examples, settings)
-    times = _turns({"sft": tuple(ours), "stock-sft": tuple(stock)})
+    times = ask_in_turns({"sft": tuple(ours), "stock-sft": tuple(stock)})
     useful = sum(len(example.tokens) for example in work.examples)
     ours_s, stock_s = _total(ours, times["sft"]), _total(stock, times["stock-sft"])
     return {
@@ -79,7 +79,7 @@ def grpo() -> dict[str, float]:
     micro = (settings.micro_batch * group, *lengths)
     whole = (prompts * group, *lengths)
     ways = {"grpo": micro, "stock-grpo": whole, "rollout": whole, "stock-rollout": whole}
-    times = _turns({way: (shape,) for way, shape in ways.items()})
+    times = ask_in_turns({way: (shape,) for way, shape in ways.items()})
     update_s = prompts // settings.micro_batch * times["grpo"][micro]
     stock_update_s = times["stock-grpo"][whole]
     rollout_s, stock_rollout_s = times["rollout"][whole], times["stock-rollout"][whole]
@@ -109,11 +109,17 @@ def _total(shapes: Mapping[Any, int], seconds: Mapping[Any, float]) -> float:
     return sum(times * seconds[shape] for shape, times in shapes.items())
 
 
-def _turns(shapes: Mapping[str, Sequence[Shape]]) -> dict[str, dict[Shape, float]]:
-    """Return the median seconds of each way's shapes; under () the peak of its memory."""
+def ask_in_turns(
+    shapes: Mapping[str, Sequence[Shape]], module: str = "benchmarks.training", *arguments: str
+) -> dict[str, dict[Shape, float]]:
+    """Return the median seconds of each way's shapes; under () the peak of its memory.
+
+    A way is a process, `python -m MODULE WAY ARGUMENTS`, which `serve`s; they take turns.
+    """
     taken: dict[str, dict[Shape, list[float]]] = {way: {} for way in shapes}
     with ExitStack() as processes:
-        workers = {way: processes.enter_context(_worker(way)) for way in shapes}
+        commands = {way: [sys.executable, "-m", module, way, *arguments] for way in shapes}
+        workers = {way: processes.enter_context(_worker(way, commands[way])) for way in shapes}
         for turn in range(1 + _TURNS):  # the first compiles
             for way, ask in workers.items():
                 for shape in shapes[way]:
@@ -127,14 +133,13 @@ def _turns(shapes: Mapping[str, Sequence[Shape]]) -> dict[str, dict[Shape, float
 
 
 @contextmanager
-def _worker(way: str) -> Iterator[Callable[[Shape], tuple[float, float]]]:
+def _worker(way: str, command: Sequence[str]) -> Iterator[Callable[[Shape], tuple[float, float]]]:
     """Yield a function that has a process of its own do a step of a shape: seconds, peak bytes."""
     environment = worker_environment(os.environ)
     for name in kernel_variables({}):
         environment.pop(name, None)
     if not way.startswith("stock"):
         environment |= kernel_variables(environment)
-    command = [sys.executable, "-m", "benchmarks.training", way]
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -152,20 +157,23 @@ def _worker(way: str) -> Iterator[Callable[[Shape], tuple[float, float]]]:
         requests.close()  # the process ends
 
 
+def serve(work: Callable[[Shape], Any]) -> None:
+    """Do the work for each shape that stdin asks for; print its seconds and the peak so far."""
+    for line in sys.stdin:
+        shape = tuple(map(int, line.split()))
+        began = perf_counter()
+        work(shape)
+        seconds = perf_counter() - began
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(seconds, 1024 * peak, flush=True)
+
+
 def _work(way: str) -> None:
-    """Do a step for each shape that stdin asks for, and print its seconds and the peak so far."""
     mesh = device_mesh()
     ref = get_gemma_ref_model(EMBEDDED, mesh)
     with mesh:
         step = _rollout_step if way.endswith("rollout") else _training_step
-        work = step(way, ref, mesh)
-        for line in sys.stdin:
-            shape = tuple(map(int, line.split()))
-            began = perf_counter()
-            work(shape)
-            seconds = perf_counter() - began
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            print(seconds, 1024 * peak, flush=True)
+        serve(step(way, ref, mesh))
 
 
 def _training_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[[Shape], Any]:

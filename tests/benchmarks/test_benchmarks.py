@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import device, tpu, training
 from benchmarks.__main__ import plot_ratios, run_benches
-from benchmarks.training import _stock_shapes, _total, _turns
+from benchmarks.training import _stock_shapes, _total, ask_in_turns
 from nblib.hosts.settings import SftSettings
 from nblib.tools.preflight.compiled import Compiled
 from nblib.tools.preflight.programs import sft_batch
@@ -62,7 +62,7 @@ def test_both_ways_train_in_processes_of_their_own(monkeypatch, compilation_cach
     for name, value in compilation_cache.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(training, "_TURNS", 1)
-    found = _turns({"sft": ((2, 16),), "stock-sft": ((2, 16),)})
+    found = ask_in_turns({"sft": ((2, 16),), "stock-sft": ((2, 16),)})
     for way in ("sft", "stock-sft"):
         assert found[way][2, 16] > 0
         assert found[way][()] > 2**20  # peak bytes

@@ -1,0 +1,117 @@
+"""Decoding Gemma 3 270M on this CPU beside `transformers` and llama.cpp: the same prompts and work.
+
+Each way is a process of its own, and they take turns. Needs the extras `gemma` and `parity`.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.training import Shape, ask_in_turns, serve
+from nblib.models.decode import Sampling, decode, left_padded
+from nblib.models.folders import gguf_name
+from nblib.models.gguf_export import save_gguf
+from nblib.models.mesh import device_mesh
+from nblib.models.names import get_gemma_ref_model
+from nblib.models.published import GEMMA, find_model
+from nblib.sources.wordproblems import word_problems
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tokens.chat import task_prompts
+from nblib.tokens.tokenizer import PAD_ID, load_tokenizer
+
+_MODEL = "gemma3-270m"
+_PROMPTS, _NEW = 16, 64  # each is continued by so many tokens, whatever they are
+_NEEDED = ("gguf", GEMMA[_MODEL].module, "torch", "transformers", "xllamacpp")
+Prompts = Sequence[Sequence[int]]
+Continue = Callable[[Shape], Any]
+_WAYS = ("decoding", "decoding-top-p", "transformers", "llama-cpp")
+
+
+def decoding() -> dict[str, float]:
+    """Continue sixteen prompts greedily, and once by top-p, in one batch; llama.cpp has Q8_0.
+
+    The seconds are of prefill and decode together.
+    """
+    if missing := [name for name in _NEEDED if not find_spec(name)]:
+        print(f"decoding: left out, {missing[0]} is not installed: it needs '.[gemma,parity]'")
+        return {}
+    with tempfile.TemporaryDirectory(prefix="nblib-") as folder:
+        ref = get_gemma_ref_model(_MODEL, device_mesh())
+        file = Path(folder) / "gguf" / gguf_name("q8_0")
+        save_gguf(ref.model, ref.tokenizer, file.parent, kind="q8_0", root=ref.root, manifest={})
+        del ref
+        shape = (_PROMPTS, _NEW)
+        times = ask_in_turns({way: (shape,) for way in _WAYS}, __spec__.name, str(file))
+    seconds = {way: found[shape] for way, found in times.items()}
+    figures = {"decoding_tokens_per_s": _PROMPTS * _NEW / seconds["decoding"]}
+    for way in _WAYS[1:]:
+        name = f"decoding_{way.removeprefix('decoding-').replace('-', '_')}"
+        figures[f"{name}_ratio"] = seconds[way] / seconds["decoding"]
+        figures[f"{name}_peak_memory_ratio"] = times[way][()] / times["decoding"][()]
+    return figures
+
+
+def _work(way: str, file: str) -> None:
+    tokenizer = load_tokenizer(find_model(_MODEL))
+    texts = task_prompts(GSM8K, GSM8K.examples(word_problems(_PROMPTS, seed=0, split="test")))
+    prompts = [[tokenizer.bos_id(), *tokenizer.encode(text)] for text in texts]
+    match way:
+        case "decoding":
+            continued = _nblib(prompts, temperature=0.0, top_p=1.0)
+        case "decoding-top-p":
+            continued = _nblib(prompts, temperature=0.7, top_p=0.95)
+        case "transformers":
+            continued = _transformers(prompts)
+        case _:
+            continued = _llama_cpp(prompts, file)
+    serve(continued)
+
+
+def _nblib(prompts: Prompts, *, temperature: float, top_p: float) -> Continue:
+    ref = get_gemma_ref_model(_MODEL, device_mesh())
+    sampling = Sampling(temperature=temperature, top_p=top_p, seed=0)
+    given: dict[str, Any] = {"stop": [], "batch_size": _PROMPTS, "mesh": ref.mesh}
+    return lambda shape: decode(ref.model, prompts, sampling, max_new_tokens=shape[1], **given)
+
+
+def _transformers(prompts: Prompts) -> Continue:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(find_model(_MODEL), dtype=torch.float32).eval()
+    longest = max(map(len, prompts))
+    tokens = left_padded(prompts, longest)
+    given = {"input_ids": torch.tensor(tokens), "attention_mask": torch.tensor(tokens != PAD_ID)}
+
+    def continued(shape: Shape) -> Any:
+        count = {"min_new_tokens": shape[1], "max_new_tokens": shape[1]}
+        with torch.no_grad():
+            return model.generate(**given, do_sample=False, **count)
+
+    return continued
+
+
+def _llama_cpp(prompts: Prompts, file: str) -> Continue:
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path, params.verbosity = file, 0
+    params.n_parallel, params.n_ctx = _PROMPTS, 512 * _PROMPTS
+    server = xllamacpp.Server(params)
+    threads = ThreadPoolExecutor(_PROMPTS)
+
+    def ask(prompt: Sequence[int], new: int) -> None:
+        given = {"max_tokens": new, "temperature": 0.0, "ignore_eos": True, "cache_prompt": False}
+        answer = server.handle_completions({"prompt": list(prompt), **given})
+        if answer["usage"]["completion_tokens"] != new:
+            raise RuntimeError(f"llama.cpp wrote {answer['usage']}, expected {new} tokens")
+
+    return lambda shape: list(threads.map(ask, prompts, [shape[1]] * len(prompts)))
+
+
+if __name__ == "__main__":
+    _work(sys.argv[1], sys.argv[2])
