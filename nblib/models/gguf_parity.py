@@ -40,9 +40,10 @@ from nblib.models.parity import (
 LLAMA_CPP = "llama.cpp"
 TOP = 10  # tokens that llama.cpp gives the probability of, for each choice
 # Shares of the largest logit. By rounded weights 0.0009 and 0.024 were measured (Gemma 3 270M), by
-# llama.cpp, which rounds activations as well, 0.0013 and 0.012 (the embedded model).
+# llama.cpp, which rounds activations as well, 0.0013 (the embedded model) and 0.018 (270M).
 ROUNDING = {"f16": 0.01, "q8_0": 0.1}
-OF_LLAMA_CPP = {"f16": 0.005, "q8_0": 0.03}
+OF_LLAMA_CPP = {"f16": 0.005, "q8_0": 0.06}
+TIE = 0.2  # of that limit: likely tokens differ less; a twentieth was the most that was measured
 
 
 def compare_gguf(
@@ -142,7 +143,8 @@ def compare_top(
 ) -> Parity:
     """Compare logits with another reader's largest log-probabilities for the same choices.
 
-    A choice differs when the reader prefers another token than the logits by more than the limit.
+    A choice differs when the reader prefers another token than the logits do by more than `TIE` of
+    the limit.
     """
     ours = np.asarray(jax.nn.log_softmax(logits))
     limit = tolerance * max(1.0, float(np.abs(logits).max()))
@@ -157,5 +159,5 @@ def compare_top(
         choices=len(lost),
         limit=limit,
         largest_difference=float(np.max(differences)),
-        different_choices=sum(one > limit for one in lost),
+        different_choices=sum(one > TIE * limit for one in lost),
     )
