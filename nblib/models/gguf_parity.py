@@ -53,27 +53,37 @@ def compare_gguf(
     (file,) = gguf_files(folder)
     (kind,) = [kind for kind in GGUF_KINDS if file.name == gguf_name(kind)]
     tokens, logits = greedy(in_fp32(model), prompt_rows(base.tokenizer, prompts), mesh=base.mesh)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
-        again = Path(place) / "read"
-        try:
-            convert(file, again)
-            check_tensors(again / WEIGHTS_FILE, model, kind)
-        except ValueError as error:
-            return (Parity.failed("nblib", str(error)),)
-        read = get_gemma_ref_model(str(again), base.mesh)
-        found = choice_logits(read.model, tokens, mesh=base.mesh)
-        there = compare(tokens, logits, found, reader="nblib", tolerance=ROUNDING[kind])
+    try:
+        found = _read_back(file, kind, model, base, tokens)
+    except ValueError as error:
+        return (Parity.failed("nblib", str(error)),)
+    ours = compare(tokens, logits, found, reader="nblib", tolerance=ROUNDING[kind])
     if not importlib.util.find_spec("xllamacpp"):
-        return (there,)
+        return (ours,)
     try:
         server = llama_cpp(file)
     except RuntimeError as error:
-        return there, Parity.failed(LLAMA_CPP, str(error))
+        return ours, Parity.failed(LLAMA_CPP, str(error))
     if failure := tokenizer_difference(server, base.tokenizer, prompts[:PROMPTS]):
-        return there, Parity.failed(LLAMA_CPP, failure)
+        return ours, Parity.failed(LLAMA_CPP, failure)
     (digit,) = base.tokenizer.encode("1")
     top = top_choices(server, tokens, digit=digit)
-    return there, compare_top(found, top, tolerance=OF_LLAMA_CPP[kind])
+    return ours, compare_top(found, top, tolerance=OF_LLAMA_CPP[kind])
+
+
+def _read_back(
+    file: Path, kind: str, model: Gemma3, base: RefModel, tokens: Int[np.ndarray, "P T"]
+) -> Float[np.ndarray, "P N V"]:
+    """Return the logits of what this library reads; the model and its folder are gone again.
+
+    Raises ValueError naming a tensor that is not as it was rounded.
+    """
+    with tempfile.TemporaryDirectory(dir=file.parents[1], prefix=".gguf-read-") as place:
+        folder = Path(place) / "read"
+        convert(file, folder)
+        check_tensors(folder / WEIGHTS_FILE, model, kind)
+        read = get_gemma_ref_model(str(folder), base.mesh)
+        return choice_logits(read.model, tokens, mesh=base.mesh)
 
 
 def check_tensors(weights: Path, model: Gemma3, kind: str) -> None:
