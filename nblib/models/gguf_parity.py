@@ -40,9 +40,10 @@ from nblib.models.parity import (
 LLAMA_CPP = "llama.cpp"
 TOP = 10  # tokens that llama.cpp gives the probability of, for each choice
 # Shares of the largest logit. By rounded weights 0.0009 and 0.024 were measured (Gemma 3 270M), by
-# llama.cpp, which rounds activations as well, 0.0013 and 0.012 (the embedded model).
+# llama.cpp, which rounds activations as well, 0.0013 (the embedded model) and 0.018 (270M).
 ROUNDING = {"f16": 0.01, "q8_0": 0.1}
-OF_LLAMA_CPP = {"f16": 0.005, "q8_0": 0.03}
+OF_LLAMA_CPP = {"f16": 0.005, "q8_0": 0.06}
+TIE = 0.2  # of that limit: likely tokens differ less; a twentieth was the most that was measured
 
 
 def compare_gguf(
@@ -52,27 +53,37 @@ def compare_gguf(
     (file,) = gguf_files(folder)
     (kind,) = [kind for kind in GGUF_KINDS if file.name == gguf_name(kind)]
     tokens, logits = greedy(in_fp32(model), prompt_rows(base.tokenizer, prompts), mesh=base.mesh)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
-        again = Path(place) / "read"
-        try:
-            convert(file, again)
-            check_tensors(again / WEIGHTS_FILE, model, kind)
-        except ValueError as error:
-            return (Parity.failed("nblib", str(error)),)
-        read = get_gemma_ref_model(str(again), base.mesh)
-        found = choice_logits(read.model, tokens, mesh=base.mesh)
-        there = compare(tokens, logits, found, reader="nblib", tolerance=ROUNDING[kind])
+    try:
+        found = _read_back(file, kind, model, base, tokens)
+    except ValueError as error:
+        return (Parity.failed("nblib", str(error)),)
+    ours = compare(tokens, logits, found, reader="nblib", tolerance=ROUNDING[kind])
     if not importlib.util.find_spec("xllamacpp"):
-        return (there,)
+        return (ours,)
     try:
         server = llama_cpp(file)
     except RuntimeError as error:
-        return there, Parity.failed(LLAMA_CPP, str(error))
+        return ours, Parity.failed(LLAMA_CPP, str(error))
     if failure := tokenizer_difference(server, base.tokenizer, prompts[:PROMPTS]):
-        return there, Parity.failed(LLAMA_CPP, failure)
+        return ours, Parity.failed(LLAMA_CPP, failure)
     (digit,) = base.tokenizer.encode("1")
     top = top_choices(server, tokens, digit=digit)
-    return there, compare_top(found, top, tolerance=OF_LLAMA_CPP[kind])
+    return ours, compare_top(found, top, tolerance=OF_LLAMA_CPP[kind])
+
+
+def _read_back(
+    file: Path, kind: str, model: Gemma3, base: RefModel, tokens: Int[np.ndarray, "P T"]
+) -> Float[np.ndarray, "P N V"]:
+    """Return the logits of what this library reads; the model and its folder are gone again.
+
+    Raises ValueError naming a tensor that is not as it was rounded.
+    """
+    with tempfile.TemporaryDirectory(dir=file.parents[1], prefix=".gguf-read-") as place:
+        folder = Path(place) / "read"
+        convert(file, folder)
+        check_tensors(folder / WEIGHTS_FILE, model, kind)
+        read = get_gemma_ref_model(str(folder), base.mesh)
+        return choice_logits(read.model, tokens, mesh=base.mesh)
 
 
 def check_tensors(weights: Path, model: Gemma3, kind: str) -> None:
@@ -142,7 +153,8 @@ def compare_top(
 ) -> Parity:
     """Compare logits with another reader's largest log-probabilities for the same choices.
 
-    A choice differs when the reader prefers another token than the logits by more than the limit.
+    A choice differs when the reader prefers another token than the logits do by more than `TIE` of
+    the limit.
     """
     ours = np.asarray(jax.nn.log_softmax(logits))
     limit = tolerance * max(1.0, float(np.abs(logits).max()))
@@ -157,5 +169,5 @@ def compare_top(
         choices=len(lost),
         limit=limit,
         largest_difference=float(np.max(differences)),
-        different_choices=sum(one > limit for one in lost),
+        different_choices=sum(one > TIE * limit for one in lost),
     )

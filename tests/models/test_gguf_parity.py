@@ -122,7 +122,7 @@ def test_top_choices_by_hand():
     assert found.largest_difference == pytest.approx(0, abs=1e-6) and found.equal
     assert found.limit == pytest.approx(0.1 * np.log(10))
     near = [[same[0][0], {1: np.log(0.46), 0: np.log(0.44)}]]
-    found = compare_top(logits, near, tolerance=0.1)  # another token, by less than the limit
+    found = compare_top(logits, near, tolerance=0.1)  # another token: a tie
     assert found.equal and found.largest_difference == pytest.approx(np.log(0.46 / 0.4))
     far = [[{1: np.log(0.7), 0: np.log(0.2)}, {2: np.log(0.9), 1: np.log(0.05)}]]
     found = compare_top(logits, far, tolerance=0.1)

@@ -349,10 +349,14 @@ def test_without_stages_there_are_no_predictions(run):
 
 def test_a_card_stands_in_every_folder_that_names_its_base(run, tuned):
     manifests = {"export": {"base": {"name": "embedded"}}, "adapters": {"base": {}}, "flax": {}}
+    manifests["gguf"] = {"base": {"name": "embedded"}}
     for name, manifest in manifests.items():
         (run.path / name).mkdir(exist_ok=True)
         (run.path / name / "manifest.json").write_text(json.dumps(manifest))
+    (run.path / "gguf" / "model-f16.gguf").write_bytes(b"")
     ended(run, [tuned])
+    card = (run.path / "gguf" / "README.md").read_text()
+    assert "# A run, GGUF\n" in card and 'library_name: "gguf"' in card
     assert "# A run\n" in (run.path / "export" / "README.md").read_text()
     assert "# A run, adapters\n" in (run.path / "adapters" / "README.md").read_text()
     assert not (run.path / "flax" / "README.md").exists()
