@@ -103,7 +103,9 @@ def _perplexity(
     ]
     rows = {"tokens_per_batch": _BATCH_TOKENS, "row_multiple": mesh.shape["fsdp"]}
     batches = batch_stream(encoded, epochs=1, seed=0, shuffle=False, **rows)
-    loss = nnx.jit(lambda model, batch: next_token_loss(model, **model_inputs(batch)))
+    loss = nnx.jit(
+        lambda model, batch: next_token_loss(model, **model_inputs(batch)), graph_updates=False
+    )
     counts, losses = [], []
     with mesh:
         for batch in batches:

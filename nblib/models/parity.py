@@ -9,6 +9,7 @@ import importlib.util
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -179,19 +180,26 @@ def in_fp32(model: Gemma3) -> Gemma3:
     return exact
 
 
-def _logits(model: Gemma3, tokens: Int[Array, "P T"]) -> Float[Array, "P T V"]:
+def _logits(
+    model: Gemma3, tokens: Int[Array, "P T"], first: int | Int[Array, ""], count: int
+) -> Float[Array, "P N V"]:
+    """Return the logits at `count` positions alone: at all of them they are the most of memory."""
     rows, length = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(length), tokens.shape)
     causal = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (rows, length, length))
-    return model(tokens, positions, None, causal)[0]
+    forward = nnx.capture(model, nnx.Intermediate)
+    _, sown = forward(tokens, positions, None, causal, output_hidden_states=True)
+    hidden = jax.lax.dynamic_slice_in_dim(sown["all_hidden_states"][0], first, count, axis=1)
+    return model.embedder.decode(hidden)
 
 
-@nnx.jit
+@partial(nnx.jit, graph_updates=False)
 def _choices(model: Gemma3, tokens: Int[Array, "P T"]) -> Float[Array, "P N V"]:
-    return _logits(model, tokens)[:, -NEW_TOKENS - 1 : -1].astype(jnp.float32)
+    first = tokens.shape[1] - NEW_TOKENS - 1
+    return _logits(model, tokens, first, NEW_TOKENS).astype(jnp.float32)
 
 
-@nnx.jit
+@partial(nnx.jit, graph_updates=False)
 def _continued(model: Gemma3, rows: Int[Array, "P T"]) -> Int[Array, "P T+N"]:
     start = rows.shape[1]
     structure, state = nnx.split(model)
@@ -200,7 +208,7 @@ def _continued(model: Gemma3, rows: Int[Array, "P T"]) -> Int[Array, "P T+N"]:
         # qwix writes to the modules that it adapts while they run: the loop needs its own.
         looped = nnx.merge(structure, state)
         # Behind `place` is padding, which no earlier position attends to.
-        following = _logits(looped, tokens)[:, place - 1].argmax(axis=-1)
+        following = _logits(looped, tokens, place - 1, 1)[:, 0].argmax(axis=-1)
         return tokens.at[:, place].set(following.astype(tokens.dtype))
 
     padded = jnp.pad(rows, ((0, 0), (0, NEW_TOKENS)))

@@ -28,7 +28,7 @@ from nblib.models.decode import Sampling, decode, left_padded
 from nblib.tokens.tokenizer import stop_tokens
 from nblib.training.checkpoints import checkpointing_options
 from nblib.training.grpo_config import GrpoConfig
-from nblib.training.optimizers import build_optimizer, log_norm_of_steps
+from nblib.training.optimizers import build_optimizer, prepare_steps
 from nblib.training.policy_loss import completion_log_probs, grpo_loss
 
 
@@ -204,7 +204,7 @@ def build_learner(
     cluster.actor_trainer.with_rl_metrics_to_log(
         {name: _mean_over_tokens for name in ("kl", "entropy", "pg_clipfrac")}
     )
-    log_norm_of_steps(cluster.actor_trainer)
+    prepare_steps(cluster.actor_trainer)
     return learner
 
 
@@ -250,7 +250,7 @@ def policy_trainer(policy: nnx.Module, config: GrpoConfig, *, pad_id: int) -> Pe
         lambda example: {"train_example": example, "algo_config": algorithm}
     )
     trainer.with_loss_fn(_loss(config, pad_id), has_aux=True)
-    log_norm_of_steps(trainer)
+    prepare_steps(trainer)
     return trainer
 
 

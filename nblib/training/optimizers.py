@@ -6,12 +6,14 @@ loss of 200 steps in about 110.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.interpreters import pxla
 from optax.contrib import MuonDimensionNumbers, muon
 from tunix.sft.peft_trainer import PeftTrainer
 
@@ -96,11 +98,37 @@ def build_optimizer(config: TrainerConfig, updates: int) -> optax.GradientTransf
     )
 
 
-def log_norm_of_steps(trainer: PeftTrainer) -> None:
-    """Make a trainer log the norm of each step's gradient, before clipping.
+def prepare_steps(trainer: PeftTrainer) -> None:
+    """Make a trainer compile its steps by `jit_step`, and log the norm of each step's gradient.
 
-    Where gradients are accumulated, Tunix logs the mean of the norms of the parts. The trainer's
-    optimizer must be one of `build_optimizer`.
+    The trainer's optimizer must be one of `build_optimizer`.
+    """
+    _log_norm_of_steps(trainer)
+
+    def compiled(skip_jit: bool = False, cache_nnx_graph: bool = False) -> tuple[Any, Any]:
+        if trainer._jitted_train_step_fn is None:
+            trainer._shard_optimizer(pxla.thread_resources.env.physical_mesh)
+            evaluate = nnx.jit(trainer.create_eval_step_fn(), graph_updates=False)
+            trainer._jitted_eval_step_fn = partial(evaluate, trainer.model)
+            step = jit_step(trainer)
+            trainer._jitted_train_step_fn = partial(step, trainer.model, trainer.optimizer)
+        return trainer._jitted_train_step_fn, trainer._jitted_eval_step_fn
+
+    trainer.jit_train_and_eval_step = compiled
+
+
+def jit_step(trainer: PeftTrainer) -> Any:
+    """Return what compiles a trainer's step, a function of its model, optimizer and batch.
+
+    Tunix's would hand out a copy of all weights at each step, those that are frozen included.
+    """
+    return nnx.jit(trainer.create_train_step_fn(), graph_updates=False, donate_argnums=1)
+
+
+def _log_norm_of_steps(trainer: PeftTrainer) -> None:
+    """Log the norm of each step's gradient, before clipping.
+
+    Where gradients are accumulated, Tunix logs the mean of the norms of the parts.
     """
     parts = trainer.config.get_with_default("gradient_accumulation_steps", 1)
     if parts == 1:  # then Tunix's is that norm

@@ -54,7 +54,7 @@ def completion_scores(
     )
 
 
-@partial(nnx.jit, static_argnames=("pad_id", "temperature"))
+@partial(nnx.jit, graph_updates=False, static_argnames=("pad_id", "temperature"))
 def completion_log_probs(
     model: Gemma3,
     prompt_ids: Int[Array, "B P"],

@@ -24,7 +24,7 @@ from nblib.tokens.batching import TrainingData
 from nblib.tokens.tokenizer import PAD_ID
 from nblib.training.checkpoints import checkpointing_options, has_new_steps, write_checksums
 from nblib.training.loss import as_one_batch, model_inputs, next_token_loss, weighted_loss
-from nblib.training.optimizers import TrainerConfig, build_optimizer, log_norm_of_steps
+from nblib.training.optimizers import TrainerConfig, build_optimizer, prepare_steps
 from nblib.training.session import CompilationCounter, Trained, TrainingSession, weights_norm
 
 _EVALUATION_SHARE = 0.1  # of the training's work
@@ -111,7 +111,7 @@ def build_trainer(
     trainer.with_gen_model_input_fn(lambda batch: {**model_inputs(batch), "remat": config.remat})
     trainer.with_loss_fn(next_token_loss if config.accumulation == 1 else weighted_loss)
     trainer.eval_loss_fn = weighted_loss
-    log_norm_of_steps(trainer)
+    prepare_steps(trainer)
     return trainer
 
 

@@ -1,3 +1,6 @@
+import math
+import re
+
 import numpy as np
 import pytest
 
@@ -83,3 +86,16 @@ def test_limit_is_at_least_that_of_a_logit_of_one():
     tokens = np.zeros((1, 3 + NEW_TOKENS), int)
     small = np.zeros((1, NEW_TOKENS, 3))
     assert compare(tokens, small, small, reader="r").limit == parity.TOLERANCE
+
+
+def test_only_choices_have_logits(model, tokenizer):
+    rows = prompt_rows(tokenizer, ASKED)
+    tokens = np.pad(rows, ((0, 0), (0, NEW_TOKENS)))
+    programs = [
+        step.lower(model, given).lowered.compile().as_text()
+        for step, given in ((parity._choices, tokens), (parity._continued, rows))
+    ]
+    for program, most in zip(programs, (NEW_TOKENS, 1), strict=True):
+        shapes = re.findall(rf"f32\[([\d,]+),{model.num_embed}\]", program)
+        sizes = [math.prod(map(int, shape.split(","))) for shape in shapes]
+        assert most <= max(sizes) // PROMPTS < tokens.shape[1]

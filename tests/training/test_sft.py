@@ -147,17 +147,22 @@ def test_the_batches_are_not_waited_for(whole):
     assert 0 < waited < 0.05 * seconds
 
 
-def test_the_optimizers_memory_is_reused_by_the_next_step(run, tmp_path, monkeypatch):
-    moments = []
+def test_a_step_reuses_the_optimizers_memory_and_copies_no_frozen_weight(
+    run, tmp_path, monkeypatch
+):
+    moments, embeddings = [], set()
     started = sft.SftCallbacks.on_train_step_start
 
     def watched(self, trainer):
+        embedding = trainer.model.embedder.input_embedding.get_value()
+        embeddings.add(embedding.unsafe_buffer_pointer())
         moments.append(jax.tree.leaves(nnx.state(trainer.optimizer, nnx.OptState)))
         started(self, trainer)
 
     monkeypatch.setattr(sft.SftCallbacks, "on_train_step_start", watched)
     run(tmp_path, BATCHES[:4], val_batches=())
     *before, _ = moments
+    assert len(embeddings) == 1
     assert len(before) == 3 and all(leaf.is_deleted() for leaves in before for leaf in leaves)
 
 

@@ -34,6 +34,7 @@ from nblib.tools.preflight.targets import Target
 from nblib.tools.preflight.workload import Workload
 from nblib.training.cluster import policy_trainer
 from nblib.training.grpo_config import GrpoConfig
+from nblib.training.optimizers import jit_step
 from nblib.training.sft import build_trainer
 
 
@@ -145,7 +146,7 @@ def _grpo_programs(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[Pro
 
 
 def lower_train_step(build: Callable[[], PeftTrainer], batch: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Return the step of the trainer that `build` makes, jitted and lowered as Tunix does it."""
+    """Return the step of the trainer that `build` makes, lowered as it is in a training."""
     trainers: list[PeftTrainer] = []
 
     def modules() -> tuple[nnx.Module, nnx.Module]:
@@ -155,8 +156,7 @@ def lower_train_step(build: Callable[[], PeftTrainer], batch: Any, mesh: jax.sha
     with mesh:
         model, optimizer = abstractly(modules, mesh)
         with sharded_as_on_accelerators():
-            step = nnx.jit(trainers[-1].create_train_step_fn(), donate_argnames=("optimizer",))
-            return step.lower(model, optimizer, batch).lowered
+            return jit_step(trainers[-1]).lower(model, optimizer, batch).lowered
 
 
 def _lower_forward(
