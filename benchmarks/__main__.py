@@ -1,7 +1,8 @@
 """Ratios measured in one run against the stock way: `python -m benchmarks [NAME ...]`.
 
 A ratio of two times on one machine in one run says something on every machine; seconds do not. Each
-bench does the same work twice, once as Tunix 0.1.7 does it out of the box and once as `nblib` does.
+bench does the same work twice, once as Tunix 0.1.7 does it out of the box and once as `nblib` does;
+`peers` and `decoding` do it with other programs than Tunix.
 """
 
 import argparse
@@ -24,6 +25,7 @@ BENCHES = {
     "evaluation": "evaluation",
     "sft": "training",
     "grpo": "training",
+    "peers": "peers",
     "tpu": "tpu",
     "device": "device",
     "decoding": "decoding",
@@ -105,14 +107,16 @@ def plot_ratios(figures: Mapping[str, float], *, caption: str) -> "Figure":
     ratios = {name: value for name, value in figures.items() if name.endswith(_RATIO)}
     if not ratios:
         raise ValueError(f"no figure ends in {_RATIO!r}: got {', '.join(figures) or 'none'}")
-    figure = new_figure(8.0, 1.8 + 0.4 * len(ratios), caption, title="Against stock Tunix")
+    figure = new_figure(
+        8.0, 1.8 + 0.4 * len(ratios), caption, title="Against stock Tunix and peers"
+    )
     axes = figure.subplots()
     names = [name.removesuffix(_RATIO).replace("_", " ") for name in ratios]
     bars = axes.barh(names, list(ratios.values()), color="#0072b2", edgecolor=INK)
     axes.bar_label(bars, fmt="%.2f", padding=3, color=INK, fontsize=9)
     axes.axvline(1.0, color=QUIET, linestyle="--", linewidth=1)
     axes.set_xscale("log")
-    axes.set_xlabel("ratio of ours to stock (logarithmic)")
+    axes.set_xlabel("ratio of ours to theirs (logarithmic)")
     axes.invert_yaxis()
     calm(axes, grid="x")
     return figure

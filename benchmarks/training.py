@@ -7,12 +7,9 @@ are the median over the turns.
 
 import math
 import os
-import resource
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from time import perf_counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import jax
@@ -23,7 +20,7 @@ from tunix.rl.rollout.base_rollout import RolloutConfig
 from tunix.rl.rollout.vanilla_rollout import VanillaRollout
 from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
-from benchmarks import worker_environment
+from benchmarks import answer, worker
 from benchmarks.stock import stock_grpo_trainer, stock_sft_trainer
 from nblib.hosts.settings import GrpoSettings, SftSettings
 from nblib.models.lora import get_trainable_model
@@ -36,7 +33,6 @@ from nblib.tasks.gsm8k import GSM8K
 from nblib.tokens.batches import TokenizedExample, bucket_of
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import PAD_ID, stop_tokens
-from nblib.tools.execution import kernel_variables
 from nblib.tools.preflight.workload import sft_workload
 from nblib.training.cluster import PolicyRollout, policy_trainer
 from nblib.training.sft import build_trainer
@@ -57,7 +53,7 @@ def sft() -> dict[str, float]:
     settings = SftSettings.of({**_CPU, "DATA": data})
     work = sft_workload(settings, GSM8K, row_multiple=1)
     ours, stock = work.shapes, _stock_shapes(work.examples, settings)
-    times = ask_in_turns({"sft": tuple(ours), "stock-sft": tuple(stock)})
+    times = _turns({"sft": tuple(ours), "stock-sft": tuple(stock)})
     useful = sum(len(example.tokens) for example in work.examples)
     ours_s, stock_s = _total(ours, times["sft"]), _total(stock, times["stock-sft"])
     return {
@@ -79,7 +75,7 @@ def grpo() -> dict[str, float]:
     micro = (settings.micro_batch * group, *lengths)
     whole = (prompts * group, *lengths)
     ways = {"grpo": micro, "stock-grpo": whole, "rollout": whole, "stock-rollout": whole}
-    times = ask_in_turns({way: (shape,) for way, shape in ways.items()})
+    times = _turns({way: (shape,) for way, shape in ways.items()})
     update_s = prompts // settings.micro_batch * times["grpo"][micro]
     stock_update_s = times["stock-grpo"][whole]
     rollout_s, stock_rollout_s = times["rollout"][whole], times["stock-rollout"][whole]
@@ -109,21 +105,20 @@ def _total(shapes: Mapping[Any, int], seconds: Mapping[Any, float]) -> float:
     return sum(times * seconds[shape] for shape, times in shapes.items())
 
 
-def ask_in_turns(
-    shapes: Mapping[str, Sequence[Shape]], module: str = "benchmarks.training", *arguments: str
-) -> dict[str, dict[Shape, float]]:
-    """Return the median seconds of each way's shapes; under () the peak of its memory.
-
-    A way is a process, `python -m MODULE WAY ARGUMENTS`, which `serve`s; they take turns.
-    """
+def _turns(shapes: Mapping[str, Sequence[Shape]]) -> dict[str, dict[Shape, float]]:
+    """Return the median seconds of each way's shapes; under () the peak of its memory."""
     taken: dict[str, dict[Shape, list[float]]] = {way: {} for way in shapes}
     with ExitStack() as processes:
-        commands = {way: [sys.executable, "-m", module, way, *arguments] for way in shapes}
-        workers = {way: processes.enter_context(_worker(way, commands[way])) for way in shapes}
+        workers = {
+            way: processes.enter_context(
+                worker(__name__, way, as_a_kernel=not way.startswith("stock"))
+            )
+            for way in shapes
+        }
         for turn in range(1 + _TURNS):  # the first compiles
             for way, ask in workers.items():
                 for shape in shapes[way]:
-                    seconds, peak = ask(shape)
+                    seconds, _, peak = ask(*shape)
                     taken[way].setdefault(shape, []).extend([seconds] if turn else [])
                     taken[way][()] = [peak]
     return {
@@ -132,48 +127,19 @@ def ask_in_turns(
     }
 
 
-@contextmanager
-def _worker(way: str, command: Sequence[str]) -> Iterator[Callable[[Shape], tuple[float, float]]]:
-    """Yield a function that has a process of its own do a step of a shape: seconds, peak bytes."""
-    environment = worker_environment(os.environ)
-    for name in kernel_variables({}):
-        environment.pop(name, None)
-    if not way.startswith("stock"):
-        environment |= kernel_variables(environment)
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin and process.stdout
-        requests, answers = process.stdin, process.stdout
-
-        def ask(shape: Shape) -> tuple[float, float]:
-            print(*shape, file=requests, flush=True)
-            answer = answers.readline().split()
-            if len(answer) != 2:
-                raise RuntimeError(f"the bench's process {way} ended at {shape}: see its messages")
-            return float(answer[0]), float(answer[1])
-
-        yield ask
-        requests.close()  # the process ends
-
-
-def serve(work: Callable[[Shape], Any]) -> None:
-    """Do the work for each shape that stdin asks for; print its seconds and the peak so far."""
-    for line in sys.stdin:
-        shape = tuple(map(int, line.split()))
-        began = perf_counter()
-        work(shape)
-        seconds = perf_counter() - began
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(seconds, 1024 * peak, flush=True)
-
-
 def _work(way: str) -> None:
+    """Do a step for each shape that stdin asks for, and print what it took."""
     mesh = device_mesh()
     ref = get_gemma_ref_model(EMBEDDED, mesh)
     with mesh:
         step = _rollout_step if way.endswith("rollout") else _training_step
-        serve(step(way, ref, mesh))
+        work = step(way, ref, mesh)
+
+        def once(*shape: int) -> tuple[()]:
+            work(shape)
+            return ()
+
+        answer(once)
 
 
 def _training_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[[Shape], Any]:

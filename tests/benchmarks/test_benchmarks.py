@@ -3,10 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks import device, tpu, training
+from benchmarks import device, peers, tpu, training
 from benchmarks.__main__ import plot_ratios, run_benches
 from benchmarks.training import _stock_shapes, _total, ask_in_turns
 from nblib.hosts.settings import SftSettings
+from nblib.models.published import ModelNotFound
 from nblib.tools.preflight.compiled import Compiled
 from nblib.tools.preflight.programs import sft_batch
 from nblib.tools.preflight.targets import PreflightError
@@ -45,6 +46,26 @@ def test_stock_that_always_fits_was_not_tried_hard_enough(monkeypatch, mesh):
 def test_on_a_cpu_the_device_is_left_out(capsys):
     assert device.device() == {}
     assert "jax sees no accelerator here" in capsys.readouterr().out
+
+
+def test_without_peft_or_weights_peers_are_left_out(monkeypatch, capsys):
+    def missing(name):
+        raise ModelNotFound(f"{name} was not found")
+
+    monkeypatch.setattr(peers, "find_model", missing)
+    monkeypatch.setattr(peers, "find_spec", lambda name: name != "peft" or None)
+    assert peers.peers() == {}
+    assert "left out, peft is not installed: pip install -e '.[parity]'" in capsys.readouterr().out
+    monkeypatch.setattr(peers, "find_spec", lambda name: name)
+    assert peers.peers() == {}
+    assert "left out, gemma3-270m was not found" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("theirs", [1.7, float("nan")])
+def test_peers_that_train_on_something_else_are_not_compared(theirs):
+    peers._check_losses(1.6196, 1.6197)
+    with pytest.raises(RuntimeError, match=r"the first loss is 1\.6196 here and"):
+        peers._check_losses(1.6196, theirs)
 
 
 def test_stock_pads_all_to_the_longest_allowed(eight_examples):

@@ -1,0 +1,175 @@
+"""Gemma 3 270M on this CPU, beside what others run it with: training against transformers and peft.
+
+The same weights, batches, adapters and first loss, in fp32. Each way is a process of its own; they
+take turns, so that other load on the machine meets both alike. Needs the weights and the extra
+`parity`; without them there are no figures.
+"""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from tunix.sft.peft_trainer import TrainingInput
+
+from benchmarks import answer, worker
+from nblib.hosts.settings import SftSettings
+from nblib.models.lora import get_trainable_model
+from nblib.models.mesh import device_mesh
+from nblib.models.names import get_gemma_ref_model
+from nblib.models.published import ModelNotFound, find_model
+from nblib.sources.gsm8k import FOLDER_VARIABLE
+from nblib.tasks.gsm8k import GSM8K
+from nblib.tokens.tokenizer import PAD_ID
+from nblib.tools.preflight.workload import sft_workload
+from nblib.training.sft import build_trainer
+
+_MODEL = "gemma3-270m"
+_RANK = 16
+_SHAPES = 3  # of the batches: those that most examples are in
+_TURNS = 2
+_IGNORED = -100  # a label that transformers does not count
+_SAME_LOSS = 1e-3
+_GIB = 2**30
+
+Step = Callable[[TrainingInput], float]
+
+
+def peers() -> dict[str, float]:
+    """Compare useful tokens a second and peak memory with those of each peer."""
+    missing = [name for name in ("torch", "peft") if find_spec(name) is None]
+    if missing:
+        print(f"peers: left out, {missing[0]} is not installed: pip install -e '.[parity]'")
+        return {}
+    try:
+        find_model(_MODEL)
+    except ModelNotFound as error:
+        print(f"peers: left out, {error}")
+        return {}
+    return _training()
+
+
+def _training() -> dict[str, float]:
+    """Train on a batch of each shape: ours padded to its bucket, peft's to its longest row."""
+    batches = _batches(_settings())
+    useful = sum(int(np.count_nonzero(batch.input_tokens)) for batch in batches)
+    taken = _turns(("nblib", "peft"), len(batches))
+    ours, theirs = taken["nblib"], taken["peft"]
+    _check_losses(ours["loss"], theirs["loss"])
+    return {
+        "peers_training_useful_tokens_ratio": theirs["seconds"] / ours["seconds"],
+        "peers_training_cpu_seconds_ratio": theirs["cpu_seconds"] / ours["cpu_seconds"],
+        "peers_training_useful_tokens_per_s": useful / ours["seconds"],
+        "peers_training_peft_useful_tokens_per_s": useful / theirs["seconds"],
+        "peers_training_peak_memory_ratio": theirs["peak"] / ours["peak"],
+        "peers_training_peak_gib": ours["peak"] / _GIB,
+        "peers_training_peft_peak_gib": theirs["peak"] / _GIB,
+        "peers_on_gsm8k": float(bool(os.environ.get(FOLDER_VARIABLE))),
+    }
+
+
+def _check_losses(ours: float, theirs: float) -> None:
+    if not abs(ours - theirs) <= _SAME_LOSS * theirs:
+        raise RuntimeError(
+            f"the first loss is {ours:.4f} here and {theirs:.4f} with peft: they do not train the "
+            "same model on the same examples, so that their speeds say nothing"
+        )
+
+
+def _turns(ways: Sequence[str], batches: int) -> dict[str, dict[str, float]]:
+    """Return each way's seconds for a step of each batch, its peak of memory and first loss."""
+    taken: dict[str, dict[str, float]] = {}
+    seconds = {way: np.zeros((_TURNS, batches, 2)) for way in ways}
+    with ExitStack() as processes:
+        workers = {
+            way: processes.enter_context(worker(__name__, way, as_a_kernel=way == "nblib"))
+            for way in ways
+        }
+        for turn in range(-1, _TURNS):  # the first compiles
+            for batch in range(batches):
+                for way, ask in workers.items():
+                    wall, cpu, peak, loss = ask(batch)
+                    taken.setdefault(way, {"loss": loss})["peak"] = peak
+                    if turn >= 0:
+                        seconds[way][turn, batch] = wall, cpu
+    for way, found in seconds.items():
+        wall, cpu = np.median(found, axis=0).sum(axis=0)
+        taken[way] |= {"seconds": float(wall), "cpu_seconds": float(cpu)}
+    return taken
+
+
+def _settings() -> SftSettings:
+    return SftSettings.of(
+        {
+            "PROFILE": "cpu",
+            "MODEL": str(find_model(_MODEL)),
+            "DATA": "gsm8k" if os.environ.get(FOLDER_VARIABLE) else "builtin",
+            "LORA_RANK": _RANK,
+            "LORA_ALPHA": float(_RANK),
+        }
+    )
+
+
+def _batches(settings: SftSettings) -> list[TrainingInput]:
+    """Return the first batch of each of the commonest shapes, of v1's own."""
+    batches = sft_workload(settings, GSM8K, row_multiple=1).batches
+    shapes = Counter(batch.input_tokens.shape for batch in batches).most_common(_SHAPES)
+    return [next(one for one in batches if one.input_tokens.shape == shape) for shape, _ in shapes]
+
+
+def _our_step(settings: SftSettings) -> Step:
+    mesh = device_mesh()
+    ref = get_gemma_ref_model(settings.model, mesh)
+    with mesh:
+        model = get_trainable_model(ref.model, mesh, settings.lora)
+        step, _ = build_trainer(model, settings.training, steps=1000).jit_train_and_eval_step()
+
+    def train(batch: TrainingInput) -> float:
+        with mesh:
+            return float(step(batch)[0])
+
+    return train
+
+
+def _pefts_step(settings: SftSettings) -> Step:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import Gemma3ForCausalLM
+
+    base = Gemma3ForCausalLM.from_pretrained(settings.model, dtype=torch.float32)
+    names = [f"{one}_proj" for one in ("q", "k", "v", "o", "gate", "up", "down")]
+    lora = LoraConfig(r=_RANK, lora_alpha=_RANK, target_modules=names)
+    model: Any = get_peft_model(base, lora).train()
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate)
+
+    def train(batch: TrainingInput) -> float:
+        longest = int(np.count_nonzero(batch.input_tokens, axis=1).max())
+        ids = torch.tensor(batch.input_tokens[:, :longest], dtype=torch.long)
+        counted = torch.tensor(batch.input_mask[:, :longest]) > 0
+        labels = torch.where(counted, ids, _IGNORED)
+        loss = model(input_ids=ids, attention_mask=(ids != PAD_ID).long(), labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return train
+
+
+_WAYS: Mapping[str, Callable[[SftSettings], Step]] = {"nblib": _our_step, "peft": _pefts_step}
+
+
+def _work(way: str) -> None:
+    """Do a step on each batch that stdin asks for, and print what it took and its loss."""
+    settings = _settings()
+    batches, step = _batches(settings), _WAYS[way](settings)
+    answer(lambda index: (step(batches[index]),))
+
+
+if __name__ == "__main__":
+    _work(sys.argv[1])
