@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks import device, peers, tpu, training
+from benchmarks import decoding, device, peers, tpu, training
 from benchmarks.__main__ import plot_ratios, run_benches
-from benchmarks.training import _stock_shapes, _total, ask_in_turns
+from benchmarks.training import _stock_shapes, _total, _turns
 from nblib.hosts.settings import SftSettings
 from nblib.models.published import ModelNotFound
 from nblib.tools.preflight.compiled import Compiled
@@ -61,6 +61,12 @@ def test_without_peft_or_weights_peers_are_left_out(monkeypatch, capsys):
     assert "left out, gemma3-270m was not found" in capsys.readouterr().out
 
 
+def test_without_llama_cpp_decoding_is_left_out(monkeypatch, capsys):
+    monkeypatch.setattr(decoding, "find_spec", lambda name: name != "xllamacpp" or None)
+    assert decoding.decoding() == {}
+    assert "left out, xllamacpp is not installed" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("theirs", [1.7, float("nan")])
 def test_peers_that_train_on_something_else_are_not_compared(theirs):
     peers._check_losses(1.6196, 1.6197)
@@ -83,7 +89,7 @@ def test_both_ways_train_in_processes_of_their_own(monkeypatch, compilation_cach
     for name, value in compilation_cache.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(training, "_TURNS", 1)
-    found = ask_in_turns({"sft": ((2, 16),), "stock-sft": ((2, 16),)})
+    found = _turns({"sft": ((2, 16),), "stock-sft": ((2, 16),)})
     for way in ("sft", "stock-sft"):
         assert found[way][2, 16] > 0
         assert found[way][()] > 2**20  # peak bytes
