@@ -1,7 +1,7 @@
 """A model written as one GGUF file for llama.cpp, tokenizer, chat template and licence inside.
 
-Tensors carry checksums under a key of ours: a file that was damaged later is refused by the name of
-the tensor. Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+Tensors carry checksums under a key of their own: a file that was damaged later is refused by the
+name of the tensor. Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from collections.abc import Mapping

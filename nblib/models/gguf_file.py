@@ -85,7 +85,7 @@ def tensor_names(layers: int) -> dict[str, str]:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """Return the head of a file, its tensors mapped and unread, those of ours checked.
+    """Return the head of a file, its tensors mapped and unread, those with checksums compared.
 
     Raises ValueError for a file that is no GGUF or not whole, of another architecture, one of
     several parts, and a tensor that is not as it was written, by its name.
