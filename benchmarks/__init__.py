@@ -7,18 +7,53 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import perf_counter, process_time
 
+import numpy as np
+from jaxtyping import Float
+
 _CHECKOUT = Path(__file__).parents[1]
+SECONDS, CPU_SECONDS, PEAK = 0, 1, 2  # columns of what a piece of work took; peak in bytes, so far
+
+Work = tuple[int, ...]
 
 
 def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a bench's own process: jax on the CPU, this package importable."""
     path = os.pathsep.join(filter(None, (str(_CHECKOUT), environment.get("PYTHONPATH"))))
     return {**environment, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+
+
+def in_turns(
+    module: str,
+    works: Mapping[str, Sequence[Work]],
+    *arguments: str,
+    turns: int,
+    kernels: Collection[str],
+) -> dict[str, dict[Work, Float[np.ndarray, "1+turns figures"]]]:
+    """Have each way do its pieces of work in a process of its own, and return what each took.
+
+    The ways take turns, so that other load on the machine meets all alike. The first row is of the
+    turn that compiles. `kernels`: the ways that have a notebook's environment.
+    """
+    taken: dict[str, dict[Work, list[tuple[float, ...]]]] = {way: {} for way in works}
+    with ExitStack() as processes:
+        workers = {
+            way: processes.enter_context(
+                worker(module, way, *arguments, as_a_kernel=way in kernels)
+            )
+            for way in works
+        }
+        for _ in range(1 + turns):
+            for way, ask in workers.items():
+                for work in works[way]:
+                    taken[way].setdefault(work, []).append(ask(*work))
+    return {
+        way: {work: np.array(rows) for work, rows in found.items()} for way, found in taken.items()
+    }
 
 
 @contextmanager

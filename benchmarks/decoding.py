@@ -7,14 +7,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from benchmarks import answer, worker
+import numpy as np
+
+from benchmarks import PEAK, SECONDS, answer, in_turns, worker
 from nblib.models.decode import Sampling, decode, left_padded
 from nblib.models.folders import gguf_name
 from nblib.models.gguf_export import save_gguf
@@ -62,20 +62,11 @@ def _named(way: str) -> str:
 
 def _turns(file: str) -> tuple[dict[str, float], dict[str, float]]:
     """Return each way's median seconds, and the peak of its memory in bytes."""
-    taken: dict[str, list[float]] = {way: [] for way in _WAYS}
-    peaks: dict[str, float] = {}
-    with ExitStack() as processes:
-        workers = {
-            way: processes.enter_context(
-                worker(__spec__.name, way, file, as_a_kernel=way.startswith("nblib"))
-            )
-            for way in _WAYS
-        }
-        for turn in range(1 + _TURNS):  # the first compiles
-            for way, ask in workers.items():
-                seconds, _, peaks[way] = ask(_NEW)
-                taken[way] += [seconds] * (turn > 0)
-    return {way: median(values) for way, values in taken.items()}, peaks
+    works, ours = {way: [(_NEW,)] for way in _WAYS}, [way for way in _WAYS if "nblib" in way]
+    taken = in_turns(__spec__.name, works, file, turns=_TURNS, kernels=ours)
+    rows = {way: found[_NEW,] for way, found in taken.items()}
+    seconds = {way: float(np.median(one[1:, SECONDS])) for way, one in rows.items()}
+    return seconds, {way: float(one[-1, PEAK]) for way, one in rows.items()}
 
 
 def _write(file: Path, _: int) -> None:

@@ -8,15 +8,14 @@ take turns, so that other load on the machine meets both alike. Needs the weight
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from tunix.sft.peft_trainer import TrainingInput
 
-from benchmarks import answer, worker
+from benchmarks import CPU_SECONDS, PEAK, SECONDS, answer, in_turns
 from nblib.hosts.settings import SftSettings
 from nblib.models.lora import get_trainable_model
 from nblib.models.mesh import device_mesh
@@ -57,7 +56,7 @@ def _training() -> dict[str, float]:
     """Train on a batch of each shape: ours padded to its bucket, peft's to its longest row."""
     batches = _batches(_settings())
     useful = sum(int(np.count_nonzero(batch.input_tokens)) for batch in batches)
-    taken = _turns(("nblib", "peft"), len(batches))
+    taken = _turns(len(batches))
     ours, theirs = taken["nblib"], taken["peft"]
     _check_losses(ours["loss"], theirs["loss"])
     return {
@@ -80,26 +79,20 @@ def _check_losses(ours: float, theirs: float) -> None:
         )
 
 
-def _turns(ways: Sequence[str], batches: int) -> dict[str, dict[str, float]]:
+def _turns(batches: int) -> dict[str, dict[str, float]]:
     """Return each way's seconds for a step of each batch, its peak of memory and first loss."""
-    taken: dict[str, dict[str, float]] = {}
-    seconds = {way: np.zeros((_TURNS, batches, 2)) for way in ways}
-    with ExitStack() as processes:
-        workers = {
-            way: processes.enter_context(worker(__name__, way, as_a_kernel=way == "nblib"))
-            for way in ways
+    works = {way: [(number,) for number in range(batches)] for way in _WAYS}
+    taken = in_turns(__name__, works, turns=_TURNS, kernels=["nblib"])
+    figures = {}
+    for way, found in taken.items():
+        medians = np.sum([np.median(rows[1:], axis=0) for rows in found.values()], axis=0)
+        figures[way] = {
+            "seconds": medians[SECONDS],
+            "cpu_seconds": medians[CPU_SECONDS],
+            "peak": max(rows[-1, PEAK] for rows in found.values()),
+            "loss": found[0,][0, PEAK + 1],
         }
-        for turn in range(-1, _TURNS):  # the first compiles
-            for batch in range(batches):
-                for way, ask in workers.items():
-                    wall, cpu, peak, loss = ask(batch)
-                    taken.setdefault(way, {"loss": loss})["peak"] = peak
-                    if turn >= 0:
-                        seconds[way][turn, batch] = wall, cpu
-    for way, found in seconds.items():
-        wall, cpu = np.median(found, axis=0).sum(axis=0)
-        taken[way] |= {"seconds": float(wall), "cpu_seconds": float(cpu)}
-    return taken
+    return figures
 
 
 def _settings() -> SftSettings:

@@ -9,7 +9,6 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from tunix.rl.rollout.base_rollout import RolloutConfig
 from tunix.rl.rollout.vanilla_rollout import VanillaRollout
 from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
-from benchmarks import answer, worker
+from benchmarks import PEAK, SECONDS, Work, answer, in_turns
 from benchmarks.stock import stock_grpo_trainer, stock_sft_trainer
 from nblib.hosts.settings import GrpoSettings, SftSettings
 from nblib.models.lora import get_trainable_model
@@ -40,8 +39,6 @@ from nblib.training.sft import build_trainer
 _CPU = {"PROFILE": "cpu"}
 _TURNS = 5
 _STOCK_TOKENS = 2048  # a batch, as ours has
-
-Shape = tuple[int, ...]
 
 
 def sft() -> dict[str, float]:
@@ -91,7 +88,7 @@ def grpo() -> dict[str, float]:
 
 def _stock_shapes(
     examples: Sequence[TokenizedExample], settings: SftSettings
-) -> Mapping[Shape, int]:
+) -> Mapping[Work, int]:
     length = bucket_of(settings.max_length)
     rows = _STOCK_TOKENS // length
     return {(rows, length): math.ceil(len(examples) / rows)}
@@ -105,24 +102,15 @@ def _total(shapes: Mapping[Any, int], seconds: Mapping[Any, float]) -> float:
     return sum(times * seconds[shape] for shape, times in shapes.items())
 
 
-def _turns(shapes: Mapping[str, Sequence[Shape]]) -> dict[str, dict[Shape, float]]:
+def _turns(shapes: Mapping[str, Sequence[Work]]) -> dict[str, dict[Work, float]]:
     """Return the median seconds of each way's shapes; under () the peak of its memory."""
-    taken: dict[str, dict[Shape, list[float]]] = {way: {} for way in shapes}
-    with ExitStack() as processes:
-        workers = {
-            way: processes.enter_context(
-                worker(__name__, way, as_a_kernel=not way.startswith("stock"))
-            )
-            for way in shapes
-        }
-        for turn in range(1 + _TURNS):  # the first compiles
-            for way, ask in workers.items():
-                for shape in shapes[way]:
-                    seconds, _, peak = ask(*shape)
-                    taken[way].setdefault(shape, []).extend([seconds] if turn else [])
-                    taken[way][()] = [peak]
+    ours = [way for way in shapes if not way.startswith("stock")]
+    taken = in_turns(__name__, shapes, turns=_TURNS, kernels=ours)
     return {
-        way: {shape: float(np.median(values)) for shape, values in found.items()}
+        way: {
+            **{shape: float(np.median(rows[1:, SECONDS])) for shape, rows in found.items()},
+            (): float(max(rows[-1, PEAK] for rows in found.values())),
+        }
         for way, found in taken.items()
     }
 
@@ -142,14 +130,14 @@ def _work(way: str) -> None:
         answer(once)
 
 
-def _training_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[[Shape], Any]:
+def _training_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[[Work], Any]:
     settings = SftSettings.of(_CPU) if way.endswith("sft") else GrpoSettings.of(_CPU)
     model = get_trainable_model(ref.model, mesh, settings.lora)
     step, _ = _trainer(way, model).jit_train_and_eval_step()
     return lambda shape: float(step(_batch(way, shape))[0])
 
 
-def _rollout_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[[Shape], Any]:
+def _rollout_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[[Work], Any]:
     """Return what draws a group of completions for each of a step's prompts."""
     settings = GrpoSettings.of(_CPU)
     read, written = settings.max_prompt_length, settings.max_new_tokens
@@ -186,7 +174,7 @@ def _trainer(way: str, model: Gemma3) -> PeftTrainer:
             return stock_grpo_trainer(model, num_generations=group)
 
 
-def _batch(way: str, shape: Shape) -> Any:
+def _batch(way: str, shape: Work) -> Any:
     """Return a full batch of random tokens: what they say does not change the time."""
     rng = np.random.default_rng(0)
 
