@@ -41,7 +41,7 @@ from nblib.tokens.tokenizer import (
     stop_tokens,
 )
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # SentencePiece's numbers
+UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # SentencePiece's numbers
 SPACE = "▁"  # SentencePiece's; llama.cpp writes a plain space in user-defined tokens
 
 _LIST = Kind("a list", lambda value: isinstance(value, list))

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int
 from tunix.models.gemma3.model import Gemma3
 
 from nblib.models.adapters import load_adapters
+from nblib.models.attention import called
 from nblib.models.folders import is_adapter_folder
 from nblib.models.names import RefModel, get_gemma_ref_model
 
@@ -187,10 +188,8 @@ def _logits(
     rows, length = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(length), tokens.shape)
     causal = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (rows, length, length))
-    forward = nnx.capture(model, nnx.Intermediate)
-    _, sown = forward(tokens, positions, None, causal, output_hidden_states=True)
-    hidden = jax.lax.dynamic_slice_in_dim(sown["all_hidden_states"][0], first, count, axis=1)
-    return model.embedder.decode(hidden)
+    hidden, _ = called(model, tokens, positions, None, causal)
+    return model.embedder.decode(jax.lax.dynamic_slice_in_dim(hidden, first, count, axis=1))
 
 
 @partial(nnx.jit, graph_updates=False)
