@@ -23,7 +23,7 @@
 # | **Goal** | strict format from 0 % to over 99 %, without costing the arithmetic |
 # | **Hardware** | a laptop's CPU (embedded model), or a Kaggle TPU v5e-8 (Gemma 3 1B) |
 # | **Minutes** | CPU, built-in problems: 4; CPU, `-p DATA gsm8k`: under 20 |
-# | **Inputs** | nothing (embedded model), or a model by name or folder; GSM8K by name |
+# | **Inputs** | nothing (embedded model), or a model by name, folder or GGUF file; GSM8K by name |
 # | **Outputs** | `runs/v1_sft_format/<run>/`: `export/` for v2, `adapters/`, a report |
 # | **Next** | [v2_grpo] improves the answers |
 #
@@ -64,7 +64,7 @@ from nblib import evaluation, hosts, models, report, sources, tasks, tokens, tra
 # `0`, `""` and `[]` mean "from the profile", `-1` means all there are. What to train, and on what:
 
 # %% tags=["parameters-data"]
-MODEL = ""  # embedded, gemma3-1b-it, gemma3-270m-it, a folder, or "adapters::base"
+MODEL = ""  # embedded, gemma3-1b-it, gemma3-270m, a folder, a .gguf file, or "adapters::base"
 DTYPE = ""  # bfloat16, float32: of frozen weights; what is trained is float32
 DATA = ""  # builtin, gsm8k
 GSM8K_DIR = ""  # folder of train.jsonl and test.jsonl; "" asks NBLIB_GSM8K_DIR

@@ -150,8 +150,9 @@ class Settings:
 
     @classmethod
     def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
-        tables, model = profile_tables(cls._kind), given.get("model", "")
-        ends = ["-gemma"] * (is_published(model) and model != EMBEDDED)
+        tables, model = profile_tables(cls._kind), str(given.get("model") or "")
+        gemma = (is_published(model) and model != EMBEDDED) or model.endswith(".gguf")
+        ends = ["-gemma"] * gemma
         named = [f"{profile}{end}" for end in (*ends, f"-{given.get('data')}", "")]
         filled = fill(next(tables[name] for name in named if name in tables), given)
         if filled["data"] != "builtin":

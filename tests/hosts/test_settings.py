@@ -73,6 +73,7 @@ BATCHED = [
 ]
 TUNED = [
     ("MODEL", "gemma4"),
+    ("MODEL", 4),
     ("MODEL", "hub:gemma3-1b"),
     ("MODEL", "nowhere::embedded"),
     ("DTYPE", "fp8"),
@@ -283,6 +284,19 @@ def test_gsm8k_on_a_cpu_gets_longer_rows_and_more_of_them():
     assert gsm8k.max_length > plain.max_length
     assert gsm8k.max_new_tokens > plain.max_new_tokens
     assert SftSettings.of({**CPU, "DATA": "gsm8k", "MAX_LENGTH": 500}).max_length == 500
+
+
+@pytest.mark.parametrize("model", ["gemma3-270m", "pip:gemma3-270m", "a/model.gguf"])
+def test_a_real_gemma_on_a_cpu_gets_few_rows_whatever_the_data(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "model.gguf").touch()
+    table = profile_tables("sft")["cpu-gemma"]
+    for data in ({}, {"DATA": "gsm8k"}):
+        settings = SftSettings.of({**CPU, "MODEL": model, **data})
+        assert (settings.model, settings.num_samples) == (model, table["num_samples"])
+        assert settings.batch_tokens == table["batch_tokens"]
+    assert SftSettings.of({**CPU, "MODEL": "embedded"}).num_samples > table["num_samples"]
 
 
 @pytest.mark.parametrize("kind", [SftSettings, GrpoSettings])
