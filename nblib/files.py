@@ -121,17 +121,18 @@ def write_json(path: Path, value: Any) -> None:
 def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text; ValueError where it is none or an object has a key twice."""
     try:
-        return json.loads(text, object_pairs_hook=_object_without_repeated_keys)
+        return json.loads(text, object_pairs_hook=object_without_repeated_keys)
     except RecursionError as error:
         raise ValueError("brackets are nested too deeply") from error
 
 
-def _object_without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {shown(twice)} is given twice")
+def object_without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object of its pairs; ValueError where a key is given twice."""
+    content: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in content:
+            raise ValueError(f"the key {shown(name)} is given twice")
+        content[name] = value
     return content
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
+from nblib.tasks.envelope import ENVELOPE
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import Task
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (GSM8K,)}
+TASKS: Mapping[str, Task] = {task.name: task for task in (GSM8K, ENVELOPE)}
 _NAMED = {one.name: one for task in TASKS.values() for one in (task, *task.variants.values())}
 
 
