@@ -19,6 +19,7 @@ from flax import nnx
 from nblib.evaluation.statistics import Record, grouped, in_order, stage_metrics
 from nblib.files import read_jsonl, to_jsonable, write_jsonl
 from nblib.models.decode import Sampling, decode
+from nblib.models.memory import give_back_memory
 from nblib.models.names import RefModel
 from nblib.tasks.task import Example, Score, Task
 from nblib.tokens.chat import task_prompts
@@ -195,6 +196,7 @@ def evaluate_stages(
         stage = score_answers(name, ask(ref, task, examples, decoding), task)
         metrics = {**stage.metrics, "decoding": asdict(decoding)}
         evaluated.append(replace(stage, metrics=metrics, seconds=time.perf_counter() - began))
+    give_back_memory()
     return tuple(evaluated)
 
 

@@ -27,6 +27,7 @@ from nblib.models.gemma3 import save_model
 from nblib.models.gguf_export import save_gguf
 from nblib.models.gguf_parity import compare_gguf
 from nblib.models.lora import ALL_WEIGHTS, LoraConfig, merge_lora
+from nblib.models.memory import give_back_memory
 from nblib.models.mesh import device_mesh
 from nblib.models.names import RefModel, get_gemma_ref_model
 from nblib.models.parity import PROMPTS, Parity, compare_folder
@@ -132,6 +133,7 @@ def export_folder(
     write(folder=unproven)
     compare = compare_gguf if is_gguf_folder(unproven) else compare_folder
     found = compare(model, base, unproven, prompts)
+    give_back_memory()
     proof = {"parity": [asdict(one) for one in found], **tokenizer_hashes(base.tokenizer)}
     if all(one.equal for one in found):
         write_json(unproven / MANIFEST_FILE, {**manifest, **proof})

@@ -116,6 +116,12 @@ def is_published(name: str) -> bool:
     return name == EMBEDDED or (not Path(name).is_dir() and name.rpartition(":")[2] in GEMMA)
 
 
+def is_real_gemma(name: str) -> bool:
+    """Return whether a text names a Gemma 3 of Google's or a GGUF file, alone or below adapters."""
+    parts = (part for part in name.split(OVER) if part != EMBEDDED)
+    return any(is_published(part) or part.endswith(".gguf") for part in parts)
+
+
 def repository_of(name: str) -> str:
     """Return the Hugging Face repository of a published name; any other name as it is."""
     published = GEMMA.get(name.rpartition(":")[2])

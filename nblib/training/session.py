@@ -20,6 +20,7 @@ import optax
 from flax import nnx
 
 from nblib.files import append_jsonl, read_jsonl, write_jsonl
+from nblib.models.memory import give_back_memory
 from nblib.runs import Run
 from nblib.training.checkpoints import drop_checkpoints_after, latest_step, prepare_checkpoints
 from nblib.training.optimizers import TrainerConfig
@@ -201,6 +202,7 @@ class TrainingSession:
                 "parameters, here or with its output attached as an input, to go on.",
                 flush=True,
             )
+        give_back_memory()
         made = {"model": model, "history": tuple(self.history)}
         return Trained(steps=steps, planned=self.planned, resumed_at=self.resumed_at, **made)
 

@@ -18,6 +18,7 @@ from tunix.sft import hooks
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig, TrainingInput
 from tunix.sft.sharding_utils import shard_input
 
+from nblib.models.memory import give_back_memory
 from nblib.models.mesh import check_rows_divide
 from nblib.runs import Run
 from nblib.tokens.batching import TrainingData
@@ -71,7 +72,7 @@ def train(
     other parameters; ValueError when there is nothing to train on.
     """
     count = len(texts.batches)
-    planned = count // config.accumulation
+    planned = texts.steps(config.accumulation)
     if planned == 0:
         raise ValueError(
             f"{count} batches are fewer than one step's accumulation {config.accumulation}"
@@ -236,6 +237,7 @@ class SftCallbacks(hooks.TrainingHooks):
         axis, step = trainer.config.data_sharding_axis, trainer.train_steps
         losses = [loss_of(shard_input(batch, axis))[0] for batch in self._val_batches]
         val_loss = float(np.mean(losses))
+        give_back_memory()  # what an evaluation needs is of another size than what a step does
         self._session.check_finite(step, step - 1, validation_loss=val_loss)
         self._session.log({"step": step, "val_loss": val_loss}, f"validation loss {val_loss:.3f}")
         self._began += time.perf_counter() - began  # no time of a step

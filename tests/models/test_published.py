@@ -17,6 +17,7 @@ from nblib.models.published import (
     credential_values,
     find_model,
     has_credentials,
+    is_real_gemma,
     name_of,
     repository_of,
 )
@@ -50,6 +51,23 @@ def test_published_names(name, kaggle, flax, repository):
 
 def test_other_names_stay_as_they_are():
     assert repository_of("runs/v1/export") == name_of("runs/v1/export") == "runs/v1/export"
+
+
+@pytest.mark.parametrize(
+    ("name", "real"),
+    [
+        ("gemma3-270m", True),
+        ("kaggle:gemma3-1b-it", True),
+        ("models/mine.gguf", True),
+        ("runs/v1/adapters::gemma3-270m", True),
+        ("embedded", False),
+        ("runs/v1/adapters::embedded", False),
+        ("runs/v1/export", False),
+        ("", False),
+    ],
+)
+def test_real_gemmas(name, real):
+    assert is_real_gemma(name) == real
 
 
 LAYOUTS = ("gemma-3/transformers/{name}/1", "models/google/gemma-3/transformers/{name}/1")
