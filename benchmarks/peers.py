@@ -1,15 +1,17 @@
 """Gemma 3 270M on this CPU, beside what others run it with: training against transformers and peft.
 
-The same weights, batches, adapters and first loss, in fp32. Each way is a process of its own; they
-take turns, so that other load on the machine meets both alike. Needs the weights and the extra
-`parity`; without them there are no figures.
+The same weights, examples a step, adapters and first loss, in fp32: ours in v1's packed rows, those
+of peft each in a row of its own, padded to the longest. Each way is a process of its own; they take
+turns, so that other load on the machine meets both alike. Needs the weights and the extra `parity`;
+without them there are no figures.
 """
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,13 +25,12 @@ from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import ModelNotFound, find_model
 from nblib.sources.gsm8k import FOLDER_VARIABLE
 from nblib.tasks.gsm8k import GSM8K
-from nblib.tokens.tokenizer import PAD_ID
+from nblib.tokens.tokenizer import BOS_ID, PAD_ID
 from nblib.tools.preflight.workload import sft_workload
 from nblib.training.sft import build_trainer
 
 _MODEL = "gemma3-270m"
-_RANK = 16
-_SHAPES = 3  # of the batches: those that most examples are in
+_BATCHES = 3  # of v1's own
 _TURNS = 2
 _IGNORED = -100  # a label that transformers does not count
 _SAME_LOSS = 1e-3
@@ -53,7 +54,7 @@ def peers() -> dict[str, float]:
 
 
 def _training() -> dict[str, float]:
-    """Train on a batch of each shape: ours padded to its bucket, peft's to its longest row."""
+    """Train on a few batches."""
     batches = _batches(_settings())
     useful = sum(int(np.count_nonzero(batch.input_tokens)) for batch in batches)
     taken = _turns(len(batches))
@@ -99,19 +100,29 @@ def _settings() -> SftSettings:
     return SftSettings.of(
         {
             "PROFILE": "cpu",
-            "MODEL": str(find_model(_MODEL)),
+            "MODEL": _MODEL,
             "DATA": "gsm8k" if os.environ.get(FOLDER_VARIABLE) else "builtin",
-            "LORA_RANK": _RANK,
-            "LORA_ALPHA": float(_RANK),
         }
     )
 
 
 def _batches(settings: SftSettings) -> list[TrainingInput]:
-    """Return the first batch of each of the commonest shapes, of v1's own."""
-    batches = sft_workload(settings, GSM8K, row_multiple=1).batches
-    shapes = Counter(batch.input_tokens.shape for batch in batches).most_common(_SHAPES)
-    return [next(one for one in batches if one.input_tokens.shape == shape) for shape, _ in shapes]
+    here = replace(settings, model=str(find_model(_MODEL)))  # by its name, lengths are estimated
+    return list(sft_workload(here, GSM8K, row_multiple=1).batches[:_BATCHES])
+
+
+def _unpacked(batch: TrainingInput) -> TrainingInput:
+    """Return a batch's examples each in a row of its own, padded to the longest."""
+    examples = []
+    for tokens, mask in zip(batch.input_tokens, batch.input_mask, strict=True):
+        begins = [*np.flatnonzero(tokens == BOS_ID), np.count_nonzero(tokens)]
+        examples += [(tokens[a:b], mask[a:b]) for a, b in pairwise(begins)]
+    longest = max(len(tokens) for tokens, _ in examples)
+    tokens, mask = (
+        np.stack([np.pad(one, (0, longest - len(one))) for one in column])
+        for column in zip(*examples, strict=True)
+    )
+    return TrainingInput(input_tokens=tokens, input_mask=mask)
 
 
 def _our_step(settings: SftSettings) -> Step:
@@ -133,17 +144,18 @@ def _pefts_step(settings: SftSettings) -> Step:
     from peft import LoraConfig, get_peft_model
     from transformers import Gemma3ForCausalLM
 
-    base = Gemma3ForCausalLM.from_pretrained(settings.model, dtype=torch.float32)
+    base = Gemma3ForCausalLM.from_pretrained(find_model(_MODEL), dtype=torch.float32)
     names = [f"{one}_proj" for one in ("q", "k", "v", "o", "gate", "up", "down")]
-    lora = LoraConfig(r=_RANK, lora_alpha=_RANK, target_modules=names)
+    rank, alpha = settings.lora_rank, settings.lora_alpha
+    lora = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names)
     model: Any = get_peft_model(base, lora).train()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate)
 
     def train(batch: TrainingInput) -> float:
-        longest = int(np.count_nonzero(batch.input_tokens, axis=1).max())
-        ids = torch.tensor(batch.input_tokens[:, :longest], dtype=torch.long)
-        counted = torch.tensor(batch.input_mask[:, :longest]) > 0
+        rows = _unpacked(batch)
+        ids = torch.tensor(rows.input_tokens, dtype=torch.long)
+        counted = torch.tensor(rows.input_mask) > 0
         labels = torch.where(counted, ids, _IGNORED)
         loss = model(input_ids=ids, attention_mask=(ids != PAD_ID).long(), labels=labels).loss
         optimizer.zero_grad()

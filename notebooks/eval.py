@@ -111,13 +111,14 @@ page.warn(*notes)
 # %%
 data = sources.get_dataset(
     settings.data,
+    task=settings.task,
     folder=settings.data_folder,
     num_train=200,
     num_test=settings.eval_samples,
     levels=settings.levels or settings.builtin_levels,
     seed=SEED,
 )
-examples = task.examples(data.test[:1])
+examples = task.examples(task.normalise(data.test)[:1])
 display(report.rows_table(data), report.examples_table(examples))
 
 # %%

@@ -78,7 +78,7 @@ MAX_LENGTH = 0  # tokens; longer examples are counted and left out, never cut
 
 # %% tags=["parameters-training"]
 LEARNING_RATE = 0.0
-LORA_RANK = 0
+LORA_RANK = 0  # -1 trains all weights, without adapters
 LORA_ALPHA = 0.0
 BATCH_TOKENS = 0  # tokens a batch, padding included
 GRADIENT_ACCUMULATION = 1  # batches a step
@@ -174,9 +174,9 @@ print(tokens.show_loss_mask(base.tokenizer, texts.examples[0]))
 # The disk must have space for what the training will write.
 
 # %%
-model = models.get_lora_model(base.model, mesh, settings.lora, seed=SEED)
+model = models.get_trainable_model(base.model, mesh, settings.lora, seed=SEED)
 size, trained_size = models.parameter_count(base.model), models.trainable_count(model)
-print(f"{trained_size:,} adapter weights are trained")
+print(f"{trained_size:,} weights are trained")
 print("disk:", hosts.check_disk_space(run.path, trained=trained_size, exported=size))
 
 # %% [markdown]

@@ -128,13 +128,14 @@ page = report.Page(title="v2 · GRPO: better answers from rewards", task=task, s
 # %%
 data = sources.get_dataset(
     settings.data,
+    task=settings.task,
     folder=settings.data_folder,
     num_train=settings.num_samples,
     num_test=settings.eval_samples,
     levels=settings.levels or (1, 2, 3, 4, 5),
     seed=SEED + 1000,  # built-in problems that v1 was not trained on
 )
-examples = task.examples(data.train[:1])
+examples = task.examples(task.normalise(data.train)[:1])
 display(report.rows_table(data), report.examples_table(examples))
 
 # %%

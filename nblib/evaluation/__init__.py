@@ -12,7 +12,8 @@ __getattr__, __all__, __dir__ = public_names(
     {
         "answers": "Decoding evaluate_stages make_probe",
         "candidates": "Asking answer_all how_asked",
-        "comparison": "comparable compare_stages failure_counts paired_by_group",
+        "comparison": "comparable compare_stages failure_counts first_items paired_by_group "
+        "schema_failures",
         "forgetting": "measure_forgetting",
         "sampling": "keep_informative sample_group vote_all",
     },

@@ -88,6 +88,11 @@ def comparable(
     return tuple(_narrowed(stages, task)), problems
 
 
+def first_items(stages: Sequence[Stage], task: Task, count: int) -> tuple[Stage, ...]:
+    """Return the stages with their first `count` items alone."""
+    return tuple(stage_of(one.name, one.records[:count], task) for one in stages)
+
+
 def compare_stages(stages: Sequence[Stage], task: Task) -> Comparison:
     """Compare the last stage with every earlier one; ValueError where they have other items."""
     names = [stage.name for stage in stages]

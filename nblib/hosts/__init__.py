@@ -9,7 +9,7 @@ __getattr__, __all__, __dir__ = public_names(
     __name__,
     {
         "inputs": "find_start",
-        "ladder": "find_candidates",
+        "ladder": "find_candidates other_versions",
         "session": "begin check_disk_space",
         "settings": "EvalSettings FoundationSettings GrpoSettings SftSettings",
     },

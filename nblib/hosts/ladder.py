@@ -9,10 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from nblib.evaluation.candidates import Candidate, parse_candidate
+from nblib.files import read_object, to_jsonable
 from nblib.hosts.inputs import ExportNotFound, find_export, find_start
 from nblib.models.folders import MANIFEST_FILE, read_manifest
 from nblib.models.names import model_sha256
 from nblib.models.published import OVER, is_published
+from nblib.runs import Run
+
+# What two runs of one notebook must share to be compared; a version is all the rest.
+_ALIKE = ("task", "model", "data", "seed", "eval_samples", "max_new_tokens")
 
 
 class BaseMismatch(ValueError):
@@ -38,6 +43,24 @@ def find_candidates(
     if not given:
         return _ladder(reads)
     return tuple(map(_resolved, named_candidates(given))), ()
+
+
+def other_versions(run: Run) -> tuple[Candidate, ...]:
+    """Return the answers of the newest finished run of each other version, by `parameters.version`.
+
+    Taken are runs beside this one that answered the same questions with the same base.
+    """
+    own, newest = to_jsonable(run.parameters), dict[str, Path]()
+    for folder in sorted(path for path in run.path.parent.iterdir() if not path.is_symlink()):
+        if (folder / "result.json").is_file() and (folder / "predictions.jsonl").is_file():
+            config = read_object(folder / "config.json")
+            if all(config.get(name) == own[name] for name in _ALIKE):
+                newest[config.get("version", "")] = folder / "predictions.jsonl"
+    return tuple(
+        Candidate(name=version, source=str(path), stage="tuned")
+        for version, path in sorted(newest.items())
+        if version != own["version"]
+    )
 
 
 def named_candidates(given: Sequence[str]) -> tuple[Candidate, ...]:

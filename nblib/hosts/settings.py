@@ -21,9 +21,7 @@ from nblib.hosts.settings_base import (
     EvaluatedSettings,
     Levels,
     Number,
-    Rank,
     Rows,
-    TaskName,
     Tokens,
     TunedSettings,
     fill,
@@ -31,7 +29,6 @@ from nblib.hosts.settings_base import (
     profile_tables,
 )
 from nblib.models.gemma3 import SIZES
-from nblib.models.lora import ALL_WEIGHTS, check_dtype
 from nblib.tasks.registry import get_task
 from nblib.tasks.rewards import reward_weights
 from nblib.tokens.batching import Batching
@@ -41,13 +38,14 @@ from nblib.training.sft import SftConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SftSettings(TunedSettings, BatchedSettings):
-    """The settings of an SFT notebook."""
+    """The settings of an SFT notebook; `version` is a recipe of its task."""
 
-    lora_rank: Annotated[Rank, Field(ge=1)]
+    version: Annotated[str, one_of(("", "v1", "v2", "v3"))] = ""
     builtin_levels: Levels
     format_target: Number
 
     _kind = "sft"
+    _later: ClassVar[Mapping[str, Any]] = {**TunedSettings._later, "task": "gsm8k"}
     _built = ("training", "greedy")
 
     @property
@@ -61,7 +59,6 @@ class SftSettings(TunedSettings, BatchedSettings):
 class GrpoSettings(TunedSettings):
     """The settings of a GRPO notebook; `model` "" is the newest export that it starts from."""
 
-    task: TaskName = "gsm8k"
     pass_rate_samples: CountOrNone = 0
     num_steps: Count
     prompts_per_step: Count
@@ -72,7 +69,6 @@ class GrpoSettings(TunedSettings):
     beta: Number = GrpoConfig.beta
     kl: str = GrpoConfig.kl
     temperature: Number
-    lora_rank: Annotated[Rank, Field(ge=ALL_WEIGHTS)]
     max_prompt_length: Tokens
     rewards: Mapping[str, Number] = field(default_factory=dict)  # over the task's own
     probe_samples: Count
@@ -86,13 +82,6 @@ class GrpoSettings(TunedSettings):
         "rewards",  # as `weights`
     )
     _built = ("grpo", "greedy", "sampled")
-
-    @classmethod
-    def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
-        filled = super()._filled(profile, given)
-        if filled["lora_rank"] == ALL_WEIGHTS and not given.get("dtype"):
-            filled["dtype"] = "float32"  # all weights are trained, and nothing else was asked for
-        return filled
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -119,8 +108,6 @@ class GrpoSettings(TunedSettings):
     def _check(self) -> None:
         super()._check()
         self._checked_by("rewards", lambda: self.weights)
-        if self.lora_rank == ALL_WEIGHTS:
-            check_dtype(self.dtype)
         if ALL < self.num_samples <= self.prompts_per_step:
             raise self._refuse(
                 "num_samples",
@@ -133,7 +120,6 @@ class GrpoSettings(TunedSettings):
 class EvalSettings(EvaluatedSettings):
     """The settings of eval; no `stages` are the ladder."""
 
-    task: TaskName = "gsm8k"
     stages: tuple[str, ...] = ()
     builtin_levels: Levels
     svamp_dir: str = ""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
+from itertools import product
 from typing import Annotated, Any, ClassVar, Self, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -19,9 +20,9 @@ from nblib.evaluation.answers import Decoding
 from nblib.files import shown
 from nblib.models.folders import GGUF_KINDS
 from nblib.models.gguf_file import gguf_package
-from nblib.models.lora import LoraConfig
-from nblib.models.published import EMBEDDED, OVER, ModelNotFound, check_name, is_published
-from nblib.sources.datasets import NAMES
+from nblib.models.lora import ALL_WEIGHTS, LoraConfig, check_dtype
+from nblib.models.published import OVER, ModelNotFound, check_name, is_real_gemma
+from nblib.sources.datasets import NAMES, is_data
 from nblib.sources.wordproblems import LEVELS
 from nblib.tasks.registry import TASKS
 from nblib.tokens.batching import Batching
@@ -31,7 +32,11 @@ from nblib.training.checkpoints import check_resume_from
 ALL = -1  # as a count: all there are
 PROFILES = ("auto", "cpu", "tpu", "gpu", "smoke")
 # Where a field is called otherwise than its parameter.
-_RENAMED = {"levels": "DIFFICULTY_FILTER", "accumulation": "GRADIENT_ACCUMULATION"}
+_RENAMED = {
+    "levels": "DIFFICULTY_FILTER",
+    "accumulation": "GRADIENT_ACCUMULATION",
+    "cut": "CUT_AT_MAX_LENGTH",
+}
 _ALL_BUILTIN = {"num_samples": 7473, "eval_samples": 1319}  # as many as GSM8K has
 _MOST = 10_000_000  # of anything: what is above is a slip of the hand
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -46,6 +51,12 @@ def one_of(names: Sequence[str]) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _known_data(value: str) -> str:
+    if not is_data(value):
+        raise ValueError(f"should be one of {', '.join(NAMES)}, or the name of a .jsonl file")
+    return value
 
 
 def _at_least_two_or_all(value: int) -> int:
@@ -119,6 +130,9 @@ class Settings:
 
     _kind: ClassVar[str]  # of the notebook, as in profiles.toml
     _aside: ClassVar[tuple[str, ...]] = ()  # fields that are no part of `parameters`
+    # Fields that came later: no part of `parameters` where they say nothing, so that older runs are
+    # found again.
+    _later: ClassVar[Mapping[str, Any]] = {"cut": False, "version": ""}
     _built: ClassVar[tuple[str, ...]] = ()  # properties that refuse what they cannot be made from
 
     @classmethod
@@ -151,9 +165,10 @@ class Settings:
     @classmethod
     def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
         tables, model = profile_tables(cls._kind), str(given.get("model") or "")
-        gemma = (is_published(model) and model != EMBEDDED) or model.endswith(".gguf")
-        ends = ["-gemma"] * gemma
-        named = [f"{profile}{end}" for end in (*ends, f"-{given.get('data')}", "")]
+        ends = (*["-gemma"] * is_real_gemma(model), f"-{given.get('data')}", "")
+        versions = (f"-{given.get('version')}", "")
+        tasks = (f"-{given.get('task')}", "")
+        named = ["".join(parts) for parts in product([profile], tasks, ends, versions)]
         filled = fill(next(tables[name] for name in named if name in tables), given)
         if filled["data"] != "builtin":
             return filled
@@ -169,7 +184,11 @@ class Settings:
     @property
     def parameters(self) -> dict[str, Any]:
         """What a run is found again by: all that changes its result."""
-        return {name: value for name, value in self._values().items() if name not in self._aside}
+        nothing = {
+            name for name, value in self._later.items() if getattr(self, name, value) == value
+        }
+        left_out = {*self._aside, *nothing}
+        return {name: value for name, value in self._values().items() if name not in left_out}
 
     def _values(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -212,7 +231,8 @@ class Settings:
 class EvaluatedSettings(Settings):
     """Held-out questions of a data set, and how they are answered."""
 
-    data: Annotated[str, one_of(NAMES)]
+    task: TaskName = "gsm8k"
+    data: Annotated[str, AfterValidator(_known_data)]
     levels: Levels
     eval_samples: CountOrAll
     eval_batch: Count
@@ -249,12 +269,13 @@ class BatchedSettings(TrainedSettings):
     max_length: Tokens
     packing: Packing
     batch_tokens: Count
+    cut: bool = False
     accumulation: Count = 1
 
     @property
     def batching(self) -> Batching:
         """How examples become batches."""
-        names = ("max_length", "packing", "batch_tokens", "seed")
+        names = ("max_length", "packing", "batch_tokens", "seed", "cut")
         return Batching(epochs=self.num_epochs, **{name: getattr(self, name) for name in names})
 
     def _check(self) -> None:
@@ -278,7 +299,7 @@ class TunedSettings(EvaluatedSettings, TrainedSettings):
     model: str = ""
     dtype: Annotated[str, one_of(("float32", "bfloat16"))]
     remat: bool = False
-    lora_rank: Rank
+    lora_rank: Annotated[Rank, Field(ge=ALL_WEIGHTS)]
     lora_alpha: Number
     resume_from: str = ""
     export_flax: bool = False
@@ -301,8 +322,17 @@ class TunedSettings(EvaluatedSettings, TrainedSettings):
         """The adapters' rank and alpha."""
         return LoraConfig(rank=self.lora_rank, alpha=self.lora_alpha)
 
+    @classmethod
+    def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
+        filled = super()._filled(profile, given)
+        if filled["lora_rank"] == ALL_WEIGHTS and not given.get("dtype"):
+            filled["dtype"] = "float32"  # all weights are trained, and nothing else was asked for
+        return filled
+
     def _check(self) -> None:
         super()._check()
+        if self.lora_rank == ALL_WEIGHTS:
+            check_dtype(self.dtype)
         self._checked_by("model", self._check_model)
         check_resume_from(self.resume_from)
         if self.export_gguf != "off":  # before hours of training

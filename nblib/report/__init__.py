@@ -11,11 +11,12 @@ __getattr__, __all__, __dir__ = public_names(
     __name__,
     {
         "page": "Page finish",
-        "tables": "examples_table group_table paired_table rows_table stage_table",
+        "tables": "examples_table failures_table group_table paired_table rows_table stage_table "
+        "versions_table",
         "curves": "plot_grpo plot_training",
         "plots": "plot_group plot_groups plot_reward_histogram plot_stages",
         "comparison": "comparison_tables gain_table plot_failures plot_gains",
-        "verdicts": "foundation_verdicts grpo_verdicts sft_verdicts",
+        "verdicts": "foundation_verdicts grpo_verdicts plan_warnings sft_verdicts",
         "samples": "rollout_table",
         "model_card": "foundation_manifest",
     },

@@ -6,6 +6,7 @@ Reads what a run's contract holds (`{"n", metric, metric + "_ci95"}`) and what w
 import json
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from nblib.evaluation.sampling import Group
     from nblib.sources.foundation import FoundationRows
     from nblib.sources.rows import Dataset
+    from nblib.tokens.batching import TrainingData
 
 _MOST_CHARACTERS, _MOST_LINES = 1500, 40  # of one completion: about a screenful
 TESTS = {"rate": "exact McNemar", "mean": "paired bootstrap"}
@@ -109,7 +111,7 @@ def group_table(group: "Group") -> Table:
     )
 
 
-def stage_table(task: Task, stages: Sequence["Stage"]) -> Table:
+def stage_table(task: Task, stages: Sequence["Stage"], *, title: str = "Stages") -> Table:
     """Return a row a metric, a column a stage, with what each metric means.
 
     ```
@@ -119,7 +121,7 @@ def stage_table(task: Task, stages: Sequence["Stage"]) -> Table:
     ```
     """
     if not stages:
-        return Table(title="Stages", columns=("metric",), rows=(), note="nothing was evaluated")
+        return Table(title=title, columns=("metric",), rows=(), note="nothing was evaluated")
     rows = []
     for metric in map(task.metric, (*task.metric_names, TRUNCATION)):
         lower = "; lower is better" if metric.better == "lower" else ""
@@ -129,10 +131,41 @@ def stage_table(task: Task, stages: Sequence["Stage"]) -> Table:
     if any(stage.name.endswith("own_form") for stage in stages):
         note += "; own form: asked and scored in the form that the base knows"
     return Table(
-        title="Stages",
+        title=title,
         columns=("metric", *(in_words(stage.name) for stage in stages)),
         rows=tuple(rows),
         note=note,
+    )
+
+
+def versions_table(recipes: Mapping[str, Any], plans: Mapping[str, "TrainingData"]) -> Table:
+    """Return a row a version of a training: its settings, its steps, and what is in its loss."""
+    rows = []
+    for name, plan in plans.items():
+        one = recipes[name]
+        values = (one.num_epochs, one.accumulation, one.max_length, plan.steps(one.accumulation))
+        rows.append((name, f"{one.learning_rate:g}", *map(str, values), f"{plan.whole_share:.0%}"))
+    columns = ("version", "learning rate", "epochs", "batches a step", "max length", "steps")
+    return Table(title="Versions", columns=(*columns, "examples with their end"), rows=tuple(rows))
+
+
+def failures_table(task: Task, failed: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a row a kind of failure, with one sample and what to do about it; commonest first.
+
+    `failed` are the records of `schema_failures_debug.jsonl`.
+    """
+    kinds = Counter(record["broke"] for record in failed).most_common()
+    rows = []
+    for kind, count in kinds:
+        sample = next(record for record in failed if record["broke"] == kind)
+        place = ": ".join(filter(None, map(sample["details"].get, ("path", "message"))))
+        cells = (kind, str(count), place, sample["completion"], task.advice.get(kind, ""))
+        rows.append(cells)
+    return Table(
+        title="Failures of the form",
+        columns=("first rule broken", "items", "where", "a sample", "what to do"),
+        rows=tuple(rows),
+        verbatim=("a sample",),
     )
 
 

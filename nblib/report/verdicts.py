@@ -13,6 +13,7 @@ from nblib.tasks.task import TRUNCATION, Task
 
 if TYPE_CHECKING:
     from nblib.evaluation.answers import Stage
+    from nblib.tokens.batching import TrainingData
     from nblib.training.session import Trained
 
 _MOST_LOST = 0.05  # of the headline, against the base in the form that it knows
@@ -20,6 +21,7 @@ _TRUNCATION_LIMIT = 0.02  # above it the figures speak of the limit, not of the 
 _TRUNCATION_RISE = 0.02  # items of a hundred: less is one or two items of the test
 _FORM_AFTER_GRPO = 0.98
 _P_VALUE = 0.01
+_FEW_STEPS = 50  # of a training of a form
 Bound = Literal["at least", "at most"]
 
 
@@ -168,6 +170,23 @@ def lead(
         own = "base_own_form" if "base_own_form" in named else first
         said.append(change(task.headline, own))
     return ". ".join(said) + "."
+
+
+def plan_warnings(texts: "TrainingData", accumulation: int) -> tuple[str, ...]:
+    """Say before a training what of its examples, or of its steps, will not be enough."""
+    steps, share = texts.steps(accumulation), texts.whole_share
+    warnings = []
+    if share < 1:
+        warnings.append(
+            f"Only {share:.0%} of the examples end within MAX_LENGTH {texts.max_length}: what "
+            "stands at the end is hardly learnt. Raise it."
+        )
+    if steps < _FEW_STEPS:
+        warnings.append(
+            f"Only {steps} steps: a form is hardly learnt in under {_FEW_STEPS}. Raise NUM_EPOCHS "
+            "or NUM_SAMPLES, or lower GRADIENT_ACCUMULATION."
+        )
+    return tuple(warnings)
 
 
 def truncation_warnings(stages: Sequence["Stage"]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Data by name: `get_dataset` returns both splits of "builtin" or "gsm8k".
+"""Data by name: `get_dataset` returns both splits of "builtin", "gsm8k" or a JSON Lines file.
 
 Selecting rows is for `nblib.sources.rows`, making examples of them for `nblib.tasks`.
 """
@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from nblib.sources import gsm8k, hubs
+from nblib.sources.json_lines import SUFFIXES, from_json_lines
 from nblib.sources.rows import Dataset, SourceError
+from nblib.sources.travel import travel_requests
 from nblib.sources.wordproblems import word_problems
 
 NAMES = ("builtin", "gsm8k")
@@ -20,9 +22,15 @@ _WHAT_TO_DO = (
 )
 
 
+def is_data(name: str) -> bool:
+    """Return whether `get_dataset` takes the name: one of `NAMES`, or a file's."""
+    return name in NAMES or name.endswith(SUFFIXES)
+
+
 def get_dataset(
     name: str,
     *,
+    task: str = "gsm8k",
     folder: str = "",
     num_train: int = 2000,
     num_test: int = 200,
@@ -34,13 +42,15 @@ def get_dataset(
     """Return the dataset called `name`, with notes on the sources that were tried.
 
     Args:
-        name: "builtin" (made here, nothing to download) or "gsm8k".
+        name: "builtin" (made here, nothing to download), "gsm8k", or a file of JSON Lines.
+        task: the task that the rows are for: it has built-in rows of its own.
         folder: gsm8k: a folder with train.jsonl and test.jsonl; "" looks into NBLIB_GSM8K_DIR,
             then under /kaggle/input.
         num_train: builtin: number of training rows. gsm8k always comes whole.
         num_test: builtin: number of test rows.
-        levels: builtin: the levels to make; for gsm8k see `tasks.task.choose_examples`.
-        long_hand: builtin: share of training solutions with every sum worked out by place value.
+        levels: built-in word problems: the levels to make; else see `tasks.task.choose_examples`.
+        long_hand: built-in word problems: share of training solutions with every sum worked out
+            by place value.
         seed: builtin: fixes the rows.
         source: gsm8k: where to look, in this order, out of `GSM8K_SOURCES`.
 
@@ -48,10 +58,22 @@ def get_dataset(
         ValueError: an unknown name or source, or a broken row (the message names file and line).
         SourceError: no source has the data; the message has a line for each and says what to do.
     """
+    asked = "prompt" if task == "envelope" else "question"
+    if name.endswith(SUFFIXES):
+        return from_json_lines(name, asked=asked)
+    if name == "gsm8k" and task != "gsm8k":
+        raise ValueError(f"name is 'gsm8k', whose rows are none of the task {task!r}")
     if name == "gsm8k":
         return _gsm8k(folder, source)
     if name != "builtin":
-        raise ValueError(f"name is {name!r}, expected one of: {', '.join(NAMES)}")
+        raise ValueError(f"name is {name!r}, expected one of {', '.join(NAMES)}, or a .jsonl file")
+    if task == "envelope":
+        origin = f"built-in travel requests, seed {seed}"
+        requests = (
+            travel_requests(count, seed=seed, split=split)
+            for count, split in ((num_train, "train"), (num_test, "test"))
+        )
+        return Dataset.of(name, origin, *requests, asked=asked)
     train = word_problems(num_train, seed=seed, split="train", levels=levels, long_hand=long_hand)
     test = word_problems(num_test, seed=seed, split="test", levels=levels)
     origin = f"built-in word problems, seed {seed}, levels {', '.join(map(str, levels))}"

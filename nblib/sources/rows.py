@@ -52,7 +52,7 @@ class Dataset:
     """The rows of both splits, with where they came from.
 
     Attributes:
-        name: the name that was asked for, "builtin" or "gsm8k".
+        name: the name that was asked for: "builtin", "gsm8k", a file.
         origin: one line, where the rows came from.
         train: rows to learn from (and to select and tune on).
         test: rows that evaluation alone reads.
@@ -69,10 +69,21 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, name: str, origin: str, train: tuple[Row, ...], test: tuple[Row, ...]) -> Self:
-        """Hash the rows; notes are how many questions are repeated or shared by the splits."""
+    def of(
+        cls,
+        name: str,
+        origin: str,
+        train: tuple[Row, ...],
+        test: tuple[Row, ...],
+        *,
+        asked: str = "question",
+    ) -> Self:
+        """Hash the rows; notes are how many questions are repeated or shared by the splits.
+
+        `asked` is the field of a row that holds its question.
+        """
         sha256 = {"train": content_sha256(train), "test": content_sha256(test)}
-        notes = _duplicate_notes(train, test)
+        notes = _duplicate_notes(train, test, asked)
         return cls(name=name, origin=origin, train=train, test=test, sha256=sha256, notes=notes)
 
 
@@ -132,16 +143,16 @@ def split_validation(
     return tuple(rows[:-held]), tuple(rows[-held:])
 
 
-def _duplicate_notes(train: Sequence[Row], test: Sequence[Row]) -> tuple[str, ...]:
+def _duplicate_notes(train: Sequence[Row], test: Sequence[Row], asked: str) -> tuple[str, ...]:
     """Compare questions without case and with runs of white space as one blank."""
     questions = {
-        name: [" ".join(row.fields["question"].casefold().split()) for row in rows]
+        name: [" ".join(row.fields[asked].casefold().split()) for row in rows]
         for name, rows in (("train", train), ("test", test))
     }
     notes = [
-        f"{name}: {len(asked) - len(set(asked))} of {len(asked)} questions are repeated"
-        for name, asked in questions.items()
-        if len(set(asked)) < len(asked)
+        f"{name}: {len(texts) - len(set(texts))} of {len(texts)} questions are repeated"
+        for name, texts in questions.items()
+        if len(set(texts)) < len(texts)
     ]
     shared = set(questions["train"]) & set(questions["test"])
     if shared:

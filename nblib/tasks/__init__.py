@@ -10,6 +10,8 @@ from nblib import public_names
 __getattr__, __all__, __dir__ = public_names(
     __name__,
     {
+        "envelope": "ENVELOPE notes_metrics",
+        "envelope_rows": "normalise_envelopes",
         "gsm8k": "GSM8K",
         "registry": "get_task",
         "rewards": "reward_function reward_table reward_weights",

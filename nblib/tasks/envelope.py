@@ -19,84 +19,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nblib.sources.rows import Row
-from nblib.tasks.json_schema import Schema, SchemaProblem, list_schema, object_schema
+from nblib.tasks.envelope_rows import normalise_envelopes
+from nblib.tasks.envelope_schema import (
+    ENVELOPE_SCHEMA,
+    FIELDS,
+    PAYLOAD_SCHEMAS,
+    PAYLOAD_TYPES,
+    WHOLE_SCHEMA,
+)
+from nblib.tasks.json_schema import Schema, SchemaProblem
 from nblib.tasks.json_text import JsonText, read_json_text, write_json_text
 from nblib.tasks.task import Example, Metric, Score, Target, Task, example_of
 
-_TEXT: Mapping[str, Any] = {"type": "string"}
-_NUMBER: Mapping[str, Any] = {"type": "integer", "minimum": 1}
-_SOME: Mapping[str, Any] = {"minItems": 1}
-
-# Type -> version and schema of its payload. A change of a schema is a new version.
-_PAYLOADS: Mapping[str, tuple[int, Mapping[str, Any]]] = {
-    "itinerary": (
-        1,
-        {
-            "title": _TEXT,
-            "trip_days": list_schema(
-                object_schema(
-                    {
-                        "day": _NUMBER,
-                        "summary": _TEXT,
-                        "items": list_schema(
-                            object_schema({"time_block": _TEXT, "activity": _TEXT}), **_SOME
-                        ),
-                    }
-                ),
-                **_SOME,
-            ),
-        },
-    ),
-    "checklist": (
-        1,
-        {
-            "title": _TEXT,
-            "items": list_schema(
-                object_schema({"item": _TEXT, "reason": _TEXT, "required": {"type": "boolean"}}),
-                **_SOME,
-            ),
-        },
-    ),
-    "decision_tree": (
-        1,
-        {
-            "question": _TEXT,
-            "branches": list_schema(object_schema({"condition": _TEXT, "choice": _TEXT}), **_SOME),
-            "otherwise": _TEXT,
-        },
-    ),
-    "procedure": (
-        1,
-        {
-            "title": _TEXT,
-            "steps": list_schema(
-                object_schema({"step": _NUMBER, "action": _TEXT, "check": _TEXT}), **_SOME
-            ),
-        },
-    ),
-}
-PAYLOAD_TYPES = tuple(_PAYLOADS)
-PAYLOAD_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
-    name: object_schema(properties, title=f"{name}, version {version}")
-    for name, (version, properties) in _PAYLOADS.items()
-}
-_FIELDS: Mapping[str, Mapping[str, Any]] = {
-    "summary": _TEXT,
-    "assumptions": list_schema(_TEXT),
-    "uncertainty_notes": _TEXT,
-    "next_steps": list_schema(_TEXT),
-    "verification_steps": list_schema(_TEXT),
-    "payload_type": {"enum": list(PAYLOAD_TYPES)},
-    "payload": {"type": "object"},
-}
-FIELDS = tuple(_FIELDS)
-_ENVELOPE = Schema(object_schema(_FIELDS))
+_ENVELOPE = Schema(ENVELOPE_SCHEMA)
 _PAYLOAD = {name: Schema(schema) for name, schema in PAYLOAD_SCHEMAS.items()}
 # Words by which a note says that something is not sure.
 _UNSURE = re.compile(
     r"\b(?:may|might|could|depends?|unsure|uncertain(?:ty)?|unknown|unclear"
-    r"|not (?:sure|certain|known)|likely|probably|possibly|perhaps|approximate(?:ly)?|roughly|estimate[sd]?"
-    r"|var(?:y|ies)|changes?|confirm|subject to)\b",
+    r"|not (?:sure|certain|known)|likely|probably|possibly|perhaps|approximate(?:ly)?|roughly"
+    r"|estimate[sd]?|var(?:y|ies)|changes?|confirm|subject to)\b",
     re.IGNORECASE,
 )
 _MOST_KEYS = 20  # of a wrong answer's, in a record
@@ -278,6 +219,7 @@ ENVELOPE = Task(
     grouped_by="payload type",
     examples=lambda rows: tuple(map(_example, rows)),
     score=score,
+    normalise=lambda rows: normalise_envelopes(rows).rows,
     # What is not the headline orders the wrong ones, from prose to an envelope with one slip.
     reward_weights={
         "schema_valid": 1.0,
@@ -286,18 +228,7 @@ ENVELOPE = Task(
         "envelope_valid": 0.2,
         "payload_valid": 0.2,
     },
-    schema={
-        "anyOf": [
-            object_schema(
-                {
-                    **_FIELDS,
-                    "payload_type": {"const": name},
-                    "payload": PAYLOAD_SCHEMAS[name],
-                }
-            )
-            for name in PAYLOAD_TYPES
-        ]
-    },
+    schema=WHOLE_SCHEMA,
     targets=(
         Target(
             metric="schema_valid",
@@ -310,5 +241,6 @@ ENVELOPE = Task(
             advice="raise MAX_LENGTH: the last fields are learnt only where they are in the loss",
         ),
     ),
+    advice=FAILURES,
     limits=("The form is checked, not the facts: an hour or a price may be made up.",),
 )

@@ -90,6 +90,7 @@ class Task:
         examples: Rows -> examples; ValueError names the row that cannot become one.
         score: (completion, example) -> Score. Takes time linear in the text and never raises on a
             completion; ValueError for a reference that cannot be scored against.
+        normalise: Rows -> those that can become examples, brought into form where that can be done.
         reward_terms: (completion, example) -> more terms of a reward, each from 0 to 1.
         verify: A slow verifier (a judge, another model) for evaluation alone: gets the completions,
             their examples and scores, and returns the scores that count.
@@ -106,6 +107,7 @@ class Task:
     grouped_by: str = "group"  # what the groups are, for headings and axes
     examples: Callable[[Sequence[Row]], tuple[Example, ...]]
     score: Callable[[str, Example], Score]
+    normalise: Callable[[Sequence[Row]], tuple[Row, ...]] = tuple
     reward_weights: Mapping[str, float]  # metric or term -> what it is worth in a reward
     reward_terms: Callable[[str, Example], Mapping[str, float]] = lambda completion, example: {}
     reward_examples: tuple[tuple[str, Example], ...] = ()  # whose rewards a reader is shown
@@ -114,6 +116,7 @@ class Task:
     variants: Mapping[str, "Task"] = field(default_factory=dict)  # the task in another form
     base_variant: str = ""  # in which a base answers before it is tuned; "" is the task itself
     targets: tuple[Target, ...] = ()  # what a tuned model should reach
+    advice: Mapping[str, str] = field(default_factory=dict)  # failure -> what to do about it
     outside: Outside | None = None
     limits: tuple[str, ...] = ()  # sentences for the model card
 
@@ -201,15 +204,15 @@ def choose_examples(
 ) -> tuple[tuple[Example, ...], int]:
     """Draw `count` rows as `sample_rows` does; return their examples.
 
-    Only rows of `groups` are drawn, compared as text; empty keeps all. Also returned is how many
-    rows that left out.
+    Rows are normalised by the task first. Only rows of `groups` are drawn, compared as text; empty
+    keeps all. Also returned is how many rows both left out.
 
     Raises ValueError where no row is in any of the groups, and for a row that is no example.
     """
-    kept, wanted = tuple(rows), {str(group) for group in groups}
+    kept, wanted = task.normalise(rows), {str(group) for group in groups}
     if wanted:
-        found = [example.group for example in task.examples(rows)]
-        kept = tuple(row for row, group in zip(rows, found, strict=True) if group in wanted)
+        found = [example.group for example in task.examples(kept)]
+        kept = tuple(row for row, group in zip(kept, found, strict=True) if group in wanted)
         if not kept:
             known = ", ".join(sorted(set(found)))
             raise ValueError(

@@ -1,13 +1,13 @@
 """Prompts and completions to padded batches: token ids, the loss mask, buckets by length.
 
 The loss mask is 1 on the tokens to be learnt (the completion and its end-of-turn marker) and 0 on
-the prompt and the padding. Nothing is ever cut: an example that is too long is counted and left
-out, because a cut one never shows the model the end of its answer.
+the prompt and the padding. An example that is too long is counted and left out, because a cut one
+never shows the model the end of its answer; `cut_too_long` is there to show just that.
 """
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import grain
@@ -108,6 +108,23 @@ def drop_too_long(
     """
     lengths = [len(example.tokens) for example in examples]
     return _short_enough(examples, lengths, "MAX_LENGTH", max_length, "examples")
+
+
+def cut_too_long(
+    examples: Sequence[TokenizedExample], max_length: int
+) -> tuple[tuple[TokenizedExample, ...], int]:
+    """Return the first `max_length` tokens of each example, and how many lost their end.
+
+    An example whose prompt alone is as long is left out. Raises ValueError when none is left.
+    """
+    cut = tuple(
+        replace(one, tokens=one.tokens[:max_length], loss_mask=one.loss_mask[:max_length])
+        for one in examples
+        if one.loss_mask[:max_length].any()
+    )
+    if not cut:
+        raise ValueError(f"MAX_LENGTH {max_length} leaves nothing to learn: raise it")
+    return cut, sum(len(one.tokens) > max_length for one in examples)
 
 
 def _short_enough(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from tunix.sft.peft_trainer import TrainingInput
 
-from nblib.tokens.batches import TokenizedExample, batch_stream, drop_too_long
+from nblib.tokens.batches import TokenizedExample, batch_stream, cut_too_long, drop_too_long
 from nblib.tokens.packing import pack
 
 
@@ -15,11 +15,12 @@ from nblib.tokens.packing import pack
 class Batching:
     """How examples become batches; `packing` is one of `tokens.packing.PACKING`."""
 
-    max_length: int  # tokens; a longer example is left out
+    max_length: int  # tokens; a longer example is left out, or its end
     packing: str
     batch_tokens: int  # padding included
     epochs: int
     seed: int  # of order and packing
+    cut: bool = False  # leave out the end alone of what is too long: the model never learns to end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +28,22 @@ class TrainingData:
     """What a training reads, in order."""
 
     examples: tuple[TokenizedExample, ...]  # those that are short enough, before packing
-    too_long: int  # left out, not cut
+    too_long: int  # left out, or cut where the batching says so
     rows: int  # of an epoch; with packing fewer than there are examples
     batches: Sequence[TrainingInput]  # of all epochs
     val_batches: Sequence[TrainingInput]  # of one pass over the examples to validate on
     max_length: int  # tokens that an example may have
+    total: int  # examples that were given
+    cut: bool = False  # whether what is too long is among the examples, without its end
+
+    @property
+    def whole_share(self) -> float:
+        """The share of all examples whose last token is in the loss."""
+        return 1 - self.too_long / self.total
+
+    def steps(self, accumulation: int) -> int:
+        """How many updates the batches make, of so many batches each."""
+        return len(self.batches) // accumulation
 
     @property
     def sha256(self) -> str:
@@ -45,9 +57,9 @@ class TrainingData:
         """How long the examples are, how many were left out, and how many rows the rest fills."""
         count, lengths = len(self.examples), [len(example.tokens) for example in self.examples]
         learnt = np.mean([example.loss_mask.sum() for example in self.examples])
+        done = "cut" if self.cut else "left out, not cut"
         return (
-            f"{self.too_long} of {count + self.too_long} over {self.max_length} tokens: "
-            "left out, not cut\n"
+            f"{self.too_long} of {self.total} over {self.max_length} tokens: {done}\n"
             f"{count} examples: {np.mean(lengths):.0f} tokens on average ({learnt:.0f} learnt), "
             f"median {np.median(lengths):.0f}, 95th percentile {np.percentile(lengths, 95):.0f}, "
             f"longest {max(lengths)}\n"
@@ -62,7 +74,7 @@ def training_data(
     *,
     row_multiple: int = 1,
 ) -> TrainingData:
-    """Leave out what is too long, pack where asked, and batch by length.
+    """Leave out (or cut) what is too long, pack where asked, and batch by length.
 
     `validation` may be empty. `row_multiple` is the number of devices that share a batch.
     Raises ValueError when no example is short enough, or one cannot be packed.
@@ -81,11 +93,12 @@ def training_data(
             row_multiple=row_multiple,
         )
 
-    kept, too_long = drop_too_long(encoded, batching.max_length)
+    shorten = cut_too_long if batching.cut else drop_too_long
+    kept, too_long = shorten(encoded, batching.max_length)
     rows, batches = batched(kept, batching.epochs, shuffle=True)
     val_batches: Sequence[TrainingInput] = ()
     if validation:
-        short, _ = drop_too_long(validation, batching.max_length)
+        short, _ = shorten(validation, batching.max_length)
         _, val_batches = batched(short, 1, shuffle=False)
     return TrainingData(
         examples=kept,
@@ -94,4 +107,6 @@ def training_data(
         batches=batches,
         val_batches=val_batches,
         max_length=batching.max_length,
+        total=len(encoded),
+        cut=batching.cut,
     )

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tunix.sft.peft_trainer import TrainingInput
 
 from benchmarks import decoding, device, peers, tpu, training
 from benchmarks.__main__ import plot_ratios, run_benches
@@ -106,3 +107,11 @@ def test_a_bar_for_each_ratio_and_nothing_else():
 def test_without_a_ratio_there_is_no_figure():
     with pytest.raises(ValueError, match="no figure ends in '_ratio': got sft_tokens_per_s"):
         plot_ratios({"sft_tokens_per_s": 900.0}, caption="here")
+
+
+def test_packed_rows_are_taken_apart_for_a_peer():
+    tokens = np.array([[2, 7, 8, 2, 9, 0], [2, 5, 6, 4, 0, 0]], np.int32)
+    mask = np.array([[0, 0, 1, 0, 1, 0], [0, 1, 1, 1, 0, 0]], np.float32)
+    apart = peers._unpacked(TrainingInput(input_tokens=tokens, input_mask=mask))
+    assert apart.input_tokens.tolist() == [[2, 7, 8, 0], [2, 9, 0, 0], [2, 5, 6, 4]]
+    assert apart.input_mask.tolist() == [[0, 0, 1, 0], [0, 1, 0, 0], [0, 1, 1, 1]]

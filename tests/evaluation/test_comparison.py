@@ -12,6 +12,7 @@ from nblib.evaluation.comparison import (
     comparison_metrics,
     failure_counts,
     failure_kind,
+    first_items,
     paired_by_group,
     schema_failures,
 )
@@ -250,3 +251,11 @@ def test_an_item_with_another_reference_is_left_out():
 def test_nothing_in_common_is_refused_even_so():
     with pytest.raises(ValueError, match="no item is in all of one, two"):
         made_comparable(items("one", ids=("a",)), items("two", ids=("b",)), allow_mismatch=True)
+
+
+def test_the_first_items_are_counted_again():
+    stages = three_stages()
+    few = first_items(stages, GSM8K, 2)
+    assert [one.metrics["n"] for one in few] == [2, 2, 2]
+    assert [one.metrics["answer_accuracy"] for one in few] == [0.0, 0.5, 1.0]
+    assert [one.records for one in few] == [stage.records[:2] for stage in stages]

@@ -1,6 +1,7 @@
 """Which stages an evaluation takes: those named, or the ladder of what was trained last."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from safetensors.numpy import save_file
 
 from nblib.hosts import inputs
 from nblib.hosts.inputs import ExportNotFound
-from nblib.hosts.ladder import BaseMismatch, find_candidates
+from nblib.hosts.ladder import BaseMismatch, find_candidates, other_versions
 from nblib.models.folders import weights_sha256
 from nblib.models.names import model_sha256
 from nblib.models.published import EMBEDDED_FOLDER
@@ -158,3 +159,28 @@ def test_stages_that_are_named_win_and_a_run_stands_for_its_export(tmp_path):
 def test_one_stage_or_one_name_is_refused(names):
     with pytest.raises(ValueError, match="expected at least two, each with its own name"):
         find_candidates(names, reads=READS)
+
+
+SETTINGS = {"task": "envelope", "model": "m", "data": "d", "seed": 0, "eval_samples": 2}
+SETTINGS |= {"max_new_tokens": 9, "version": "v3"}
+
+
+def test_other_versions_are_the_newest_finished_runs_with_the_same_questions(tmp_path):
+    def version(run_id, finished=True, **changed):
+        folder = tmp_path / "runs" / "envelope" / run_id
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({**SETTINGS, **changed}))
+        for name in ("result.json", "predictions.jsonl")[: 1 + finished]:
+            (folder / name).write_text("{}")
+        return folder
+
+    version("1", version="v1")
+    newest = version("2", version="v1", num_epochs=2)
+    version("3", version="v2", seed=1)
+    version("4", version="v2", finished=False)
+    own = version("5")
+    (own.parent / "latest").symlink_to("5")
+    run = SimpleNamespace(path=own, parameters=SETTINGS)
+    (found,) = other_versions(run)
+    assert (found.name, found.stage) == ("v1", "tuned")
+    assert found.source == str(newest / "predictions.jsonl")

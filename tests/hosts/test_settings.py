@@ -29,6 +29,7 @@ NOTEBOOKS = {
     "v1_sft_format": SftSettings,
     "v2_grpo": GrpoSettings,
     "eval": EvalSettings,
+    "envelope": SftSettings,
 }
 CPU = {"PROFILE": "cpu"}
 INF, NAN = float("inf"), float("nan")
@@ -96,7 +97,7 @@ WRONG = {
         ("NUM_SAMPLES", -1),
         ("EVAL_SAMPLES", -1),
     ],
-    SftSettings: [*EVERYWHERE, *TRAINED, *BATCHED, *TUNED, ("LORA_RANK", -1)],
+    SftSettings: [*EVERYWHERE, *TRAINED, *BATCHED, *TUNED, ("LORA_RANK", -2)],
     GrpoSettings: [
         *(*EVERYWHERE, *TRAINED, *TUNED),
         ("NUM_SAMPLES", 12),  # as many as PROMPTS_PER_STEP, and one is for the probe
@@ -192,7 +193,8 @@ def test_every_parameter_of_the_cell_is_a_field_and_has_its_default(notebook):
     declared = declared_parameters(jupytext.reads(source, "py:percent").cells)
     assert {*declared} <= {parameter_name(field.name) for field in fields(kind)}
     cell = {name: ast.literal_eval(one.default) for name, one in declared.items()}
-    assert kind.of({**cell, **CPU}) == kind.of(CPU)
+    chosen = {key: cell[key] for key in ("TASK", "VERSION") if key in cell}  # by the notebook
+    assert kind.of({**cell, **CPU}) == kind.of({**chosen, **CPU})
 
 
 def test_parameters_are_checked_and_disk_space_is_asked_for_before_time_is_spent(notebook):
@@ -249,6 +251,32 @@ def test_a_run_is_found_again_by_the_same_values_in_the_same_form():
     table = to_jsonable(profile_tables("sft")["cpu"])
     others = {"profile": "cpu", "levels": [1, 2], "accumulation": 1, "remat": False, "seed": 0}
     assert config == {**table, **others}
+
+
+def test_a_version_fills_what_is_left_open_and_is_part_of_what_a_run_is_found_by():
+    given = {**CPU, "TASK": "envelope"}
+    v1, v3 = (SftSettings.of({**given, "VERSION": version}) for version in ("v1", "v3"))
+    assert v1.cut and v1.max_length < v3.max_length and not v3.cut
+    assert v1.num_epochs < v3.num_epochs and v1.accumulation > v3.accumulation
+    assert v1.parameters["version"] == "v1" and v1.parameters["task"] == "envelope"
+    assert SftSettings.of({**given, "VERSION": "v1", "MAX_LENGTH": 384}).max_length == 384
+    with pytest.raises(ValueError, match="VERSION 'v9': should be one of"):
+        SftSettings.of({**given, "VERSION": "v9"})
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu", "tpu", "smoke"])
+def test_a_profile_with_a_task_of_its_own_asks_no_levels_of_word_problems(profile):
+    given = {"PROFILE": profile, "TASK": "envelope"}
+    for kind in (SftSettings, GrpoSettings, EvalSettings):
+        made = kind.of({**given, "VERSION": "v3"})
+        assert made.levels == () and made.data == "builtin" and made.max_new_tokens >= 512
+
+
+def test_all_weights_are_trained_in_fp32_and_a_file_may_be_the_data():
+    made = SftSettings.of({"PROFILE": "gpu", "LORA_RANK": -1, "DATA": "trips.jsonl"})
+    assert made.dtype == "float32" and made.data == "trips.jsonl"
+    with pytest.raises(ValueError, match=r"DATA 'trips.csv': should be one of builtin, gsm8k, or"):
+        SftSettings.of({**CPU, "DATA": "trips.csv"})
 
 
 def test_what_changes_no_result_does_not_make_another_run():

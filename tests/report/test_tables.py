@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from nblib.report.tables import (
     Table,
     as_text,
     examples_table,
+    failures_table,
     group_table,
     group_word,
     p_text,
@@ -20,6 +22,7 @@ from nblib.report.tables import (
     settings_table,
     shorten,
     stage_table,
+    versions_table,
     visible,
 )
 from nblib.sources.rows import Dataset, Row
@@ -199,3 +202,25 @@ def test_of_a_group_the_first_and_the_last_completion_are_shown():
     table = group_table(group)
     assert table.rows == (("1.00", "+1.20", "two"), ("0.00", "-1.20", "3"))
     assert table.note == "1+1? Wanted: 2"
+
+
+def test_versions_stand_beside_each_other_with_what_is_in_their_loss():
+    plan = SimpleNamespace(steps=lambda accumulation: 80 // accumulation, whole_share=0.25)
+    recipe = SimpleNamespace(learning_rate=2e-3, num_epochs=1, accumulation=8, max_length=512)
+    table = versions_table({"v1": recipe}, {"v1": plan})
+    assert table.rows == (("v1", "0.002", "1", "8", "512", "10", "25%"),)
+
+
+def test_failures_are_grouped_with_a_sample_and_what_to_do(slots):
+    task = replace(slots, advice={"payload": "look at it"})
+    details = {"path": "payload.title", "message": "1 is not of type 'string'"}
+    failed = [
+        {"broke": "no JSON", "completion": "Sure!", "details": {}},
+        {"broke": "payload", "completion": "{1}", "details": details},
+        {"broke": "payload", "completion": "{2}", "details": details},
+    ]
+    assert failures_table(task, failed).rows == (
+        ("payload", "2", "payload.title: 1 is not of type 'string'", "{1}", "look at it"),
+        ("no JSON", "1", "", "Sure!", ""),
+    )
+    assert failures_table(task, []).rows == ()

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ from nblib.report.verdicts import (
     foundation_verdicts,
     grpo_verdicts,
     lead,
+    plan_warnings,
     sft_verdicts,
     target_verdicts,
     truncation_warnings,
@@ -306,3 +308,18 @@ def test_a_loss_that_is_no_number_is_a_missed_target_not_a_crash(tmp_path):
 def test_without_training_there_is_nothing_to_judge(history):
     with pytest.raises(ValueError, match="training did not run"):
         foundation_verdicts(FOUNDATION, founded(), history)
+
+
+@pytest.mark.parametrize(
+    ("steps", "share", "warned"),
+    [
+        (50, 1.0, []),
+        (49, 1.0, ["Only 49 steps"]),
+        (50, 0.9, ["Only 90% of the examples end within"]),
+    ],
+)
+def test_what_will_not_be_enough_is_said_before_the_training(steps, share, warned):
+    plan = SimpleNamespace(steps=lambda accumulation: steps, whole_share=share, max_length=512)
+    found = plan_warnings(plan, 1)
+    assert len(found) == len(warned)
+    assert all(one.startswith(begun) for one, begun in zip(found, warned, strict=True))

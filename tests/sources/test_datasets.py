@@ -96,7 +96,7 @@ def test_unknown_source_is_refused(source):
 
 
 def test_unknown_name_is_refused():
-    with pytest.raises(ValueError, match="name is 'gsm9k', expected one of: builtin, gsm8k"):
+    with pytest.raises(ValueError, match="name is 'gsm9k', expected one of builtin, gsm8k, or"):
         get_dataset("gsm9k")
 
 

@@ -105,7 +105,7 @@ def data_of(*sizes):
         for length, learnt in sizes
     )
     given = {"too_long": 2, "rows": 3, "batches": (), "val_batches": (), "max_length": 40}
-    return TrainingData(examples=examples, **given)
+    return TrainingData(examples=examples, **{"total": len(examples) + 2, **given})
 
 
 def test_summary_of_lengths():
@@ -121,3 +121,30 @@ def test_the_hash_goes_by_tokens_mask_and_order():
     assert digest == data_of((3, 1), (4, 1)).sha256
     others = (((4, 1), (3, 1)), ((3, 1),), ((3, 1), (4, 2)), ((3, 1), (4, 1), (4, 1)))
     assert digest not in {data_of(*sizes).sha256 for sizes in others}
+
+
+def test_what_is_too_long_is_cut_where_that_is_asked_for(encoded):
+    short = replace(V1, max_length=160)
+    left_out, cut = (training_data(*encoded, replace(short, cut=cut)) for cut in (False, True))
+    assert cut.too_long == left_out.too_long > 0
+    assert len(left_out.examples) + left_out.too_long == len(encoded[0])
+    learnt = [one for one in encoded[0] if one.loss_mask[:160].any()]
+    assert [one.id for one in cut.examples] == [one.id for one in learnt]
+    assert max(len(one.tokens) for one in cut.examples) == 160
+    assert cut.whole_share == left_out.whole_share == 1 - cut.too_long / len(encoded[0])
+    assert f"{cut.too_long} of {len(encoded[0])} over 160 tokens: cut" in str(cut)
+    whole = {one.id: one for one in encoded[0]}
+    for one in cut.examples:
+        assert np.array_equal(one.tokens, whole[one.id].tokens[:160])
+        assert np.array_equal(one.loss_mask, whole[one.id].loss_mask[:160])
+    assert training_data(*encoded, replace(V1, max_length=512)).whole_share == 1
+
+
+def test_a_length_that_cuts_all_that_is_learnt_is_refused(encoded):
+    with pytest.raises(ValueError, match="MAX_LENGTH 8 leaves nothing to learn"):
+        training_data(*encoded, replace(V1, max_length=8, cut=True))
+
+
+def test_steps_are_batches_by_the_accumulation(encoded):
+    data = training_data(*encoded, V1)
+    assert data.steps(1) == len(data.batches) and data.steps(7) == len(data.batches) // 7

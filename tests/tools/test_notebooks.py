@@ -25,12 +25,14 @@ NEXT = {
     "v1_sft_format": ["v2_grpo"],
     "v2_grpo": ["eval"],
     "eval": ["v1_sft_format", "v2_grpo"],
+    "envelope": ["v2_grpo"],
 }
 
 
 def test_each_notebook_says_what_it_is_in_both_of_its_files():
     infos = notebook_infos()
     assert infos == {
+        "envelope": NotebookInfo(kind="sft", task="envelope"),
         "eval": NotebookInfo(kind="eval", task="gsm8k", reads=("v1_sft_format", "v2_grpo")),
         "v0_foundation": NotebookInfo(kind="foundation", task="gsm8k"),
         "v1_sft_format": NotebookInfo(kind="sft", task="gsm8k"),

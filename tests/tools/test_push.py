@@ -22,7 +22,7 @@ KEY = "0123456789abcdef0123456789abcdef"
 TOO_LARGE = "The kernel source must be less than 1 megabytes in size"
 NO_SESSION = "Maximum batch CPU session count of 5 reached"
 DATASET = embedded_dataset(weights_sha256(EMBEDDED_FOLDER))
-NAMES = ["v0_foundation", "v1_sft_format", "v2_grpo", "eval"]
+NAMES = ["envelope", "v0_foundation", "v1_sft_format", "v2_grpo", "eval"]
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_push_sends_exactly_what_was_built_for_every_notebook(kernels, server, c
         sent = json.loads(body["text"])
         assert [cell["source"] for cell in sent["cells"]] == sources
     said = capsys.readouterr()
-    assert said.out.splitlines()[0] == f"build/kernels/v0_foundation: {SAVED['url']}"
+    assert said.out.splitlines()[0] == f"build/kernels/{NAMES[0]}: {SAVED['url']}"
     assert all(auth.startswith("Basic ") for *_, auth in server.received)
     everything = said.out + said.err + json.dumps(bodies)
     assert KEY not in everything

@@ -266,7 +266,12 @@ def _train_a_few(
     for shape in work.shapes:
         some = [batch for batch in work.batches if batch.input_tokens.shape == shape][:_MEASURED]
         chosen += (some * _MEASURED)[:_MEASURED]  # where there are few, they are repeated
-    sizes = {"too_long": 0, "rows": 0, "max_length": work.settings.max_length}
+    sizes: dict[str, Any] = {
+        "too_long": 0,
+        "rows": 0,
+        "total": 0,
+        "max_length": work.settings.max_length,
+    }
     texts = TrainingData(examples=(), batches=chosen, val_batches=(), **sizes)
     config = replace(work.settings.training, accumulation=1, save_interval="60 min")
     # Standard output is for the preflight's answer.

@@ -134,10 +134,9 @@ def estimated_tokens(text: str) -> int:
 
 
 def _train_rows(settings: SftSettings | GrpoSettings, **builtin: Any) -> tuple[Row, ...]:
+    builtin |= {"task": settings.task, "folder": settings.data_folder, "seed": settings.seed}
     try:
-        return get_dataset(
-            settings.data, folder=settings.data_folder, num_test=1, seed=settings.seed, **builtin
-        ).train
+        return get_dataset(settings.data, num_test=1, **builtin).train
     except SourceError as error:
         raise PreflightError(f"how long the run is depends on its data: {error}") from error
 
