@@ -31,13 +31,16 @@ from nblib.tasks.json_schema import Schema, SchemaProblem
 from nblib.tasks.json_text import JsonText, read_json_text, write_json_text
 from nblib.tasks.task import Example, Metric, Score, Target, Task, example_of
 
-_ENVELOPE = Schema(ENVELOPE_SCHEMA)
+# The payload's type is looked at last: a field of a wrong type is told first.
+_IN_TURN = sorted(ENVELOPE_SCHEMA["properties"].items(), key=lambda one: one[0] == "payload_type")
+_ENVELOPE = Schema({**ENVELOPE_SCHEMA, "properties": dict(_IN_TURN)})
 _PAYLOAD = {name: Schema(schema) for name, schema in PAYLOAD_SCHEMAS.items()}
-# Words by which a note says that something is not sure.
+# Words by which a note says that something is not sure; "May" is a month.
 _UNSURE = re.compile(
-    r"\b(?:may|might|could|depends?|unsure|uncertain(?:ty)?|unknown|unclear"
+    r"\b(?:(?-i:may)|may (?:be|not)|might|could|depend(?:s|ing)?|unsure"
+    r"|uncertain(?:ty)?|unknown|unclear"
     r"|not (?:sure|certain|known)|likely|probably|possibly|perhaps|approximate(?:ly)?|roughly"
-    r"|estimate[sd]?|var(?:y|ies)|changes?|confirm|subject to)\b",
+    r"|estimate[sd]?|var(?:y|ies)|confirm|subject to)\b",
     re.IGNORECASE,
 )
 _MOST_KEYS = 20  # of a wrong answer's, in a record
@@ -193,7 +196,12 @@ def _example(row: Row) -> Example:
     prompt, response, asked = (row.fields[n] for n in ("prompt", "response", "payload_type"))
     if not isinstance(prompt, str):
         raise ValueError(f"{row.named}: its prompt is {str(prompt)[:40]!r}, expected a text")
-    reference, completion = {"payload_type": asked}, write_json_text(response)
+    reference = {"payload_type": asked}
+    try:
+        _asked_type(reference)
+        completion = write_json_text(response)
+    except ValueError as error:
+        raise ValueError(f"{row.named}: {error}; correct or remove this row") from error
     return example_of(
         row, prompt=prompt, completion=completion, reference=reference, group=str(asked)
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, SchemaError
 
 _SHOWN = 160  # characters of a message: it repeats the value
 
@@ -28,7 +28,10 @@ class Schema:
     """A JSON Schema, draft 2020-12; ValueError where it is none."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        Draft202012Validator.check_schema(schema)
+        try:
+            Draft202012Validator.check_schema(schema)
+        except SchemaError as error:
+            raise ValueError(f"no JSON Schema: {error.message}") from error
         self._validator = Draft202012Validator(schema)
 
     def problem(self, value: Any) -> SchemaProblem | None:

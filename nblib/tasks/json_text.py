@@ -7,6 +7,7 @@ valid holds all the same, and is never mixed with the strict one:
     Sure! ```json {"a": 1} ```     not strict; found: {"a": 1}
     [1] {"a": 1} {"b": 2}          not strict; found: {"a": 1}, the first of two objects
     {"a": {"b": 1}                 not strict, cut; nothing found: {"b": 1} is a part
+    {"a" 1, "c": {"b": 1}}         not strict; nothing found, for the same reason
 
 Both take time linear in the text and never raise on one. Strict JSON is RFC 8259, without a key
 given twice, numbers that are not finite, text that UTF-8 cannot hold, and nesting over 64 levels.
@@ -25,9 +26,11 @@ from nblib.files import object_without_repeated_keys
 DEEPEST = 64  # levels; readers written in C give up at a few hundred, each at its own
 _MOST_DIGITS = 4300  # of a whole number: Python reads no longer one
 _MOST_BROKEN = 64  # beginnings of a value that is none; each costs a look at the text before it
-_BEGINNING = re.compile(r'\{(?=\s*+["}])|\[(?=\s*+[\[\]{"\-\dtfnNI])')
+_BEGINNING = re.compile(r'\{(?=\s*+["}]|\Z)|\[(?=\s*+[\[\]{"\-\dtfnNI]|\Z)')
+_TEXT_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 _WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 _CUT_ESCAPE = re.compile(r"\\?u?[0-9a-fA-F]{0,4}")
+_CUT_NUMBER = re.compile(r"\.|[eE][-+]?")  # what follows its last whole part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class JsonText:
     Attributes:
         strict: Whether the whole text is one JSON value.
         value: That value, or else the first object in the text, or else its first array; None where
-            there is none.
+            there is none. What is nested too deep is left out of it.
         problem: Why the text is not strict; None where it is.
         count: How many objects stand beside each other; arrays, where there is no object.
         alone: Whether nothing but white space stands around the one value.
@@ -78,13 +81,13 @@ def _strict_value(text: str) -> Any:
         raise ValueError(_TOO_DEEP) from error
     if _is_too_deep(value):
         raise ValueError(_TOO_DEEP)
-    if _whole_characters(value) != value:
+    if _recordable(value) != value:
         raise ValueError("half of a surrogate pair, which is no character")
     return value
 
 
 def _found(text: str, problem: str) -> JsonText:
-    values, cut, around = _values_in(text)
+    values, cut, around = _values_in(text.strip())
     objects = [one for one in values if isinstance(one, dict)]
     kept = objects or values
     return JsonText(
@@ -101,6 +104,7 @@ def _found(text: str, problem: str) -> JsonText:
 def _values_in(text: str) -> tuple[list[Any], bool, str]:
     """Return the objects and arrays beside each other, whether one is cut, and what is around."""
     values, around, at, broken = list[Any](), list[str](), 0, 0
+    end: int | None = 0  # of the last broken value; None: not closed, nor need the next one be
     while broken < _MOST_BROKEN and (begun := _BEGINNING.search(text, at)):
         start = begun.start()
         around.append(text[at:start])
@@ -108,14 +112,17 @@ def _values_in(text: str) -> tuple[list[Any], bool, str]:
             value, at = _LENIENT.raw_decode(text, start)
         except json.JSONDecodeError as error:
             if _is_cut(text, error):
-                return values, True, "".join(around)
-            at, broken = max(error.pos, begun.end()), broken + 1
+                return values, True, "".join((*around, text[start:]))
+            end = None if end is None else _end(text, start)  # a part of it is no value
+            at, broken = end or max(error.pos, begun.end()), broken + 1
             around.append(text[start:at])
+            continue
         except RecursionError:
-            break
-        else:
-            if not _is_too_deep(value):
-                values.append(_whole_characters(value))
+            after = _end(text, start)
+            if after is None:
+                return values, True, "".join((*around, text[start:]))
+            value, at = {} if text[start] == "{" else [], after
+        values.append(_recordable(value))
     return values, False, "".join((*around, text[at:]))
 
 
@@ -123,25 +130,45 @@ def _is_cut(text: str, error: json.JSONDecodeError) -> bool:
     """Return whether a value is broken because the text ends: inside a text, a word, a list."""
     if error.msg.startswith("Unterminated string"):
         return True
-    rest = text[error.pos : error.pos + 16].rstrip()
+    rest = text[error.pos : error.pos + 16]
     if error.msg.startswith(r"Invalid \uXXXX"):
         return bool(_CUT_ESCAPE.fullmatch(rest))
+    if _CUT_NUMBER.fullmatch(rest):
+        return True
     return any(word.startswith(rest) for word in _WORDS)  # of no rest too
+
+
+def _end(text: str, start: int) -> int | None:
+    """Return where the bracket at `start` is closed, whatever else is wrong; None where it is not.
+
+    Brackets of both kinds count alike, and none inside of a text.
+    """
+    open_brackets = 0
+    for piece in _TEXT_OR_BRACKET.finditer(text, start):
+        open_brackets += {"[": 1, "{": 1, "]": -1, "}": -1}.get(piece[0], 0)
+        if not open_brackets:
+            return piece.end()
+    return None
 
 
 def _is_too_deep(value: Any) -> bool:
     level = [value]
-    for _ in range(DEEPEST + 1):
+    for _ in range(DEEPEST):
         level = list(chain.from_iterable(map(_inside, level)))
-    return bool(level)
+    return any(isinstance(one, dict | list) for one in level)
 
 
-def _whole_characters(value: Any) -> Any:
-    """Return the value with half surrogate pairs replaced, so that a record can hold it."""
+def _recordable(value: Any, levels: int = DEEPEST) -> Any:
+    """Return the value as a record can hold it.
+
+    Half surrogate pairs are replaced; what is nested too deep is None.
+    """
+    if isinstance(value, dict | list) and not levels:
+        return None
     if isinstance(value, dict):
-        return {_whole_characters(name): _whole_characters(one) for name, one in value.items()}
+        return {_recordable(n): _recordable(one, levels - 1) for n, one in value.items()}
     if isinstance(value, list):
-        return [_whole_characters(one) for one in value]
+        return [_recordable(one, levels - 1) for one in value]
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return value
@@ -187,4 +214,4 @@ _STRICT = json.JSONDecoder(
     parse_float=_finite,
     parse_int=_whole,
 )
-_LENIENT = json.JSONDecoder(parse_int=_any_whole)
+_LENIENT = json.JSONDecoder(parse_int=_any_whole, strict=False)  # a text may have line breaks
