@@ -8,6 +8,7 @@ import pytest
 
 from nblib.__main__ import main
 from nblib.evaluation.score_file import score_file
+from nblib.sources.travel import travel_requests
 from nblib.tasks.registry import get_task, task_names
 
 
@@ -96,12 +97,15 @@ def test_compare_takes_the_stages_in_one_way_only(notebooks, capsys):
     assert "STAGES is given twice" in capsys.readouterr().err
 
 
+TRIP = travel_requests(1, seed=0, split="test")[0].fields
 COMPLETION = {
     "gsm8k": "<reasoning>2 * 9 = 18</reasoning><answer>18</answer>",
     "gsm8k/hash": "2 * 9 = 18\n#### 18",
     "gsm8k/boxed": "2 * 9 = 18, $\\boxed{18}$.",
     "gsm8k/last-number": "2 * 9 = 18.",
+    "envelope": json.dumps(TRIP["response"]),
 }
+REFERENCE = {"envelope": {"payload_type": TRIP["payload_type"]}}
 
 
 @pytest.fixture
@@ -109,7 +113,7 @@ def completions(tmp_path):
     """Write one right completion for each task: {name: path}."""
     paths = {name: tmp_path / f"{name.replace('/', '-')}.jsonl" for name in COMPLETION}
     for name, path in paths.items():
-        line = {"reference": "18", "completion": COMPLETION[name]}
+        line = {"reference": REFERENCE.get(name, "18"), "completion": COMPLETION[name]}
         path.write_text(json.dumps(line) + "\n")
     return paths
 
@@ -120,7 +124,7 @@ def test_score_prints_what_score_file_gives_and_nothing_else(name, completions, 
     said = capsys.readouterr()
     expected = score_file(completions[name], task=get_task(name))
     assert (json.loads(said.out), said.err) == (expected, "")
-    assert (expected["task"], expected["joint_accuracy"]) == (name, 1.0)
+    assert (expected["task"], expected[get_task(name).headline]) == (name, 1.0)
 
 
 def test_score_reads_gsm8k_where_no_task_is_given(completions, capsys):

@@ -42,7 +42,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "verification_steps": [],
 }
 _NUMBERED = ("day", "step")
-_MOST_SHOWN = 5  # of the rows that were dropped
+_MOST_SHOWN = 50  # of the rows that were dropped
 
 
 @dataclass(frozen=True, kw_only=True)

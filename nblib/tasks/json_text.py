@@ -88,14 +88,16 @@ def _strict_value(text: str) -> Any:
 
 def _found(text: str, problem: str) -> JsonText:
     values, cut, around = _values_in(text.strip())
+    alone = len(values) == 1 and not around.strip()
     objects = [one for one in values if isinstance(one, dict)]
-    kept = objects or values
+    # "[1]" and "- [ ]" among words are a note and a box to tick.
+    kept = objects or [one for one in values if alone or _holds_object(one)]
     return JsonText(
         strict=False,
         value=kept[0] if kept else None,
         problem=problem,
         count=len(kept),
-        alone=len(values) == 1 and not around.strip(),
+        alone=alone,
         cut=cut,
         holds_object=any(map(_holds_object, values)),
     )
