@@ -47,7 +47,7 @@ _MOST_KEYS = 20  # of a wrong answer's, in a record
 
 # Code of a failure -> what to do about it; in the order in which they are looked for.
 FAILURES: Mapping[str, str] = {
-    "no JSON": "train on more examples; look at the samples for what is written instead",
+    "no JSON": "train on more examples; look at the sample for where its JSON breaks",
     "truncated": "raise MAX_NEW_TOKENS; see the share of examples whose end was in the loss",
     "several values": "every example must end after one object, by the end of the turn",
     "prose around": "remove fences and prose around the object from the examples",

@@ -28,6 +28,7 @@ _MOST_DIGITS = 4300  # of a whole number: Python reads no longer one
 _MOST_BROKEN = 64  # beginnings of a value that is none; each costs a look at the text before it
 _BEGINNING = re.compile(r'\{(?=\s*+["}]|\Z)|\[(?=\s*+[\[\]{"\-\dtfnNI]|\Z)')
 _TEXT_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+_INSIDE = re.compile(r'(?:[,\]}"]|"\s*+:)\Z')  # what a value inside of another one comes after
 _WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 _CUT_ESCAPE = re.compile(r"\\?u?[0-9a-fA-F]{0,4}")
 _CUT_NUMBER = re.compile(r"\.|[eE][-+]?")  # what follows its last whole part
@@ -107,9 +108,12 @@ def _values_in(text: str) -> tuple[list[Any], bool, str]:
     """Return the objects and arrays beside each other, whether one is cut, and what is around."""
     values, around, at, broken = list[Any](), list[str](), 0, 0
     end: int | None = 0  # of the last broken value; None: not closed, nor need the next one be
+    is_part = False  # of a broken value, whose brackets closed too early
     while broken < _MOST_BROKEN and (begun := _BEGINNING.search(text, at)):
         start = begun.start()
         around.append(text[at:start])
+        before = around[-1].rstrip()
+        is_part = is_part and (bool(_INSIDE.search(before)) if before else end is None)
         try:
             value, at = _LENIENT.raw_decode(text, start)
         except json.JSONDecodeError as error:
@@ -118,13 +122,15 @@ def _values_in(text: str) -> tuple[list[Any], bool, str]:
             end = None if end is None else _end(text, start)  # a part of it is no value
             at, broken = end or max(error.pos, begun.end()), broken + 1
             around.append(text[start:at])
+            is_part = True
             continue
         except RecursionError:
             after = _end(text, start)
             if after is None:
                 return values, True, "".join((*around, text[start:]))
             value, at = {} if text[start] == "{" else [], after
-        values.append(_recordable(value))
+        if not is_part:
+            values.append(_recordable(value))
     return values, False, "".join((*around, text[at:]))
 
 

@@ -23,7 +23,8 @@ from nblib.tasks.task import Example
         ('{"a": {"b": 1}', None, 0, False, True, False),
         ('{"a" 1, "c": {"b": 1}}', None, 0, False, False, False),
         ('{"a" 1, "c": {"b": "}"}, "d": "\\"{"} {"e": 1}', {"e": 1}, 1, False, False, True),
-        ('{"a" 1, {"b": 1}', {"b": 1}, 1, False, False, True),  # the first is never closed
+        ('{"a" 1, {"b": 1}', None, 0, False, False, False),  # the first is never closed
+        ('{"a": ["b"]], "c": [{"d": 1}, {"e": 2}]}', None, 0, False, False, False),  # all a wreck
         ('{"a": 1} {"b": ', {"a": 1}, 1, False, True, True),
         ("[1] or [2, 3]", None, 0, False, False, False),  # notes, or boxes to tick
         ('or [2, {"a": 1}]', [2, {"a": 1}], 1, False, False, True),
