@@ -5,6 +5,7 @@ that a resumed run wrote twice counts once, as last written.
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -27,8 +28,11 @@ _LINES: Sequence[Mapping[str, Any]] = (
     {"color": "#aa4488", "linestyle": ":"},
     {"color": "#6b7783", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
     {"color": INK, "linestyle": (0, (8, 3))},
+    {"color": "#b07d00", "linestyle": (0, (1, 1))},
+    {"color": "#2a93c9", "linestyle": (0, (3, 1, 1, 1))},
 )
 _SHARE = (-0.03, 1.03)
+_LEGEND_COLUMNS = 4
 _ALARM_ROWS, _ROW_HEIGHT = 5, 0.08  # rows of alarms' names, each a share of the panel's height
 
 
@@ -190,15 +194,17 @@ def _draw(axes: Axes, panel: Panel, history: Records, window: int) -> None:
 
 def _set_out(axes: Axes, panel: Panel) -> None:
     """Set heading, scales and legend; the legend stands above the panel, where it hides nothing."""
-    named = bool(axes.get_legend_handles_labels()[1])
-    axes.set_title(panel.heading, fontsize=9, loc="left", color=INK, pad=18 if named else None)
+    named = len(axes.get_legend_handles_labels()[1])
+    rows = math.ceil(named / _LEGEND_COLUMNS)
+    pad = 6 + 12 * rows if named else None
+    axes.set_title(panel.heading, fontsize=9, loc="left", color=INK, pad=pad)
     axes.set_xlabel("training step", fontsize=8)
     calm(axes, grid="y")
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if named:
         place = {"loc": "lower left", "bbox_to_anchor": (-0.01, 0.97), "frameon": False}
-        axes.legend(ncols=6, fontsize=8, handlelength=2.6, columnspacing=1.2, **place)
+        axes.legend(ncols=_LEGEND_COLUMNS, fontsize=8, handlelength=2.6, columnspacing=1.2, **place)
     if not axes.lines:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=QUIET)
         axes.set_yticks([])

@@ -1,8 +1,9 @@
 """What is asked, how the answer is written, how it is scored, and what a score is worth.
 
-One file per task (`gsm8k`); a task is one frozen value (`task`). `formats` says how an answer is
-written, `numbers` reads it, `scoring` scores it: reward and evaluation both use these and nothing
-else. `rewards` weighs the score; it never reads an answer of its own. Nothing here imports jax.
+A task is one frozen value (`task`): `gsm8k`, `envelope`. Of an answer that is a number, `formats`
+says how it is written, `numbers` reads it, `scoring` scores it; JSON is read by `json_text` and
+judged by `json_schema`. Reward and evaluation both use these and nothing else. `rewards` weighs the
+score; it never reads an answer of its own. Nothing here imports jax.
 """
 
 from nblib import public_names

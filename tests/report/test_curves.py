@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -250,3 +252,15 @@ def test_smooth_by_hand():
 def test_smooth_takes_no_gap_into_a_mean_and_leaves_it_open():
     gaps = np.array([2.0, np.nan, 4.0, 6.0, np.nan, np.nan, 1.0])
     np.testing.assert_allclose(smooth(gaps, 3), [2, np.nan, 5, 5, np.nan, np.nan, 1])
+
+
+def test_many_terms_have_lines_of_their_own_and_fit_above_their_panel():
+    terms = {f"envelope_valid_{n}": 0.1 * n for n in range(7)}
+    records = [grpo_record(step, terms=terms) for step in range(1, 4)]
+    figure = plot_grpo(GSM8K, records, seed=0, title="t")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a legend that is too wide takes the panels' space
+        figure.draw_without_rendering()
+    drawn = [one for one in panel(figure, "reward").lines if not one.get_label().startswith("_")]
+    looks = {(one.get_color(), str(one.get_linestyle()), str(one._dash_pattern)) for one in drawn}
+    assert len(drawn) == 8 == len(looks)
