@@ -53,8 +53,8 @@ def test_another_seed_gives_other_rows_to_train_on_and_the_same_test(rows):
 def test_train_and_test_share_no_city_and_type(rows):
     train, test = ({place(row) for row in rows[split]} for split in ("train", "test"))
     assert not train & test
-    assert len(test) == 32  # 8 of 40 cities for each of the types
-    assert {city for city, _ in train} == {*_words()["cities"]}
+    assert 60 < len(test) <= 96  # 24 of 120 cities for each of the types
+    assert len({city for city, _ in train}) > 100
 
 
 def test_the_types_come_in_turn_and_ids_count(rows):
