@@ -30,6 +30,7 @@ from nblib.tokens.packing import PACKING
 from nblib.training.checkpoints import check_resume_from
 
 ALL = -1  # as a count: all there are
+_TASK = "gsm8k"  # where a notebook has no parameter for it
 PROFILES = ("auto", "cpu", "tpu", "gpu", "smoke")
 # Where a field is called otherwise than its parameter.
 _RENAMED = {
@@ -167,7 +168,8 @@ class Settings:
         tables, model = profile_tables(cls._kind), str(given.get("model") or "")
         ends = (*["-gemma"] * is_real_gemma(model), f"-{given.get('data')}", "")
         versions = (f"-{given.get('version')}", "")
-        tasks = (f"-{given.get('task')}", "")
+        task = given.get("task", _TASK)
+        tasks = (*[f"-{task}"] * (task != _TASK), "")
         named = ["".join(parts) for parts in product([profile], tasks, ends, versions)]
         filled = fill(next(tables[name] for name in named if name in tables), given)
         if filled["data"] != "builtin":
@@ -231,7 +233,7 @@ class Settings:
 class EvaluatedSettings(Settings):
     """Held-out questions of a data set, and how they are answered."""
 
-    task: TaskName = "gsm8k"
+    task: TaskName = _TASK
     data: Annotated[str, AfterValidator(_known_data)]
     levels: Levels
     eval_samples: CountOrAll

@@ -272,6 +272,11 @@ def test_a_profile_with_a_task_of_its_own_asks_no_levels_of_word_problems(profil
         assert made.levels == () and made.data == "builtin" and made.max_new_tokens >= 512
 
 
+def test_the_task_gsm8k_is_not_the_data_gsm8k():
+    assert SftSettings.of({**CPU, "TASK": "gsm8k"}) == SftSettings.of(CPU)
+    assert SftSettings.of({**CPU, "DATA": "gsm8k"}).num_samples == -1
+
+
 def test_all_weights_are_trained_in_fp32_and_a_file_may_be_the_data():
     made = SftSettings.of({"PROFILE": "gpu", "LORA_RANK": -1, "DATA": "trips.jsonl"})
     assert made.dtype == "float32" and made.data == "trips.jsonl"
