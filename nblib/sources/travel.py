@@ -90,7 +90,7 @@ def _itinerary(own: _Words, facts: _Words, rng: random.Random) -> dict[str, Any]
             {"time_block": time, "activity": activity}
             for time, activity in zip(times, activities, strict=True)
         ]
-        days.append({"day": day, "summary": interest.capitalize(), "items": items})
+        days.append({"day": day, "summary": f"A day of {interest}.", "items": items})
     return {"title": rng.choice(_sayable(own["titles"], facts)), "trip_days": days}
 
 
