@@ -133,7 +133,7 @@ def test_what_does_not_belong_in_it_makes_it_too_large(tmp_path, monkeypatch):
 
 
 def test_an_unknown_notebook_is_refused():
-    with pytest.raises(ValueError, match="unknown notebook 'v3': expected eval, v0_foundation, v1"):
+    with pytest.raises(ValueError, match="unknown notebook 'v3': expected envelope, eval, v0"):
         build_kernels(["v3"])
 
 
