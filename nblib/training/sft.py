@@ -72,7 +72,7 @@ def train(
     other parameters; ValueError when there is nothing to train on.
     """
     count = len(texts.batches)
-    planned = texts.steps(config.accumulation)
+    planned = count // config.accumulation
     if planned == 0:
         raise ValueError(
             f"{count} batches are fewer than one step's accumulation {config.accumulation}"
