@@ -13,6 +13,7 @@ from pydantic import Field
 
 from nblib.evaluation.answers import Decoding
 from nblib.hosts.ladder import named_candidates
+from nblib.hosts.profiles import fill, profile_tables
 from nblib.hosts.settings_base import (
     ALL,
     BatchedSettings,
@@ -24,9 +25,7 @@ from nblib.hosts.settings_base import (
     Rows,
     Tokens,
     TunedSettings,
-    fill,
     one_of,
-    profile_tables,
 )
 from nblib.models.gemma3 import SIZES
 from nblib.tasks.registry import get_task

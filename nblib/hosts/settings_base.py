@@ -1,27 +1,25 @@
-"""What the settings of several notebooks share: kinds of values, profiles, and groups of fields.
+"""What the settings of several notebooks share: kinds of values, and groups of fields.
 
 Each notebook's own settings are in `settings`. A class here is one concern: held-out questions, a
-training, examples in batches, a model that is tuned. What a profile fills in is `profiles.toml`.
+training, examples in batches, a model that is tuned. What a profile fills in is for `profiles`.
 """
 
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from importlib import resources
-from itertools import product
 from typing import Annotated, Any, ClassVar, Self, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from nblib.evaluation.answers import Decoding
 from nblib.files import shown
+from nblib.hosts.profiles import TASK, fill, profile_table, resolve_profile
 from nblib.models.folders import GGUF_KINDS
 from nblib.models.gguf_file import gguf_package
 from nblib.models.lora import ALL_WEIGHTS, LoraConfig, check_dtype
-from nblib.models.published import OVER, ModelNotFound, check_name, is_real_gemma
+from nblib.models.published import OVER, ModelNotFound, check_name
 from nblib.sources.datasets import NAMES, is_data
 from nblib.sources.wordproblems import LEVELS
 from nblib.tasks.registry import TASKS
@@ -30,8 +28,6 @@ from nblib.tokens.packing import PACKING
 from nblib.training.checkpoints import check_resume_from
 
 ALL = -1  # as a count: all there are
-_TASK = "gsm8k"  # where a notebook has no parameter for it
-PROFILES = ("auto", "cpu", "tpu", "gpu", "smoke")
 # Where a field is called otherwise than its parameter.
 _RENAMED = {
     "levels": "DIFFICULTY_FILTER",
@@ -86,40 +82,6 @@ def parameter_name(field: str) -> str:
     return _RENAMED.get(field, field).upper()
 
 
-def resolve_profile(profile: str) -> str:
-    """Return the profile that `auto` means here: the accelerator that jax sees, else `cpu`.
-
-    Raises ValueError for an unknown profile.
-    """
-    if profile not in PROFILES:
-        raise ValueError(f"PROFILE {profile!r} is unknown: expected one of {', '.join(PROFILES)}")
-    if profile != "auto":
-        return profile
-    import jax
-
-    return jax.default_backend()
-
-
-@cache
-def profile_tables(kind: str) -> Mapping[str, Mapping[str, Any]]:
-    """Return the profiles of a kind of notebook ("foundation", "sft", "grpo", "eval") by name."""
-    text = resources.files(__package__).joinpath("profiles.toml").read_text(encoding="utf-8")
-    tables: dict[str, dict[str, Any]] = {}
-    for name, values in tomllib.loads(text)[kind].items():  # a table stands below what it is over
-        over = tables[values.pop("over")] if "over" in values else {}
-        tables[name] = over | {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return tables
-
-
-def fill(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `given` with every 0, "" and [] replaced by the table's value, where it has one.
-
-    >>> fill({"epochs": 3, "data": "gsm8k"}, {"epochs": 0, "data": "builtin"})
-    {'epochs': 3, 'data': 'builtin'}
-    """
-    return {**given, **table, **{name: value for name, value in given.items() if value}}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What every notebook has, and how its settings come about."""
@@ -165,13 +127,7 @@ class Settings:
 
     @classmethod
     def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
-        tables, model = profile_tables(cls._kind), str(given.get("model") or "")
-        ends = (*["-gemma"] * is_real_gemma(model), f"-{given.get('data')}", "")
-        versions = (f"-{given.get('version')}", "")
-        task = given.get("task", _TASK)
-        tasks = (*[f"-{task}"] * (task != _TASK), "")
-        named = ["".join(parts) for parts in product([profile], tasks, ends, versions)]
-        filled = fill(next(tables[name] for name in named if name in tables), given)
+        filled = fill(profile_table(cls._kind, profile, given), given)
         if filled["data"] != "builtin":
             return filled
         # "All rows" is a number where the built-in problems have no end.
@@ -233,7 +189,7 @@ class Settings:
 class EvaluatedSettings(Settings):
     """Held-out questions of a data set, and how they are answered."""
 
-    task: TaskName = _TASK
+    task: TaskName = TASK
     data: Annotated[str, AfterValidator(_known_data)]
     levels: Levels
     eval_samples: CountOrAll

@@ -13,6 +13,7 @@ from nblib.sources.travel import travel_requests
 from nblib.sources.wordproblems import word_problems
 
 NAMES = ("builtin", "gsm8k")
+_ASKED = {"envelope": "prompt"}  # task -> the field of a row that holds its question
 GSM8K_SOURCES = ("folder", "huggingface", "kaggle", "tfds")
 _NOT_FOUND = "gsm8k was not found in any source:"
 _WHAT_TO_DO = (
@@ -58,7 +59,7 @@ def get_dataset(
         ValueError: an unknown name or source, or a broken row (the message names file and line).
         SourceError: no source has the data; the message has a line for each and says what to do.
     """
-    asked = "prompt" if task == "envelope" else "question"
+    asked = _ASKED.get(task, "question")
     if name.endswith(SUFFIXES):
         return from_json_lines(name, asked=asked)
     if name == "gsm8k" and task != "gsm8k":

@@ -13,8 +13,9 @@ import pytest
 
 from nblib.evaluation.answers import Decoding
 from nblib.files import to_jsonable
+from nblib.hosts.profiles import profile_tables
 from nblib.hosts.settings import EvalSettings, FoundationSettings, GrpoSettings, SftSettings
-from nblib.hosts.settings_base import parameter_name, profile_tables
+from nblib.hosts.settings_base import parameter_name
 from nblib.models.lora import LoraConfig
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.rewards import reward_weights

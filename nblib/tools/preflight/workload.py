@@ -16,8 +16,8 @@ import numpy as np
 import sentencepiece as spm
 from tunix.sft.peft_trainer import TrainingInput
 
+from nblib.hosts.profiles import profile_tables
 from nblib.hosts.settings import GrpoSettings, SftSettings
-from nblib.hosts.settings_base import profile_tables
 from nblib.models.published import GEMMA, find_model
 from nblib.sources.datasets import get_dataset
 from nblib.sources.rows import Row, SourceError, split_validation

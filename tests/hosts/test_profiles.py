@@ -2,7 +2,7 @@
 
 import pytest
 
-from nblib.hosts.settings_base import PROFILES, fill, profile_tables, resolve_profile
+from nblib.hosts.profiles import PROFILES, fill, profile_tables, resolve_profile
 
 NOTEBOOKS = ("sft", "grpo", "eval")
 
