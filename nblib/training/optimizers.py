@@ -84,18 +84,50 @@ def build_optimizer(config: TrainerConfig, updates: int) -> optax.GradientTransf
     if config.optimizer == "adamw":
         optimizer = optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay)
     else:
-        optimizer = muon(
+        made = muon(
             schedule,
             adam_learning_rate=lambda step: _ADAM_SHARE * schedule(step),
             muon_weight_dimension_numbers=_matrix_axes,
             weight_decay=config.weight_decay,
             consistent_rms=_UPDATE_RMS,
         )
+        optimizer = without_holes(made)
     return optax.chain(
         optax.snapshot(_NORM, optax.global_norm),
         optax.clip_by_global_norm(config.clip_norm),
         optimizer,
     )
+
+
+def without_holes(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Return the optimizer with a state in which every place holds an array.
+
+    Muon's leaves a hole where a weight is AdamW's, and the other way round. Tunix cannot restore
+    holes from a checkpoint where the weights lie on a mesh.
+    """
+
+    def is_hole(one: Any) -> bool:
+        inner = one.get_value() if isinstance(one, nnx.Variable) else one
+        return isinstance(inner, optax.MaskedNode)
+
+    def init(params: optax.Params) -> optax.OptState:
+        state = optimizer.init(params)
+        return jax.tree.map(
+            lambda one: jnp.zeros(()) if is_hole(one) else one, state, is_leaf=is_hole
+        )
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        holes = jax.eval_shape(optimizer.init, params)
+        opened = jax.tree.map(
+            lambda hole, one: hole if is_hole(hole) else one, holes, state, is_leaf=is_hole
+        )
+        moved, after = optimizer.update(updates, opened, params)
+        filled = jax.tree.map(
+            lambda one, old: old if is_hole(one) else one, after, state, is_leaf=is_hole
+        )
+        return moved, filled
+
+    return optax.GradientTransformation(init, update)
 
 
 def prepare_steps(trainer: PeftTrainer) -> None:

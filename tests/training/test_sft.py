@@ -14,7 +14,12 @@ from tunix.sft.peft_trainer import TrainingInput
 
 from nblib.files import read_jsonl
 from nblib.models.attention import hidden_states
-from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
+from nblib.models.lora import (
+    LORA_PARAMETER,
+    LoraConfig,
+    get_lora_model,
+    get_trainable_model,
+)
 from nblib.tokens.batches import batch_stream, collate
 from nblib.tokens.packing import pack
 from nblib.training import loss, session, sft
@@ -454,3 +459,22 @@ def test_validation_begins_ends_and_is_spread_between_for_a_tenth_of_the_work(
 ):
     sizes = {"train_batches": planned, "val_batches": val_batches}
     assert evaluation_steps(planned, evaluations, **sizes) == expected
+
+
+def test_all_weights_trained_by_muon_go_on_after_a_deadline_and_end_the_same(
+    new_model, mesh, tmp_path
+):
+    config = replace(CONFIG, accumulation=1, optimizer="muon", save_interval="1 steps")
+
+    def start(folder, **options):
+        model = get_trainable_model(new_model(num_layers=2), mesh, LoraConfig(rank=-1, alpha=4.0))
+        texts = SimpleNamespace(batches=BATCHES[:3], val_batches=VALIDATION)
+        run = SimpleNamespace(path=folder, checkpoints=folder / "ck", parameters=PARAMETERS)
+        return model, train(model, texts, config, run, hashes=HASHES, mesh=mesh, **options)
+
+    whole, _ = start(tmp_path / "whole")
+    _, first = start(tmp_path / "stopped", deadline_s=0.0)
+    again, second = start(tmp_path / "stopped")
+    assert (first.steps, second.resumed_at, second.steps) == (1, 1, 3)
+    for name, value in arrays(whole).items():
+        np.testing.assert_array_equal(arrays(again)[name], value)
