@@ -61,6 +61,7 @@ class PromptBatch(NamedTuple):
 
     tokens: Int[np.ndarray, "G T"]  # padded on the left
     prompt: Int[np.ndarray, " G"]  # their indices, for their noise
+    written: Int[np.ndarray, " G"]  # tokens of them that are the completion's beginning
     rows: Int[np.ndarray, " G"]  # of the batch
     filler: Bool[np.ndarray, " G"]  # no prompt: there are fewer
 
@@ -92,7 +93,8 @@ class CompiledDecoder:
         if entering is None:
             group = np.arange(group_size(rows))
             tokens: np.ndarray = np.full((len(group), cursor), PAD_ID, np.int32)
-            entering = PromptBatch(tokens, group.astype(np.int32), group, group >= 0)
+            none = np.zeros_like(group, np.int32)
+            entering = PromptBatch(tokens, none, none, group, group >= 0)
         return _prefill(self.structure, self.state, rows, cursor, entering)
 
     def decode(
@@ -204,7 +206,7 @@ def _prefill(
         valid=placed(rows.valid, mask, entering.rows),
         last=given(rows.last, entering.tokens[:, -1]),
         position=given(rows.position, jnp.sum(mask, axis=1)),
-        written=given(rows.written, 0),
+        written=given(rows.written, entering.written),
         done=given(rows.done, entering.filler),
         prompt=given(rows.prompt, entering.prompt),
     )
@@ -266,29 +268,41 @@ def _decode_chunk(
 
     def one_step(carry: tuple[Array, Rows, Array]) -> tuple[Array, Rows, Array]:
         at, rows, new = carry
-        valid = rows.valid.at[:, at].set(True)
-        token, position = rows.last[:, None], rows.position[:, None]
-        hidden, cache = call_in_place(
-            structure.graphdef, state, token, position, rows.cache, at, valid[:, None]
-        )
-        drawn = next_token(
-            last_logits(state, hidden),
-            _noise_keys(rule, rows),
-            choice=choice,
-            temperature=rule.temperature,
-            top_p=rule.top_p,
-            done=rows.done,
-        )
-        drawn = jnp.where(rows.done, PAD_ID, drawn).astype(jnp.int32)
-        written = rows.written + ~rows.done
-        done = rows.done | jnp.isin(drawn, rule.stop) | (written >= rule.max_new_tokens)
-        after = Rows(cache, valid, drawn, rows.position + 1, written, done, rows.prompt)
-        return at + 1, after, new.at[:, at - cursor].set(drawn)
+        rows = with_next(*forward(structure, state, rows, at), rule, choice)
+        return at + 1, rows, new.at[:, at - cursor].set(rows.last)
 
     new = jnp.full((len(rows.last), _STEPS), PAD_ID, jnp.int32)
     cursor = jnp.asarray(cursor, jnp.int32)
     following, rows, new = jax.lax.while_loop(going_on, one_step, (cursor, rows, new))
     return rows, following, new
+
+
+def forward(
+    structure: Structure, state: nnx.State, rows: Rows, at: Int[Array, ""]
+) -> tuple[Rows, Float[Array, "B V"]]:
+    """Put each row's newest token into the cache at a position; also return what may follow it."""
+    valid = rows.valid.at[:, at].set(True)
+    token, position = rows.last[:, None], rows.position[:, None]
+    hidden, cache = call_in_place(
+        structure.graphdef, state, token, position, rows.cache, at, valid[:, None]
+    )
+    return rows._replace(cache=cache, valid=valid), last_logits(state, hidden)
+
+
+def with_next(rows: Rows, logits: Float[Array, "B V"], rule: Rule, choice: Choice) -> Rows:
+    """Return the rows after `forward` with their next tokens; padding where a row is done."""
+    drawn = next_token(
+        logits,
+        _noise_keys(rule, rows),
+        choice=choice,
+        temperature=rule.temperature,
+        top_p=rule.top_p,
+        done=rows.done,
+    )
+    drawn = jnp.where(rows.done, PAD_ID, drawn).astype(jnp.int32)
+    written = rows.written + ~rows.done
+    done = rows.done | jnp.isin(drawn, rule.stop) | (written >= rule.max_new_tokens)
+    return rows._replace(last=drawn, position=rows.position + 1, written=written, done=done)
 
 
 def _noise_keys(rule: Rule, rows: Rows) -> Array:
