@@ -13,7 +13,10 @@ __getattr__, __all__, __dir__ = public_names(
     {
         "envelope": "ENVELOPE notes_metrics",
         "envelope_rows": "normalise_envelopes",
+        "extraction": "EXTRACTION",
+        "extraction_rows": "normalise_extractions",
         "gsm8k": "GSM8K",
+        "lexicon": "Lexicon",
         "registry": "get_task",
         "rewards": "reward_function reward_table reward_weights",
         "task": "Example Metric Score Task check_task choose_examples",

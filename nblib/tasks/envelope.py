@@ -149,8 +149,8 @@ def _failure(
     text: JsonText, broken: SchemaProblem | None, payload: SchemaProblem | None
 ) -> tuple[str | None, SchemaProblem | None]:
     """Return the code of the first rule that a completion breaks, and the schema's problem."""
-    if not text.strict:
-        return _failure_of_text(text), broken or payload
+    if text.failure:
+        return text.failure, broken or payload
     if not isinstance(text.value, dict):
         return "array root" if isinstance(text.value, list) else "wrong type", None
     if broken is None:
@@ -161,16 +161,6 @@ def _failure(
     if not broken.path:
         return _ROOT_RULES[broken.rule], broken
     return "wrong payload type" if broken.rule == "enum" else "wrong type", broken
-
-
-def _failure_of_text(text: JsonText) -> str:
-    if text.cut:
-        return "truncated"
-    if text.value is None:
-        return "no JSON"
-    if text.count > 1:
-        return "several values"
-    return "not strict JSON" if text.alone else "prose around"
 
 
 def _details(
@@ -236,7 +226,7 @@ ENVELOPE = Task(
         "envelope_valid": 0.2,
         "payload_valid": 0.2,
     },
-    schema=WHOLE_SCHEMA,
+    schema=lambda example: WHOLE_SCHEMA,
     targets=(
         Target(
             metric="schema_valid",

@@ -57,6 +57,19 @@ class JsonText:
     cut: bool = False
     holds_object: bool = False
 
+    @property
+    def failure(self) -> str | None:
+        """The first rule of strict JSON that the text breaks, as its code; None for none."""
+        if self.strict:
+            return None
+        if self.cut:
+            return "truncated"
+        if self.value is None:
+            return "no JSON"
+        if self.count > 1:
+            return "several values"
+        return "not strict JSON" if self.alone else "prose around"
+
 
 def write_json_text(value: Any) -> str:
     """Return a value as the text that a model learns to write, and a grammar allows: one line."""

@@ -16,6 +16,7 @@ from nblib.sources.rows import Row, control_piece, sample_rows
 _RECORD_KEYS = frozenset({
     *("id", "stage", "group", "question", "prompt", "completion", "reference", "answer", "failure"),
     *("details", "truncated", "tokens", "max_new_tokens", "n", TRUNCATION),
+    *("slots", "weights", "slot_specs"),
     *("step", "loss", "val_loss", "learning_rate", "grad_norm", "kl", "entropy", "clip_share"),
     *("reward", "reward_std", "terms", "zero_variance_groups", "completion_tokens", "longest"),
     *("seconds", "rollout_seconds", "compilations", "alarms", "probe_accuracy"),
@@ -32,6 +33,7 @@ class Example:
     reference: Any  # what a completion is scored against; any JSON value
     group: str = ""  # metrics are also given for each group apart; "" belongs to none
     system_prompt: str | None = None  # in place of the task's, where a row has its own
+    slot_specs: Mapping[str, Any] = field(default_factory=dict)  # how a reference's slots compare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +51,15 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What one completion did right."""
+    """What one completion did right.
+
+    A mean over items may be of parts: an item with 12 slots then counts for 12 in `slot_f1`, and
+    one without any for none. `weights` says so.
+    """
 
     values: Mapping[str, float]  # the task's metrics: a bool of each rate, of each mean 0..1
+    weights: Mapping[str, float] = field(default_factory=dict)  # of a mean's value; 1 is not said
+    slots: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # slot -> "correct" -> 1
     answer: Any = None  # what was read as the answer; None where nothing could be
     failure: str | None = None  # the first rule broken; None where there is none
     details: Mapping[str, Any] = field(default_factory=dict)  # scores of parts, a judge's words
@@ -59,6 +67,10 @@ class Score:
 
 # (completions, their examples, their scores) -> the scores that count
 Verifier = Callable[[Sequence[str], Sequence[Example], Sequence[Score]], Sequence[Score]]
+
+
+# An example -> the JSON Schema of its completion, or the words that it is one of.
+AnswerSchema = Callable[[Example], Mapping[str, Any] | tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +123,7 @@ class Task:
     reward_weights: Mapping[str, float]  # metric or term -> what it is worth in a reward
     reward_terms: Callable[[str, Example], Mapping[str, float]] = lambda completion, example: {}
     reward_examples: tuple[tuple[str, Example], ...] = ()  # whose rewards a reader is shown
-    schema: Mapping[str, Any] | None = None  # JSON Schema of a completion; None: it is no JSON
+    schema: AnswerSchema | None = None  # what a grammar allows; None: it is no JSON
     verify: Verifier | None = None
     variants: Mapping[str, "Task"] = field(default_factory=dict)  # the task in another form
     base_variant: str = ""  # in which a base answers before it is tuned; "" is the task itself
