@@ -104,8 +104,12 @@ COMPLETION = {
     "gsm8k/boxed": "2 * 9 = 18, $\\boxed{18}$.",
     "gsm8k/last-number": "2 * 9 = 18.",
     "envelope": json.dumps(TRIP["response"]),
+    "extraction": '{"name": "Mug", "price": null}',
 }
-REFERENCE = {"envelope": {"payload_type": TRIP["payload_type"]}}
+REFERENCE = {
+    "envelope": {"payload_type": TRIP["payload_type"]},
+    "extraction": {"name": "Mug", "price": None},
+}
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from nblib import public_names
 __getattr__, __all__, __dir__ = public_names(
     __name__,
     {
-        "answers": "Decoding evaluate_stages make_probe",
+        "answers": "Decoding evaluate_stages make_probe stage_of_rule",
         "candidates": "Asking answer_all how_asked",
-        "comparison": "comparable compare_stages failure_counts first_items paired_by_group "
-        "schema_failures",
+        "comparison": "comparable compare_stages confusion failure_counts first_items "
+        "paired_by_group schema_failures",
         "forgetting": "measure_forgetting",
         "sampling": "keep_informative sample_group vote_all",
     },

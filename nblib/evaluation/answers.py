@@ -7,7 +7,7 @@ of them, `evaluate_stages` does it all. The keys of a record are those of `predi
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from operator import itemgetter
@@ -23,6 +23,7 @@ from nblib.models.memory import give_back_memory
 from nblib.models.names import RefModel
 from nblib.tasks.task import Example, Score, Task
 from nblib.tokens.chat import task_prompts
+from nblib.tokens.grammar import Grammar, task_grammars
 from nblib.tokens.tokenizer import check_tokenizer, stop_tokens
 
 # What a record holds before it is scored.
@@ -30,6 +31,7 @@ ANSWER_KEYS = (
     *("id", "group", "question", "prompt", "completion", "reference"),
     *("truncated", "tokens", "max_new_tokens"),
 )
+_SPECS = "slot_specs"  # a key more, where the task has slots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class Decoding:
     max_new_tokens: int = 256
     batch_size: int = 64
     seed: int = 0
+    constrained: bool = False  # to what the task's schema allows of each example
 
     def __post_init__(self) -> None:
         """Refuse what the sampler would take silently and answer wrongly."""
@@ -68,13 +71,24 @@ class Stage:
     seconds: float = 0.0  # to answer and score; 0 for answers that were there
 
 
-def generate(ref: RefModel, prompts: Sequence[str], decoding: Decoding) -> list[dict[str, Any]]:
+def generate(
+    ref: RefModel,
+    prompts: Sequence[str],
+    decoding: Decoding,
+    grammars: Sequence[Grammar] | None = None,
+) -> list[dict[str, Any]]:
     """Return a record of each prompt with its `completion`, `tokens` and `truncated`.
+
+    `grammars` say what each completion may be: `tokens.grammar` makes them, and decoding that is
+    constrained needs them.
 
     `tokens` does not count the stop token; truncated means that none came. A sampled completion
     follows from the seed and its prompt's place in `prompts`; the batch's size does not change it.
     Raises TokenizerMismatch when the tokenizer is not the model's.
     """
+    if decoding.constrained != (grammars is not None):
+        found = "no grammars" if grammars is None else "grammars"
+        raise ValueError(f"constrained is {decoding.constrained}, with {found}: `ask` makes them")
     tokenizer = ref.tokenizer
     check_tokenizer(tokenizer, size=ref.model.num_embed, sha256=None, where="the model")
     stop = stop_tokens(tokenizer)
@@ -86,6 +100,7 @@ def generate(ref: RefModel, prompts: Sequence[str], decoding: Decoding) -> list[
         max_new_tokens=decoding.max_new_tokens,
         batch_size=decoding.batch_size,
         mesh=ref.mesh,
+        grammars=grammars,
     )
     records = []
     for prompt, tokens in zip(prompts, written, strict=True):
@@ -115,16 +130,18 @@ def ask(
     `kept` is a `.jsonl` file that takes the answers after every round, below the identity of all
     that they depend on; what it holds already is not asked again. A model counts by its name and
     its folder's `sha256`: a fine-tune in memory must have a name of its own. ValueError for a
-    request that makes no sense, and a `kept` that is damaged or another file.
+    request that makes no sense, a schema that no grammar enforces, and a `kept` that is damaged or
+    another file.
     """
     prompts = task_prompts(task, examples, style=style, shots=shots)
     asked = [_question(one, prompt) for one, prompt in zip(examples, prompts, strict=True)]
     _check_request(asked, decoding, samples)
-    identity = _identity(ref, asked, decoding, samples)
+    grammars = task_grammars(task, examples, ref.tokenizer) if decoding.constrained else None
+    identity = _identity(ref, asked, decoding, samples, grammars)
     total, limit = len(asked) * samples, {"max_new_tokens": decoding.max_new_tokens}
     answers = _read_kept(kept, identity, [one["id"] for one in asked] * samples) if kept else []
     for done in range(len(answers) // len(asked), samples):
-        written = generate(ref, prompts, replace(decoding, seed=decoding.seed + done))
+        written = generate(ref, prompts, replace(decoding, seed=decoding.seed + done), grammars)
         answers += [one | text | limit for one, text in zip(asked, written, strict=True)]
         if kept:
             write_jsonl(kept, [{"identity": identity}, *answers])
@@ -158,9 +175,11 @@ def score_answers(name: str, answers: Sequence[Record], task: Task) -> Stage:
         scores = task.verify(completions, [_example(answer) for answer in answers], scores)
     records = [
         {"group": "", "truncated": None}
-        | {key: answer[key] for key in ANSWER_KEYS if key in answer}
+        | {key: answer[key] for key in (*ANSWER_KEYS, _SPECS) if key in answer}
         | {"stage": name, **score.values}
         | {"answer": score.answer, "failure": score.failure, "details": dict(score.details)}
+        | ({"slots": score.slots} if score.slots else {})
+        | ({"weights": score.weights} if score.weights else {})
         for answer, score in zip(answers, scores, strict=True)
     ]
     return stage_of(name, records, task)
@@ -200,6 +219,23 @@ def evaluate_stages(
     return tuple(evaluated)
 
 
+def stage_of_rule(
+    name: str,
+    rule: Callable[[Example], str],
+    task: Task,
+    examples: Sequence[Example],
+    decoding: Decoding,
+) -> Stage:
+    """Return a stage of completions that a rule writes, such as a baseline without a model."""
+    limit = {"truncated": False, "tokens": 0, "max_new_tokens": decoding.max_new_tokens}
+    prompts = task_prompts(task, examples)
+    answers = [
+        _question(one, prompt) | {"completion": rule(one), **limit}
+        for one, prompt in zip(examples, prompts, strict=True)
+    ]
+    return score_answers(name, answers, task)
+
+
 def make_probe(
     ref: RefModel,
     task: Task,
@@ -230,6 +266,7 @@ def _question(example: Example, prompt: str) -> dict[str, Any]:
         "question": example.prompt,
         "prompt": prompt,
         "reference": to_jsonable(example.reference),
+        **({_SPECS: to_jsonable(example.slot_specs)} if example.slot_specs else {}),
     }
 
 
@@ -240,6 +277,7 @@ def _example(answer: Record) -> Example:
         completion="",  # no score may depend on it
         reference=answer["reference"],
         group=answer.get("group", ""),
+        slot_specs=answer.get(_SPECS, {}),
     )
 
 
@@ -256,17 +294,30 @@ def _check_request(asked: Sequence[Record], decoding: Decoding, samples: int) ->
 
 
 def _identity(
-    ref: RefModel, asked: Sequence[Record], decoding: Decoding, samples: int
+    ref: RefModel,
+    asked: Sequence[Record],
+    decoding: Decoding,
+    samples: int,
+    grammars: Sequence[Grammar] | None,
 ) -> dict[str, Any]:
     """Return what answers depend on; the prompts as they are asked, so that the form counts too."""
-    examples = "".join(json.dumps([*one.values()]) + "\n" for one in asked)
+    schemas, how = {}, asdict(decoding)
+    if grammars is None:
+        del how["constrained"]  # so that answers kept before there were grammars are found again
+    else:
+        schemas = {"schemas": _hashed(one.schema for one in grammars)}
     return {
         "model": ref.name,
         "model_sha256": ref.sha256,
-        "examples": sha256(examples.encode()).hexdigest(),
-        "decoding": asdict(decoding),
+        "examples": _hashed(json.dumps([*one.values()]) for one in asked),
+        "decoding": how,
         "samples": samples,
+        **schemas,
     }
+
+
+def _hashed(lines: Iterable[str]) -> str:
+    return sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
 def _read_kept(kept: Path, identity: Mapping[str, Any], ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -284,7 +335,11 @@ def _read_kept(kept: Path, identity: Mapping[str, Any], ids: Sequence[str]) -> l
         names = ", ".join(name for name in identity if found.get(name) != identity[name])
         print(f"{kept} is of another {names}: asked again", flush=True)
         return []
-    whole = [one["id"] for one in answers if isinstance(one, dict) and {*one} == {*ANSWER_KEYS}]
+    whole = [
+        one["id"]
+        for one in answers
+        if isinstance(one, dict) and {*one} - {_SPECS} == {*ANSWER_KEYS}
+    ]
     count, round_size = len(answers), len(set(ids))
     if whole != ids[:count] or count % round_size:
         raise ValueError(f"{kept} is damaged: expected answers to these examples; remove it")

@@ -24,11 +24,12 @@ from nblib.evaluation.statistics import (
     Record,
     by_id,
     holm,
-    metric_figures,
     paired_by,
     paired_comparison,
+    record_figures,
     smallest_difference,
 )
+from nblib.tasks.comparators import normalized
 from nblib.tasks.task import Metric, Task
 
 _ITEM, _GROUP = ("question", "reference"), itemgetter("group")
@@ -241,9 +242,9 @@ def _words(record: Record) -> int:
 def _given_form(stages: Sequence[Stage], task: Task) -> dict[str, dict[str, Any]]:
     found, headline = {}, task.metric(task.headline)
     for stage in stages:
-        values = [one[headline.name] for one in stage.records if task.is_right(one, task.form)]
-        if values:
-            found[stage.name] = {"n": len(values), **metric_figures(headline, values)}
+        kept = [one for one in stage.records if task.is_right(one, task.form)]
+        if kept:
+            found[stage.name] = {"n": len(kept), **record_figures(kept, headline)}
     return found
 
 
@@ -251,3 +252,17 @@ def _regressions(earlier: Sequence[Stage], last: Stage, task: Task) -> tuple[tup
     lost = {one["id"] for one in last.records if not task.is_right(one, task.lenient)}
     records = ((one, stage.name) for stage in earlier for one in stage.records if one["id"] in lost)
     return tuple((one["id"], name) for one, name in records if task.is_right(one, task.lenient))
+
+
+def confusion(stage: Stage) -> dict[str, dict[str, int]]:
+    """Return right word -> answered word -> items, of those that are answered by one word.
+
+    What is the right word of no item is "something else": a model can write anything.
+    """
+    records = [one for one in stage.records if isinstance(one["reference"], str)]
+    words = {normalized(one["reference"]): one["reference"] for one in records}
+    counts: dict[str, Counter[str]] = {}
+    for record in records:
+        word = words.get(normalized(record["answer"] or ""), "something else")
+        counts.setdefault(record["reference"], Counter())[word] += 1
+    return {right: dict(counts[right].most_common()) for right in sorted(counts)}

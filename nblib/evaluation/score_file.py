@@ -1,8 +1,8 @@
 """Score a file of completions that any program may have written: one JSON object a line.
 
 Two kinds of object are read:
-- `{"id"?, "reference", "completion", "truncated"?, "question"?, "group"?}`, the reference being
-  what the task scores against; so are records of one stage of `predictions.jsonl`;
+- `{"id"?, "reference", "completion", "truncated"?, "question"?, "group"?, "slot_specs"?}`, the
+  reference being what the task scores against; so are records of one stage of `predictions.jsonl`;
 - those of lm-evaluation-harness' sample logs (`--log_samples`, samples_*.jsonl): the completion is
   the one text of `resps`, the reference is `target`.
   https://github.com/EleutherAI/lm-evaluation-harness
@@ -110,7 +110,8 @@ class _Scores:
                 continue
             items += 1
             self._count(item, score)
-            yield {"id": item.id, "truncated": item.truncated, **score.values}
+            facts = {"id": item.id, "truncated": item.truncated}
+            yield facts | {"weights": score.weights, "slots": score.slots, **score.values}
         if not items:
             left_out = f"{self.skipped} have an unreadable reference; " if self.skipped else ""
             raise ValueError(f"{name}: no line to score: {left_out}{_EXPECTED}, one a line")
@@ -181,12 +182,14 @@ def _item(line: bytes) -> _Item:
     truncated = record.get("truncated")
     if not isinstance(truncated, bool | None):
         raise ValueError(f'"truncated" is {shown(truncated)}: expected true or false')
+    question, specs = record.get("question"), record.get("slot_specs")
     example = Example(
         id=str(id_),
-        prompt=str(record.get("question", "")),
+        prompt="" if question is None else str(question),
         completion="",  # no score may depend on it
         reference=record["target" if logged else "reference"],
         group=str(record.get("group", "")),
+        slot_specs={} if specs is None else specs,
     )
     return _Item(id=id_, example=example, completion=completion, truncated=truncated, logged=logged)
 

@@ -24,7 +24,10 @@ from nblib.tasks.task import TRUNCATION, Metric, Task
 
 Record = Mapping[str, Any]
 _Item = TypeVar("_Item")
+_Weighted = tuple[float, float]  # a value and how much it counts
 _NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)")
+_LEAVES = ("correct", "wrong", "omitted", "invented", "true_null")
+_F1 = Metric(name="f1", meaning="", kind="mean")
 
 
 def stage_metrics(records: Iterable[Record], task: Task) -> dict[str, Any]:
@@ -38,33 +41,94 @@ def stage_metrics(records: Iterable[Record], task: Task) -> dict[str, Any]:
         {"n": 400, "json_valid": 0.145, "json_valid_ci95": [0.114, 0.183], ...}
     """
     cut = task.metric(TRUNCATION)
-    counted = Counter(
-        (
-            *(_value(one, metric.name, metric.kind) for metric in task.metrics),
-            None if one.get("truncated") is None else _value(one, "truncated", cut.kind),
-        )
-        for one in records
-    )
+    slots: dict[str, list[Mapping[str, int]]] = {}
+    counted: Counter[tuple[_Weighted | None, ...]] = Counter()
+    for one in records:
+        is_cut_known = one.get("truncated") is not None
+        last = (_value(one, "truncated", cut.kind), 1.0) if is_cut_known else None
+        counted[(*(weighted(one, metric) for metric in task.metrics), last)] += 1
+        for slot, leaves in one.get("slots", {}).items():
+            slots.setdefault(slot, []).append(leaves)
     if not counted:
         raise ValueError("got 0 records: expected at least one; evaluate at least one example")
     metrics: dict[str, Any] = {"n": counted.total()}
     columns = zip(*counted.elements(), strict=True)
     for metric, values in zip((*task.metrics, cut), columns, strict=True):
-        unknown = {metric.name: None, f"{metric.name}_ci95": None}
-        metrics |= unknown if None in values else metric_figures(metric, values)
-    return metrics
+        known = [value for value in values if value is not None]
+        metrics |= weighted_figures(metric, known if len(known) == len(values) else [])
+    return metrics | ({"slots": slot_figures(slots)} if slots else {})
 
 
-def metric_figures(metric: Metric, values: Sequence[float]) -> dict[str, float | list[float]]:
-    """Return one metric over at least one value, and its 95 % interval, as in `stage_metrics`.
+def record_figures(records: Iterable[Record], metric: Metric) -> dict[str, Any]:
+    """Return one metric of records, and its 95 % interval, as in `stage_metrics`."""
+    return weighted_figures(metric, [weighted(one, metric) for one in records])
+
+
+def metric_figures(metric: Metric, values: Sequence[float]) -> dict[str, Any]:
+    """Return one metric over values that count alike, and its 95 % interval.
 
     The values of a rate are true and false, or chances in 0..1: these vary less, so that their true
     interval is narrower.
     """
-    n, is_rate = len(values), metric.kind == "rate"
-    total = sum(values) if is_rate else math.fsum(values)
-    interval = wilson_interval(total, n) if is_rate else mean_interval(values)
-    return {metric.name: total / n, f"{metric.name}_ci95": list(interval)}
+    return weighted_figures(metric, [(value, 1.0) for value in values])
+
+
+def weighted_figures(metric: Metric, values: Sequence[_Weighted]) -> dict[str, Any]:
+    """Return one metric over values with weights, of which a rate's are 1; None where all are 0."""
+    if not any(weight for _, weight in values):
+        return {metric.name: None, f"{metric.name}_ci95": None}
+    if metric.kind == "rate":
+        n, total = len(values), sum(value for value, _ in values)
+        return {metric.name: total / n, f"{metric.name}_ci95": list(wilson_interval(total, n))}
+    shares = influence(values)
+    low, high = mean_interval(shares)
+    mean = math.fsum(shares) / len(shares)
+    return {metric.name: mean, f"{metric.name}_ci95": [max(0.0, low), min(1.0, high)]}
+
+
+def influence(values: Sequence[_Weighted]) -> list[float]:
+    """Return a number for each value: their mean is the weighted mean, and they vary as it does.
+
+    The delta method: R + n w (v - R) / sum(w), with R the weighted mean. Where all weights are
+    alike it is v. So a bootstrap of these numbers is one of a weighted mean.
+
+    >>> influence([(1.0, 1), (0.0, 3)])
+    [0.625, -0.125]
+    """
+    n, whole = len(values), math.fsum(weight for _, weight in values)
+    if not whole:
+        return [0.0] * n
+    if all(weight == values[0][1] for _, weight in values):
+        return [value for value, _ in values]
+    mean = math.fsum(value * weight for value, weight in values) / whole
+    return [mean + n * weight * (value - mean) / whole for value, weight in values]
+
+
+def slot_figures(slots: Mapping[str, Sequence[Mapping[str, int]]]) -> dict[str, dict[str, Any]]:
+    """Return precision, recall and F1 of each slot, and `n`, how many leaves there are to find.
+
+    `slots` holds counts of leaves by how they came out, one for each record that has the slot. A
+    figure is None where nothing is there that it is a share of.
+
+    Example:
+        {"price": {"n": 80, "precision": 0.9, "recall": 0.85, "f1": 0.874, "f1_ci95": [..], ...}}
+    """
+    return {slot: _slot_figures(leaves) for slot, leaves in slots.items()}
+
+
+def _slot_figures(leaves: Sequence[Mapping[str, int]]) -> dict[str, Any]:
+    counts = {name: sum(one.get(name, 0) for one in leaves) for name in _LEAVES}
+    correct, wrong = counts["correct"], counts["wrong"]
+    answered, expected = (correct + wrong + counts[name] for name in ("invented", "omitted"))
+    each = []
+    for one in leaves:
+        right, off = 2 * one.get("correct", 0), 2 * one.get("wrong", 0)
+        of = right + off + one.get("invented", 0) + one.get("omitted", 0)
+        each.append((right / of if of else 0.0, float(of)))
+    precision = correct / answered if answered else None
+    recall = correct / expected if expected else None
+    figures = {"n": expected, "precision": precision, "recall": recall}
+    return figures | weighted_figures(_F1, each) | counts
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -161,16 +225,30 @@ def _value(record: Record, key: str, kind: str) -> float:
     raise ValueError(f"item {record.get('id')!r}: {key} is {value!r}, expected {expected}")
 
 
-def _values(items: Iterable[tuple[Record, Record]], metric: Metric) -> list[tuple[float, float]]:
-    key, kind = metric.name, metric.kind
-    return [(_value(one, key, kind), _value(other, key, kind)) for one, other in items]
+def weighted(record: Record, metric: Metric) -> _Weighted:
+    """Return a record's value of a metric and its weight."""
+    weights = record.get("weights") or {}
+    return _value(record, metric.name, metric.kind), float(weights.get(metric.name, 1))
+
+
+def _values(items: Sequence[tuple[Record, Record]], metric: Metric) -> list[tuple[float, float]]:
+    """Return a metric's values of both records; of a mean, numbers as `influence` makes them."""
+    stages = ([weighted(one, metric) for one in side] for side in zip(*items, strict=True))
+    if metric.kind == "rate":
+        return list(zip(*([value for value, _ in stage] for stage in stages), strict=True))
+    return list(zip(*map(influence, stages), strict=True))
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
 
 
 def _compared(items: Sequence[tuple[Record, Record]], metric: Metric) -> Paired:
     values = _values(items, metric)
     n, is_rate = len(values), metric.kind == "rate"
     differences = [after - before for before, after in values]
-    lost, gained = sum(d < 0 for d in differences), sum(d > 0 for d in differences)
+    signs = [_sign(weighted(b, metric)[0] - weighted(a, metric)[0]) for a, b in items]
+    lost, gained = signs.count(-1), signs.count(1)
     ci95, p_value = (
         rate_difference_test(gained, lost, n) if is_rate else mean_difference_test(differences)
     )

@@ -19,12 +19,14 @@ from nblib.evaluation.answers import (
     generate,
     make_probe,
     score_answers,
+    stage_of_rule,
 )
 from nblib.files import read_jsonl, to_jsonable, write_jsonl
 from nblib.sources.rows import Row
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import Example
-from nblib.tokens.chat import render_prompt
+from nblib.tokens.chat import render_prompt, task_prompts
+from nblib.tokens.grammar import compile_grammar
 from nblib.tokens.tokenizer import TokenizerMismatch, stop_tokens, train_tokenizer
 from nblib.training.session import CompilationCounter
 
@@ -177,7 +179,7 @@ def writes(monkeypatch):
     seeds = []
 
     def install(*texts):
-        def written(ref, prompts, decoding):
+        def written(ref, prompts, decoding, grammars=None):
             seeds.append(decoding.seed)
             return [
                 {"prompt": prompt, "completion": text, "tokens": 9, "truncated": text == "7"}
@@ -425,6 +427,72 @@ def test_requests_that_make_no_sense(kept_answers, examples, writes):
     assert seeds == []
 
 
+WORDS = ("1 + 2 = 3", "1 + 2 = 33", "none")
+WORDED = replace(HASH, schema=lambda example: WORDS)
+CONSTRAINED = replace(DECODING, constrained=True)
+
+
+def test_constrained_answers_are_what_the_tasks_schema_allows(ref, examples):
+    """What is allowed stays as the model writes it; what is not, it writes otherwise."""
+    free, held = (ask(ref, WORDED, examples, how) for how in (DECODING, CONSTRAINED))
+    assert held[0] == free[0] and held[0]["completion"] == "1 + 2 = 3"
+    assert not {one["completion"] for one in free[1:]} & {*WORDS}
+    assert {one["completion"] for one in held} <= {*WORDS}
+    assert not any(one["truncated"] for one in held)
+    drawn = replace(CONSTRAINED, temperature=1.0)
+    sampled = ask(ref, WORDED, examples, drawn, samples=2)
+    assert {one["completion"] for one in sampled} <= {*WORDS}
+    (stage,) = evaluate_stages(ref, {"x": (WORDED, CONSTRAINED)}, examples)
+    assert [one["completion"] for one in stage.records] == [one["completion"] for one in held]
+    assert stage.metrics["decoding"]["constrained"] is True
+
+
+def test_each_example_has_a_grammar_of_its_own(ref, examples):
+    task = replace(HASH, schema=lambda example: (f"it is {example.reference}",))
+    asked = ask(ref, task, examples, CONSTRAINED)
+    assert [one["completion"] for one in asked] == [f"it is {one.reference}" for one in examples]
+
+
+def test_no_model_is_asked_what_no_grammar_enforces(ref, examples, writes):
+    seeds = writes("1", "2", "3")
+    lists = {"type": "array", "items": {"type": "null"}, "uniqueItems": True}
+    schemas = {examples[0].id: WORDS, examples[1].id: WORDS, examples[2].id: lists}
+    mixed = replace(HASH, schema=lambda example: schemas[example.id])
+    with pytest.raises(ValueError, match="task gsm8k/hash, example pens/3: #: uniqueItems is not"):
+        ask(ref, mixed, examples, CONSTRAINED)
+    with pytest.raises(ValueError, match="task gsm8k/hash has no schema"):
+        ask(ref, HASH, examples, CONSTRAINED)
+    assert seeds == []
+
+
+def test_a_grammar_belongs_to_constrained_decoding_and_to_no_other(ref, prompts):
+    with pytest.raises(ValueError, match="constrained is True, with no grammars"):
+        generate(ref, prompts, CONSTRAINED)
+    grammars = [compile_grammar(WORDS, ref.tokenizer)] * len(prompts)
+    with pytest.raises(ValueError, match="constrained is False, with grammars"):
+        generate(ref, prompts, DECODING, grammars)
+
+
+def test_constrained_answers_are_kept_apart(ref, examples, writes, tmp_path, capsys):
+    """And those of earlier runs, which knew of no grammars, are still found."""
+    seeds, kept = writes("1", "2", "3"), tmp_path / "base.jsonl"
+    ask(ref, WORDED, examples, DECODING, kept=kept)
+    identity = read_jsonl(kept)[0]["identity"]
+    known = {"temperature", "top_p", "max_new_tokens", "batch_size", "seed"}
+    assert {*identity} == {"model", "model_sha256", "examples", "decoding", "samples"}
+    assert {*identity["decoding"]} == known
+    for task, how, told in (
+        (WORDED, DECODING, "3 of 3 answers were there already"),
+        (WORDED, CONSTRAINED, "another decoding, schemas: asked again"),
+        (WORDED, CONSTRAINED, "3 of 3 answers were there already"),
+        (replace(HASH, schema=lambda one: WORDS[:2]), CONSTRAINED, "another schemas: asked again"),
+    ):
+        capsys.readouterr()
+        ask(ref, task, examples, how, kept=kept)
+        assert told in capsys.readouterr().out
+    assert len(seeds) == 3
+
+
 @pytest.fixture
 def probe(ref, examples):
     return make_probe(ref, LAST, examples, max_new_tokens=20)
@@ -475,3 +543,22 @@ def test_only_the_first_call_compiles(probe, new_model):
     second = CompilationCounter()
     probe(model)
     assert second.count == 0
+
+
+def test_a_rule_is_a_stage_as_a_model_is(examples):
+    """What it writes is scored, and compared with models that were asked the same."""
+    rule = stage_of_rule("rule", lambda one: f"#### {one.reference}", HASH, examples, DECODING)
+    assert (rule.name, rule.metrics["answer_accuracy"], rule.seconds) == ("rule", 1.0, 0.0)
+    assert (rule.metrics["n"], [*rule.by_group]) == (3, ["9", "10"])
+    assert rule.metrics["truncation_rate"] == 0
+    kept = [json.loads(json.dumps(to_jsonable(one))) for one in rule.records]
+    assert all({*one} == KEYS for one in kept)
+    assert [one["prompt"] for one in kept] == task_prompts(HASH, examples)
+    assert {one["max_new_tokens"] for one in kept} == {NEW_TOKENS}
+    silent = stage_of_rule("silent", lambda one: "", HASH, examples, DECODING)
+    assert silent.metrics["answer_accuracy"] == 0
+
+
+def test_a_rule_on_no_examples_is_refused():
+    with pytest.raises(ValueError, match="got 0 records"):
+        stage_of_rule("rule", str, HASH, (), DECODING)

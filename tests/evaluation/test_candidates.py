@@ -47,9 +47,9 @@ def asking(monkeypatch):
     asked = []
     really = module.generate
 
-    def generate(ref, prompts, decoding):
+    def generate(ref, prompts, *how):
         asked.append(prompts[0])
-        return really(ref, prompts, decoding)
+        return really(ref, prompts, *how)
 
     monkeypatch.setattr(module, "generate", generate)
     return asked

@@ -10,6 +10,7 @@ from nblib.evaluation.comparison import (
     comparable,
     compare_stages,
     comparison_metrics,
+    confusion,
     failure_counts,
     failure_kind,
     first_items,
@@ -17,6 +18,7 @@ from nblib.evaluation.comparison import (
     schema_failures,
 )
 from nblib.files import to_jsonable
+from nblib.tasks.extraction import EXTRACTION
 from nblib.tasks.gsm8k import GSM8K
 
 RIGHT, WRONG, PLAIN = (
@@ -259,3 +261,61 @@ def test_the_first_items_are_counted_again():
     assert [one.metrics["n"] for one in few] == [2, 2, 2]
     assert [one.metrics["answer_accuracy"] for one in few] == [0.0, 0.5, 1.0]
     assert [one.records for one in few] == [stage.records[:2] for stage in stages]
+
+
+def words(name, *answered):
+    """A stage of items that are answered by one word: (right, completion) each."""
+    answers = [
+        {"id": f"w/{n}", "question": "?", "completion": completion, "reference": right}
+        for n, (right, completion) in enumerate(answered)
+    ]
+    return score_answers(name, answers, EXTRACTION)
+
+
+def test_answers_of_one_word_are_counted_by_what_was_right():
+    asked = words(
+        "tuned",
+        *(("YES", "YES"), ("YES", " NO\n"), ("YES", "yes it is"), ("NO", "NO"), ("NO", "")),
+        *(("Blog post", "blog  POST"), ("Blog post", "NO"), ("Blog post", "Shop")),
+        ({"name": "Mug"}, '{"name": "YES"}'),  # no answer of one word
+    )
+    assert confusion(asked) == {
+        "Blog post": {"Blog post": 1, "NO": 1, "something else": 1},
+        "NO": {"NO": 1, "something else": 1},
+        "YES": {"YES": 1, "NO": 1, "something else": 1},
+    }
+    assert [*confusion(asked)] == ["Blog post", "NO", "YES"]
+    assert confusion(words("tuned", ({"a": 1}, "{}"))) == {}
+
+
+def test_a_model_that_writes_anything_makes_no_columns():
+    anything = words("base", *(("a shop", f"text {n}") for n in range(50)), ("a blog", "a blog"))
+    assert confusion(anything) == {"a blog": {"a blog": 1}, "a shop": {"something else": 50}}
+
+
+def extraction_stage(name, *completions):
+    """A stage of two pages: one slot is asked of the first, a list of nine of the second."""
+    references = ({"a": "x"}, {"a": [*range(9)]})
+    answers = [
+        {"id": str(place), "question": "Read it.", "completion": completion, "reference": reference}
+        for place, (completion, reference) in enumerate(zip(completions, references, strict=True))
+    ]
+    return score_answers(name, answers, EXTRACTION)
+
+
+def test_a_mean_of_parts_is_compared_and_given_the_form_counted_by_its_parts():
+    none = extraction_stage("none", "oops", "oops")
+    base = extraction_stage("base", '{"a": "y"}', '{"a": [0, 1, 2, 3, 4, 5, 6, 7, 8]}')
+    tuned = extraction_stage("tuned", '{"a": "x"}', '{"a": [0, 1, 2]}')
+    compared = compare_stages([base, tuned], EXTRACTION)
+    # 9 of 10 and 10; of 4 answered and 10 wanted 4 are right: not 1 / 2 and (1 + 1 / 2) / 2.
+    assert base.metrics["slot_f1"] == pytest.approx(18 / 20)
+    assert tuned.metrics["slot_f1"] == pytest.approx(8 / 14)
+    (gain,) = compared.gains
+    assert gain.paired.difference == pytest.approx(8 / 14 - 18 / 20)
+    for one in (base, tuned):
+        assert compared.given_form[one.name]["slot_f1"] == one.metrics["slot_f1"]
+    assert none.metrics["slot_precision"] is None
+    assert compare_stages([none, tuned], EXTRACTION).gains[0].paired.difference == pytest.approx(
+        8 / 14
+    )

@@ -51,7 +51,7 @@ def drawn(monkeypatch, ref_of):
         flat = [reward for group in rewards for reward in group]
         asked, judged = [], []
 
-        def written(ref, prompts, decoding):
+        def written(ref, prompts, decoding, grammars=None):
             asked.extend(prompts)
             return [
                 {"prompt": prompt, "completion": f"text {n}", "tokens": n, "truncated": n % 3 == 0}
@@ -136,7 +136,7 @@ def seeds(monkeypatch):
     """Replace the model; returns the seeds with which it was asked."""
     asked = []
 
-    def written(ref, prompts, decoding):
+    def written(ref, prompts, decoding, grammars=None):
         time = len(asked) % 4
         asked.append(decoding.seed)
         rights = [WRITTEN[id_] for prompt in prompts for id_ in WRITTEN if f"{id_}?" in prompt]

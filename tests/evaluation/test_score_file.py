@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nblib.evaluation.answers import score_answers
 from nblib.evaluation.score_file import score_file, score_lines
 from nblib.tasks import formats
+from nblib.tasks.extraction import EXTRACTION
 from nblib.tasks.gsm8k import GSM8K
 
 HASH, BOXED, LAST_NUMBER = (GSM8K.variants[name] for name in ("hash", "boxed", "last-number"))
@@ -351,3 +352,83 @@ def test_ten_thousand_lines_take_well_under_five_seconds():
     started = time.thread_time()
     score_lines(lines, name="many", task=GSM8K)
     assert time.thread_time() - started < 5  # 0.2 s on one idle core
+
+
+# Slots and their specifications.
+
+
+def slot_line(completion: object, reference: object, **more: object) -> dict:
+    text = completion if isinstance(completion, str) else json.dumps(completion)
+    return {"reference": reference, "completion": text, **more}
+
+
+def slots_scored(*records: object, **settings) -> dict:
+    return scored(*records, task=EXTRACTION, **settings)
+
+
+def test_slot_specs_say_how_a_lines_slots_are_compared():
+    answer, reference = {"price": "1.299,00 €"}, {"price": 1299}
+    alone = slots_scored(slot_line(answer, reference))
+    assert (alone["slot_f1"], alone["failures"]) == (0, {"wrong type": 1})
+    specs = {"price": {"compare": "number"}}
+    both = slots_scored(
+        slot_line(answer, reference, slot_specs=specs), slot_line(answer, reference)
+    )
+    assert (both["slot_f1"], both["schema_valid"], both["perfect_record"]) == (0.5, 0.5, 0.5)
+    assert both["slots"]["price"]["n"] == 2
+    assert both["failures"] == {"wrong type": 1}
+
+
+@pytest.mark.parametrize("specs", [None, {}])
+def test_slot_specs_may_be_missing(specs):
+    line = slot_line({"a": "X"}, {"a": "x"})
+    assert slots_scored(line | {"slot_specs": specs}) == slots_scored(line)
+    assert slots_scored(line)["slot_f1"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"slot_specs": {"a": {"compare": "alike"}}}, "slot a.compare: should be"),
+        ({"slot_specs": {"a": {"pattern": "x"}}}, "slot a.pattern: neither"),
+        ({"slot_specs": "a"}, "slot_specs is .*, expected an object"),
+        ({"slot_specs": ["a"]}, "slot_specs is .*, expected an object"),
+        ({"slot_specs": []}, "slot_specs is .*, expected an object"),
+        ({"slot_specs": ""}, "slot_specs is .*, expected an object"),
+        ({"slot_specs": False}, "slot_specs is .*, expected an object"),
+        ({"reference": 5}, "the reference is '5', expected an object or a text"),
+        ({"reference": None}, "the reference is 'None', expected an object or a text"),
+    ],
+)
+def test_a_line_whose_slots_cannot_be_read_is_named(changes, said):
+    line = slot_line({"a": "x"}, {"a": "x"})
+    with pytest.raises(ValueError, match=rf"^a\.jsonl:2: {said}"):
+        slots_scored(line, line | changes)
+
+
+def test_figures_are_pooled_over_leaves_and_do_not_depend_on_the_order():
+    long = {"tags": [*"abcdefghij"]}
+    lines = [slot_line(long, long), slot_line({"tags": ["x"]}, {"tags": ["y"]})]
+    metrics = slots_scored(*lines)
+    assert metrics["slot_f1"] == pytest.approx(10 / 11)  # not (1 + 0) / 2
+    assert metrics["perfect_record"] == 0.5
+    assert slots_scored(*lines[::-1]) == metrics
+
+
+def test_where_nothing_is_there_to_find_figures_are_none_and_rates_are_not():
+    metrics = slots_scored(slot_line({"a": None}, {"a": None}), slot_line("oops", {"a": None}))
+    for name in ("slot_f1", "slot_precision", "slot_recall", "list_recall", "grounded"):
+        assert (metrics[name], metrics[f"{name}_ci95"]) == (None, None)
+    assert (metrics["schema_valid"], metrics["perfect_record"]) == (0.5, 0.5)
+    assert metrics["slots"]["a"] == {
+        **{"n": 0, "precision": None, "recall": None, "f1": None, "f1_ci95": None},
+        **{"correct": 0, "wrong": 0, "omitted": 0, "invented": 0, "true_null": 1},
+    }
+
+
+def test_an_answer_that_cannot_be_read_is_counted_apart_and_has_no_precision():
+    metrics = slots_scored(slot_line("oops", {"a": 1, "b": [2, 3]}))
+    assert (metrics["slot_precision"], metrics["slot_recall"]) == (None, 0)
+    assert (metrics["parse_strict"], metrics["failures"]) == (0, {"no JSON": 1})
+    assert metrics["slots"]["b"]["omitted"] == 2
+    assert "hint" in metrics

@@ -18,15 +18,19 @@ from nblib.evaluation.intervals import mean_difference_test, mean_interval, smal
 from nblib.evaluation.statistics import (
     holm,
     in_order,
+    influence,
     metric_figures,
     paired_by,
     paired_comparison,
+    slot_figures,
     smallest_difference,
     stage_metrics,
+    weighted_figures,
 )
 from nblib.files import to_jsonable
+from nblib.tasks.extraction import EXTRACTION, score
 from nblib.tasks.gsm8k import GSM8K
-from nblib.tasks.task import Metric
+from nblib.tasks.task import Example, Metric
 
 NAMES = GSM8K.metric_names
 NOTHING = dict.fromkeys(NAMES, False) | {"truncated": False}
@@ -246,3 +250,183 @@ def test_holm_agrees_with_statsmodels():
         expected = multipletests(values, method="holm")[1]
         assert holm(values.tolist()) == pytest.approx(expected)
     assert holm([]) == []
+
+
+# Means of parts: a record counts by how many it has.
+
+
+def weighted_records(pairs, metric="slot_f1"):
+    """Return records with these values and weights of a metric, and nothing else to tell."""
+    return [
+        {"id": f"item/{place}", "reference": place, "schema_valid": True, "prose": False}
+        | {metric: value, "weights": {metric: weight}}
+        for place, (value, weight) in enumerate(pairs)
+    ]
+
+
+def test_a_record_counts_by_its_weight_in_a_mean_and_once_in_a_rate(slots):
+    # 1 of 1, 6 of 12 and 0 of 3: 7 of 16; the mean of the three would be 1/2.
+    pairs = weighted_records([(1.0, 1), (0.5, 12), (0.0, 3)])
+    pairs[0] |= {"prose": True, "weights": {"slot_f1": 1, "prose": 100}}
+    metrics = stage_metrics(pairs, slots)
+    assert metrics["slot_f1"] == pytest.approx(7 / 16)
+    assert metrics["prose"] == pytest.approx(1 / 3)
+    low, high = metrics["slot_f1_ci95"]
+    assert 0 <= low <= 7 / 16 <= high <= 1
+    assert stage_metrics(pairs[::-1], slots) == metrics
+    assert json.loads(json.dumps(metrics)) == metrics
+
+
+def test_without_a_weight_a_record_counts_once(slots):
+    pairs = weighted_records([(1.0, 5), (0.5, 5), (0.0, 5)])
+    once = [{**one, "weights": weights} for one, weights in zip(pairs, ({}, None, {}), strict=True)]
+    plain = [{name: value for name, value in one.items() if name != "weights"} for one in pairs]
+    alike = [stage_metrics(records, slots) for records in (pairs, once, plain)]
+    assert alike[0] == alike[1] == alike[2]
+    assert alike[0]["slot_f1_ci95"] == list(mean_interval([1.0, 0.5, 0.0]))
+
+
+def test_a_metric_whose_weights_are_all_0_is_none(slots):
+    metrics = stage_metrics(weighted_records([(1.0, 0), (0.0, 0)]), slots)
+    assert (metrics["slot_f1"], metrics["slot_f1_ci95"]) == (None, None)
+    assert (metrics["n"], metrics["schema_valid"]) == (2, 1)
+    metrics = stage_metrics(weighted_records([(1.0, 0), (0.25, 4), (0.0, 0)]), slots)
+    assert metrics["slot_f1"] == pytest.approx(0.25)  # what weighs nothing counts nothing
+
+
+def extraction_record(completion, reference):
+    one = score(completion, Example(id="", prompt="", completion="", reference=reference))
+    return {"weights": one.weights, "slots": one.slots, **one.values}
+
+
+def test_slots_of_records_by_hand():
+    records = [
+        extraction_record('{"a": "x", "b": [1, 2]}', {"a": "x", "b": [1, 3]}),  # a 1; b 1, 1 wrong
+        extraction_record('{"a": null}', {"a": "x"}),  # a 1 omitted
+        extraction_record('{"a": "x"}', {"a": None}),  # a 1 invented
+        extraction_record("oops", {"a": None, "b": [1, 2, 3]}),  # b 3 omitted
+        extraction_record('{"c": null}', {"c": None}),
+    ]
+    metrics = stage_metrics(records, EXTRACTION)
+    assert metrics["slot_precision"] == pytest.approx(2 / 4)
+    assert metrics["slot_recall"] == pytest.approx(2 / 7)
+    assert metrics["slot_f1"] == pytest.approx(4 / 11)
+    assert metrics["list_recall"] == pytest.approx(1 / 5)
+    assert metrics["invented"] == pytest.approx(1 / 2)  # of a and of c; one could not be read
+    assert (metrics["grounded"], metrics["grounded_ci95"]) == (None, None)
+    a, b, c = (metrics["slots"][name] for name in "abc")
+    assert (a["n"], a["precision"], a["recall"], a["f1"]) == (2, 1 / 2, 1 / 2, 1 / 2)
+    assert (b["n"], b["precision"], b["recall"], b["f1"]) == (5, 1 / 2, 1 / 5, pytest.approx(2 / 7))
+    assert (c["n"], c["precision"], c["recall"], c["f1"]) == (0, None, None, None)
+    assert (a["omitted"], a["invented"], b["wrong"], c["true_null"]) == (1, 1, 1, 1)
+    assert c["f1_ci95"] is None and b["f1_ci95"][0] <= b["f1"] <= b["f1_ci95"][1]
+    assert "slots" not in stage_metrics([{**one, "slots": {}} for one in records], EXTRACTION)
+    assert json.loads(json.dumps(metrics)) == metrics
+
+
+COUNTS = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("correct", "wrong", "omitted", "invented"), st.integers(0, 9))
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(COUNTS, min_size=1, max_size=20))
+def test_figures_of_a_slot_are_those_of_its_sums(records):
+    (figures,) = slot_figures({"a": records}).values()
+    sums = {
+        name: sum(one.get(name, 0) for one in records)
+        for name in ("correct", "wrong", "omitted", "invented")
+    }
+    answered = sums["correct"] + sums["wrong"] + sums["invented"]
+    expected = sums["correct"] + sums["wrong"] + sums["omitted"]
+    assert figures["n"] == expected
+    assert figures["precision"] == (sums["correct"] / answered if answered else None)
+    assert figures["recall"] == (sums["correct"] / expected if expected else None)
+    both = answered + expected
+    assert figures["f1"] == (pytest.approx(2 * sums["correct"] / both) if both else None)
+    if figures["precision"] and figures["recall"]:
+        mean = 2 / (1 / figures["precision"] + 1 / figures["recall"])
+        assert figures["f1"] == pytest.approx(mean)
+
+
+WEIGHTED = st.lists(
+    st.tuples(st.floats(0, 1), st.integers(0, 30).map(float)), min_size=1, max_size=30
+)
+
+
+def ratio(values):
+    whole = sum(weight for _, weight in values)
+    return sum(value * weight for value, weight in values) / whole if whole else 0.0
+
+
+@given(WEIGHTED)
+def test_the_mean_of_the_influences_is_the_weighted_mean(values):
+    shares = influence(values)
+    assert sum(shares) / len(shares) == pytest.approx(ratio(values), abs=1e-9)
+    doubled = influence([(value, 2 * weight) for value, weight in values])
+    assert doubled == pytest.approx(shares)  # weights count by their proportions
+    if len({weight for _, weight in values}) == 1 and values[0][1]:
+        assert shares == [value for value, _ in values]
+
+
+def test_influences_by_hand():
+    # R = 0.25; 2 * w (v - R) / 4: 0.5 * 0.75 and 1.5 * -0.25.
+    assert influence([(1.0, 1), (0.0, 3)]) == pytest.approx([0.625, -0.125])
+    assert influence([(0.5, 0), (0.2, 7)]) == pytest.approx([0.2, 0.2])
+
+
+def simulated(rng, n, gain=0.0):
+    """Return values and weights of records: the larger ones are the harder ones."""
+    sizes = rng.choice([1, 2, 3, 20], size=n, p=[0.3, 0.3, 0.3, 0.1])
+    chances = np.where(sizes == 20, 0.3, 0.8) + gain
+    chances = np.clip(chances + rng.normal(0, 0.1, n), 0, 1)
+    return [(float(rng.binomial(k, p) / k), float(k)) for k, p in zip(sizes, chances, strict=True)]
+
+
+def test_the_interval_of_a_weighted_mean_covers_it_and_that_of_a_plain_one_does_not():
+    rng = np.random.default_rng(0)
+    truth = ratio(simulated(rng, 400_000))
+    covered, plain, runs = 0, 0, 200
+    for _ in range(runs):
+        values = simulated(rng, 80)
+        low, high = weighted_figures(F1, values)["f1_ci95"]
+        covered += low <= truth <= high
+        low, high = metric_figures(F1, [value for value, _ in values])["f1_ci95"]
+        plain += low <= truth <= high
+    assert 0.88 <= covered / runs <= 0.99  # 0.95 is meant
+    assert plain / runs < 0.2  # it is about the mean of the records
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.integers(1, 12))
+def test_paired_the_difference_is_that_of_the_pooled_ratios(data, count):
+    sides = [
+        data.draw(
+            st.lists(st.tuples(st.floats(0, 1), st.integers(0, 30)), min_size=count, max_size=count)
+        )
+        for _ in range(2)
+    ]
+    first, second = (weighted_records(side, "f1") for side in sides)
+    paired = paired_comparison(first, second, F1)
+    assert paired.difference == pytest.approx(ratio(sides[1]) - ratio(sides[0]), abs=1e-9)
+    assert paired.ci95[0] <= paired.difference <= paired.ci95[1]
+    assert (paired.p_value < 0.05) == (not paired.ci95[0] <= 0 <= paired.ci95[1])
+    back = paired_comparison(second, first, F1)
+    assert back.difference == pytest.approx(-paired.difference)
+    assert paired_comparison(first[::-1], second, F1).difference == pytest.approx(paired.difference)
+    values, others = ([value for value, _ in side] for side in sides)
+    higher = sum(b > a for a, b in zip(values, others, strict=True))
+    assert (paired.n, paired.only_second) == (count, higher)
+
+
+def test_paired_a_difference_of_ratios_is_found_about_as_often_as_it_should():
+    rng, runs = np.random.default_rng(1), 100
+    wrong, found = 0, 0
+    for _ in range(runs):
+        first, same, better = (
+            weighted_records(simulated(rng, 80, gain), "f1") for gain in (0.0, 0.0, 0.3)
+        )
+        wrong += paired_comparison(first, same, F1).p_value < 0.05
+        found += paired_comparison(first, better, F1).p_value < 0.05
+    assert wrong / runs <= 0.12  # 0.05 is meant
+    assert found / runs >= 0.8
