@@ -1,4 +1,4 @@
-"""Data by name: `get_dataset` returns both splits of "builtin", "gsm8k" or a JSON Lines file.
+"""Data by name: `get_dataset` returns both splits of "builtin", "gsm8k" or a file of rows.
 
 Selecting rows is for `nblib.sources.rows`, making examples of them for `nblib.tasks`.
 """
@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from nblib.sources import gsm8k, hubs
+from nblib.sources.examples_table import DUCKDB, from_examples, of_slugs, split_records
 from nblib.sources.json_lines import SUFFIXES, from_json_lines
 from nblib.sources.rows import Dataset, SourceError
+from nblib.sources.shop_pages import shop_pages
 from nblib.sources.travel import travel_requests
 from nblib.sources.wordproblems import word_problems
 
 NAMES = ("builtin", "gsm8k")
+FILES = (*SUFFIXES, *DUCKDB)
 _ASKED = {"envelope": "prompt"}  # task -> the field of a row that holds its question
 GSM8K_SOURCES = ("folder", "huggingface", "kaggle", "tfds")
 _NOT_FOUND = "gsm8k was not found in any source:"
@@ -23,15 +26,21 @@ _WHAT_TO_DO = (
 )
 
 
+def is_file(name: str) -> bool:
+    """Return whether a name is that of a file of rows."""
+    return name.endswith(FILES)
+
+
 def is_data(name: str) -> bool:
     """Return whether `get_dataset` takes the name: one of `NAMES`, or a file's."""
-    return name in NAMES or name.endswith(SUFFIXES)
+    return name in NAMES or is_file(name)
 
 
 def get_dataset(
     name: str,
     *,
     task: str = "gsm8k",
+    slugs: Sequence[str] = (),
     folder: str = "",
     num_train: int = 2000,
     num_test: int = 200,
@@ -43,8 +52,10 @@ def get_dataset(
     """Return the dataset called `name`, with notes on the sources that were tried.
 
     Args:
-        name: "builtin" (made here, nothing to download), "gsm8k", or a file of JSON Lines.
+        name: "builtin" (made here, nothing to download), "gsm8k", a file of JSON Lines, or, for
+            "extraction", a DuckDB file.
         task: the task that the rows are for: it has built-in rows of its own.
+        slugs: of "extraction": the kinds of page whose rows are read; () reads all.
         folder: gsm8k: a folder with train.jsonl and test.jsonl; "" looks into NBLIB_GSM8K_DIR,
             then under /kaggle/input.
         num_train: builtin: number of training rows. gsm8k always comes whole.
@@ -60,6 +71,8 @@ def get_dataset(
         SourceError: no source has the data; the message has a line for each and says what to do.
     """
     asked = _ASKED.get(task, "question")
+    if task == "extraction" and is_file(name):
+        return from_examples(name, slugs=slugs)
     if name.endswith(SUFFIXES):
         return from_json_lines(name, asked=asked)
     if name == "gsm8k" and task != "gsm8k":
@@ -67,7 +80,14 @@ def get_dataset(
     if name == "gsm8k":
         return _gsm8k(folder, source)
     if name != "builtin":
-        raise ValueError(f"name is {name!r}, expected one of {', '.join(NAMES)}, or a .jsonl file")
+        kinds = SUFFIXES if task != "extraction" else FILES
+        expected = f"{', '.join(NAMES)}, or a file {', '.join(kinds)}"
+        raise ValueError(f"name is {name!r}, expected one of {expected}")
+    if task == "extraction":
+        pages = [*shop_pages(num_train, seed=seed, split="train")]
+        pages += shop_pages(num_test, seed=seed, split="test")
+        chosen = of_slugs("the built-in data", pages, slugs)
+        return split_records(name, f"built-in shop pages, seed {seed}", chosen)
     if task == "envelope":
         origin = f"built-in travel requests, seed {seed}"
         requests = (
