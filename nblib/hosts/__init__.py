@@ -11,6 +11,7 @@ __getattr__, __all__, __dir__ = public_names(
         "inputs": "find_start",
         "ladder": "find_candidates other_versions",
         "session": "begin check_disk_space",
-        "settings": "EvalSettings FoundationSettings GrpoSettings SftSettings",
+        "settings": "EvalSettings GrpoSettings SftSettings",
+        "settings_foundation": "FoundationSettings",
     },
 )

@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from nblib.models.published import is_real_gemma
+from nblib.sources.datasets import is_file
 
 PROFILES = ("auto", "cpu", "tpu", "gpu", "smoke")
 TASK = "gsm8k"  # where a notebook has no parameter for it
@@ -52,7 +53,9 @@ def profile_table(kind: str, profile: str, given: Mapping[str, Any]) -> Mapping[
     tables, task = profile_tables(kind), given.get("task", TASK)
     tasks = (*[f"-{task}"] * (task != TASK), "")
     gemma = is_real_gemma(str(given.get("model") or ""))
-    ends = (*["-gemma"] * gemma, f"-{given.get('data')}", "")
+    data = str(given.get("data"))
+    kinds = ("-file",) if is_file(data) else (f"-{data}",)
+    ends = (*[f"-gemma{kind}" for kind in kinds] * gemma, *["-gemma"] * gemma, *kinds, "")
     versions = (f"-{given.get('version')}", "")
     named = ("".join(parts) for parts in product([profile], tasks, ends, versions))
     return next(tables[name] for name in named if name in tables)

@@ -6,33 +6,43 @@ by its type, a combination by the configuration that will be used (`SftConfig`, 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from nblib.evaluation.answers import Decoding
+from nblib.files import shown
 from nblib.hosts.ladder import named_candidates
-from nblib.hosts.profiles import fill, profile_tables
 from nblib.hosts.settings_base import (
     ALL,
+    EXTRACTION,
     BatchedSettings,
     Count,
     CountOrNone,
     EvaluatedSettings,
     Levels,
     Number,
-    Rows,
     Tokens,
     TunedSettings,
     one_of,
 )
-from nblib.models.gemma3 import SIZES
+from nblib.sources.datasets import FILES, is_file
 from nblib.tasks.registry import get_task
 from nblib.tasks.rewards import reward_weights
-from nblib.tokens.batching import Batching
 from nblib.training.grpo_config import GrpoConfig
+from nblib.training.optimizers import NAMES
 from nblib.training.sft import SftConfig
+
+
+def _examples_file(value: str) -> str:
+    if value and not is_file(value):
+        raise ValueError(f"should be a file that ends in {', '.join(FILES)}")
+    return value
+
+
+def _slugs(tasks: str) -> tuple[str, ...]:
+    return tuple(sorted({slug.strip() for slug in tasks.split(",")} - {""}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +50,49 @@ class SftSettings(TunedSettings, BatchedSettings):
     """The settings of an SFT notebook; `version` is a recipe of its task."""
 
     version: Annotated[str, one_of(("", "v1", "v2", "v3"))] = ""
+    examples: Annotated[str, AfterValidator(_examples_file)] = ""  # what `data` is, then
+    tasks: str = ""  # slugs of the examples, with commas between them; "" is all
+    optimizer: Annotated[str, one_of(NAMES)] = SftConfig.optimizer
     builtin_levels: Levels
     format_target: Number
 
     _kind = "sft"
-    _later: ClassVar[Mapping[str, Any]] = {**TunedSettings._later, "task": "gsm8k"}
+    _later: ClassVar[Mapping[str, Any]] = {
+        **TunedSettings._later,
+        **{"task": "gsm8k", "examples": "", "tasks": "", "optimizer": SftConfig.optimizer},
+    }
     _built = ("training", "greedy")
+
+    @classmethod
+    def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
+        examples, tasks = given.get("examples"), given.get("tasks")
+        if examples and given.get("data"):
+            came = f"EXAMPLES {shown(examples)} and DATA {shown(given['data'])}"
+            raise ValueError(f"{came}: expected only one of them")
+        given = {name: one for name, one in given.items() if (name, one) != ("optimizer", "")}
+        more: dict[str, Any] = {}
+        if isinstance(examples, str) and is_file(examples):
+            more["data"] = examples
+        if isinstance(tasks, str):  # so that the same slugs are the same run
+            more["tasks"] = ",".join(_slugs(tasks))
+        return super()._filled(profile, given | more)
+
+    @property
+    def slugs(self) -> tuple[str, ...]:
+        """The kinds of examples to read; () is all of them."""
+        return _slugs(self.tasks)
 
     @property
     def training(self) -> SftConfig:
         """How the adapters are trained."""
-        names = ("learning_rate", "accumulation", "remat", "save_interval")
+        names = ("learning_rate", "accumulation", "remat", "save_interval", "optimizer")
         return SftConfig(**{name: getattr(self, name) for name in names})
+
+    def _check(self) -> None:
+        super()._check()
+        if self.slugs and self.task != EXTRACTION:
+            words = f'expected "" with TASK {self.task!r}: only {EXTRACTION!r} has kinds of rows'
+            raise self._refuse("tasks", words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,61 +189,3 @@ class EvalSettings(EvaluatedSettings):
                 f"expected more with SAMPLES_PER_QUESTION {self.samples_per_question}, as greedy "
                 "answers are all the same",
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoundationSettings(BatchedSettings):
-    """The settings of a foundation; the profile `smoke` beats the recipe."""
-
-    recipe: str
-    size: Annotated[str, one_of(tuple(SIZES))] = "embedded"
-    levels: Levels
-    num_samples: Rows
-    gsm8k_epochs: CountOrNone
-    practice_samples: CountOrNone
-    practice_levels: Levels
-    eval_samples: Count
-
-    _kind = "foundation"
-    _aside = ("session_hours", "gsm8k_dir")
-    _built = ("training",)
-
-    @classmethod
-    def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
-        recipe = "smoke" if profile == "smoke" else given.get("recipe", "quick")
-        recipes = profile_tables(cls._kind)
-        if recipe not in tuple(recipes):
-            names = ", ".join(recipes)
-            raise ValueError(f"RECIPE {recipe!r} is unknown: expected one of {names}")
-        return fill(recipes[recipe], {**given, "recipe": recipe})
-
-    @property
-    def training(self) -> SftConfig:
-        """How all weights are trained."""
-        return SftConfig(
-            learning_rate=self.learning_rate,
-            weight_decay=0.05,
-            accumulation=self.accumulation,
-            optimizer="muon",
-            save_interval=self.save_interval,
-        )
-
-    @property
-    def practice_batching(self) -> Batching:
-        """How the texts of the practice become batches: half as large, once."""
-        half = self.batch_tokens // 2
-        return replace(self.batching, epochs=1, seed=self.seed + 1, batch_tokens=half)
-
-    @property
-    def practice_training(self) -> SftConfig:
-        """How the practice is trained: at a quarter of the rate."""
-        return replace(self.training, learning_rate=0.25 * self.learning_rate)
-
-    @property
-    def greedy(self) -> Decoding:
-        """How the held-out problems are answered."""
-        return Decoding(max_new_tokens=320, seed=self.seed)
-
-    def _check(self) -> None:
-        super()._check()
-        self._check_builtin(self.levels)

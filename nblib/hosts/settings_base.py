@@ -20,7 +20,8 @@ from nblib.models.folders import GGUF_KINDS
 from nblib.models.gguf_file import gguf_package
 from nblib.models.lora import ALL_WEIGHTS, LoraConfig, check_dtype
 from nblib.models.published import OVER, ModelNotFound, check_name
-from nblib.sources.datasets import NAMES, is_data
+from nblib.sources.datasets import FILES, NAMES, is_data
+from nblib.sources.examples_table import DUCKDB
 from nblib.sources.wordproblems import LEVELS
 from nblib.tasks.registry import TASKS
 from nblib.tokens.batching import Batching
@@ -28,6 +29,7 @@ from nblib.tokens.packing import PACKING
 from nblib.training.checkpoints import check_resume_from
 
 ALL = -1  # as a count: all there are
+EXTRACTION = "extraction"  # the task that reads tables of examples
 # Where a field is called otherwise than its parameter.
 _RENAMED = {
     "levels": "DIFFICULTY_FILTER",
@@ -52,7 +54,8 @@ def one_of(names: Sequence[str]) -> AfterValidator:
 
 def _known_data(value: str) -> str:
     if not is_data(value):
-        raise ValueError(f"should be one of {', '.join(NAMES)}, or the name of a .jsonl file")
+        ends = ", ".join(FILES)
+        raise ValueError(f"should be one of {', '.join(NAMES)}, or a file that ends in {ends}")
     return value
 
 
@@ -207,6 +210,9 @@ class EvaluatedSettings(Settings):
         super()._check()
         if self.data == "builtin":
             self._check_builtin(self.levels)
+        if self.data.endswith(DUCKDB) and self.task != EXTRACTION:
+            name = "examples" if getattr(self, "examples", "") else "data"
+            raise self._refuse(name, f"a DuckDB file needs TASK {EXTRACTION!r}, not {self.task!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

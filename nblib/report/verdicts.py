@@ -62,7 +62,10 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
 
 
 def target_verdicts(task: Task, stage: "Stage", target: float | None = None) -> tuple[Verdict, ...]:
-    """Judge a stage by the task's targets; `target` is the limit in place of the task's own."""
+    """Judge a stage by the task's targets; `target` is the limit in place of the task's own.
+
+    What is unknown, because there was nothing that it is a share of, is not judged.
+    """
     return tuple(
         Verdict(
             f"{in_words(one.metric)}, {in_words(stage.name)}",
@@ -72,6 +75,7 @@ def target_verdicts(task: Task, stage: "Stage", target: float | None = None) -> 
             one.advice,
         )
         for one in task.targets
+        if stage.metrics[one.metric] is not None
     )
 
 
@@ -159,8 +163,9 @@ def lead(
     first, last = stages[0].name, "tuned" if "tuned" in named else stages[-1].name
 
     def change(metric: str, since: str) -> str:
-        before = f"went from {named[since][metric]:.1%} ({in_words(since)}) to"
-        now = f"{named[last][metric]:.1%} ({in_words(last)})"
+        then, at_last = (_figure(named[one], metric) for one in (since, last))
+        before = f"went from {then:.1%} ({in_words(since)}) to"
+        now = f"{at_last:.1%} ({in_words(last)})"
         return f"{in_words(metric).capitalize()} {before if since != last else 'is'} {now}"
 
     said.append(f"{change(task.form, first)} on {named[last]['n']:,} held-out questions")
@@ -197,6 +202,11 @@ def truncation_warnings(stages: Sequence["Stage"]) -> tuple[str, ...]:
         for stage in stages
         if (stage.metrics[TRUNCATION] or 0) > _TRUNCATION_LIMIT
     )
+
+
+def _figure(metrics: Mapping[str, Any], name: str) -> float:
+    """Return a figure; NaN where there was nothing that it is a share of."""
+    return math.nan if metrics[name] is None else float(metrics[name])
 
 
 def _number(value: float) -> str:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from nblib.hosts.profiles import PROFILES, fill, profile_tables, resolve_profile
+from nblib.hosts import profiles
+from nblib.hosts.profiles import PROFILES, fill, profile_table, profile_tables, resolve_profile
 
 NOTEBOOKS = ("sft", "grpo", "eval")
 
@@ -45,24 +46,73 @@ def test_an_unknown_profile_names_those_that_are_known():
 
 def test_every_profile_but_auto_has_a_table():
     for kind in NOTEBOOKS:
-        of_gsm8k = {name for name in profile_tables(kind) if "envelope" not in name}
-        assert of_gsm8k - {"cpu-gsm8k", "cpu-gemma"} == {*PROFILES} - {"auto"}
+        others = ("envelope", "extraction")
+        names = {one for one in profile_tables(kind) if not any(task in one for task in others)}
+        assert names - {"cpu-gsm8k", "cpu-gemma"} == {*PROFILES} - {"auto"}
 
 
-def test_the_envelope_has_a_table_for_each_profile():
+@pytest.mark.parametrize("task", ["envelope", "extraction"])
+def test_a_task_has_a_table_for_each_profile(task):
     for kind in NOTEBOOKS:
-        names = {name.split("-")[0] for name in profile_tables(kind) if "envelope" in name}
+        names = {name.split("-")[0] for name in profile_tables(kind) if task in name}
         assert names == {*PROFILES} - {"auto"}
+
+
+def test_the_envelope_has_a_table_for_each_version():
     of_sft = profile_tables("sft")
     for begin in ("cpu-envelope", "cpu-envelope-gemma", "gpu-envelope", "tpu-envelope"):
         assert {begin, f"{begin}-v1", f"{begin}-v2"} <= {*of_sft}  # v3 is what has no version
+
+
+def test_the_extraction_has_a_table_for_each_profile_and_most_have_one_for_files():
+    names = {name for name in profile_tables("sft") if "extraction" in name}
+    assert {name.split("-")[0] for name in names} == {*PROFILES} - {"auto"}
+    files = {name.removesuffix("-file") for name in names if name.endswith("-file")}
+    assert files == {f"{profile}-extraction" for profile in ("cpu", "gpu", "tpu")}
+
+
+EXTRACTION, FILE, GEMMA = {"task": "extraction"}, {"data": "a.duckdb"}, {"model": "gemma3-270m"}
+
+
+@pytest.mark.parametrize(
+    ("profile", "given", "name"),
+    [
+        ("cpu", {}, "cpu"),
+        ("cpu", FILE, "cpu"),
+        ("cpu", {"data": "a.jsonl", **GEMMA}, "cpu-gemma"),
+        ("cpu", EXTRACTION, "cpu-extraction"),
+        ("cpu", {**EXTRACTION, "data": ""}, "cpu-extraction"),
+        ("cpu", {**EXTRACTION, "data": "builtin"}, "cpu-extraction"),
+        ("cpu", {**EXTRACTION, **FILE}, "cpu-extraction-file"),
+        ("cpu", {**EXTRACTION, "data": "a.jsonl.gz"}, "cpu-extraction-file"),
+        ("cpu", {**EXTRACTION, "data": "file"}, "cpu-extraction-file"),
+        ("cpu", {**EXTRACTION, **FILE, **GEMMA}, "cpu-extraction-gemma"),
+        ("cpu", {**EXTRACTION, **FILE, "version": "v1"}, "cpu-extraction-file"),
+        ("gpu", {**EXTRACTION, **FILE, **GEMMA}, "gpu-extraction-file"),
+        ("tpu", {**EXTRACTION, **FILE}, "tpu-extraction-file"),
+        ("smoke", {**EXTRACTION, **FILE}, "smoke-extraction"),
+        ("cpu", {"task": "envelope", **FILE}, "cpu-envelope"),
+        ("cpu", {"task": "envelope", "version": "v1", **FILE, **GEMMA}, "cpu-envelope-gemma-v1"),
+        ("cpu", {"data": "gsm8k"}, "cpu-gsm8k"),
+        ("cpu", {"data": "gsm8k", **GEMMA}, "cpu-gemma"),
+    ],
+)
+def test_the_table_that_fits_best_is_taken(profile, given, name):
+    assert profile_table("sft", profile, given) is profile_tables("sft")[name]
+
+
+def test_a_table_for_gemma_and_a_file_comes_first_where_there_is_one(monkeypatch):
+    tables = {"cpu": {}, "cpu-gemma": {"n": 1}, "cpu-file": {"n": 2}, "cpu-gemma-file": {"n": 3}}
+    monkeypatch.setattr(profiles, "profile_tables", lambda kind: tables)
+    found = [profile_table("sft", "cpu", one) for one in ({}, GEMMA, FILE, {**GEMMA, **FILE})]
+    assert found == [{}, {"n": 1}, {"n": 2}, {"n": 3}]
 
 
 @pytest.mark.parametrize("kind", [*NOTEBOOKS, "foundation"])
 def test_all_tables_of_a_kind_have_the_same_rows_and_none_is_left_empty(kind):
     tables = profile_tables(kind)
     first, *others = tables.values()
-    of_a_version = {"accumulation", "cut"}
+    of_a_version = {"accumulation", "cut", "optimizer"}
     assert all(set(table) - of_a_version == set(first) for table in others)
     for name, table in tables.items():
         empty = {key for key, value in table.items() if not value}

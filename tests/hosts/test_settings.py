@@ -1,6 +1,7 @@
 """What a notebook's parameter cell may say, and what is refused before anything is loaded."""
 
 import ast
+import itertools
 import os
 import re
 import subprocess
@@ -14,8 +15,9 @@ import pytest
 from nblib.evaluation.answers import Decoding
 from nblib.files import to_jsonable
 from nblib.hosts.profiles import profile_tables
-from nblib.hosts.settings import EvalSettings, FoundationSettings, GrpoSettings, SftSettings
+from nblib.hosts.settings import EvalSettings, GrpoSettings, SftSettings
 from nblib.hosts.settings_base import parameter_name
+from nblib.hosts.settings_foundation import FoundationSettings
 from nblib.models.lora import LoraConfig
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.rewards import reward_weights
@@ -31,6 +33,7 @@ NOTEBOOKS = {
     "v2_grpo": GrpoSettings,
     "eval": EvalSettings,
     "envelope": SftSettings,
+    "extraction": SftSettings,
 }
 CPU = {"PROFILE": "cpu"}
 INF, NAN = float("inf"), float("nan")
@@ -98,7 +101,23 @@ WRONG = {
         ("NUM_SAMPLES", -1),
         ("EVAL_SAMPLES", -1),
     ],
-    SftSettings: [*EVERYWHERE, *TRAINED, *BATCHED, *TUNED, ("LORA_RANK", -2)],
+    SftSettings: [
+        *(*EVERYWHERE, *TRAINED, *BATCHED, *TUNED),
+        ("LORA_RANK", -2),
+        ("EXAMPLES", "pages.csv"),
+        ("EXAMPLES", "pages.DUCKDB"),
+        ("EXAMPLES", "pages"),
+        ("EXAMPLES", "builtin"),
+        ("EXAMPLES", 3),
+        ("EXAMPLES", ["pages.jsonl"]),
+        ("EXAMPLES", "pages.duckdb"),  # of the task gsm8k
+        ("DATA", "pages.duckdb"),
+        ("TASKS", "product"),
+        ("TASKS", ["product"]),
+        ("TASKS", 3),
+        ("OPTIMIZER", "sgd"),
+        ("OPTIMIZER", 1),
+    ],
     GrpoSettings: [
         *(*EVERYWHERE, *TRAINED, *TUNED),
         ("NUM_SAMPLES", 12),  # as many as PROMPTS_PER_STEP, and one is for the probe
@@ -283,6 +302,82 @@ def test_all_weights_are_trained_in_fp32_and_a_file_may_be_the_data():
     assert made.dtype == "float32" and made.data == "trips.jsonl"
     with pytest.raises(ValueError, match=r"DATA 'trips.csv': should be one of builtin, gsm8k, or"):
         SftSettings.of({**CPU, "DATA": "trips.csv"})
+
+
+EXTRACTION = {**CPU, "TASK": "extraction"}
+
+
+@pytest.mark.parametrize("name", ["pages.duckdb", "~/pages.ddb", "a b.jsonl", "pages.jsonl.gz"])
+def test_a_file_of_examples_is_the_data_and_has_a_profile_of_its_own(name):
+    made = SftSettings.of({**EXTRACTION, "EXAMPLES": name})
+    assert (made.examples, made.data, made.num_samples) == (name, name, -1)
+    assert SftSettings.of({**EXTRACTION, "EXAMPLES": name, "NUM_SAMPLES": 50}).num_samples == 50
+    built_in = SftSettings.of({**EXTRACTION, "EXAMPLES": ""})
+    assert (built_in.examples, built_in.data) == ("", "builtin")
+    assert built_in == SftSettings.of(EXTRACTION)
+
+
+def test_a_wrong_name_of_examples_says_what_a_file_is_called():
+    with pytest.raises(ValueError) as refused:
+        SftSettings.of({**EXTRACTION, "EXAMPLES": "pages.csv"})
+    assert str(refused.value) == (
+        "EXAMPLES 'pages.csv': should be a file that ends in .jsonl, .jsonl.gz, .duckdb, .ddb"
+    )
+
+
+def test_two_files_of_rows_are_one_too_many():
+    with pytest.raises(ValueError, match=r"EXAMPLES 'a.jsonl' and DATA 'builtin': expected only"):
+        SftSettings.of({**EXTRACTION, "EXAMPLES": "a.jsonl", "DATA": "builtin"})
+    assert SftSettings.of({**EXTRACTION, "EXAMPLES": "a.jsonl", "DATA": ""}).data == "a.jsonl"
+
+
+@pytest.mark.parametrize("kind", [SftSettings, GrpoSettings, EvalSettings])
+def test_a_database_is_only_read_for_the_extraction(kind):
+    for task in ("gsm8k", "envelope"):
+        with pytest.raises(ValueError, match=r"DATA 'a.duckdb': a DuckDB file needs TASK 'extra"):
+            kind.of({**CPU, "TASK": task, "DATA": "a.duckdb"})
+    assert kind.of({**EXTRACTION, "DATA": "a.duckdb"}).data == "a.duckdb"
+
+
+@pytest.mark.parametrize(
+    ("tasks", "slugs"),
+    [
+        ("", ()),
+        (" , ,", ()),
+        ("product", ("product",)),
+        (" product ,news,, product", ("news", "product")),
+        ("a b,c", ("a b", "c")),
+    ],
+)
+def test_slugs_stand_with_commas_between_them(tasks, slugs):
+    made = SftSettings.of({**EXTRACTION, "TASKS": tasks})
+    assert made.slugs == slugs
+    same = SftSettings.of({**EXTRACTION, "TASKS": ",".join(slugs[::-1])})
+    assert made.parameters == same.parameters
+    assert ("tasks" in made.parameters) == bool(slugs)
+
+
+def test_the_optimizer_is_the_profiles_and_what_is_set_wins():
+    assert SftSettings.of(EXTRACTION).training.optimizer == "muon"
+    assert SftSettings.of({**EXTRACTION, "MODEL": "gemma3-270m"}).training.optimizer == "adamw"
+    assert SftSettings.of({**EXTRACTION, "OPTIMIZER": "adamw"}).training.optimizer == "adamw"
+    assert SftSettings.of(CPU).training == SftConfig(
+        learning_rate=5e-4, save_interval="10 steps", optimizer="adamw"
+    )
+
+
+def test_runs_of_before_are_found_again_and_others_are_others():
+    """What the new settings leave as it was is no part of what a run is found by."""
+    for given in (CPU, {**CPU, "DATA": "trips.jsonl"}, {**CPU, "TASK": "envelope"}):
+        nothing = {"EXAMPLES": "", "TASKS": "", "OPTIMIZER": ""}
+        made = SftSettings.of({**given, **nothing}).parameters
+        assert made == SftSettings.of(given).parameters
+        assert not {"examples", "tasks", "optimizer"} & {*made}
+    changes = ({}, {"EXAMPLES": "a.jsonl"}, {"EXAMPLES": "b.jsonl"}, {"TASKS": "a"})
+    found = [SftSettings.of({**EXTRACTION, **one}).parameters for one in changes]
+    found.append(SftSettings.of({**EXTRACTION, "OPTIMIZER": "adamw"}).parameters)
+    assert all(one != other for one, other in itertools.combinations(found, 2))
+    assert found[0]["optimizer"] == "muon" and "optimizer" not in found[-1]
 
 
 def test_what_changes_no_result_does_not_make_another_run():

@@ -26,6 +26,7 @@ NEXT = {
     "v2_grpo": ["eval"],
     "eval": ["v1_sft_format", "v2_grpo"],
     "envelope": ["v2_grpo"],
+    "extraction": ["v2_grpo"],
 }
 
 
@@ -33,6 +34,7 @@ def test_each_notebook_says_what_it_is_in_both_of_its_files():
     infos = notebook_infos()
     assert infos == {
         "envelope": NotebookInfo(kind="sft", task="envelope"),
+        "extraction": NotebookInfo(kind="sft", task="extraction"),
         "eval": NotebookInfo(kind="eval", task="gsm8k", reads=("v1_sft_format", "v2_grpo")),
         "v0_foundation": NotebookInfo(kind="foundation", task="gsm8k"),
         "v1_sft_format": NotebookInfo(kind="sft", task="gsm8k"),

@@ -104,6 +104,7 @@ def sft_workload(settings: SftSettings, task: Task, *, row_multiple: int) -> Wor
         num_train=settings.num_samples,
         levels=settings.builtin_levels,
         long_hand=settings.long_hand,
+        slugs=settings.slugs,
     )
     chosen, _ = choose_examples(
         task, rows, settings.num_samples, groups=settings.levels, seed=settings.seed

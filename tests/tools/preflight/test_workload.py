@@ -46,7 +46,8 @@ def test_a_wrong_parameter_is_an_error(parameters, message):
 
 def test_another_notebook_has_no_preflight():
     with pytest.raises(
-        PreflightError, match="'eval' has no preflight: expected one of envelope, v1_sft"
+        PreflightError,
+        match="'eval' has no preflight: expected one of envelope, extraction, v1_sft",
     ):
         notebook_settings("eval", CPU, {})
 
