@@ -247,13 +247,15 @@ def test_an_interval_that_rounding_ends_just_below_its_rate_passes():
     finish_run(start_run("toy", {}), result(stages={"tuned": sure}))
 
 
-def test_only_truncation_may_be_unknown():
-    unknown = {"truncation_rate": None, "truncation_rate_ci95": None}
-    finish_run(start_run("toy", {}), result(stages={"base": stage(**unknown)}))
+def test_a_figure_may_be_unknown_together_with_its_interval():
+    for name in ("truncation_rate", "json_valid"):
+        unknown = {name: None, f"{name}_ci95": None}
+        finish_run(start_run("toy", {}), result(stages={"base": stage(**unknown)}))
     for changes in (
         {"truncation_rate": None},
         {"truncation_rate_ci95": None},
-        {"json_valid": None, "json_valid_ci95": None},
+        {"json_valid": None},
+        {"json_valid_ci95": None},
     ):
         with pytest.raises(ValueError, match="is None, expected"):
             finish_run(start_run("toy", {}), result(stages={"base": stage(**changes)}))

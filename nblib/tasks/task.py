@@ -58,11 +58,12 @@ class Score:
     """
 
     values: Mapping[str, float]  # the task's metrics: a bool of each rate, of each mean 0..1
-    weights: Mapping[str, float] = field(default_factory=dict)  # of a mean's value; 1 is not said
-    slots: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # slot -> "correct" -> 1
     answer: Any = None  # what was read as the answer; None where nothing could be
     failure: str | None = None  # the first rule broken; None where there is none
     details: Mapping[str, Any] = field(default_factory=dict)  # scores of parts, a judge's words
+    # Of a mean's value; 1 is not said. Then slot -> "correct" -> how many of its leaves.
+    weights: Mapping[str, float] = field(default_factory=dict, repr=False)
+    slots: Mapping[str, Mapping[str, int]] = field(default_factory=dict, repr=False)
 
 
 # (completions, their examples, their scores) -> the scores that count
