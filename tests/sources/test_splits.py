@@ -4,7 +4,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from string import ascii_lowercase
@@ -271,45 +270,3 @@ def test_the_seed_of_pythons_hashes_does_not_count():
         for seed in ("0", "1", "42")
     }
     assert len(found) == 1 and "r/" in found.pop()
-
-
-@pytest.mark.parametrize("shared", [0, 60])
-def test_the_time_grows_with_the_number_of_rows_and_not_with_its_square(shared):
-    """Texts of 4,000 characters: each line is in three of them; of 70 lines, 60 in the same three.
-
-    Four times as many take four times as long, and not sixteen times.
-    """
-
-    def seconds(count):
-        rng = random.Random(0)
-        lines = ["".join(rng.choices(ascii_lowercase + "  ", k=56)) for _ in range(70 * count // 3)]
-        drawn = [one for one in lines[60 * count // 3 if shared else 0 :] for _ in range(3)]
-        rng.shuffle(drawn)
-        own = 70 - shared
-        texts = [
-            [*lines[n // 3 * 60 : n // 3 * 60 + shared], *drawn[n * own : (n + 1) * own]]
-            for n in range(count)
-        ]
-        pages = [page(n, "\n".join(text), domain=f"d{n % 50}") for n, text in enumerate(texts)]
-        assert 3900 < len(pages[0].text) < 4100
-        began = time.process_time()
-        split_pages(pages)
-        return time.process_time() - began
-
-    seconds(60)
-    few, many = min(seconds(300) for _ in range(2)), seconds(1200)
-    assert many < 10 * few
-
-
-def test_the_time_is_no_square_where_all_texts_are_of_one_template():
-    def seconds(count):
-        rng = random.Random(0)
-        names = ["".join(rng.choices(ascii_lowercase, k=6)) for _ in range(count)]
-        texts = [prose("template", 200).replace("\n", f" {name} ") for name in names]
-        pages = [page(n, text, domain=f"d{n % 50}") for n, text in enumerate(texts)]
-        began = time.process_time()
-        split_pages(pages)
-        return time.process_time() - began
-
-    few, many = min(seconds(500) for _ in range(2)), seconds(3000)
-    assert many < 15 * few  # six times as long, and not 36 times

@@ -1,7 +1,6 @@
-"""Hostile completions: any text, long lists and loops, a megabyte; their time is linear."""
+"""Hostile completions: any text, long lists and loops, a megabyte."""
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -87,16 +86,6 @@ def test_white_space_around_changes_no_score(answer, reference):
     assert repr(bare) == repr(blank)
 
 
-def least_time(count: int, action: Callable[[], object]) -> float:
-    """Return the least thread time of several runs, in seconds."""
-    times = []
-    for _ in range(count):
-        began = time.thread_time()
-        action()
-        times.append(time.thread_time() - began)
-    return min(times)
-
-
 LISTED = {"a": {"type": "array", "items": TEXT}}
 HOSTILE: dict[str, tuple[Callable[[int], str], dict[str, Any]]] = {
     "deep lists": (lambda n: '{"a":' + "[" * n + "]" * n + "}", {}),
@@ -127,18 +116,6 @@ HOSTILE: dict[str, tuple[Callable[[int], str], dict[str, Any]]] = {
     "a long date": (lambda n: json.dumps({"a": "2024-05-01" * n}), {"a": {"compare": "date"}}),
     "prose": (lambda n: "word " * n, {}),
 }
-
-
-@pytest.mark.parametrize("name", [*HOSTILE])
-@pytest.mark.parametrize("reference", [{"a": "x"}, {"a": ["x", "y", "z"]}], ids=repr)
-def test_time_is_linear_in_the_completion(name, reference):
-    write, specs = HOSTILE[name]
-    few, many = (write(n) for n in (1_500, 12_000))
-    short, long = (
-        least_time(2, lambda text=text: scored(text, reference, specs, PAGE))
-        for text in (few, many)
-    )
-    assert long < 0.02 or long < 8 * 3 * short  # 8 times the text; quadratic would be 64 times
 
 
 @pytest.mark.parametrize("name", [*HOSTILE])
