@@ -4,20 +4,19 @@
 of them, `evaluate_stages` does it all. The keys of a record are those of `predictions.jsonl`.
 """
 
-import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from flax import nnx
 
+from nblib.evaluation.kept import ANSWER_KEYS, SPECS_KEY, read_kept, request_identity
 from nblib.evaluation.statistics import Record, grouped, in_order, stage_metrics
-from nblib.files import read_jsonl, to_jsonable, write_jsonl
+from nblib.files import to_jsonable, write_jsonl
 from nblib.models.decode import Sampling, decode
 from nblib.models.memory import give_back_memory
 from nblib.models.names import RefModel
@@ -25,13 +24,6 @@ from nblib.tasks.task import Example, Score, Task
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.grammar import Grammar, task_grammars
 from nblib.tokens.tokenizer import check_tokenizer, stop_tokens
-
-# What a record holds before it is scored.
-ANSWER_KEYS = (
-    *("id", "group", "question", "prompt", "completion", "reference"),
-    *("truncated", "tokens", "max_new_tokens"),
-)
-_SPECS = "slot_specs"  # a key more, where the task has slots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +129,9 @@ def ask(
     asked = [_question(one, prompt) for one, prompt in zip(examples, prompts, strict=True)]
     _check_request(asked, decoding, samples)
     grammars = task_grammars(task, examples, ref.tokenizer) if decoding.constrained else None
-    identity = _identity(ref, asked, decoding, samples, grammars)
+    identity = request_identity(ref, asked, decoding, samples, grammars)
     total, limit = len(asked) * samples, {"max_new_tokens": decoding.max_new_tokens}
-    answers = _read_kept(kept, identity, [one["id"] for one in asked] * samples) if kept else []
+    answers = read_kept(kept, identity, [one["id"] for one in asked] * samples) if kept else []
     for done in range(len(answers) // len(asked), samples):
         written = generate(ref, prompts, replace(decoding, seed=decoding.seed + done), grammars)
         answers += [one | text | limit for one, text in zip(asked, written, strict=True)]
@@ -175,7 +167,7 @@ def score_answers(name: str, answers: Sequence[Record], task: Task) -> Stage:
         scores = task.verify(completions, [_example(answer) for answer in answers], scores)
     records = [
         {"group": "", "truncated": None}
-        | {key: answer[key] for key in (*ANSWER_KEYS, _SPECS) if key in answer}
+        | {key: answer[key] for key in (*ANSWER_KEYS, SPECS_KEY) if key in answer}
         | {"stage": name, **score.values}
         | {"answer": score.answer, "failure": score.failure, "details": dict(score.details)}
         | ({"slots": score.slots} if score.slots else {})
@@ -266,7 +258,7 @@ def _question(example: Example, prompt: str) -> dict[str, Any]:
         "question": example.prompt,
         "prompt": prompt,
         "reference": to_jsonable(example.reference),
-        **({_SPECS: to_jsonable(example.slot_specs)} if example.slot_specs else {}),
+        **({SPECS_KEY: to_jsonable(example.slot_specs)} if example.slot_specs else {}),
     }
 
 
@@ -277,7 +269,7 @@ def _example(answer: Record) -> Example:
         completion="",  # no score may depend on it
         reference=answer["reference"],
         group=answer.get("group", ""),
-        slot_specs=answer.get(_SPECS, {}),
+        slot_specs=answer.get(SPECS_KEY, {}),
     )
 
 
@@ -291,57 +283,3 @@ def _check_request(asked: Sequence[Record], decoding: Decoding, samples: int) ->
         raise ValueError(f"samples is {samples}, expected at least 1")
     if samples > 1 and decoding.temperature == 0:
         raise ValueError("temperature is 0, expected more: greedy answers are all the same")
-
-
-def _identity(
-    ref: RefModel,
-    asked: Sequence[Record],
-    decoding: Decoding,
-    samples: int,
-    grammars: Sequence[Grammar] | None,
-) -> dict[str, Any]:
-    """Return what answers depend on; the prompts as they are asked, so that the form counts too."""
-    schemas, how = {}, asdict(decoding)
-    if grammars is None:
-        del how["constrained"]  # so that answers kept before there were grammars are found again
-    else:
-        schemas = {"schemas": _hashed(one.schema for one in grammars)}
-    return {
-        "model": ref.name,
-        "model_sha256": ref.sha256,
-        "examples": _hashed(json.dumps([*one.values()]) for one in asked),
-        "decoding": how,
-        "samples": samples,
-        **schemas,
-    }
-
-
-def _hashed(lines: Iterable[str]) -> str:
-    return sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
-
-
-def _read_kept(kept: Path, identity: Mapping[str, Any], ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the answers in the file, none where there is no file or it is of another request."""
-    if not kept.exists():
-        return []
-    header, *answers = read_jsonl(kept) or [None]
-    found = header.get("identity") if isinstance(header, dict) else None
-    if not isinstance(found, dict):
-        raise ValueError(
-            f"{kept} holds no kept answers: expected an identity in its first line; remove it or "
-            "name another file"
-        )
-    if found != identity:
-        names = ", ".join(name for name in identity if found.get(name) != identity[name])
-        print(f"{kept} is of another {names}: asked again", flush=True)
-        return []
-    whole = [
-        one["id"]
-        for one in answers
-        if isinstance(one, dict) and {*one} - {_SPECS} == {*ANSWER_KEYS}
-    ]
-    count, round_size = len(answers), len(set(ids))
-    if whole != ids[:count] or count % round_size:
-        raise ValueError(f"{kept} is damaged: expected answers to these examples; remove it")
-    print(f"{kept.stem}: {count} of {len(ids)} answers were there already", flush=True)
-    return answers

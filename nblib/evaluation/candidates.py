@@ -13,7 +13,8 @@ from typing import Any
 
 import jax
 
-from nblib.evaluation.answers import ANSWER_KEYS, Decoding, Stage, ask, score_answers
+from nblib.evaluation.answers import Decoding, Stage, ask, score_answers
+from nblib.evaluation.kept import ANSWER_KEYS, SPECS_KEY
 from nblib.files import read_jsonl
 from nblib.models.names import RefModel, get_gemma_ref_model
 from nblib.tasks.task import Example, Task
@@ -116,7 +117,7 @@ def read_answers(path: Path, stage: str = "") -> list[dict[str, Any]]:
     """Return the answers of one stage of a `predictions.jsonl`, or of any file of answers.
 
     A line is an object with `id` and `completion`, both text, and `reference`. Other
-    `answers.ANSWER_KEYS` are used where they are; `level` is what `group` was once called. Raises
+    `kept.ANSWER_KEYS` are used where they are; `level` is what `group` was once called. Raises
     ValueError for a line without them, no line of that stage, or several stages and none chosen.
     """
     records = read_jsonl(path)
@@ -134,7 +135,7 @@ def read_answers(path: Path, stage: str = "") -> list[dict[str, Any]]:
     if not chosen:
         raise ValueError(f"{path} has no answers of stage {stage!r}; it has {there}")
     return [
-        {key: record[key] for key in ANSWER_KEYS if key in record}
+        {key: record[key] for key in (*ANSWER_KEYS, SPECS_KEY) if key in record}
         | {"group": "" if group is None else str(group)}
         for record in chosen
         for group in [record.get("group", record.get("level"))]

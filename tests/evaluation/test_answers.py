@@ -12,7 +12,6 @@ from tunix.sft.utils import build_positions_from_mask, make_causal_attn_mask
 
 from nblib.evaluation import answers as module
 from nblib.evaluation.answers import (
-    ANSWER_KEYS,
     Decoding,
     ask,
     evaluate_stages,
@@ -21,6 +20,7 @@ from nblib.evaluation.answers import (
     score_answers,
     stage_of_rule,
 )
+from nblib.evaluation.kept import ANSWER_KEYS
 from nblib.files import read_jsonl, to_jsonable, write_jsonl
 from nblib.sources.rows import Row
 from nblib.tasks.gsm8k import GSM8K

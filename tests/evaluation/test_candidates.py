@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from nblib.evaluation import answers as module
-from nblib.evaluation.answers import Decoding
+from nblib.evaluation.answers import Decoding, score_answers
 from nblib.evaluation.candidates import (
     Asking,
     Candidate,
@@ -17,10 +17,12 @@ from nblib.evaluation.candidates import (
     parse_candidate,
     read_answers,
 )
+from nblib.files import to_jsonable
 from nblib.models.adapters import AdapterMismatch, save_adapters
 from nblib.models.gemma3 import save_model
 from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model, merge_lora
 from nblib.models.names import model_sha256
+from nblib.tasks.extraction import EXTRACTION
 from nblib.tasks.gsm8k import GSM8K
 
 DECODING = Decoding(max_new_tokens=20, batch_size=2)
@@ -222,3 +224,14 @@ def test_how_each_stage_was_asked_is_recorded(examples):
     assert record["mismatches"] == ["1 item"]
     assert found["a"]["style"] == "format" and "shots" not in found["a"]
     assert found["b"]["shots"] == ["pens/1", "pens/2"]
+
+
+def test_answers_of_a_file_keep_what_their_slots_are_compared_by(tmp_path):
+    """13 is 12.5 by the slot's tolerance alone."""
+    specs = {"price": {"type": "number", "compare": "number", "tolerance": 1}}
+    asked = {"id": "1", "reference": {"price": 12.5}, "completion": '{"price": 13}'}
+    stage = score_answers("tuned", [{**asked, "slot_specs": specs}], EXTRACTION)
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(json.dumps(to_jsonable(stage.records[0])) + "\n")
+    again = score_answers("again", read_answers(path), EXTRACTION)
+    assert again.metrics == stage.metrics and again.metrics["slot_f1"] == 1
