@@ -27,7 +27,12 @@ _Item = TypeVar("_Item")
 _Weighted = tuple[float, float]  # a value and how much it counts
 _NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)")
 _LEAVES = ("correct", "wrong", "omitted", "invented", "true_null")
-_F1 = Metric(name="f1", meaning="", kind="mean")
+# Figure of a slot -> the leaves that it is a share of, the correct ones among them.
+_OF = {
+    "precision": ("correct", "wrong", "invented"),
+    "recall": ("correct", "wrong", "omitted"),
+    "f1": ("correct", "wrong", "omitted", "invented"),
+}
 
 
 def stage_metrics(records: Iterable[Record], task: Task) -> dict[str, Any]:
@@ -80,9 +85,9 @@ def weighted_figures(metric: Metric, values: Sequence[_Weighted]) -> dict[str, A
     if metric.kind == "rate":
         n, total = len(values), sum(value for value, _ in values)
         return {metric.name: total / n, f"{metric.name}_ci95": list(wilson_interval(total, n))}
-    shares = influence(values)
-    low, high = mean_interval(shares)
-    mean = math.fsum(shares) / len(shares)
+    low, high = mean_interval(influence(values))
+    whole = math.fsum(weight for _, weight in values)
+    mean = math.fsum(value * weight for value, weight in values) / whole
     return {metric.name: mean, f"{metric.name}_ci95": [max(0.0, low), min(1.0, high)]}
 
 
@@ -118,17 +123,17 @@ def slot_figures(slots: Mapping[str, Sequence[Mapping[str, int]]]) -> dict[str, 
 
 def _slot_figures(leaves: Sequence[Mapping[str, int]]) -> dict[str, Any]:
     counts = {name: sum(one.get(name, 0) for one in leaves) for name in _LEAVES}
-    correct, wrong = counts["correct"], counts["wrong"]
-    answered, expected = (correct + wrong + counts[name] for name in ("invented", "omitted"))
-    each = []
-    for one in leaves:
-        right, off = 2 * one.get("correct", 0), 2 * one.get("wrong", 0)
-        of = right + off + one.get("invented", 0) + one.get("omitted", 0)
-        each.append((right / of if of else 0.0, float(of)))
-    precision = correct / answered if answered else None
-    recall = correct / expected if expected else None
-    figures = {"n": expected, "precision": precision, "recall": recall}
-    return figures | weighted_figures(_F1, each) | counts
+    figures: dict[str, Any] = {"n": sum(counts[name] for name in _OF["recall"])}
+    for name, parts in _OF.items():
+        doubled = {"correct", "wrong"} if name == "f1" else set()
+        times = {part: 2 if part in doubled else 1 for part in parts}
+        each = []
+        for one in leaves:
+            of = sum(count * one.get(part, 0) for part, count in times.items())
+            right = times["correct"] * one.get("correct", 0)
+            each.append((right / of if of else 0.0, float(of)))
+        figures |= weighted_figures(Metric(name=name, meaning="", kind="mean"), each)
+    return figures | counts
 
 
 def in_order(names: Iterable[str]) -> list[str]:

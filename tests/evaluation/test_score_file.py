@@ -421,7 +421,8 @@ def test_where_nothing_is_there_to_find_figures_are_none_and_rates_are_not():
         assert (metrics[name], metrics[f"{name}_ci95"]) == (None, None)
     assert (metrics["schema_valid"], metrics["perfect_record"]) == (0.5, 0.5)
     assert metrics["slots"]["a"] == {
-        **{"n": 0, "precision": None, "recall": None, "f1": None, "f1_ci95": None},
+        **{"n": 0, "precision": None, "recall": None, "f1": None},
+        **{"precision_ci95": None, "recall_ci95": None, "f1_ci95": None},
         **{"correct": 0, "wrong": 0, "omitted": 0, "invented": 0, "true_null": 1},
     }
 

@@ -340,10 +340,16 @@ def test_figures_of_a_slot_are_those_of_its_sums(records):
     answered = sums["correct"] + sums["wrong"] + sums["invented"]
     expected = sums["correct"] + sums["wrong"] + sums["omitted"]
     assert figures["n"] == expected
-    assert figures["precision"] == (sums["correct"] / answered if answered else None)
-    assert figures["recall"] == (sums["correct"] / expected if expected else None)
     both = answered + expected
-    assert figures["f1"] == (pytest.approx(2 * sums["correct"] / both) if both else None)
+    for name, of in (("precision", answered), ("recall", expected), ("f1", both)):
+        right = sums["correct"] * (2 if name == "f1" else 1)
+        assert figures[name] == (pytest.approx(right / of) if of else None)
+        low, high = figures[f"{name}_ci95"] or (None, None)
+        assert (
+            (low is None)
+            if not of
+            else (0 <= low <= figures[name] + 1e-9 <= high + 2e-9 <= 1 + 2e-9)
+        )
     if figures["precision"] and figures["recall"]:
         mean = 2 / (1 / figures["precision"] + 1 / figures["recall"])
         assert figures["f1"] == pytest.approx(mean)
