@@ -16,7 +16,6 @@ from nblib.files import shown
 from nblib.hosts.ladder import named_candidates
 from nblib.hosts.settings_base import (
     ALL,
-    EXTRACTION,
     BatchedSettings,
     Count,
     CountOrNone,
@@ -27,7 +26,7 @@ from nblib.hosts.settings_base import (
     TunedSettings,
     one_of,
 )
-from nblib.sources.datasets import FILES, is_file
+from nblib.sources.datasets import FILES, TABLES, is_file
 from nblib.tasks.registry import get_task
 from nblib.tasks.rewards import reward_weights
 from nblib.training.grpo_config import GrpoConfig
@@ -90,8 +89,8 @@ class SftSettings(TunedSettings, BatchedSettings):
 
     def _check(self) -> None:
         super()._check()
-        if self.slugs and self.task != EXTRACTION:
-            words = f'expected "" with TASK {self.task!r}: only {EXTRACTION!r} has kinds of rows'
+        if self.slugs and self.task not in TABLES:
+            words = f'expected "" with TASK {self.task!r}: only {TABLES[0]!r} has kinds of rows'
             raise self._refuse("tasks", words)
 
 

@@ -20,7 +20,7 @@ from nblib.models.folders import GGUF_KINDS
 from nblib.models.gguf_file import gguf_package
 from nblib.models.lora import ALL_WEIGHTS, LoraConfig, check_dtype
 from nblib.models.published import OVER, ModelNotFound, check_name
-from nblib.sources.datasets import FILES, NAMES, is_data
+from nblib.sources.datasets import FILES, NAMES, TABLES, is_data
 from nblib.sources.examples_table import DUCKDB
 from nblib.sources.wordproblems import LEVELS
 from nblib.tasks.registry import TASKS
@@ -29,7 +29,6 @@ from nblib.tokens.packing import PACKING
 from nblib.training.checkpoints import check_resume_from
 
 ALL = -1  # as a count: all there are
-EXTRACTION = "extraction"  # the task that reads tables of examples
 # Where a field is called otherwise than its parameter.
 _RENAMED = {
     "levels": "DIFFICULTY_FILTER",
@@ -210,9 +209,9 @@ class EvaluatedSettings(Settings):
         super()._check()
         if self.data == "builtin":
             self._check_builtin(self.levels)
-        if self.data.endswith(DUCKDB) and self.task != EXTRACTION:
+        if self.data.endswith(DUCKDB) and self.task not in TABLES:
             name = "examples" if getattr(self, "examples", "") else "data"
-            raise self._refuse(name, f"a DuckDB file needs TASK {EXTRACTION!r}, not {self.task!r}")
+            raise self._refuse(name, f"a DuckDB file needs TASK {TABLES[0]!r}, not {self.task!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

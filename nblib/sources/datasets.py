@@ -16,6 +16,7 @@ from nblib.sources.wordproblems import word_problems
 
 NAMES = ("builtin", "gsm8k")
 FILES = (*SUFFIXES, *DUCKDB)
+TABLES = ("extraction",)  # tasks whose files are tables of examples, with kinds of rows
 _ASKED = {"envelope": "prompt"}  # task -> the field of a row that holds its question
 GSM8K_SOURCES = ("folder", "huggingface", "kaggle", "tfds")
 _NOT_FOUND = "gsm8k was not found in any source:"
@@ -71,7 +72,7 @@ def get_dataset(
         SourceError: no source has the data; the message has a line for each and says what to do.
     """
     asked = _ASKED.get(task, "question")
-    if task == "extraction" and is_file(name):
+    if task in TABLES and is_file(name):
         return from_examples(name, slugs=slugs)
     if name.endswith(SUFFIXES):
         return from_json_lines(name, asked=asked)
@@ -80,7 +81,7 @@ def get_dataset(
     if name == "gsm8k":
         return _gsm8k(folder, source)
     if name != "builtin":
-        kinds = SUFFIXES if task != "extraction" else FILES
+        kinds = FILES if task in TABLES else SUFFIXES
         expected = f"{', '.join(NAMES)}, or a file {', '.join(kinds)}"
         raise ValueError(f"name is {name!r}, expected one of {expected}")
     if task == "extraction":

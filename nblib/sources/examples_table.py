@@ -19,12 +19,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nblib.files import parse_json, read_lines, shown
+from nblib.files import parse_json, shown
 from nblib.sources.html_text import visible_text
+from nblib.sources.json_lines import read_objects
 from nblib.sources.rows import Dataset, Row, SourceError
 from nblib.sources.splits import Page, split_pages
 
 DUCKDB = (".duckdb", ".ddb")
+SCHEMA = 1  # version of the columns below, recorded with the data
 _TABLE, _TASKS = "examples", "tasks"
 _COLUMNS = ("id", "task", "prompt_text", "response_strong", "slot_specs")
 _OPTIONAL = ("metadata", "system_prompt")
@@ -149,24 +151,12 @@ def _json(value: Any) -> Any:
 
 def _read_json_lines(path: Path) -> tuple[Sequence[_Record], str]:
     records = list[_Record]()
-    try:
-        for number, line in enumerate(read_lines(path), start=1):
-            if line.isspace():
-                continue
-            place = f"{path.name} line {number}"
-            try:
-                record = parse_json(line)
-            except ValueError as error:
-                raise ValueError(f"{place}: expected a JSON object, {error}") from error
-            if not isinstance(record, dict):
-                raise ValueError(f"{place}: expected a JSON object, got {shown(record)}")
-            missing = _missing(record, _COLUMNS)
-            if missing:
-                raise ValueError(f"{place}: {missing}")
-            records.append({**record, _PLACE: place})
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
-    return records, ""
+    for _, place, record in read_objects(path):
+        missing = _missing(record, _COLUMNS)
+        if missing:
+            raise ValueError(f"{place}: {missing}")
+        records.append({**record, _PLACE: place})
+    return records, f", schema {SCHEMA}"
 
 
 def _read_duckdb(path: Path) -> tuple[Sequence[_Record], str]:
@@ -205,7 +195,7 @@ def _read_tables(name: str, ask: _Ask) -> tuple[Sequence[_Record], str]:
     return [
         {**record, **_without_padding(record, structs), _OF_TASK: asked.get(record["task"])}
         for record in records
-    ], f", table {_TABLE} ({what})"
+    ], f", table {_TABLE}, schema {SCHEMA} ({what})"
 
 
 def _kinds(name: str, ask: _Ask, table: str, needed: Sequence[str]) -> Mapping[str, str]:

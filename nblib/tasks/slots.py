@@ -12,13 +12,14 @@ key is refused by its name.
 import json
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nblib.tasks.json_schema import Schema, list_schema, object_schema
 
-COMPARATORS = ("exact", "normalized", "number", "date", "set", "fuzzy", "judge")
+Comparator = Literal["exact", "normalized", "number", "date", "set", "fuzzy", "judge"]
+COMPARATORS: tuple[str, ...] = get_args(Comparator)
 LARGEST = 10**15  # up to which a float holds every whole number
 _SHOWN = 60  # characters of a value in a message
 
@@ -47,7 +48,7 @@ class SlotSpec(BaseModel):
     type: Literal["string", "number", "integer", "boolean", "array", "object"] | None = None
     nullable: bool = True
     enum: list[Any] | None = Field(default=None, min_length=1)
-    compare: Literal["exact", "normalized", "number", "date", "set", "fuzzy", "judge"] | None = None
+    compare: Comparator | None = None
     accept: list[Any] = []
     verbatim: bool = False
     tolerance: float = Field(default=0, ge=0)

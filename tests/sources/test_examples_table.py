@@ -99,8 +99,8 @@ def test_rows_of_a_table(write):
         "system_prompt": None,
     }
     assert data.origin == (
-        "9 rows of pages.duckdb, table examples (id VARCHAR, task VARCHAR, prompt_text VARCHAR, "
-        "response_strong VARCHAR, slot_specs JSON, metadata JSON)"
+        "9 rows of pages.duckdb, table examples, schema 1 (id VARCHAR, task VARCHAR, "
+        "prompt_text VARCHAR, response_strong VARCHAR, slot_specs JSON, metadata JSON)"
     )
 
 
@@ -109,7 +109,7 @@ def test_the_same_rows_as_json_lines_are_the_same_data(write, tmp_path):
     read = get_dataset(lines, task="extraction")
     assert content(read) == content(table)
     assert {row.id: row.place for row in read.train}["shop/1"] == "pages.jsonl line 1"
-    assert read.origin == "9 rows of pages.jsonl"
+    assert read.origin == "9 rows of pages.jsonl, schema 1"
     packed = tmp_path / "packed.jsonl.gz"
     packed.write_bytes(gzip.compress(Path(lines).read_bytes()))
     assert content(from_examples(str(packed))) == content(table)
