@@ -1,4 +1,4 @@
-"""Attention that costs less than Tunix's: a KV cache written in place, causal blocks in training.
+"""Attention that costs less than Tunix's: a KV cache written in place, no mask in training.
 
 Each class replaces Tunix's in a model's layers while the model is traced (`attention_of`). Weights
 and adapters act as they do in Tunix's own, and the results are the same up to rounding.
@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 from tunix.models.gemma3.model import (
-    K_MASK,
     Attention,
     AttentionType,
     Gemma3,
@@ -23,17 +22,15 @@ from tunix.models.gemma3.model import (
 )
 from tunix.utils import sharding_utils
 
+from nblib.models.causal_attention import attend, causal_attention, head_rows
 from nblib.models.lora import multiplied_out
-
-_PARTS = 4  # of a row
-_LEAST = 64  # tokens of a part
 
 
 class InPlaceAttention(Attention):
     """Attention over a KV cache that is written in place; XLA copies Tunix's at every step.
 
     It need not copy `k, v [B * K, C, H]`, because they are multiplied as they are stored. The
-    tokens are written from position `begin` of the cache on.
+    tokens are written from position `begin` of the cache on; a local layer's cache may be a ring.
     """
 
     def block(
@@ -45,24 +42,27 @@ class InPlaceAttention(Attention):
     ) -> tuple[Any, Float[Array, "B T D"]]:
         """Return the cache with the tokens' keys and values, and the attention's output."""
         query, key, value = _projected(self, x, segment_pos)
-        begin = cache["begin"]
+        begin, slots = cache["begin"], cache["k"].shape[1]
         keys, values = (
-            jax.lax.dynamic_update_slice(old, _rows(new), (0, begin, 0))
+            jax.lax.dynamic_update_slice(old, head_rows(new), (0, begin % slots, 0))
             for old, new in ((cache["k"], key), (cache["v"], value))
         )
-        output = _attend(self, query, keys, values, attn_mask, ahead=begin)
+        position, window = jnp.arange(slots), _window(self)
+        if slots < attn_mask.shape[2]:  # a ring: what is written last, or one to ring - 1 before
+            last = begin + x.shape[1] - 1
+            position = last - (last - position) % slots
+            attn_mask = jnp.take(attn_mask, position, axis=2, mode="clip") & (position >= 0)
+        if window is not None:
+            first = begin + jnp.arange(x.shape[1]) - window + 1
+            attn_mask &= position >= first[:, None]
+        output = attend(query, keys, values, attn_mask)
         return {"k": keys, "v": values}, self.attn_vec_einsum(output)
 
 
 class CausalAttention(Attention):
-    """Attention in four parts of a row, for causal masks, as in training.
+    """Attention of training, which needs no mask: `models.causal_attention`.
 
-    A part's queries skip the keys after it, and in a local layer those before the window:
-
-        queries   1 . . .      keys of 4 parts: 10 blocks of 16,
-        of 4      1 2 . .      three eighths less work,
-        parts     1 2 3 .      and as much less memory at a time
-                  1 2 3 4
+    What Tunix hands on as its mask are the segments, the number of the example of each token.
     """
 
     def block(
@@ -70,29 +70,12 @@ class CausalAttention(Attention):
         x: Float[Array, "B T D"],
         segment_pos: Int[Array, "B T"],
         cache: None,
-        attn_mask: Bool[Array, "B T T"],
+        attn_mask: Int[Array, "B T"],
     ) -> tuple[None, Float[Array, "B T D"]]:
         """Return no cache, and the attention's output."""
         query, key, value = _projected(self, x, segment_pos)
-        keys, values, length = _rows(key), _rows(value), x.shape[1]
-        size = max(_LEAST, -(-length // _PARTS))
-        parts = []
-        for begin in range(0, length, size):
-            own = slice(begin, min(begin + size, length))
-            local = self.attn_type == AttentionType.LOCAL_SLIDING
-            first = max(0, begin - self.sliding_window_size + 1) if local else 0
-            seen = slice(first, own.stop)
-            parts.append(
-                _attend(
-                    self,
-                    query[:, own],
-                    keys[:, seen],
-                    values[:, seen],
-                    attn_mask[:, own, seen],
-                    ahead=begin - first,
-                )
-            )
-        output = self.attn_vec_einsum(jnp.concatenate(parts, axis=1))
+        output = causal_attention(query, key, value, attn_mask, window=_window(self))
+        output = self.attn_vec_einsum(output)
         return None, sharding_utils.shard(output, self.shd_config.act_btd)
 
 
@@ -116,7 +99,7 @@ def hidden_states(
     model: Gemma3,
     tokens: Int[Array, "B T"],
     positions: Int[Array, "B T"],
-    attention_mask: Bool[Array, "B T T"],
+    segments: Int[Array, "B T"],
     *,
     remat: bool = False,
 ) -> Float[Array, "B T D"]:
@@ -125,14 +108,15 @@ def hidden_states(
     Tunix's Gemma 3 returns the logits `[B, T, V]` of all positions at once: with Gemma's vocabulary
     of 262,144 they are most of a step's memory. From the states they can be had in chunks.
 
-    The mask must be causal. The whole model is called, because adapters act only within its call:
-    layers called one by one would silently be the base's. Its logits are not used, so that a
-    compiled program does not compute them. `remat` is gradient checkpointing: the backward pass
-    keeps each layer's input and computes the rest again. Adapters: see `multiplied_out`.
+    A token attends to those before it in its own segment. The whole model is called, because
+    adapters act only within its call: layers called one by one would silently be the base's. Its
+    logits are not used, so that a compiled program does not compute them. `remat` is gradient
+    checkpointing: the backward pass keeps each layer's input and computes the rest again. Adapters:
+    see `multiplied_out`.
     """
     model = multiplied_out(model)
     with _recomputed_layers(model, remat), attention_of(model, CausalAttention):
-        return called(model, tokens, positions, None, attention_mask)[0]
+        return called(model, tokens, positions, None, segments)[0]
 
 
 def called(
@@ -140,7 +124,7 @@ def called(
     tokens: Int[Array, "B T"],
     positions: Int[Array, "B T"],
     cache: Any,
-    attention_mask: Bool[Array, "B T C"],
+    attention_mask: Bool[Array, "B T C"] | Int[Array, "B T"],
 ) -> tuple[Float[Array, "B T D"], Any]:
     """Call a model; return its states after the final norm, and the new KV cache."""
     forward = nnx.capture(model, nnx.Intermediate)
@@ -197,32 +181,7 @@ def _projected(
     return query, rotated(attention._key_norm(key)), value
 
 
-def _rows(heads: Float[Array, "B T K H"]) -> Float[Array, "R T H"]:
-    """Return each row's heads as rows of their own: R = B * K."""
-    batch, length, count, width = heads.shape
-    return heads.swapaxes(1, 2).reshape(batch * count, length, width)
-
-
-def _attend(
-    attention: Attention,
-    query: Float[Array, "B T N H"],
-    keys: Float[Array, "R C H"],
-    values: Float[Array, "R C H"],
-    mask: Bool[Array, "B T C"],
-    *,
-    ahead: int | Int[Array, ""],
-) -> Float[Array, "B T N H"]:
-    """Return each query's mean of the values; the first query stands at key `ahead`."""
-    batch, tokens, count, width = query.shape
-    heads, length = len(keys) // batch, keys.shape[1]
-    if attention.attn_type == AttentionType.LOCAL_SLIDING:
-        first = ahead + jnp.arange(tokens) - attention.sliding_window_size + 1
-        mask = mask & (jnp.arange(length) >= first[:, None])
-    grouped = query.reshape(batch, tokens, heads, -1, width).swapaxes(1, 2)
-    logits = jnp.einsum("RQH,RCH->RQC", grouped.reshape(batch * heads, -1, width), keys)
-    logits = logits.reshape(batch, heads, tokens, -1, length)
-    shares = jax.nn.softmax(jnp.where(mask[:, None, :, None], logits, K_MASK), axis=-1)
-    shares = shares.astype(values.dtype).reshape(batch * heads, -1, length)
-    output = jnp.einsum("RQC,RCH->RQH", shares, values)
-    output = output.reshape(batch, heads, tokens, -1, width).swapaxes(1, 2)
-    return output.reshape(batch, tokens, count, width)
+def _window(attention: Attention) -> int | None:
+    """Return how many keys a query sees, its own included; None for all."""
+    local = attention.attn_type == AttentionType.LOCAL_SLIDING
+    return attention.sliding_window_size if local else None

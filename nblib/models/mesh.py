@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.interpreters import pxla
 from tunix.models.gemma3.model import ModelConfig
 
 
@@ -35,6 +36,17 @@ def device_mesh(
         ("fsdp", "tp"),
         axis_types=(jax.sharding.AxisType.Auto,) * 2,
     )
+
+
+def current_mesh() -> jax.sharding.Mesh:
+    """Return the mesh of `with mesh:`, outside of one that of a single device."""
+    mesh = pxla.thread_resources.env.physical_mesh
+    return device_mesh(1, 1) if mesh.empty else mesh
+
+
+def current_platform() -> str:
+    """Return what the devices are that a program is traced for: "cpu", "gpu" or "tpu"."""
+    return str(current_mesh().devices.flat[0].platform)
 
 
 def check_model_divides(config: ModelConfig, mesh: jax.sharding.Mesh) -> None:

@@ -18,13 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.interpreters import pxla
 from jaxtyping import Array, Bool, Float, Int, Shaped
 from tunix.models.gemma3.model import Gemma3
 from tunix.sft.peft_trainer import TrainingInput
-from tunix.sft.utils import build_positions_from_mask, make_causal_attn_mask
+from tunix.sft.utils import build_positions_from_mask
 
 from nblib.models.attention import hidden_states
+from nblib.models.mesh import current_mesh, current_platform
 from nblib.tokens.tokenizer import BOS_ID, PAD_ID
 
 # Positions of one device. Measured on CPUs: with 256 tokens of Gemma's vocabulary of 262,144 at a
@@ -45,23 +45,22 @@ def model_inputs(batch: TrainingInput) -> dict[str, jax.Array]:
     """Return the loss function's arguments for a batch; PeftTrainer calls it inside jit.
 
     Each BOS begins an example: positions restart there, and no token attends to the example before.
-    Tunix cuts its sliding window from this mask by distance in the row, which within an example is
-    distance in the text.
+    A sliding window is cut by distance in the row, which within an example is that in the text.
 
         input_tokens    <bos> 8 9 <bos> 7 <pad>
         positions         0   1 2   0   1   1
+        segments          2   2 2   3   3   0
     """
     padding_mask = batch.input_tokens != PAD_ID
     begins = batch.input_tokens == BOS_ID
-    example = jnp.cumsum(begins, axis=1)
     positions = build_positions_from_mask(padding_mask)
     first = jax.lax.cummax(jnp.where(begins, positions, 0), axis=1)
-    same_example = example[:, :, None] == example[:, None, :]
+    example = 1 + jnp.cumsum(begins, axis=1)  # what stands before the first BOS is one too
     return {
         "input_tokens": batch.input_tokens,
         "input_mask": batch.input_mask,
         "positions": positions - first,
-        "attention_mask": make_causal_attn_mask(padding_mask) & same_example,
+        "segments": jnp.where(padding_mask, example, 0),
     }
 
 
@@ -83,14 +82,14 @@ def weighted_loss(
     input_tokens: Int[Array, "B T"],
     input_mask: Float[Array, "B T"],
     positions: Int[Array, "B T"],
-    attention_mask: Bool[Array, "B T T"],
+    segments: Int[Array, "B T"],
     remat: bool = False,
 ) -> Float[Array, ""]:
     """Return the sum of the tokens' negative log-likelihoods, in nats, times their masks.
 
     Position t predicts token t + 1, so the mask of token 0 never counts. `remat`: `hidden_states`.
     """
-    hidden = hidden_states(model, input_tokens, positions, attention_mask, remat=remat)
+    hidden = hidden_states(model, input_tokens, positions, segments, remat=remat)
     mask = input_mask[:, 1:]
     log_probs, _ = token_scores(model, hidden[:, :-1], input_tokens[:, 1:], mask != 0)
     return -jnp.sum(log_probs * mask)
@@ -101,14 +100,14 @@ def next_token_loss(
     input_tokens: Int[Array, "B T"],
     input_mask: Float[Array, "B T"],
     positions: Int[Array, "B T"],
-    attention_mask: Bool[Array, "B T T"],
+    segments: Int[Array, "B T"],
     remat: bool = False,
 ) -> Float[Array, ""]:
     """Return the mean negative log-likelihood, in nats, of the tokens whose mask is 1.
 
     As `weighted_loss`; a batch without any counted token has loss 0.
     """
-    total = weighted_loss(model, input_tokens, input_mask, positions, attention_mask, remat)
+    total = weighted_loss(model, input_tokens, input_mask, positions, segments, remat)
     return total / jnp.maximum(jnp.sum(input_mask[:, 1:]), 1.0)
 
 
@@ -237,11 +236,9 @@ def _in_chunks(
 
 def _groups_and_chunk(rows: int) -> tuple[int, int]:
     """Return how many devices share the rows, and how many positions each may have in a chunk."""
-    mesh = pxla.thread_resources.env.physical_mesh
-    platform = jax.default_backend() if mesh.empty else mesh.devices.flat[0].platform
-    devices = mesh.shape.get("fsdp", 1)
+    devices = current_mesh().shape["fsdp"]
     groups = 1 if rows % devices else devices  # Tunix splits the rows only where that is even
-    return groups, TPU_CHUNK_POSITIONS if platform == "tpu" else CHUNK_POSITIONS
+    return groups, TPU_CHUNK_POSITIONS if current_platform() == "tpu" else CHUNK_POSITIONS
 
 
 def _picked(

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from tunix.models.gemma3.model import Gemma3
 from tunix.rl import common
 from tunix.rl.grpo.grpo_learner import GRPOConfig, TrainExample
+from tunix.sft.utils import build_positions_from_mask
 
 from nblib.models.attention import hidden_states
 from nblib.training.loss import token_scores
@@ -43,10 +44,10 @@ def completion_scores(
     is logged, not trained. As in Tunix, padding keeps its probability p although it is never drawn:
     a token was drawn with a log-probability higher by -log(1 - p), 1e-6 for a trained model.
     """
-    tokens, positions, attention_mask, _ = common.process_ids(
-        prompt_ids, completion_ids, pad_id, eos_id=0
-    )
-    hidden = hidden_states(model, tokens, positions, attention_mask, remat=remat)
+    tokens = jnp.concatenate([prompt_ids, completion_ids], axis=1)
+    is_text = tokens != pad_id
+    positions = build_positions_from_mask(is_text)
+    hidden = hidden_states(model, tokens, positions, is_text.astype(jnp.int32), remat=remat)
     before = prompt_ids.shape[1] - 1  # the last prompt token predicts the first completion token
 
     return token_scores(

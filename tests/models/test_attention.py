@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from tunix.models.gemma3.model import Attention, RematConfig
 from tunix.sft.utils import build_positions_from_mask, make_causal_attn_mask
 
-from nblib.models import attention as module
+from nblib.models import causal_attention as module
 from nblib.models.attention import hidden_states
+from nblib.models.causal_attention import causal_attention
 from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
 from nblib.tokens.tokenizer import BOS_ID
 from nblib.training.loss import model_inputs
@@ -26,13 +28,13 @@ ROWS[1, 35:] = 0
 def parts(monkeypatch):
     """Short parts; returns the sizes of those that were computed: queries, keys."""
     monkeypatch.setattr(module, "_LEAST", 4)
-    sizes, really = [], module._attend
+    sizes, really = [], module.attend
 
-    def counted(attention, query, keys, *arguments, **options):
+    def counted(query, keys, *arguments):
         sizes.append((query.shape[1], keys.shape[1]))
-        return really(attention, query, keys, *arguments, **options)
+        return really(query, keys, *arguments)
 
-    monkeypatch.setattr(module, "_attend", counted)
+    monkeypatch.setattr(module, "attend", counted)
     return sizes
 
 
@@ -48,10 +50,11 @@ def test_values_and_gradients_are_tunix_own(new_model, parts, heads):
     batch = type("Batch", (), {"input_tokens": ROWS, "input_mask": ROWS != 0})
     given = model_inputs(batch)
     inputs = (given["input_tokens"], given["positions"])
-    mask = given["attention_mask"]
+    segments = given["segments"]
+    mask = make_causal_attn_mask(ROWS != 0) & (segments[:, :, None] == segments[:, None, :])
 
     def ours(model):
-        return weighted(hidden_states(model, *inputs, mask), ROWS != 0)
+        return weighted(hidden_states(model, *inputs, segments), ROWS != 0)
 
     def tunix(model):
         forward = nnx.capture(model, nnx.Intermediate)
@@ -68,6 +71,70 @@ def test_values_and_gradients_are_tunix_own(new_model, parts, heads):
     assert parts == window + whole
 
 
+@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize("length", [48, 41])
+def test_blocks_of_queries_are_the_parts_whole(monkeypatch, window, length):
+    """Blocks of 5 in parts of 11 or 12, in packed rows, with the gradients of all three."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    shapes = [(2, length, 4, 8), (2, length, 2, 8), (2, length, 2, 8)]
+    given = [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=False)]
+    segments = jnp.asarray([[1] * 9 + [2] * (length - 9), [3] * (length - 6) + [0] * 6])
+
+    def weighted_sum(*given):
+        output = causal_attention(*given, segments, window=window)
+        return (output * jax.random.normal(keys[3], output.shape)).sum()
+
+    both = jax.value_and_grad(weighted_sum, argnums=(0, 1, 2))
+    monkeypatch.setattr(module, "_LEAST", 4)
+    expected = both(*given)
+    monkeypatch.setattr(module, "_QUERIES", 5)
+    found = both(*given)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_no_mask_of_a_long_row_is_ever_made(new_model):
+    """8,192 tokens: no array has all queries and all keys, in either pass."""
+    graph, state = nnx.split(new_model(alternating=True))
+    tokens = jnp.ones((1, 8192), jnp.int32)
+
+    def loss(model):
+        return hidden_states(model, tokens, tokens, tokens).sum()
+
+    traced = str(jax.make_jaxpr(lambda state: nnx.grad(loss)(nnx.merge(graph, state)))(state))
+    assert "512,8192]" in traced  # a block's mask
+    assert "8192,8192]" not in traced
+
+
+@pytest.mark.parametrize("window", [None, 150])
+@pytest.mark.parametrize("heads", [(4, 1), (2, 2)])
+def test_the_kernel_of_tpus_is_the_parts(monkeypatch, mesh, window, heads):
+    """Interpreted, as there is no TPU: packed rows that are no multiple of its tiles."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = [(2, 300, count, 128) for count in (*heads, heads[1])]
+    query, key, value = map(jax.random.normal, keys, shapes)
+    segments = jnp.asarray([[1] * 190 + [2] * 110, [3] * 260 + [0] * 40])
+
+    def weighted_sum(*given):
+        output = causal_attention(*given, segments, window=window)
+        return (output * (segments != 0)[..., None, None]).sum()
+
+    both = jax.value_and_grad(weighted_sum, argnums=(0, 1, 2))
+    given = (query / 128**0.5, key, value)
+    expected = both(*given)
+    monkeypatch.setattr(module, "_QUERIES", 64)
+    monkeypatch.setattr(module, "_TILE", 128)
+    monkeypatch.setattr(module, "current_platform", lambda: "tpu")
+    made = splash.make_splash_mha_single_device
+    monkeypatch.setattr(
+        splash, "make_splash_mha_single_device", lambda *a, **b: made(*a, interpret=True, **b)
+    )
+    with mesh:
+        found = both(*given)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
 def test_a_model_attends_as_before_after_a_call(new_model):
     model = new_model(num_layers=1)
     with pytest.raises(TypeError):
@@ -77,7 +144,8 @@ def test_a_model_attends_as_before_after_a_call(new_model):
 
 TOKENS = np.random.default_rng(0).integers(4, 544, (2, 24))
 TOKENS[1, 20:] = 0
-INPUTS = (TOKENS, build_positions_from_mask(TOKENS != 0), make_causal_attn_mask(TOKENS != 0))
+TEXT = TOKENS != 0  # what padding attends to is of no account
+INPUTS = (TOKENS, build_positions_from_mask(TEXT), np.int32(TEXT))
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +168,13 @@ def gradients(model, kind, remat):
 def test_their_logits_are_the_models_own(new_model, logits):
     model = new_model()
     ours = nnx.jit(lambda model: model.embedder.decode(hidden_states(model, *INPUTS)))(model)
-    np.testing.assert_allclose(ours, logits(model), atol=1e-5)
+    np.testing.assert_allclose(ours[TEXT], logits(model)[TEXT], atol=1e-5)
 
 
 def test_adapters_act(adapted, new_model, logits):
     ours = nnx.jit(lambda model: model.embedder.decode(hidden_states(model, *INPUTS)))(adapted)
-    np.testing.assert_allclose(ours, logits(adapted), atol=1e-5)
-    assert np.abs(ours - logits(new_model(num_layers=2))).max() > 0.1
+    np.testing.assert_allclose(ours[TEXT], logits(adapted)[TEXT], atol=1e-5)
+    assert np.abs(ours - logits(new_model(num_layers=2)))[TEXT].max() > 0.1
 
 
 @pytest.mark.parametrize("kind", [nnx.Param, LORA_PARAMETER])

@@ -74,16 +74,31 @@ def likeliest(model, prompt):
     return tokens[0, len(prompt) : end + 1].tolist()
 
 
-# Six layers: the last one attends globally.
-@pytest.mark.parametrize(("layers", "heads"), [(6, (2, 1)), (2, (4, 2)), (6, (2, 2))])
-def test_greedy_is_the_likeliest_of_the_whole_text(new_model, mesh, small_steps, layers, heads):
+# Six layers: the last one attends globally. The cache has 32 positions: below a window of 12 the
+# local layers' are rings, with one of 4 while a prompt is read, too.
+@pytest.mark.parametrize(
+    ("layers", "heads", "window"),
+    [(6, (2, 1), 16), (2, (4, 2), 16), (6, (2, 2), 16), (6, (2, 1), 6), (6, (2, 2), 4)],
+)
+def test_greedy_is_the_likeliest_of_the_whole_text(
+    new_model, mesh, small_steps, layers, heads, window
+):
     sizes = {"num_layers": layers, "num_heads": heads[0], "num_kv_heads": heads[1]}
-    model = new_model(embed_dim=32, head_dim=16, **sizes)
+    model = new_model(embed_dim=32, head_dim=16, sliding_window_size=window, **sizes)
     answers = written(model, mesh)
     assert answers == [likeliest(model, prompt) for prompt in PROMPTS]
     assert any(tokens[-1] in STOP for tokens in answers)
     assert max(map(len, answers)) == NEW
     assert small_steps["_prefill"] > 6 and small_steps["_moved"] > 1
+
+
+def test_local_layers_of_a_long_cache_keep_their_window_alone(new_model):
+    model = new_model(num_layers=6, sliding_window_size=512)
+    shapes = module.cache_shapes(model, 2, 131_072)
+    heads, width = model.config.num_kv_heads, model.config.head_dim
+    assert [shape[1] for shape in shapes.values()] == [544] * 5 + [131_072]
+    assert {(shape[0], shape[2]) for shape in shapes.values()} == {(2 * heads, width)}
+    assert {shape[1] for shape in module.cache_shapes(model, 2, 1024).values()} == {1024}
 
 
 def test_adapters_act(new_model, mesh, small_steps):

@@ -206,7 +206,8 @@ def test_collated_arrays_written_out():
 
 def test_padded_lengths():
     assert [bucket_of(n) for n in (1, 128, 129, 384, 2048)] == [128, 128, 192, 384, 2048]
-    assert bucket_of(2049) == 2049 > BUCKETS[-1]
+    assert [bucket_of(n) for n in (2049, 100_000)] == [4096, 131_072]
+    assert bucket_of(131_073) == 131_073 > BUCKETS[-1]
 
 
 @pytest.mark.parametrize("shuffle", [True, False])

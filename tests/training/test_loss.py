@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 from tunix.models.gemma3.model import RematConfig
 from tunix.sft.peft_trainer import TrainingInput, _default_loss_fn
+from tunix.sft.utils import make_causal_attn_mask
 
 from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
 from nblib.tokens.batches import TokenizedExample, collate
@@ -79,24 +80,17 @@ def test_inputs_for_the_model():
     assert inputs["input_tokens"] is batch.input_tokens
     assert inputs["input_mask"] is batch.input_mask
     assert inputs["positions"].tolist() == [[0, 1, 2, 2]]
-    assert inputs["attention_mask"].astype(int).tolist() == [
-        [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0]]
-    ]
+    assert inputs["segments"].tolist() == [[2, 2, 2, 0]]
 
 
 def test_inputs_of_a_packed_row():
     inputs = inputs_of(jnp.array([[BOS, 8, 9, BOS, 7, 0]]))
     assert inputs["positions"].tolist() == [[0, 1, 2, 0, 1, 1]]
-    assert inputs["attention_mask"].astype(int).tolist() == [
-        [
-            [1, 0, 0, 0, 0, 0],
-            [1, 1, 0, 0, 0, 0],
-            [1, 1, 1, 0, 0, 0],
-            [0, 0, 0, 1, 0, 0],
-            [0, 0, 0, 1, 1, 0],
-            [0, 0, 0, 1, 1, 0],
-        ]
-    ]
+    assert inputs["segments"].tolist() == [[2, 2, 2, 3, 3, 0]]
+
+
+def test_what_stands_before_the_first_bos_is_an_example_too():
+    assert inputs_of(jnp.array([[8, 9, BOS, 7]]))["segments"].tolist() == [[1, 1, 2, 2]]
 
 
 def random_batch(seed, rows, length):
@@ -106,6 +100,14 @@ def random_batch(seed, rows, length):
     tokens[0, rng.integers(1, length) :] = 0
     mask = ((rng.random((rows, length)) < 0.5) & (tokens != 0)).astype(np.float32)
     return TrainingInput(input_tokens=jnp.asarray(tokens), input_mask=mask)
+
+
+def as_tunix_has_them(inputs):
+    """The same inputs with Tunix's mask [B, T, T] in place of the segments."""
+    segments = inputs["segments"]
+    mask = make_causal_attn_mask(segments != 0) & (segments[:, :, None] == segments[:, None, :])
+    others = {name: value for name, value in inputs.items() if name != "segments"}
+    return {**others, "attention_mask": mask}
 
 
 def assert_close(gradients, expected, atol=1e-5):
@@ -130,7 +132,7 @@ def test_equals_tunix_own_loss_in_value_and_gradient(
     def both(model):
         ours = nnx.value_and_grad(next_token_loss, argnums=kind)
         theirs = nnx.value_and_grad(_default_loss_fn, argnums=kind)
-        return ours(model, **inputs), theirs(model, **inputs)
+        return ours(model, **inputs), theirs(model, **as_tunix_has_them(inputs))
 
     (loss, gradients), (their_loss, their_gradients) = both(model)
     assert float(loss) == pytest.approx(float(their_loss), rel=1e-5)
@@ -146,15 +148,15 @@ def test_no_step_holds_the_logits_of_all_positions(new_model, mesh, adapters):
     kind = nnx.DiffState(0, LORA_PARAMETER) if adapters else 0
     inputs = model_inputs(random_batch(0, rows=64, length=128))
 
-    def largest_array(loss_fn):
+    def largest_array(loss_fn, inputs):
         step = nnx.jit(nnx.value_and_grad(loss_fn, argnums=kind))
         program = step.lower(model, **inputs).compile().as_text()
         shapes = re.findall(r"f32\[([\d,]+)\]", program)
         return max(math.prod(map(int, shape.split(","))) for shape in shapes)
 
     positions = 64 * 127
-    assert largest_array(_default_loss_fn) >= positions * 544
-    assert largest_array(next_token_loss) < 0.6 * positions * 544
+    assert largest_array(_default_loss_fn, as_tunix_has_them(inputs)) >= positions * 544
+    assert largest_array(next_token_loss, inputs) < 0.6 * positions * 544
 
 
 @pytest.fixture(scope="module")

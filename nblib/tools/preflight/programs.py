@@ -24,7 +24,7 @@ from nblib.models.abstract import (
     sharded_as_on_accelerators,
     trainable_model,
 )
-from nblib.models.decode_batch import BLOCK, GROUPS, cache_shape, call_in_place, last_logits
+from nblib.models.decode_batch import BLOCK, GROUPS, cache_shapes, call_in_place, last_logits
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import LORA_PARAMETER, LoraConfig
 from nblib.tokens.batches import bucket_of
@@ -183,8 +183,10 @@ def _lower_forward(
         hidden, cache = call_in_place(graphdef, state, ids, positions, cache, begin, mask)
         return jnp.argmax(last_logits(state, hidden), axis=-1), cache
 
-    part = _split(cache_shape(config, rows, cache_length), config.param_dtype, mesh)
-    cache = {f"layer_{index}": {"k": part, "v": part} for index in range(config.num_layers)}
+    cache = {
+        layer: dict.fromkeys(("k", "v"), _split(shape, config.param_dtype, mesh))
+        for layer, shape in cache_shapes(model, rows, cache_length).items()
+    }
     ids, begin = _split((rows, tokens), jnp.int32, mesh), jax.ShapeDtypeStruct((), jnp.int32)
     mask = _split((rows, tokens, cache_length), jnp.bool_, mesh)
     with mesh, sharded_as_on_accelerators():
