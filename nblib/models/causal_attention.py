@@ -54,15 +54,30 @@ def causal_attention(
                   1 2 3 4
     """
     length, width = query.shape[1], query.shape[3]
-    size = max(_LEAST, -(-length // _PARTS))
-    if size > _QUERIES and width % _LANES == 0 and current_platform() == "tpu":
+    if current_platform() == "tpu" and takes_kernel(length, width):
         return _splash_attention(query, key, value, segments, window)
     given = _Given(query, head_rows(key), head_rows(value), segments)
+    size = max(_LEAST, -(-length // _PARTS))
     compute = _part if size <= _QUERIES else _part_in_blocks
     parts = [
         compute(given, begin, min(begin + size, length), window) for begin in range(0, length, size)
     ]
     return jnp.concatenate(parts, axis=1)
+
+
+def takes_kernel(length: int, width: int) -> bool:
+    """Return whether a TPU computes rows of a length, and heads of a width, by its kernel."""
+    return length > _PARTS * _QUERIES and width % _LANES == 0
+
+
+def kernel_operations(length: int, width: int, window: int | None, *, remat: bool) -> float:
+    """Return the operations of the kernel for one head of one row, forward and backward.
+
+    The compiler does not count them. A product has two for each pair of query and key in the tiles
+    that are computed; the forward pass has two products (twice with `remat`), the backward pass 7.
+    """
+    keys = length / 2 + _TILE / 2 if window is None else min(window + _TILE, length / 2)
+    return (11 if remat else 9) * 2 * width * length * keys
 
 
 def head_rows(heads: Float[Array, "B T K H"]) -> Float[Array, "R T H"]:

@@ -5,15 +5,16 @@ SFT has one update for each shape of its batches; GRPO has its update, prefill a
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import cycle, islice
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
-from tunix.models.gemma3.model import ModelConfig
+from tunix.models.gemma3.model import GEMMA3_ATTENTION_PATTERN, AttentionType, ModelConfig
 from tunix.rl.common import TrainExample
 from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
@@ -24,6 +25,7 @@ from nblib.models.abstract import (
     sharded_as_on_accelerators,
     trainable_model,
 )
+from nblib.models.causal_attention import kernel_operations, takes_kernel
 from nblib.models.decode_batch import BLOCK, GROUPS, cache_shapes, call_in_place, last_logits
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import LORA_PARAMETER, LoraConfig
@@ -48,15 +50,18 @@ class Program:
     times: int  # in the whole run
     key: Mapping[str, Any]  # what it is made from
     lower: Callable[[], Any]
+    uncounted: float = 0.0  # operations of a device that a TPU's compiler does not count
 
     def compiled_for(self, target: Target, mesh: jax.sharding.Mesh) -> Compiled:
         """Compile it, or find what was compiled before."""
         machine = {"target": target.topology or target.kind, "mesh": dict(mesh.shape)}
-        return compile_cached(
+        found = compile_cached(
             {**machine, "name": self.name, "rows": self.rows, "length": self.length, **self.key},
             self.lower,
             memory_bytes=0 if target.kind == "tpu" else target.memory_bytes,
         )
+        more = self.uncounted if target.kind == "tpu" else 0.0
+        return replace(found, flops=found.flops + more)
 
 
 def programs(
@@ -100,11 +105,26 @@ def _sft_programs(
             times=times[rows, length],
             key={"kind": "sft", "model": repr(model), **asdict(settings.lora), **asdict(config)},
             lower=lambda: lower_train_step(build, sft_batch(rows, length, mesh), mesh),
+            uncounted=attention_operations(model, rows, length, mesh, remat=config.remat),
         )
 
     # Attention's share grows with the length: of equally many tokens the longer rows need more.
     order = sorted(times, key=lambda shape: (-math.prod(shape), -shape[1]))
     return tuple(update(*shape) for shape in order)
+
+
+def attention_operations(
+    model: ModelConfig, rows: int, length: int, mesh: jax.sharding.Mesh, *, remat: bool
+) -> float:
+    """Return a device's operations in the attention kernel of a step; 0 where it is not used."""
+    if not takes_kernel(length, model.head_dim):
+        return 0.0
+    windows = {AttentionType.GLOBAL: None, AttentionType.LOCAL_SLIDING: model.sliding_window_size}
+    kinds = islice(cycle(GEMMA3_ATTENTION_PATTERN), model.num_layers)
+    of_a_head = sum(
+        kernel_operations(length, model.head_dim, windows[kind], remat=remat) for kind in kinds
+    )
+    return rows * model.num_heads * of_a_head / mesh.size
 
 
 def _grpo_programs(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[Program, ...]:

@@ -1,6 +1,14 @@
 from dataclasses import replace
 
-from nblib.tools.preflight.programs import largest_batch, programs, weight_counts
+import pytest
+from tunix.models.gemma3.model import ModelConfig
+
+from nblib.tools.preflight.programs import (
+    attention_operations,
+    largest_batch,
+    programs,
+    weight_counts,
+)
 
 
 def test_v1_has_one_update_a_shape_the_hungriest_first(sft, mesh):
@@ -39,3 +47,18 @@ def test_every_program_compiles_and_says_what_it_needs(sft, grpo, mesh, runs):
     for found in (update, *parts.values()):
         assert found.arguments_bytes >= weights and found.flops > 0
     assert parts["prefill"].flops > 3 * parts["decode"].flops
+
+
+def test_what_the_attention_kernel_computes_is_added(mesh):
+    """Gemma 3 270M: 4 heads of 256, 3 global layers, 15 that see 512 tokens; products of 2 * 256.
+
+    Tiles have 512 tokens: on the diagonal half of one is computed in vain, at a window's edge too.
+    """
+    model, length = ModelConfig.gemma3_270m(), 131_072
+    pairs = 3 * (length * length / 2 + length * 256) + 15 * length * (512 + 512)
+    expected = 2 * 4 * 11 * 2 * 256 * pairs
+    given = {"rows": 2, "mesh": mesh, "remat": True}
+    assert attention_operations(model, length=length, **given) == pytest.approx(expected)
+    assert attention_operations(model, length=2048, **given) == 0
+    kept = attention_operations(model, length=length, **{**given, "remat": False})
+    assert kept == pytest.approx(expected * 9 / 11)
