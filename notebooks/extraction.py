@@ -74,6 +74,7 @@ TASKS = ""  # kinds of examples, with commas between them: "navpage_classifier";
 NUM_SAMPLES = 0  # training rows: 10 to 50 to try things out, -1 for all
 NUM_EPOCHS = 0
 MAX_LENGTH = 0  # tokens; longer examples are left out and counted
+ROPE_FACTOR = 0  # 1, 2, 4: of the context, 32,768 tokens; 0 is the model's own
 
 # %% [markdown]
 # How to train:
@@ -154,7 +155,8 @@ print(f"{len(train_examples)} to train, {len(val_examples)} to validate, {len(he
 # slots now: what a grammar cannot enforce is refused here, by its name.
 
 # %%
-base = models.get_gemma_ref_model(settings.model, mesh, dtype=settings.dtype)
+how = {"dtype": settings.dtype, "rope_factor": settings.rope_factor}
+base = models.get_gemma_ref_model(settings.model, mesh, **how)
 print(base)
 grammars = tokens.task_grammars(task, held_out, base.tokenizer)
 print(f"{len({one.schema for one in grammars})} grammars for {len(held_out)} pages")

@@ -39,6 +39,7 @@ def request_identity(
     return {
         "model": ref.name,
         "model_sha256": ref.sha256,
+        **ref.scaling,
         "examples": _hashed(json.dumps([*one.values()]) for one in asked),
         "decoding": how,
         "samples": samples,
@@ -62,7 +63,8 @@ def read_kept(kept: Path, identity: Mapping[str, Any], ids: Sequence[str]) -> li
             "name another file"
         )
     if found != identity:
-        names = ", ".join(name for name in identity if found.get(name) != identity[name])
+        both = {**identity, **found}
+        names = ", ".join(name for name in both if found.get(name) != identity.get(name))
         print(f"{kept} is of another {names}: asked again", flush=True)
         return []
     whole = [

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from nblib.evaluation.answers import Decoding
 from nblib.files import shown
 from nblib.hosts.profiles import TASK, fill, profile_table, resolve_profile
+from nblib.models.config_file import CONTEXT, LONGEST
 from nblib.models.folders import GGUF_KINDS
 from nblib.models.gguf_file import gguf_package
 from nblib.models.lora import ALL_WEIGHTS, LoraConfig, check_dtype
@@ -72,7 +73,8 @@ Levels = tuple[Count, ...]
 Rows = Annotated[int, Field(ge=2, le=_MOST)]  # one of them is to validate on
 RowsOrAll = Annotated[CountOrAll, AfterValidator(_at_least_two_or_all)]
 Epochs = Annotated[int, Field(ge=1, le=1000)]  # the batches of all are planned at once
-Tokens = Annotated[int, Field(ge=1, le=32_768)]  # Gemma 3 1B, ai.google.dev/gemma/docs/core
+Tokens = Annotated[int, Field(ge=1, le=CONTEXT)]  # Gemma 3 1B, ai.google.dev/gemma/docs/core
+Length = Annotated[int, Field(ge=1, le=LONGEST)]  # of a row, with the RoPE factor that it needs
 Rank = Annotated[int, Field(le=4096)]  # no model here is wider
 Packing = Annotated[str, one_of(PACKING)]
 TaskName = Annotated[str, one_of(tuple(TASKS))]
@@ -229,7 +231,7 @@ class BatchedSettings(TrainedSettings):
 
     long_hand: Number  # share of solutions that work every sum out
     num_epochs: Epochs
-    max_length: Tokens
+    max_length: Length
     packing: Packing
     batch_tokens: Count
     cut: bool = False

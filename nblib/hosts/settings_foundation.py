@@ -5,7 +5,15 @@ from typing import Annotated, Any
 
 from nblib.evaluation.answers import Decoding
 from nblib.hosts.profiles import fill, profile_tables
-from nblib.hosts.settings_base import BatchedSettings, Count, CountOrNone, Levels, Rows, one_of
+from nblib.hosts.settings_base import (
+    BatchedSettings,
+    Count,
+    CountOrNone,
+    Levels,
+    Rows,
+    Tokens,
+    one_of,
+)
 from nblib.models.gemma3 import SIZES
 from nblib.tokens.batching import Batching
 from nblib.training.sft import SftConfig
@@ -19,6 +27,7 @@ class FoundationSettings(BatchedSettings):
     size: Annotated[str, one_of(tuple(SIZES))] = "embedded"
     levels: Levels
     num_samples: Rows
+    max_length: Tokens
     gsm8k_epochs: CountOrNone
     practice_samples: CountOrNone
     practice_levels: Levels

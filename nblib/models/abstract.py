@@ -16,26 +16,29 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tunix.models.gemma3.model import Gemma3, ModelConfig
 from tunix.utils import sharding_utils
 
-from nblib.models.config_file import read_config
+from nblib.models.config_file import read_config, scaled
 from nblib.models.lora import ALL_WEIGHTS, LoraConfig, with_adapters
 from nblib.models.published import GEMMA, find_model
 
 _Modules = TypeVar("_Modules")
 
 
-def named_config(name: str, *, dtype: type | str = jnp.float32) -> ModelConfig:
+def named_config(
+    name: str, *, dtype: type | str = jnp.float32, rope_factor: float = 0
+) -> ModelConfig:
     """Return the configuration of a model by name or folder; a published one is not downloaded.
 
+    `rope_factor` is for `config_file.scaled`: 0 is the model's own.
     Raises ModelNotFound for an unknown name.
     """
     published = name.rpartition(":")[2]
     if published not in GEMMA:
-        return read_config(find_model(name), dtype=jnp.dtype(dtype))
+        return scaled(read_config(find_model(name), dtype=jnp.dtype(dtype)), rope_factor)
     # Tunix names the 1b without instruction tuning _pt, the 270m has no suffix.
     name = {"gemma3-1b": "gemma3-1b-pt"}.get(published, published)
     config: ModelConfig = getattr(ModelConfig, name.replace("-", "_"))()
     config.param_dtype = jnp.dtype(dtype)
-    return config
+    return scaled(config, rope_factor)
 
 
 def trainable_model(config: ModelConfig, lora: LoraConfig) -> Gemma3:

@@ -60,6 +60,7 @@ class AdapterInfo:
     lora: LoraConfig
     base_name: str
     base_sha256: str | None
+    rope_factor: float = 0  # that the base had; 0 where nothing says so: then its own
 
 
 def save_adapters(
@@ -116,6 +117,7 @@ def read_adapter_info(folder: Path) -> AdapterInfo:
         lora=LoraConfig(rank=rank, alpha=alpha),
         base_name=base.get("name") or named,
         base_sha256=base.get("sha256"),
+        rope_factor=base.get("rope_factor", 0),
     )
 
 

@@ -1,4 +1,4 @@
-"""Gemma 3's `config.json`: both dialects of `transformers` are read, the older one is written.
+"""Gemma 3's `config.json`: both dialects of `transformers` are read, and what both read is written.
 
 Tunix computes one Gemma 3. A config that asks for another, in an activation, an attention pattern
 or a cap, would load and answer nonsense: it is refused by the key that differs.
@@ -6,6 +6,7 @@ Keys: https://huggingface.co/docs/transformers/model_doc/gemma3#transformers.Gem
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from nblib.models.folders import CONFIG_FILE
 from nblib.tokens.tokenizer import stop_tokens
 
 GENERATION_FILE = "generation_config.json"
-CONTEXT, EPSILON = 32768, 1e-6  # of the text-only Gemma 3, 270m and 1b
+CONTEXT, EPSILON = 32768, 1e-6  # of the text-only Gemma 3, 270m and 1b, at the RoPE factor 1
+LONGEST = 131_072  # context of any Gemma 3
+ROPE_FACTORS = (1, 2, 4)  # that a user may choose: more would be longer than any context
 _LOCAL_PER_GLOBAL = 6  # one layer in six attends globally (Gemma 3 report, arXiv:2503.19786)
 
 
@@ -113,14 +116,32 @@ def config_values(
         "sliding_window_pattern": _LOCAL_PER_GLOBAL,
         "rope_theta": config.global_base_frequency,
         "rope_local_base_freq": config.local_base_frequency,
-        "rope_scaling": None if scale == 1 else {"factor": scale, "rope_type": "linear"},
+        **({"rope_scaling": None} if scale == 1 else _scaled_rope(config)),
         **{key: value for key, value in _BUILT_IN.items() if value},
-        "max_position_embeddings": CONTEXT,
+        "max_position_embeddings": context_length(config),
         "pad_token_id": tokenizer.pad_id(),
         "eos_token_id": tokenizer.eos_id(),
         "bos_token_id": tokenizer.bos_id(),
         "torch_dtype": jnp.dtype(dtype).name,
     }
+
+
+def scaled(config: ModelConfig, rope_factor: float) -> ModelConfig:
+    """Return the configuration with this RoPE factor in place of its own; 0 leaves its own.
+
+    The positions of the global layers, and of no other, are divided by it before the rotation.
+    """
+    own = config.global_scale_factor
+    if not rope_factor or rope_factor == own:
+        return config
+    if own != 1:
+        print(f"the RoPE factor is {rope_factor:g} in all, in place of the model's own {own:g}")
+    return replace(config, global_scale_factor=float(rope_factor))
+
+
+def context_length(config: ModelConfig) -> int:
+    """Return how many tokens the rotation is made for: 32,768 times the RoPE factor."""
+    return min(LONGEST, int(CONTEXT * config.global_scale_factor))
 
 
 def check_stop_tokens(folder: Path, tokenizer: spm.SentencePieceProcessor) -> None:
@@ -139,6 +160,24 @@ def check_stop_tokens(folder: Path, tokenizer: spm.SentencePieceProcessor) -> No
             f"{path}: the model ends its text by token {min(unknown)}, the tokenizer's ends are "
             f"{known}: take tokenizer.model and {GENERATION_FILE} from the same model"
         )
+
+
+def _scaled_rope(config: ModelConfig) -> dict[str, Any]:
+    """Return the keys of a scaled rotation in both dialects, which agree.
+
+    transformers 4, and vLLM with it, reads `rope_scaling` for the global layers alone; 5 merges it
+    into `rope_parameters.full_attention`. Without a scale `rope_parameters` must not be there: vLLM
+    with transformers 4 would write a frequency into it.
+    """
+    linear = {"rope_type": "linear", "factor": config.global_scale_factor}
+    local, everywhere = config.local_base_frequency, config.global_base_frequency
+    return {
+        "rope_scaling": linear,
+        "rope_parameters": {
+            "full_attention": {**linear, "rope_theta": float(everywhere)},
+            "sliding_attention": {"rope_type": "default", "rope_theta": float(local)},
+        },
+    }
 
 
 def _whole(most: int) -> Kind:
@@ -187,7 +226,9 @@ def _rope(values: Mapping[str, Any], path: Path) -> tuple[int, int, float]:
         first, name = (f"rope_parameters.{kind}_attention" for kind in ("sliding", "full"))
         parts = {part: field(new, part, OBJECT, path) for part in (first, name)}
         thetas = [field(one, f"{part}.rope_theta", _THETA, path) for part, one in parts.items()]
-        local, scaled = _rope_type(parts[first], first, path), parts[name]
+        # As transformers 5 merges both dialects where a file has both; 4 knows rope_scaling alone.
+        over = field(values, "rope_scaling", OBJECT, path, default={})
+        local, scaled = _rope_type(parts[first], first, path), {**parts[name], **over}
     kinds = [local, _rope_type(scaled, name, path)]
     if kinds not in (["default", "default"], ["default", "linear"]):
         raise ValueError(f"{path}: rope_type is {kinds!r}: Tunix scales the global layers linearly")

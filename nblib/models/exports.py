@@ -69,6 +69,8 @@ def export_run(
         "command": f"python -m nblib run {run.notebook}",
         "parameters": run.parameters,
         "base": base.described,
+        "rope_factor": base.rope_factor,
+        "context": base.context,
         "data": {"origin": data.origin, "sha256": dict(data.sha256)},
         "steps": steps,
         "steps_left": steps_left,

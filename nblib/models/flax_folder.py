@@ -19,7 +19,7 @@ from tunix.models.gemma3.model import Gemma3, ModelConfig
 from tunix.models.gemma3.params import map_from_upstream_checkpoint
 
 from nblib.files import write_json
-from nblib.models.config_file import ROPE, config_values, read_config
+from nblib.models.config_file import ROPE, config_values, read_config, scaled
 from nblib.models.folders import CONFIG_FILE, check_folders_tokenizer, new_folder, orbax_trees
 from nblib.models.layout import weights_of
 from nblib.models.mesh import check_model_divides
@@ -36,8 +36,11 @@ def load_flax_model(
     *,
     mesh: jax.sharding.Mesh,
     dtype: np.dtype | type = jnp.float32,
+    rope_factor: float = 0,
 ) -> Gemma3:
     """Load Kaggle's Flax checkpoint of a text-only Gemma 3, checked against the tokenizer.
+
+    `rope_factor` is for `config_file.scaled`; a folder without config.json has 1.
 
     Raises FileNotFoundError when there is none, TokenizerMismatch, and ValueError for several
     trees, a damaged one, one with vision, and tensors that are missing, extra, of another shape or
@@ -51,7 +54,8 @@ def load_flax_model(
     tree = trees[0]
     given = _restore(tree)
     stated = (folder / CONFIG_FILE).is_file()
-    config = read_config(folder, dtype=dtype) if stated else _config_of(given, tree, dtype)
+    own = read_config(folder, dtype=dtype) if stated else _config_of(given, tree, dtype)
+    config = scaled(own, rope_factor)
     check_model_divides(config, mesh)
     check_folders_tokenizer(folder, tokenizer, size=config.num_embed)
     model = nnx.eval_shape(lambda: Gemma3(config, rngs=nnx.Rngs(0)))

@@ -13,7 +13,7 @@ from typing import Any
 
 import sentencepiece as spm
 
-from nblib.files import OBJECT, TEXT, field, read_object, write_json
+from nblib.files import OBJECT, POSITIVE, TEXT, field, read_object, write_json
 from nblib.tokens.tokenizer import check_tokenizer, tokenizer_hashes
 
 MANIFEST_FILE = "manifest.json"
@@ -38,6 +38,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     for values, name in ((base, "name"), (base, "sha256"), (base, "root"), (manifest, _HASH)):
         if name in values:
             field(values, name if values is manifest else f"base.{name}", TEXT, path)
+    field(base, "base.rope_factor", POSITIVE, path, default=1.0)
     return manifest
 
 

@@ -26,6 +26,7 @@ from nblib.models.config_file import (
     check_stop_tokens,
     config_values,
     read_config,
+    scaled,
 )
 from nblib.models.folders import CONFIG_FILE, check_folders_tokenizer, new_folder
 from nblib.models.layout import out_in_shape, weights_of
@@ -106,15 +107,18 @@ def load_model(
     *,
     mesh: jax.sharding.Mesh | None = None,
     dtype: np.dtype | type = jnp.float32,
+    rope_factor: float = 0,
 ) -> Gemma3:
     """Load a Hugging Face Gemma 3 folder, checked against the tokenizer that will be used.
+
+    `rope_factor` is for `config_file.scaled`: 0 is that of the folder's config.json.
 
     Raises FileNotFoundError for a missing file, TokenizerMismatch for another tokenizer than the
     folder's, and ValueError for a config.json of another model, a damaged file, tensors that are
     missing, extra, renamed, of another shape or not finite, and a mesh that does not divide them.
     """
     folder = Path(folder)
-    config = read_config(folder, dtype=dtype)
+    config = scaled(read_config(folder, dtype=dtype), rope_factor)
     if mesh is not None:
         check_model_divides(config, mesh)
     check_folders_tokenizer(folder, tokenizer, size=config.num_embed)

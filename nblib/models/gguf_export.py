@@ -13,7 +13,7 @@ import sentencepiece as spm
 from tunix.models.gemma3.model import Gemma3, ModelConfig
 
 from nblib.files import naming
-from nblib.models.config_file import CONTEXT, EPSILON
+from nblib.models.config_file import EPSILON, context_length
 from nblib.models.folders import gguf_name, new_folder
 from nblib.models.gguf_file import (
     ARCHITECTURE,
@@ -101,7 +101,7 @@ def _add_description(writer: Any, root: str) -> None:
 
 
 def _add_sizes(writer: Any, config: ModelConfig) -> None:
-    writer.add_context_length(CONTEXT)
+    writer.add_context_length(context_length(config))
     writer.add_block_count(config.num_layers)
     writer.add_embedding_length(config.embed_dim)
     writer.add_feed_forward_length(config.hidden_dim)
@@ -113,7 +113,7 @@ def _add_sizes(writer: Any, config: ModelConfig) -> None:
     writer.add_sliding_window(config.sliding_window_size)
     writer.add_rope_freq_base(config.global_base_frequency)
     writer.add_rope_freq_base_swa(config.local_base_frequency)
-    if config.global_scale_factor != 1:
+    if config.global_scale_factor != 1:  # llama.cpp scales gemma3's global layers alone
         writer.add_rope_scaling_type(gguf_package().RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(config.global_scale_factor)
 

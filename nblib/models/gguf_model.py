@@ -107,8 +107,8 @@ def _config(file: GgufFile, vocabulary: int) -> dict[str, Any]:
     head_dim = get("attention.key_length", default=width // heads)
     if get("attention.value_length", default=head_dim) != head_dim:
         raise ValueError(f"{file.path}: keys and values of a head differ in length")
-    scaling = get("rope.scaling.type", TEXT, default="none")
-    factor = {"factor": get("rope.scaling.factor", POSITIVE)} if scaling != "none" else {}
+    scaling = get("rope.scaling.type", TEXT, default="linear")
+    factor = get("rope.scaling.factor", POSITIVE, default=1.0)
     pattern = values.get("sliding_window_pattern", 6)
     if isinstance(pattern, list):
         kinds = ["sliding_attention" if one else "full_attention" for one in pattern]
@@ -129,7 +129,7 @@ def _config(file: GgufFile, vocabulary: int) -> dict[str, Any]:
         "sliding_window": get("attention.sliding_window"),
         "rope_theta": get("rope.freq_base", POSITIVE),
         "rope_local_base_freq": get("rope.freq_base_swa", POSITIVE, default=10_000),
-        "rope_scaling": {"rope_type": scaling, **factor} if factor else None,
+        "rope_scaling": {"rope_type": scaling, "factor": factor} if scaling != "none" else None,
         "rms_norm_eps": float(f"{epsilon:.6g}"),  # it is fp32 in the file
         **{k: values.get(k) or None for k in ("attn_logit_softcapping", "final_logit_softcapping")},
         **layers,

@@ -6,6 +6,7 @@ A folder of adapters is loaded over the base that it names, or over another: "ad
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import sentencepiece as spm
 from tunix.models.gemma3.model import Gemma3
 
 from nblib.models.adapters import check_adapters, load_adapters, read_adapter_info
+from nblib.models.config_file import context_length
 from nblib.models.flax_folder import load_flax_model
 from nblib.models.folders import (
     ADAPTER_CONFIG_FILE,
@@ -31,7 +33,8 @@ class RefModel:
     """A loaded model with the mesh that it is on and the tokenizer of its own folder.
 
     `sha256` is the hash of the folder's weights: two runs on the same base have the same one.
-    `root` names what all its training began with.
+    `root` names what all its training began with. The RoPE factor is in no weight: it is part of
+    what the model is beside them.
     """
 
     name: str
@@ -43,24 +46,42 @@ class RefModel:
     root: str
 
     @property
-    def described(self) -> dict[str, str]:
+    def rope_factor(self) -> float:
+        """What the positions of the global layers are divided by."""
+        return float(self.model.config.global_scale_factor)
+
+    @property
+    def context(self) -> int:
+        """How many tokens the model's rotation is made for."""
+        return context_length(self.model.config)
+
+    @property
+    def described(self) -> dict[str, str | float]:
         """What the manifest of a fine-tune says of its base.
 
         Folders are named in full, because a relative name or `latest` may mean another later.
         """
-        return {"name": _in_full(self.name), "sha256": self.sha256, "root": self.root}
+        weights = {"name": _in_full(self.name), "sha256": self.sha256, "root": self.root}
+        return {**weights, "rope_factor": self.rope_factor}
 
     @property
-    def hashes(self) -> dict[str, str | int]:
+    def hashes(self) -> dict[str, str | int | float]:
         """The hashes of weights and tokenizer: what a checkpoint and a run's manifest hold."""
-        return {"model": self.sha256, **tokenizer_hashes(self.tokenizer)}
+        return {"model": self.sha256, **tokenizer_hashes(self.tokenizer), **self.scaling}
+
+    @property
+    def scaling(self) -> dict[str, float]:
+        """The RoPE factor by its name, {} where it is 1: what was kept before is found again."""
+        return {"rope_factor": self.rope_factor} if self.rope_factor != 1 else {}
 
     def __str__(self) -> str:
         """One line for a notebook to print: size, precision, tokenizer and where it stops."""
         dtype = jnp.dtype(self.model.config.param_dtype).name
         stops = ", ".join(map(str, stop_tokens(self.tokenizer)))
+        factor = f"RoPE factor {self.rope_factor:g}, context {self.context:,}; "
         return (
-            f"{self.name}: {parameter_count(self.model):,} parameters; weights and the sampler's "
+            f"{self.name}: {parameter_count(self.model):,} parameters; "
+            f"{factor if self.scaling else ''}weights and the sampler's "
             f"cache in {dtype}, what is trained in float32; tokenizer {len(self.tokenizer)}, an "
             f"answer ends at {stops}"
         )
@@ -71,27 +92,35 @@ class RefModel:
 
 
 def get_gemma_ref_model(
-    name: str, mesh: jax.sharding.Mesh, *, dtype: type | str = jnp.float32
+    name: str,
+    mesh: jax.sharding.Mesh,
+    *,
+    dtype: type | str = jnp.float32,
+    rope_factor: float = 0,
 ) -> RefModel:
     """Load a Gemma 3 by name ("embedded", "gemma3-1b-it", "gemma3-270m-it", ...) or folder.
 
     A folder of adapters is merged into the base that it was made over: the one that it names, or
     the one after "::" ("path/to/adapters::gemma3-1b-it") where that lies elsewhere.
     In bf16 the weights take half the memory and half the time to be read.
+    `rope_factor` is the RoPE factor in all, whatever config.json says; 0 is what it says, or what
+    adapters were trained with.
     Raises ModelNotFound, AdapterMismatch, and what `load_model` raises for a broken folder.
     """
     path, _, base = name.partition(OVER)
     folder = find_model(path)
     if is_adapter_folder(folder):
-        return _over_its_base(folder, mesh, dtype=dtype, name=name, base=base)
+        given: dict[str, Any] = {"dtype": dtype, "rope_factor": rope_factor}
+        return _over_its_base(folder, mesh, name=name, base=base, **given)
     if base:
         raise ValueError(f"{name}: {folder} is a whole model, which needs no base: leave it out")
     tokenizer = load_tokenizer(folder)
     load = load_flax_model if orbax_trees(folder) else load_model
+    how: dict[str, Any] = {"dtype": jnp.dtype(dtype), "rope_factor": rope_factor}
     return RefModel(
         name=name,
         folder=folder,
-        model=load(folder, tokenizer, mesh=mesh, dtype=jnp.dtype(dtype)),
+        model=load(folder, tokenizer, mesh=mesh, **how),
         tokenizer=tokenizer,
         mesh=mesh,
         sha256=weights_sha256(folder),
@@ -118,12 +147,19 @@ def model_sha256(name: str) -> str:
 
 
 def _over_its_base(
-    folder: Path, mesh: jax.sharding.Mesh, *, dtype: type | str, name: str, base: str
+    folder: Path,
+    mesh: jax.sharding.Mesh,
+    *,
+    name: str,
+    base: str,
+    dtype: type | str,
+    rope_factor: float,
 ) -> RefModel:
     wanted = _base_of(folder, base)
     check_adapters(folder)
+    factor = rope_factor or read_adapter_info(folder).rope_factor
     try:
-        below = get_gemma_ref_model(wanted, mesh, dtype=dtype)
+        below = get_gemma_ref_model(wanted, mesh, dtype=dtype, rope_factor=factor)
     except ModelNotFound as error:
         raise ModelNotFound(
             f"{folder} holds adapters over {wanted!r}, which is not here: give that base, "

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -473,6 +474,21 @@ def test_a_grammar_belongs_to_constrained_decoding_and_to_no_other(ref, prompts)
         generate(ref, prompts, DECODING, grammars)
 
 
+def test_answers_at_another_rope_factor_are_asked_again(
+    kept_answers, examples, writes, tmp_path, capsys
+):
+    """The factor is in no weight, so the hash of the weights does not say it."""
+    seeds, kept = writes("1", "2", "3"), tmp_path / "base.jsonl"
+    four = {"model": SimpleNamespace(config=SimpleNamespace(global_scale_factor=4.0))}
+    for ref, told in (({}, ""), (four, "rope_factor"), (four, None), ({}, "rope_factor")):
+        capsys.readouterr()
+        kept_answers(examples, kept, ref=ref)
+        said = capsys.readouterr().out
+        assert ("6 of 6 answers were there already" in said) == (told is None)
+        assert (f"is of another {told}: asked again" in said) == bool(told)
+    assert len(seeds) == 6 and read_jsonl(kept)[0]["identity"].get("rope_factor") is None
+
+
 def test_constrained_answers_are_kept_apart(ref, examples, writes, tmp_path, capsys):
     """And those of earlier runs, which knew of no grammars, are still found."""
     seeds, kept = writes("1", "2", "3"), tmp_path / "base.jsonl"
@@ -519,7 +535,7 @@ def test_a_probe_takes_the_mean_of_any_headline(slots, writes, ref_of):
     writes('{"x": 1, "y": 2}')
     example = Example(id="a", prompt="x is 1", completion="", reference={"x": 1})
     probe = make_probe(ref_of(), slots, [example], max_new_tokens=20)
-    assert probe(None) == 2 / 3
+    assert probe(ref_of().model) == 2 / 3
 
 
 def test_changed_weights_of_the_same_model_are_seen(probe, model):

@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ from nblib.hosts.profiles import profile_tables
 from nblib.hosts.settings import EvalSettings, GrpoSettings, SftSettings
 from nblib.hosts.settings_base import parameter_name
 from nblib.hosts.settings_foundation import FoundationSettings
+from nblib.models.config_file import config_values, scaled
 from nblib.models.lora import LoraConfig
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.rewards import reward_weights
@@ -115,6 +117,12 @@ WRONG = {
         ("TASKS", "product"),
         ("TASKS", ["product"]),
         ("TASKS", 3),
+        ("ROPE_FACTOR", 3),
+        ("ROPE_FACTOR", -1),
+        ("ROPE_FACTOR", 8),
+        ("ROPE_FACTOR", 4.0),
+        ("ROPE_FACTOR", True),
+        ("MAX_LENGTH", 32_769),  # of the profile's model, whose factor is 1
         ("OPTIMIZER", "sgd"),
         ("OPTIMIZER", 1),
     ],
@@ -471,6 +479,44 @@ def test_settings_make_the_configurations_that_are_trained_and_asked_with():
     assert sft.lora == LoraConfig(rank=64, alpha=64.0)
     muon = FoundationSettings.of({**given, "SAVE_INTERVAL": "9 min"}).training
     assert (muon.optimizer, muon.weight_decay, muon.accumulation) == ("muon", 0.05, 2)
+
+
+LONG = {**CPU, "TASK": "extraction", "MODEL": "gemma3-270m"}
+
+
+@pytest.mark.parametrize(
+    ("factor", "context"), [(0, 32_768), (1, 32_768), (2, 65_536), (4, 131_072)]
+)
+def test_a_row_is_as_long_as_the_factor_allows(factor, context):
+    given = {**LONG, "ROPE_FACTOR": factor}
+    made = SftSettings.of({**given, "MAX_LENGTH": context})
+    assert (made.max_length, made.rope_factor) == (context, factor)
+    assert made.batch_tokens == context  # what is left open holds a row
+    with pytest.raises(ValueError, match=rf"MAX_LENGTH {context + 1}: "):
+        SftSettings.of({**given, "MAX_LENGTH": context + 1})
+
+
+def test_a_row_that_is_too_long_says_what_makes_it_fit():
+    with pytest.raises(ValueError) as refused:
+        SftSettings.of({**LONG, "MAX_LENGTH": 100_000, "ROPE_FACTOR": 2})
+    assert str(refused.value) == (
+        "MAX_LENGTH 100000: expected at most 65536, the context of gemma3-270m with the RoPE "
+        "factor 2: the extraction notebook's ROPE_FACTOR makes it longer (2, 4)"
+    )
+
+
+def test_a_folder_s_own_factor_counts_where_none_is_given(tmp_path, tiny_config, tokenizer):
+    values = config_values(scaled(tiny_config, 2), tokenizer, "float32")
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    given = {**LONG, "MODEL": str(tmp_path), "MAX_LENGTH": 65_536}
+    assert SftSettings.of(given).max_length == 65_536
+    with pytest.raises(ValueError, match=r"MAX_LENGTH 65536: expected at most 32768, .* factor 1:"):
+        SftSettings.of({**given, "ROPE_FACTOR": 1})
+
+
+def test_a_factor_is_part_of_what_a_run_is_found_by_where_one_is_given():
+    assert "rope_factor" not in SftSettings.of(LONG).parameters
+    assert SftSettings.of({**LONG, "ROPE_FACTOR": 4}).parameters["rope_factor"] == 4
 
 
 def test_settings_of_grpo_make_its_configuration_and_its_rewards():

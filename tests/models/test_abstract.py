@@ -40,6 +40,12 @@ def test_the_embedded_model_is_configured_by_its_folder():
         named_config("gemma4")
 
 
+def test_a_factor_is_in_the_configuration():
+    for name in ("gemma3-270m", "embedded"):
+        assert named_config(name).global_scale_factor == 1.0
+        assert named_config(name, rope_factor=4).global_scale_factor == 4.0
+
+
 @pytest.mark.parametrize("rank", [2, -1])
 def test_leaves_are_those_of_the_real_model(rank, new_model, mesh):
     base = new_model(num_layers=2)

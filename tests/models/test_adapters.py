@@ -415,3 +415,28 @@ def test_a_base_for_a_whole_model_is_refused(named, mesh):
     below, _ = named
     with pytest.raises(ValueError, match="is a whole model, which needs no base"):
         get_gemma_ref_model(f"{below}::embedded", mesh)
+
+
+def test_adapters_bring_the_factor_that_they_were_trained_with(named, mesh, tmp_path):
+    below, adapters = named
+    scaled = tmp_path / "scaled"
+    shutil.copytree(adapters, scaled)
+    manifest = json.loads((scaled / "manifest.json").read_text())
+    manifest["base"]["rope_factor"] = 4.0
+    (scaled / "manifest.json").write_text(json.dumps(manifest))
+    assert read_adapter_info(scaled).rope_factor == 4.0
+    for name in (str(scaled), f"{scaled}::{below}"):
+        assert get_gemma_ref_model(name, mesh).rope_factor == 4
+    assert get_gemma_ref_model(str(scaled), mesh, rope_factor=2).rope_factor == 2
+    assert get_gemma_ref_model(str(adapters), mesh).rope_factor == 1  # as before it was recorded
+
+
+@pytest.mark.parametrize("factor", ["4", 0, -1, True])
+def test_a_factor_that_is_none_is_refused(factor, named, mesh, tmp_path):
+    _, adapters = named
+    shutil.copytree(adapters, tmp_path / "odd")
+    manifest = json.loads((adapters / "manifest.json").read_text())
+    manifest["base"]["rope_factor"] = factor
+    (tmp_path / "odd" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"manifest\.json: base\.rope_factor is .* above 0"):
+        get_gemma_ref_model(str(tmp_path / "odd"), mesh)

@@ -9,7 +9,9 @@ from tunix.models.gemma3.model import ModelConfig
 from nblib.models.config_file import (
     check_stop_tokens,
     config_values,
+    context_length,
     read_config,
+    scaled,
 )
 
 # The text-only part of google/gemma-3-1b-it's own config.json.
@@ -93,6 +95,45 @@ def test_linear_scaling_of_the_global_layers(changes, tmp_path, tokenizer):
     assert (read.local_scale_factor, read.global_scale_factor) == (1.0, 8.0)
     (tmp_path / "config.json").write_text(json.dumps(config_values(read, tokenizer, "float32")))
     assert read_config(tmp_path).global_scale_factor == 8.0
+
+
+@pytest.mark.parametrize(("factor", "context"), [(2, 65_536), (4, 131_072), (8.0, 131_072)])
+def test_a_scale_is_written_in_both_dialects_with_its_context(
+    factor, context, tiny_config, tokenizer, tmp_path
+):
+    config = scaled(tiny_config, factor)
+    assert context_length(config) == context
+    values = config_values(config, tokenizer, "float32")
+    linear = {"rope_type": "linear", "factor": factor}
+    assert values["rope_scaling"] == linear
+    assert values["rope_parameters"] == {
+        "full_attention": {**linear, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    assert values["max_position_embeddings"] == context
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert read_config(tmp_path) == config
+
+
+def test_without_a_scale_there_is_the_older_dialect_alone(tiny_config, tokenizer):
+    values = config_values(tiny_config, tokenizer, "float32")
+    assert values["rope_scaling"] is None and "rope_parameters" not in values
+    assert values["max_position_embeddings"] == 32_768
+
+
+def test_where_both_dialects_differ_the_older_one_is_what_all_readers_take(tmp_path):
+    both = rope(everywhere={"rope_type": "linear", "factor": 2.0})
+    write(tmp_path, **both, rope_scaling={"rope_type": "linear", "factor": 4.0})
+    assert read_config(tmp_path).global_scale_factor == 4.0
+
+
+def test_a_factor_is_the_one_in_all_and_says_what_it_replaces(tiny_config, capsys):
+    four = scaled(tiny_config, 4)
+    assert (four.local_scale_factor, four.global_scale_factor) == (1.0, 4.0)
+    assert scaled(four, 0) is four and scaled(four, 4) is four and capsys.readouterr().out == ""
+    assert scaled(four, 2).global_scale_factor == 2.0
+    said = capsys.readouterr().out
+    assert said == "the RoPE factor is 2 in all, in place of the model's own 4\n"
 
 
 def test_what_is_written_is_read_again(tiny_config, tokenizer, tmp_path):

@@ -8,8 +8,9 @@ import pytest
 from flax import nnx
 
 from nblib.hosts.inputs import ExportNotFound, find_export
-from nblib.models import layout
+from nblib.models import gemma3, layout
 from nblib.models.adapters import save_adapters
+from nblib.models.config_file import scaled
 from nblib.models.exports import ExportNotEqual, export_folder, export_run
 from nblib.models.flax_folder import save_flax_model
 from nblib.models.gemma3 import load_model, save_model
@@ -127,6 +128,8 @@ def test_a_runs_exports_say_what_they_were_made_of(adapted, base, mesh, tmp_path
         "command": "python -m nblib run v2_grpo",
         "parameters": {"SEED": 3},
         "base": base.described,
+        "rope_factor": 1.0,
+        "context": 32_768,
         "data": {"origin": "made here", "sha256": {"train": "t", "test": "e"}},
         "steps": 7,
         "steps_left": 2,
@@ -141,6 +144,28 @@ def test_a_runs_exports_say_what_they_were_made_of(adapted, base, mesh, tmp_path
     assert (tuned.name, loaded.root) == ("tuned", base.root)
     kernels = [one.model.layers[0].mlp.up_proj.kernel.get_value() for one in (tuned, loaded)]
     np.testing.assert_array_equal(*kernels)
+
+
+def test_a_factor_is_in_every_export_and_an_export_that_drops_it_is_refused(
+    new_model, tokenizer, mesh, tmp_path, monkeypatch
+):
+    save_model(new_model(), tokenizer, tmp_path / "base", manifest={})  # its last layer is global
+    four = get_gemma_ref_model(str(tmp_path / "base"), mesh, rope_factor=4)
+    adapted = filled(get_lora_model(four.model, mesh, LORA), 0.3)
+    given = {"data": DATA, "steps": 7, "steps_left": 0, "prompts": ASKED, "flax": True}
+    run = start_run("v2_grpo", {}, root=tmp_path)
+    export_run(run, four, adapted, LORA, **given)
+    for name in ("export", "adapters", "flax"):
+        assert get_gemma_ref_model(str(run.path / name), mesh).rope_factor == 4
+        manifest = json.loads((run.path / name / "manifest.json").read_text())
+        assert (manifest["rope_factor"], manifest["context"]) == (4.0, 131_072)
+        assert manifest["base"]["rope_factor"] == 4.0
+    values = gemma3.config_values
+    monkeypatch.setattr(
+        gemma3, "config_values", lambda config, *more: values(scaled(config, 1), *more)
+    )
+    with pytest.raises(ExportNotEqual):
+        export(four.model, four, tmp_path / "dropped")
 
 
 def test_without_adapters_there_is_the_model_alone(base, tmp_path):

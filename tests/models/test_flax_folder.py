@@ -120,6 +120,16 @@ def test_what_is_written_here_has_googles_names(heads, config, tokenizer, mesh, 
     np.testing.assert_array_equal(logits(loaded), logits(model))
 
 
+def test_a_factor_comes_back_and_kaggles_own_folder_takes_one(
+    kaggle, config, tokenizer, mesh, tmp_path
+):
+    model = init_model(replace(config, global_scale_factor=4.0), seed=0)
+    save_flax_model(model, tokenizer, tmp_path / "export", manifest={})
+    assert load_flax_model(tmp_path / "export", tokenizer, mesh=mesh).config == model.config
+    given = load_flax_model(kaggle, tokenizer, mesh=mesh, rope_factor=2).config
+    assert given == replace(config, global_scale_factor=2.0)
+
+
 def test_foreign_folder_is_left_alone(model, tokenizer, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")

@@ -159,6 +159,38 @@ def test_a_scaled_rope_and_other_sizes_come_back(new_model, tokenizer, tmp_path)
     assert config == replace(model.config, param_dtype=jnp.float32)
 
 
+@pytest.mark.parametrize(("factor", "context"), [(1.0, 32_768), (4.0, 131_072)])
+def test_a_file_says_its_context_and_how_the_rope_is_scaled(
+    factor, context, new_model, tokenizer, tmp_path
+):
+    model = new_model(**SIZES, global_scale_factor=factor)
+    save_gguf(model, tokenizer, tmp_path / "made", kind="f16", root="x", manifest={})
+    values = read_gguf(tmp_path / "made" / "model-f16.gguf").values
+    assert values["gemma3.context_length"] == context
+    found = [values.get(f"gemma3.rope.scaling.{key}") for key in ("type", "factor")]
+    assert found == ([None, None] if factor == 1 else ["linear", 4.0])
+
+
+@pytest.mark.parametrize(
+    ("values", "factor"),
+    [
+        ({"gemma3__rope__scaling__factor": 8.0}, 8.0),  # linear is what llama.cpp then takes
+        ({"gemma3__rope__scaling__factor": 8.0, "gemma3__rope__scaling__type": "none"}, 1.0),
+        ({"gemma3__rope__scaling__type": "linear"}, 1.0),
+    ],
+)
+def test_a_scale_is_what_llama_cpp_makes_of_it(values, factor, files, tmp_path):
+    path = rewritten(files["f16"], tmp_path / "other.gguf", **values)
+    assert read_config(find_model(str(path))).global_scale_factor == factor
+
+
+def test_another_scale_than_a_linear_one_is_refused(files, tmp_path):
+    yarn = {"gemma3__rope__scaling__factor": 8.0, "gemma3__rope__scaling__type": "yarn"}
+    path = rewritten(files["f16"], tmp_path / "other.gguf", **yarn)
+    with pytest.raises(ValueError, match=r"rope_type is \['default', 'yarn'\]: Tunix scales"):
+        find_model(str(path))
+
+
 def test_a_file_is_converted_once(files, cache, tmp_path, monkeypatch):
     folder = find_model(str(files["f16"]))
     sha256 = hashlib.sha256(files["f16"].read_bytes()).hexdigest()

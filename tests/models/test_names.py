@@ -43,13 +43,27 @@ def test_a_base_is_named_in_full(folder, mesh, tmp_path, monkeypatch):
 
 def test_a_fine_tune_says_what_it_began_with(folder, mesh, tmp_path, tokenizer, new_model):
     ref = get_gemma_ref_model(str(folder), mesh)
-    assert ref.described == {"name": str(folder), "sha256": ref.sha256, "root": str(folder)}
+    own = {"name": str(folder), "sha256": ref.sha256, "root": str(folder)}
+    assert ref.described == {**own, "rope_factor": 1.0}
     for name, root in (("v1", "gemma3-1b-it"), ("v2", "gemma3-1b-it")):
         base = ref.described | {"root": root}
         save_model(new_model(num_layers=1), tokenizer, tmp_path / name, manifest={"base": base})
         ref = get_gemma_ref_model(str(tmp_path / name), mesh)
         assert ref.described["name"] == str(tmp_path / name)
         assert ref.described["root"] == "gemma3-1b-it"
+
+
+def test_a_factor_is_no_weight_but_part_of_what_the_model_is(folder, mesh, tmp_path, tokenizer):
+    plain = get_gemma_ref_model(str(folder), mesh)
+    four = get_gemma_ref_model(str(folder), mesh, rope_factor=4)
+    assert four.sha256 == plain.sha256 and (four.context, plain.context) == (131_072, 32_768)
+    assert four.described == {**plain.described, "rope_factor": 4.0}
+    assert four.hashes == {**plain.hashes, "rope_factor": 4.0}
+    assert "; RoPE factor 4, context 131,072; weights" in str(four)
+    assert "RoPE" not in str(plain)
+    save_model(four.model, tokenizer, tmp_path / "four", manifest={})
+    assert get_gemma_ref_model(str(tmp_path / "four"), mesh).rope_factor == 4
+    assert get_gemma_ref_model(str(tmp_path / "four"), mesh, rope_factor=2).rope_factor == 2
 
 
 def test_end_of_text_at_which_nobody_stops_is_refused(folder, mesh, tmp_path):

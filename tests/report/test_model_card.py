@@ -73,6 +73,20 @@ def test_card_says_where_it_is_from_what_it_can_do_and_what_not(tmp_path):
         assert words in body, words
 
 
+def test_card_says_the_context_and_adapters_what_their_base_needs(tmp_path):
+    scaled = {"rope_factor": 4.0, "context": 131_072}
+    line = "Context: 131,072 tokens, RoPE factor 4 (of the global layers alone)."
+    text = card(tmp_path, **scaled)
+    assert line in text and "adapters" not in text
+    (tmp_path / "adapter_config.json").write_text("{}")
+    text = card(tmp_path, **scaled)
+    assert f"{line} These adapters were trained over their base with this factor" in text
+    assert '`rope_scaling` `{"rope_type": "linear", "factor": 4}`.' in text
+    plain = card(tmp_path, rope_factor=1.0, context=32_768)
+    assert "Context: 32,768 tokens, RoPE factor 1" in plain and "rope_scaling" not in plain
+    assert "Context" not in card(tmp_path)  # of a folder from before it was recorded
+
+
 @pytest.mark.parametrize("root", ["gemma3-1b", "kaggle,huggingface:gemma3-1b"])
 def test_derivative_of_gemma_names_its_terms_and_its_base(root, tmp_path):
     base = MANIFEST["base"] | {"name": "runs/v1/export", "root": root}

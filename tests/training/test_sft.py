@@ -359,6 +359,7 @@ def test_damaged_newest_goes_on_from_the_one_before(run, stopped_twice, whole, t
     [
         ({"hashes": {**HASHES, "tokenizer": "cc33"}}, "tokenizer"),
         ({"hashes": {**HASHES, "data": "dd44"}}, "data"),
+        ({"hashes": {**HASHES, "rope_factor": 4.0}}, "rope_factor"),
         ({"batches": BATCHES[:-3]}, "steps"),
         ({"config": SftConfig(learning_rate=2e-2, accumulation=2)}, "learning_rate"),
     ],
