@@ -96,7 +96,7 @@ def check_tensors(weights: Path, model: Gemma3, kind: str) -> None:
                 raise ValueError(f"{name} is not the model's tensor rounded to {kind}")
 
 
-def llama_cpp(file: Path) -> Any:
+def llama_cpp(file: Path, *, context: int = 512) -> Any:
     """Return llama.cpp's server for a model, on this machine alone; its cache is in fp32.
 
     Raises RuntimeError where it does not take the file.
@@ -105,7 +105,7 @@ def llama_cpp(file: Path) -> Any:
 
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
-    params.n_ctx, params.n_parallel = 512, 1
+    params.n_ctx, params.n_parallel = context, 1
     params.verbosity, params.warmup, params.swa_full = 0, False, True
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     return xllamacpp.Server(params)

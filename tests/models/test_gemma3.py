@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tunix.models.gemma3.model import AttentionType, Gemma3
+from tunix.models.gemma3 import model as tunix
+from tunix.models.gemma3.model import Attention, AttentionType, Gemma3
 
 from nblib.models import folders, weight_files
+from nblib.models.attention import CausalAttention, attention_of, called
 from nblib.models.folders import read_manifest
 from nblib.models.gemma3 import (
     SIZES,
@@ -242,3 +244,36 @@ def test_kill_while_the_old_export_is_deleted_leaves_no_half(
     assert not copy.exists() or {file.name for file in copy.iterdir()} == whole
     save_model(new_model(seed=1, num_layers=1), tokenizer, copy, manifest={})
     load_model(copy, tokenizer)
+
+
+@pytest.fixture(params=[Attention, CausalAttention], ids=["tunix", "ours"])
+def states(request, new_model, monkeypatch):
+    """Return the hidden states of layers that are all of one kind, with a factor and positions."""
+    tokens = jnp.asarray(np.random.default_rng(0).integers(4, 544, (1, 96)))
+    causal = jnp.tril(jnp.ones((1, 96, 96), bool))
+
+    def run(kind, factor, positions):
+        monkeypatch.setattr(tunix, "GEMMA3_ATTENTION_PATTERN", (kind,))
+        model = new_model(num_layers=2, global_scale_factor=float(factor))
+        with attention_of(model, request.param):
+            return np.asarray(called(model, tokens, positions, None, causal)[0])
+
+    return run
+
+
+PLACES = jnp.arange(96)[None]
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_global_layer_rotates_by_its_position_over_the_factor(factor, states):
+    everywhere = AttentionType.GLOBAL
+    plain = states(everywhere, 1, PLACES)
+    np.testing.assert_array_equal(states(everywhere, factor, factor * PLACES), plain)
+    assert np.abs(states(everywhere, factor, PLACES) - plain).max() > 0.01
+
+
+def test_a_local_layer_knows_no_factor(states):
+    local = AttentionType.LOCAL_SLIDING
+    plain = states(local, 1, PLACES)
+    np.testing.assert_array_equal(states(local, 4, PLACES), plain)
+    assert np.abs(states(local, 4, 4 * PLACES) - plain).max() > 0.01

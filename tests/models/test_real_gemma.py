@@ -5,8 +5,11 @@ Real llama.cpp comes with the extra `parity`.
 
 from functools import partial
 
+import numpy as np
 import pytest
 
+from nblib.files import write_json
+from nblib.models.config_file import config_values, scaled
 from nblib.models.exports import export_folder
 from nblib.models.folders import gguf_name
 from nblib.models.gguf_parity import (
@@ -19,7 +22,7 @@ from nblib.models.gguf_parity import (
 )
 from nblib.models.licences import licence_of
 from nblib.models.names import get_gemma_ref_model
-from nblib.models.parity import greedy, prompt_rows
+from nblib.models.parity import choice_logits, greedy, prompt_rows, transformers_logits
 from nblib.models.published import find_model
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks import GSM8K
@@ -103,3 +106,26 @@ def test_it_answers_the_same_in_llama_cpp(kind, base, tmp_path):
     print(f"{kind}:", ours, theirs, sep="\n  ")
     assert (ours.reader, theirs.reader) == ("nblib", LLAMA_CPP)
     assert ours.equal and theirs.equal and (tmp_path / "gguf" / gguf_name(kind)).is_file()
+
+
+def test_at_the_rope_factor_4_transformers_answers_the_same_far_away(base, mesh, tmp_path):
+    """4,096 tokens are eight windows; without the factor the answers are others."""
+    pytest.importorskip("torch", reason="needs the extra parity")
+    for file in base.folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    config = scaled(base.model.config, 4)
+    write_json(tmp_path / "config.json", config_values(config, base.tokenizer, "float32"))
+    text = " ".join(row.fields["question"] for row in word_problems(100, seed=1, split="test"))
+    ids = [base.tokenizer.bos_id(), *base.tokenizer.encode(text)]
+    tokens = np.array([ids[:4096]])
+    assert tokens.shape == (1, 8 * config.sliding_window_size)
+    expected = {
+        4: transformers_logits(tmp_path, tokens),
+        1: transformers_logits(base.folder, tokens),
+    }
+    four = get_gemma_ref_model(str(tmp_path), mesh)
+    logits = choice_logits(four.model, tokens, mesh=mesh)
+    difference = {factor: np.abs(logits - one).max() for factor, one in expected.items()}
+    print(f"largest logit {np.abs(logits).max():.1f}, difference by their factor: {difference}")
+    assert four.rope_factor == 4 and difference[4] < 5e-3 and difference[1] > 1
+    np.testing.assert_array_equal(logits.argmax(axis=-1), expected[4].argmax(axis=-1))

@@ -4,16 +4,23 @@ import json
 import urllib.request
 from functools import partial
 
+import numpy as np
 import pytest
 
 from nblib.models import gguf_export, gguf_file, gguf_model, gguf_parity
+from nblib.models.config_file import scaled
 from nblib.models.exports import ExportNotEqual, export_folder
 from nblib.models.folders import gguf_name
 from nblib.models.gemma3 import save_model
-from nblib.models.gguf_parity import LLAMA_CPP, llama_cpp, tokenizer_difference
+from nblib.models.gguf_parity import (
+    LLAMA_CPP,
+    OF_LLAMA_CPP,
+    llama_cpp,
+    tokenizer_difference,
+)
 from nblib.models.layout import weights_of
 from nblib.models.names import get_gemma_ref_model
-from nblib.models.parity import NEW_TOKENS
+from nblib.models.parity import NEW_TOKENS, choice_logits
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks import GSM8K
 from nblib.tokens.chat import render_prompt, task_prompts
@@ -153,3 +160,52 @@ def test_what_llama_cpp_does_not_take_is_said(embedded, tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "add_context_length", lambda self, length: None)
     with pytest.raises(ExportNotEqual, match=r"read by llama\.cpp: .*init"):
         export(embedded, tmp_path / "gguf", "f16")
+
+
+@pytest.fixture(scope="module")
+def far(mesh, tmp_path_factory):
+    """The embedded model at the RoPE factor 4 as a file; rows of six windows; what it says."""
+    base = get_gemma_ref_model("embedded", mesh, rope_factor=4)
+    folder = tmp_path_factory.mktemp("scaled") / "gguf"
+    given = {"kind": "f16", "root": base.root, "manifest": {}}
+    gguf_export.save_gguf(base.model, base.tokenizer, folder, **given)
+    file = folder / gguf_name("f16")
+    text = " ".join(row.fields["question"] for row in word_problems(100, seed=1, split="test"))
+    ids = base.tokenizer.encode(text)
+    rows = np.array([[base.tokenizer.bos_id(), *ids[n : n + 1535]] for n in (0, 2000)])
+    assert rows.shape[1] == 6 * base.model.config.sliding_window_size
+    (digit,) = base.tokenizer.encode("1")
+    return file, rows, gguf_parity.top_choices(llama_cpp(file, context=2048), rows, digit=digit)
+
+
+def local_too(model):
+    for layer in model.layers:
+        layer.attn.rope_scale_factor = 4.0
+    return model
+
+
+def test_far_away_llama_cpp_scales_the_global_layers_alone(far, mesh):
+    file, rows, top = far
+
+    def difference(model):
+        logits = choice_logits(model, rows, mesh=mesh)
+        found = gguf_parity.compare_top(logits, top, tolerance=OF_LLAMA_CPP["f16"])
+        return found.largest_difference / found.limit
+
+    read = get_gemma_ref_model(str(file), mesh)
+    assert read.rope_factor == 4 and difference(read.model) < 1
+    assert difference(get_gemma_ref_model(str(file), mesh, rope_factor=1).model) > 5
+    assert difference(local_too(read.model)) > 5
+
+
+def test_a_file_without_the_factor_is_refused(mesh, tmp_path, monkeypatch):
+    """Our reader is told what the file does not say; llama.cpp is not."""
+    four = get_gemma_ref_model("embedded", mesh, rope_factor=4)
+    writer, parse = gguf_export.gguf_package().GGUFWriter, gguf_model.parse_config
+    monkeypatch.setattr(writer, "add_rope_scaling_factor", lambda self, factor: None)
+    monkeypatch.setattr(gguf_model, "parse_config", lambda *given: scaled(parse(*given), 4))
+    with pytest.raises(ExportNotEqual, match=r"read by llama\.cpp: 16 prompts"):
+        export(four, tmp_path / "gguf", "f16")
+    ours, theirs = json.loads((tmp_path / "gguf-not-equal" / "manifest.json").read_text())["parity"]
+    assert ours["largest_difference"] < ours["limit"]
+    assert theirs["largest_difference"] > 2 * theirs["limit"]

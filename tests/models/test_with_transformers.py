@@ -1,5 +1,7 @@
 """Both directions with `transformers` and `peft`, which the extra `parity` installs with torch."""
 
+import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -8,8 +10,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nblib.models import weight_files
+from nblib.models import gemma3, weight_files
 from nblib.models.adapters import save_adapters
+from nblib.models.attention import called
+from nblib.models.config_file import scaled
+from nblib.models.exports import ExportNotEqual, export_folder
 from nblib.models.gemma3 import load_model, save_model
 from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model, merge_lora
 from nblib.models.names import RefModel, get_gemma_ref_model
@@ -21,6 +26,7 @@ from nblib.models.parity import (
     prompt_rows,
     transformers_logits,
 )
+from nblib.sources.wordproblems import word_problems
 
 torch = pytest.importorskip("torch", reason="needs the extra parity")
 peft = pytest.importorskip("peft", reason="needs the extra parity")
@@ -210,3 +216,78 @@ def test_a_loaded_model_keeps_no_link_to_the_file(tmp_path, tokenizer, mesh):
         handle.write(b"\xff" * (size // 4))
     after = jax.tree.leaves(nnx.state(model))
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.fixture(scope="module")
+def scaled_folder(mesh, tmp_path_factory):
+    """The embedded model at the RoPE factor 4: its folder, and rows of eight of its windows."""
+    ref = get_gemma_ref_model("embedded", mesh, rope_factor=4)
+    folder = tmp_path_factory.mktemp("scaled") / "export"
+    save_model(ref.model, ref.tokenizer, folder, manifest={})
+    rows = word_problems(100, seed=1, split="test")
+    text = " ".join(row.fields["question"] for row in rows)
+    ids = [ref.tokenizer.bos_id(), *ref.tokenizer.encode(text)]
+    assert len(ids) > 2048 == 8 * ref.model.config.sliding_window_size
+    return folder, np.array([ids[:2048]])
+
+
+def test_they_scale_the_global_layers_alone(scaled_folder):
+    from transformers import Gemma3ForCausalLM
+
+    there = Gemma3ForCausalLM.from_pretrained(scaled_folder[0], dtype=torch.float32)
+    assert there.config.max_position_embeddings == 131_072
+    steps = np.arange(0, 32, 2) / 32
+    rotations = {"full_attention": 1e6**-steps / 4, "sliding_attention": 1e4**-steps}
+    for kind, expected in rotations.items():
+        found = getattr(there.model.rotary_emb, f"{kind}_inv_freq").numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-6, err_msg=kind)
+
+
+@pytest.mark.parametrize("start", [0, 30_000])
+def test_far_away_they_answer_the_same_and_without_the_factor_they_do_not(
+    start, scaled_folder, mesh
+):
+    """What is far away is seen by the global layer alone; positions are of fp32 in both."""
+    from transformers import Gemma3ForCausalLM
+
+    folder, tokens = scaled_folder
+    there = Gemma3ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    places = start + torch.arange(tokens.shape[1])[None]
+    with torch.no_grad():
+        found = there(torch.tensor(tokens), position_ids=places, logits_to_keep=NEW_TOKENS)
+    found = found.logits.numpy()
+
+    @partial(nnx.jit, graph_updates=False)
+    def last_logits(model):
+        causal = jnp.tril(jnp.ones((1, 2048, 2048), bool))
+        hidden, _ = called(model, tokens, jnp.asarray(places.numpy()), None, causal)
+        return model.embedder.decode(hidden[:, -NEW_TOKENS:])
+
+    logits = {}
+    for factor in (4, 1):
+        model = get_gemma_ref_model(str(folder), mesh, rope_factor=factor).model
+        with mesh, jax.default_matmul_precision("highest"):
+            logits[factor] = np.asarray(last_logits(model))
+    limit = 1e-4 if start == 0 else 1e-2  # 16 was the largest logit
+    assert np.abs(logits[4] - found).max() < limit
+    np.testing.assert_array_equal(logits[4].argmax(axis=-1), found.argmax(axis=-1))
+    assert np.abs(logits[1] - found).max() > 1
+
+
+def test_the_gate_refuses_an_export_that_only_they_read_without_the_factor(
+    new_model, tokenizer, mesh, tmp_path, monkeypatch
+):
+    """Written and read by the same wrong rule, the folder is ours again; they know better."""
+    save_model(with_norms(new_model()), tokenizer, tmp_path / "base", manifest={})
+    four = get_gemma_ref_model(str(tmp_path / "base"), mesh, rope_factor=4)
+    values, read = gemma3.config_values, gemma3.read_config
+    plain = lambda config, *more: values(scaled(config, 1), *more)  # noqa: E731
+    monkeypatch.setattr(gemma3, "config_values", plain)
+    monkeypatch.setattr(gemma3, "read_config", lambda *a, **named: scaled(read(*a, **named), 4))
+    write = partial(save_model, four.model, tokenizer, manifest={})
+    given = {"manifest": {}, "prompts": ASKED}
+    with pytest.raises(ExportNotEqual, match="read by transformers: 16 prompts, largest logit"):
+        export_folder(tmp_path / "export", write, four.model, four, **given)
+    manifest = json.loads((tmp_path / "export-not-equal" / "manifest.json").read_text())
+    ours, through = manifest["parity"]
+    assert ours["largest_difference"] == 0 and through["largest_difference"] > 0.01
