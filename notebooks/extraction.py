@@ -164,9 +164,13 @@ print(f"{len({one.schema for one in grammars})} grammars for {len(held_out)} pag
 # %% [markdown]
 # ## What is learnt
 # Pages are read, answers are learnt. An example that is too long is left out, never cut: its end
-# would not be learnt.
+# would not be learnt. With a `ROPE_FACTOR` above 1 half of the built-in products stand somewhere in
+# a long page, because what is far away must be read too.
 
 # %%
+if settings.rope_factor > 1 and settings.data == "builtin":
+    long = {"length": settings.max_length, "seed": SEED}
+    train_examples = evaluation.with_long_pages(train_examples, task, base.tokenizer, **long)
 encoded = [
     tokens.encode_task(base.tokenizer, task, part) for part in (train_examples, val_examples)
 ]
@@ -202,6 +206,23 @@ before = evaluation.evaluate_stages(
 )
 lexicon = tasks.Lexicon(train_examples)
 baseline = evaluation.stage_of_rule("lexicon", lexicon, task, held_out, greedy)
+
+# %% [markdown]
+# ## What the RoPE factor costs
+# Global layers see every page, also a short one, at a scale that they were not trained on. So with
+# a `ROPE_FACTOR` above 1 the same pages are asked without it, before anything is trained.
+
+# %%
+plain = evaluation.evaluate_stages(
+    base.at_rope_factor(1),
+    {"base_grammar_factor_1": (task, grammar)},
+    held_out,
+    enabled=settings.eval_at_end and settings.rope_factor > 1,
+)
+short = evaluation.paired_by_group((*plain, before[-1]), task) if plain else {}
+if short:
+    title = f"Pages as they are: RoPE factor {base.rope_factor:g} over 1, before training"
+    page.table(report.paired_table(short.items(), title=title, heading="pages"))
 
 # %% [markdown]
 # ## Training
@@ -256,6 +277,24 @@ after = evaluation.evaluate_stages(
     enabled=settings.eval_at_end,
 )
 stages = (*before, baseline, *after) if after else ()
+
+# %% [markdown]
+# ## Needles in long pages
+# With a `ROPE_FACTOR` above 1: held-out products within filler, at every depth of pages of several
+# lengths, longer than any that was learnt. What is low at a length is not read that far away.
+
+# %%
+needles = evaluation.needle_grid(
+    tuned,
+    task,
+    held_out,
+    greedy,
+    most=settings.needle_tokens,
+    enabled=settings.eval_at_end and settings.rope_factor > 1,
+)
+if needles:
+    window = base.model.config.sliding_window_size
+    page.table(report.needle_table(task, needles, window=window))
 
 # %% [markdown]
 # ## Result
@@ -329,6 +368,9 @@ page.samples((*before[:1], *after[-1:]), count=4)
 
 # %%
 about = {"model": base.name, "data": data.origin, "hashes": hashes}
+if settings.rope_factor > 1:
+    about["needles"] = {stage.name: stage.by_group for stage in needles}
+    about["rope_factor_over_1"] = short
 report.finish(run, stages, page, trained=trained, comparison=comparison, **about)
 
 # %% [markdown]

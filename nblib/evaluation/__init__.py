@@ -15,6 +15,7 @@ __getattr__, __all__, __dir__ = public_names(
         "comparison": "comparable compare_stages confusion failure_counts first_items "
         "paired_by_group schema_failures",
         "forgetting": "measure_forgetting",
+        "needle": "needle_grid with_long_pages",
         "sampling": "keep_informative sample_group vote_all",
     },
 )

@@ -64,8 +64,10 @@ class SftSettings(TunedSettings, BatchedSettings):
     rope_factor: Annotated[int, AfterValidator(_known_factor)] = 0  # in all; 0 is the model's own
     builtin_levels: Levels
     format_target: Number
+    needle_tokens: Tokens = 2048  # of the longest page that a needle is looked for in
 
     _kind = "sft"
+    _aside: ClassVar[tuple[str, ...]] = (*TunedSettings._aside, "needle_tokens")
     _later: ClassVar[Mapping[str, Any]] = {
         **TunedSettings._later,
         **{"task": "gsm8k", "examples": "", "tasks": "", "optimizer": SftConfig.optimizer},

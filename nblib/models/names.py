@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import sentencepiece as spm
-from tunix.models.gemma3.model import Gemma3
+from flax import nnx
+from tunix.models.gemma3.model import AttentionType, Gemma3
 
 from nblib.models.adapters import check_adapters, load_adapters, read_adapter_info
 from nblib.models.config_file import context_length
@@ -89,6 +90,15 @@ class RefModel:
     def with_model(self, model: Gemma3, *, name: str) -> "RefModel":
         """Return the same with other weights, as after a fine-tune."""
         return replace(self, name=name, model=model)
+
+    def at_rope_factor(self, rope_factor: float) -> "RefModel":
+        """Return the same weights, not copied, with another RoPE factor."""
+        model = nnx.merge(*nnx.split(self.model))
+        model.config = replace(model.config, global_scale_factor=float(rope_factor))
+        for layer in model.layers:
+            if layer.attn.attn_type == AttentionType.GLOBAL:
+                layer.attn.rope_scale_factor = float(rope_factor)
+        return replace(self, model=model)
 
 
 def get_gemma_ref_model(

@@ -18,7 +18,7 @@ __getattr__, __all__, __dir__ = public_names(
         "comparison": "comparison_tables gain_table plot_failures plot_gains",
         "verdicts": "foundation_verdicts grpo_verdicts plan_warnings sft_verdicts",
         "samples": "rollout_table",
-        "slots": "confusion_table gold_table grounding_table slots_table",
+        "slots": "confusion_table gold_table grounding_table needle_table slots_table",
         "model_card": "foundation_manifest",
     },
 )

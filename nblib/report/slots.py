@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nblib.report.tables import Table, as_text, in_words
+from nblib.report.tables import Table, as_text, in_words, read_estimate
 from nblib.tasks.comparators import number_readings
+from nblib.tasks.task import Task
 
 if TYPE_CHECKING:
     from nblib.evaluation.answers import Stage
@@ -70,6 +71,26 @@ def confusion_table(confused: Mapping[str, Mapping[str, int]], *, stage: str) ->
         rows=tuple(
             (right, *(str(row.get(word, 0)) for word in answers)) for right, row in confused.items()
         ),
+    )
+
+
+def needle_table(task: Task, stages: Sequence["Stage"], *, window: int) -> Table:
+    """Return a row a length, a column a depth: the headline of the needles that were asked there.
+
+    `stages` are of `evaluation.needle_grid`; `window` is that of the model's local layers.
+    """
+    depths = list(stages[0].by_group) if stages else []
+    rows = []
+    for stage in stages:
+        cells = (str(read_estimate(stage.by_group[depth], task.headline)) for depth in depths)
+        rows.append((in_words(stage.name), *cells))
+    return Table(
+        title="Needles in long pages",
+        columns=("length", *depths),
+        rows=tuple(rows),
+        note=f"{in_words(task.headline)}, 95 % interval, needles; the columns say how much of the "
+        f"filler stands before the needle; only the global layers see further than {window:,} "
+        "tokens",
     )
 
 

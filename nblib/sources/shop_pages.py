@@ -9,7 +9,7 @@ pages of a crawler are.
 
 import random
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from html import escape
 from importlib import resources
@@ -43,6 +43,14 @@ def shop_pages(count: int, *, seed: int, split: str) -> tuple[dict[str, Any], ..
         raise ValueError(f"split is {split!r}, expected 'train' or 'test'")
     salt = seed if split == "train" else "fixed"
     return tuple(_record(split, index, salt) for index in range(count))
+
+
+def filler_lines(seed: str) -> Iterator[str]:
+    """Yield lines of a shop's page that say nothing of any product, without an end."""
+    rng, words = random.Random(f"shop/filler/{seed}"), _words()
+    lines = [*words["sentences"], *words["news"], *words["other"]]
+    while True:
+        yield rng.choice(lines)
 
 
 def _record(split: str, index: int, salt: object) -> dict[str, Any]:

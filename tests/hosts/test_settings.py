@@ -519,6 +519,15 @@ def test_a_factor_is_part_of_what_a_run_is_found_by_where_one_is_given():
     assert SftSettings.of({**LONG, "ROPE_FACTOR": 4}).parameters["rope_factor"] == 4
 
 
+def test_how_far_needles_are_looked_for_is_the_profile_s_and_no_part_of_a_run():
+    made = {
+        profile: SftSettings.of({"PROFILE": profile, "TASK": "extraction"})
+        for profile in ("smoke", "cpu", "gpu", "tpu")
+    }
+    assert [one.needle_tokens for one in made.values()] == [512, 2048, 16_384, 16_384]
+    assert not any("needle_tokens" in one.parameters for one in made.values())
+
+
 def test_settings_of_grpo_make_its_configuration_and_its_rewards():
     given = {**CPU, "NUM_STEPS": 7, "LOSS": "dr-grpo", "BETA": 0.04, "KL": "kl", "SEED": 3}
     grpo = GrpoSettings.of({**given, "REWARDS": {"format_accuracy": 0.3, "truncated": 0.1}})

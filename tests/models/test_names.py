@@ -66,6 +66,26 @@ def test_a_factor_is_no_weight_but_part_of_what_the_model_is(folder, mesh, tmp_p
     assert get_gemma_ref_model(str(tmp_path / "four"), mesh, rope_factor=2).rope_factor == 2
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, new_model, tokenizer, mesh):
+    """A model of six layers, of which the last one is global."""
+    path = tmp_path_factory.mktemp("whole") / "export"
+    save_model(new_model(), tokenizer, path, manifest={})
+    return get_gemma_ref_model(str(path), mesh, rope_factor=4)
+
+
+def test_another_factor_needs_no_other_weights(whole, mesh, logits):
+    plain = whole.at_rope_factor(1)
+    loaded = get_gemma_ref_model(str(whole.folder), mesh)
+    np.testing.assert_array_equal(logits(plain.model), logits(loaded.model))
+    assert (whole.rope_factor, plain.rope_factor, plain.hashes) == (4, 1, loaded.hashes)
+    assert np.abs(logits(whole.model) - logits(plain.model)).max() > 1e-3
+    kernels = [one.model.layers[0].mlp.up_proj.kernel.get_value() for one in (whole, plain)]
+    assert kernels[0] is kernels[1]
+    back = plain.at_rope_factor(4)
+    np.testing.assert_array_equal(logits(back.model), logits(whole.model))
+
+
 def test_end_of_text_at_which_nobody_stops_is_refused(folder, mesh, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)

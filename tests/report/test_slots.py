@@ -10,6 +10,7 @@ from nblib.report.slots import (
     gold_table,
     grounding_table,
     marked_in,
+    needle_table,
     slots_table,
 )
 from nblib.tasks.extraction import EXTRACTION
@@ -227,3 +228,19 @@ def test_only_what_stands_around_a_value_is_shown():
 def test_a_long_page_of_numbers_is_read_through_once():
     assert marked_in("1 " * 100_000 + "1'" * 100_000 + "1." * 100_000, 7) == ""
     assert marked_in("a " * 200_000, "a a a a b") == ""
+
+
+def test_needles_have_a_row_a_length_and_a_column_a_depth():
+    def cell(f1):
+        return {"n": 4, "slot_f1": f1, "slot_f1_ci95": [f1 - 0.1, f1 + 0.1]}
+
+    near = made("256_tokens", {"0%": cell(0.5), "100%": cell(0.75)})
+    far = made("2048_tokens", {"0%": cell(0.25), "100%": cell(0.5)})
+    table = needle_table(EXTRACTION, (near, far), window=256)
+    assert table.columns == ("length", "0%", "100%")
+    assert table.rows == (
+        ("256 tokens", "0.500\n[0.400, 0.600] (n=4)", "0.750\n[0.650, 0.850] (n=4)"),
+        ("2048 tokens", "0.250\n[0.150, 0.350] (n=4)", "0.500\n[0.400, 0.600] (n=4)"),
+    )
+    assert "only the global layers see further than 256 tokens" in table.note
+    assert needle_table(EXTRACTION, (), window=256).rows == ()

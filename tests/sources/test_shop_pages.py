@@ -3,12 +3,20 @@
 import re
 from collections import Counter
 from decimal import Decimal
+from itertools import islice
 
 import pytest
 
 from nblib.sources.datasets import get_dataset
 from nblib.sources.html_text import visible_text
-from nblib.sources.shop_pages import NAVIGATION, PRODUCT, SLOT_SPECS, _words, shop_pages
+from nblib.sources.shop_pages import (
+    NAVIGATION,
+    PRODUCT,
+    SLOT_SPECS,
+    _words,
+    filler_lines,
+    shop_pages,
+)
 from nblib.tasks.comparators import normalized, number_readings
 from nblib.tasks.extraction import EXTRACTION
 from nblib.tasks.extraction_rows import normalise_extractions
@@ -215,3 +223,12 @@ def test_answers_of_one_word_are_both_common(pages):
 def test_an_unknown_split_is_named(split):
     with pytest.raises(ValueError, match=rf"split is {split!r}, expected 'train' or 'test'"):
         shop_pages(1, seed=0, split=split)
+
+
+def test_filler_says_nothing_of_a_product_and_has_no_end():
+    lines = [*islice(filler_lines("a"), 2000)]
+    assert lines == [*islice(filler_lines("a"), 2000)] != [*islice(filler_lines("b"), 2000)]
+    colours = {colour for locale in LOCALES.values() for colour in locale["colours"]}
+    for line in set(lines):
+        words = {word.strip(".,").casefold() for word in line.split()}
+        assert not words & colours and not re.search(r"[$€£]|R\$|CHF|[Bb]rand|price|[Ss]tock", line)
