@@ -7,7 +7,6 @@ by its type, a combination by the configuration that will be used (`SftConfig`, 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
@@ -17,7 +16,6 @@ from nblib.files import shown
 from nblib.hosts.ladder import named_candidates
 from nblib.hosts.settings_base import (
     ALL,
-    BatchedSettings,
     Count,
     CountOrNone,
     EvaluatedSettings,
@@ -27,8 +25,7 @@ from nblib.hosts.settings_base import (
     TunedSettings,
     one_of,
 )
-from nblib.models.config_file import CONTEXT, ROPE_FACTORS, read_config
-from nblib.models.folders import CONFIG_FILE
+from nblib.hosts.settings_context import ContextSettings
 from nblib.sources.datasets import FILES, TABLES, is_file
 from nblib.tasks.registry import get_task
 from nblib.tasks.rewards import reward_weights
@@ -43,35 +40,25 @@ def _examples_file(value: str) -> str:
     return value
 
 
-def _known_factor(value: int) -> int:
-    if value not in (0, *ROPE_FACTORS):
-        raise ValueError("should be 1, 2 or 4, or 0 for the model's own")
-    return value
-
-
 def _slugs(tasks: str) -> tuple[str, ...]:
     return tuple(sorted({slug.strip() for slug in tasks.split(",")} - {""}))
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftSettings(TunedSettings, BatchedSettings):
+class SftSettings(ContextSettings):
     """The settings of an SFT notebook; `version` is a recipe of its task."""
 
     version: Annotated[str, one_of(("", "v1", "v2", "v3"))] = ""
     examples: Annotated[str, AfterValidator(_examples_file)] = ""  # what `data` is, then
     tasks: str = ""  # slugs of the examples, with commas between them; "" is all
     optimizer: Annotated[str, one_of(NAMES)] = SftConfig.optimizer
-    rope_factor: Annotated[int, AfterValidator(_known_factor)] = 0  # in all; 0 is the model's own
     builtin_levels: Levels
     format_target: Number
-    needle_tokens: Tokens = 2048  # of the longest page that a needle is looked for in
 
     _kind = "sft"
-    _aside: ClassVar[tuple[str, ...]] = (*TunedSettings._aside, "needle_tokens")
     _later: ClassVar[Mapping[str, Any]] = {
-        **TunedSettings._later,
+        **ContextSettings._later,
         **{"task": "gsm8k", "examples": "", "tasks": "", "optimizer": SftConfig.optimizer},
-        "rope_factor": 0,
     }
     _built = ("training", "greedy")
 
@@ -87,11 +74,7 @@ class SftSettings(TunedSettings, BatchedSettings):
             more["data"] = examples
         if isinstance(tasks, str):  # so that the same slugs are the same run
             more["tasks"] = ",".join(_slugs(tasks))
-        filled = super()._filled(profile, given | more)
-        length, tokens = filled["max_length"], filled["batch_tokens"]
-        if not given.get("batch_tokens") and type(length) is int:  # left open: at least one row
-            filled["batch_tokens"] = max(length, tokens)
-        return filled
+        return super()._filled(profile, given | more)
 
     @property
     def slugs(self) -> tuple[str, ...]:
@@ -109,22 +92,6 @@ class SftSettings(TunedSettings, BatchedSettings):
         if self.slugs and self.task not in TABLES:
             words = f'expected "" with TASK {self.task!r}: only {TABLES[0]!r} has kinds of rows'
             raise self._refuse("tasks", words)
-        if self.max_length > CONTEXT:
-            self._check_context()
-
-    def _check_context(self) -> None:
-        """Refuse rows for which the model's rotation is not made."""
-        factor = float(self.rope_factor)
-        if not factor:
-            folder = Path(self.model).expanduser()
-            stated = (folder / CONFIG_FILE).is_file()
-            factor = read_config(folder).global_scale_factor if stated else 1.0
-        if self.max_length > (context := int(CONTEXT * factor)):
-            expected = (
-                f"expected at most {context}, the context of {self.model} with the RoPE factor "
-                f"{factor:g}: the extraction notebook's ROPE_FACTOR makes it longer (2, 4)"
-            )
-            raise self._refuse("max_length", expected)
 
 
 @dataclass(frozen=True, kw_only=True)

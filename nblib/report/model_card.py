@@ -18,6 +18,7 @@ from nblib.models.folders import (
     MANIFEST_FILE,
     is_adapter_folder,
     is_gguf_folder,
+    orbax_trees,
     read_manifest,
 )
 from nblib.models.licences import licence_of, root_of
@@ -49,6 +50,7 @@ def write_model_card(folder: Path, task: Task, stages: Sequence["Stage"], *, tit
         data=manifest.get("data", {}),
         adapters=is_adapter_folder(folder),
         gguf=is_gguf_folder(folder),
+        flax=bool(orbax_trees(folder)),
         licence=licence_of(manifest),
         base_model=repository_of(root) if root in GEMMA else "",
         toy=root == EMBEDDED,

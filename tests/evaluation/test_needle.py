@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from nblib.evaluation import needle as module
-from nblib.evaluation.answers import Decoding
+from nblib.evaluation.answers import Decoding, generate
 from nblib.evaluation.needle import (
     DEPTHS,
     needle_examples,
@@ -136,3 +136,21 @@ def test_a_grid_that_nobody_wants_asks_nothing(reader, pages, ref_of, tokenizer,
     assert capsys.readouterr().out == ""
     assert needle_grid(ref, EXTRACTION, long, DECODING, most=1024) == () and reader == []
     assert capsys.readouterr().out == "no needles: no page with slots is as short as 128 tokens\n"
+
+
+def test_the_same_weights_at_two_factors_are_never_mixed_up(new_model, ref_of, tokenizer, mesh):
+    """What is compiled for one factor must not answer for the other."""
+    model = new_model()
+    model.layers[5].attn.attn_vec_einsum.w.set_value(
+        50 * model.layers[5].attn.attn_vec_einsum.w.get_value()
+    )  # so that the global layer has a say
+    ref = ref_of(model, tokenizer, mesh)
+    prompts = [f"Ann has {n} pens and buys {n + 3} more. How many?" for n in range(4)]
+
+    def written(factor):
+        return [
+            one["completion"] for one in generate(ref.at_rope_factor(factor), prompts, DECODING)
+        ]
+
+    one, four = written(1), written(4)
+    assert one != four and (written(1), written(4)) == (one, four)
