@@ -172,6 +172,14 @@ def test_what_the_saved_state_depends_on_must_agree(folder, tmp_path_factory):
     assert step_names(other) == []
 
 
+def test_a_checkpoint_of_another_rope_factor_is_not_gone_on_from(folder, tmp_path_factory):
+    """It is in no weight, so it would load without a word."""
+    other, message = tmp_path_factory.mktemp("other"), r"\(rope_factor: checkpoint None, this run 4"
+    with pytest.raises(ForeignCheckpoint, match=message):
+        prepare_checkpoints(other, {**IDENTITY, "rope_factor": 4.0}, resume_from=str(folder))
+    assert step_names(other) == []
+
+
 def test_a_folder_to_resume_from_holds_a_whole_checkpoint(folder, tmp_path_factory):
     assert check_resume_from("") == ""
     assert check_resume_from(str(folder)) == str(folder)
