@@ -86,7 +86,7 @@ LORA_ALPHA = 0.0
 BATCH_TOKENS = 0  # tokens a batch, padding included
 GRADIENT_ACCUMULATION = 0  # batches a step
 PACKING = ""  # on, off: several examples a row, for less padding
-REMAT = False  # gradient checkpointing: recompute each layer's activations in the backward pass
+REMAT = False  # gradient checkpointing: recompute activations; always on above 8,192 tokens
 SAVE_INTERVAL = ""  # "10 steps" or "30 min"
 RESUME_FROM = ""  # another run's folder `checkpoints`, to go on from with another LEARNING_RATE
 

@@ -12,6 +12,9 @@ from nblib.models.config_file import CONTEXT, ROPE_FACTORS, read_config
 from nblib.models.folders import CONFIG_FILE
 
 
+_LONG = 8192  # tokens of a row whose activations are computed again, or they would fit no device
+
+
 def _known_factor(value: int) -> int:
     if value not in (0, *ROPE_FACTORS):
         raise ValueError("should be 1, 2 or 4, or 0 for the model's own")
@@ -34,6 +37,8 @@ class ContextSettings(TunedSettings, BatchedSettings):
         length, tokens = filled["max_length"], filled["batch_tokens"]
         if not given.get("batch_tokens") and type(length) is int:  # left open: at least one row
             filled["batch_tokens"] = max(length, tokens)
+        if type(length) is int and length > _LONG:
+            filled["remat"] = True
         return filled
 
     def _check(self) -> None:

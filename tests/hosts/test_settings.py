@@ -492,6 +492,7 @@ def test_a_row_is_as_long_as_the_factor_allows(factor, context):
     made = SftSettings.of({**given, "MAX_LENGTH": context})
     assert (made.max_length, made.rope_factor) == (context, factor)
     assert made.batch_tokens == context  # what is left open holds a row
+    assert made.remat  # and is computed again
     with pytest.raises(ValueError, match=rf"MAX_LENGTH {context + 1}: "):
         SftSettings.of({**given, "MAX_LENGTH": context + 1})
 

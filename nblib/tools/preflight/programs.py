@@ -81,7 +81,7 @@ def largest_batch(settings: SftSettings, mesh: jax.sharding.Mesh) -> tuple[int, 
 
 def weight_counts(settings: SftSettings | GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[int, int]:
     """Return how many weights the model has without adapters, and how many are trained."""
-    config = named_config(settings.model, dtype=settings.dtype)
+    config = named_config(settings.model, dtype=settings.dtype)  # no factor is a weight
     (model,) = abstractly(lambda: (trainable_model(config, settings.lora),), mesh)
     adapters = parameter_count(model, LORA_PARAMETER)
     whole = parameter_count(model) - adapters
@@ -92,7 +92,8 @@ def _sft_programs(
     settings: SftSettings, mesh: jax.sharding.Mesh, work: Workload | None
 ) -> tuple[Program, ...]:
     times = {largest_batch(settings, mesh): 0, **(work.shapes if work else {})}
-    config, model = settings.training, named_config(settings.model, dtype=settings.dtype)
+    config, how = settings.training, {"dtype": settings.dtype, "rope_factor": settings.rope_factor}
+    model = named_config(settings.model, **how)
 
     def build() -> PeftTrainer:
         return build_trainer(trainable_model(model, settings.lora), config, steps=1000)
