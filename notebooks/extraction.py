@@ -152,7 +152,8 @@ print(f"{len(train_examples)} to train, {len(val_examples)} to validate, {len(he
 # %% [markdown]
 # ## Model
 # Loaded by name, always with the tokenizer of its own folder. A grammar is made of every example's
-# slots now: what a grammar cannot enforce is refused here, by its name.
+# slots now: what a grammar cannot enforce is refused here, by its name. The kinds of pages go into
+# the export, so that `python -m nblib extract` asks a page as the examples were asked.
 
 # %%
 how = {"dtype": settings.dtype, "rope_factor": settings.rope_factor}
@@ -160,6 +161,8 @@ base = models.get_gemma_ref_model(settings.model, mesh, **how)
 print(base)
 grammars = tokens.task_grammars(task, held_out, base.tokenizer)
 print(f"{len({one.schema for one in grammars})} grammars for {len(held_out)} pages")
+kinds = tasks.page_kinds(train_examples, learnable.rows)
+print(kinds)
 
 # %% [markdown]
 # ## What is learnt
@@ -248,7 +251,8 @@ page.figure("Loss while training", report.plot_training(trained.history, seed=SE
 # %% [markdown]
 # ## Export
 # `export/` is a plain Gemma 3 folder, which other tools load. It is loaded again, from nothing, and
-# gets its name only if it answers as the model in memory does.
+# gets its name only if it answers as the model in memory does. Its `extraction.json` says how each
+# kind of page is asked, by which schema it is answered, and one answer to try another engine on.
 
 # %%
 tuned = models.export_run(
@@ -262,6 +266,7 @@ tuned = models.export_run(
     prompts=tokens.task_prompts(task, held_out),
     flax=settings.export_flax,
     gguf=settings.export_gguf,
+    files=evaluation.package_files(task, kinds, held_out, greedy),
 )
 
 # %% [markdown]

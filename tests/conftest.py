@@ -237,3 +237,71 @@ def pens():
         )
         for n, right in ((1, 3), (2, 99), (3, 7))
     ]
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory, new_model, tokenizer, mesh):
+    """A run's export of a tiny model that has learnt eight pages by heart, with its tokenizer.
+
+    Two kinds: products, which are read into JSON, and pages that lead to others, YES, or not, NO.
+    """
+    from nblib.evaluation.answers import Decoding
+    from nblib.evaluation.package import package_files
+    from nblib.models.exports import export_run
+    from nblib.models.lora import ALL_WEIGHTS, LoraConfig
+    from nblib.models.names import RefModel
+    from nblib.runs import start_run
+    from nblib.sources.examples_table import split_records
+    from nblib.tasks.extraction import EXTRACTION
+    from nblib.tasks.extraction_kinds import page_kinds
+    from nblib.tokens.batches import collate, encode_task
+    from nblib.tokens.chat import task_prompts
+    from nblib.training.sft import SftConfig, train
+
+    data = split_records("pages", "made here", [page_record(n) for n in range(10)])
+    examples = EXTRACTION.examples(data.train)
+    encoded = encode_task(tokenizer, EXTRACTION, examples)
+    run = start_run("extraction", {}, root=tmp_path_factory.mktemp("package"))
+    # Sizes that llama.cpp takes.
+    model = new_model(embed_dim=64, hidden_dim=96, head_dim=32, num_heads=2)
+    config = SftConfig(learning_rate=1e-2, warmup_share=0.1, evaluations=1, save_interval="9 min")
+    length = -(-max(len(one.tokens) for one in encoded) // 32) * 32
+    batch = collate(encoded, range(len(encoded)), length, len(encoded))
+    texts = SimpleNamespace(batches=[batch] * 120, val_batches=[batch])
+    trained = train(model, texts, config, run, hashes={"tokenizer": "tiny"}, mesh=mesh)
+    assert trained.history[-1]["val_loss"] < 0.02
+    ref = RefModel(
+        name="tiny", folder=Path(), model=model, tokenizer=tokenizer, mesh=mesh, sha256="", root=""
+    )
+    export_run(
+        run,
+        ref,
+        model,
+        LoraConfig(rank=ALL_WEIGHTS, alpha=1.0),
+        data=data,
+        steps=120,
+        steps_left=0,
+        prompts=task_prompts(EXTRACTION, examples),
+        files=package_files(
+            EXTRACTION, page_kinds(examples, data.train), examples, Decoding(max_new_tokens=64)
+        ),
+    )
+    return run.export
+
+
+def page_record(n):
+    """A page as the table of examples has it; the last two of ten are held out."""
+    split = "train" if n < 8 else "test"
+    is_product = n % 2 == 0
+    body = f"<h1>Mug {n}</h1><p>{n + 2} pens</p>" if is_product else f"<ul><li>Page {n}</li></ul>"
+    asked = "Read name and price." if is_product else "Does it lead on?"
+    specs = {"name": {"type": "string", "max_length": 20}, "price": {"type": "integer"}}
+    response = {"name": f"Mug {n}", "price": n + 2} if n != 4 else {"name": "Mug 4", "price": None}
+    return {
+        "id": f"pages/{n}",
+        "task": "product" if is_product else "leads",
+        "prompt_text": f"{asked}\n\n<html><body>{body}</body></html>",
+        "response_strong": response if is_product else ("YES", "NO")[n % 4 == 1],
+        "metadata": {"domain": f"shop{n}.example", "split": split},
+        "slot_specs": specs if is_product else {},
+    }

@@ -16,6 +16,7 @@ __getattr__, __all__, __dir__ = public_names(
         "paired_by_group schema_failures",
         "forgetting": "measure_forgetting",
         "needle": "needle_grid with_long_pages",
+        "package": "package_files",
         "sampling": "keep_informative sample_group vote_all",
     },
 )

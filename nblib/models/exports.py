@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tunix.models.gemma3.model import Gemma3
@@ -54,6 +55,7 @@ def export_run(
     prompts: Sequence[str],
     flax: bool = False,
     gguf: str = "off",
+    files: Callable[[RefModel], Mapping[str, Any]] | None = None,
 ) -> RefModel:
     """Merge what was trained over `base`, write the run's exports, and return the tuned model.
 
@@ -61,7 +63,8 @@ def export_run(
     Kaggle's Flax checkpoint (if `flax`), `gguf/` one file for llama.cpp (if `gguf` is one of
     `GGUF_KINDS`). Each folder is loaded again, and continues the first sixteen `prompts` as the
     model does as it was trained, adapters apart, so that a wrong merge shows; the GGUF file is
-    compared with the merged model. The comparisons are printed.
+    compared with the merged model. The comparisons are printed. `files` makes more of the tuned
+    model, name -> JSON, which every folder gets.
     Raises ExportNotEqual, and FileExistsError for a folder that was not made here.
     """
     manifest = {
@@ -85,9 +88,11 @@ def export_run(
         writers["flax"] = partial(save_flax_model, *whole, manifest={})
     if gguf != "off":
         writers["gguf"] = partial(save_gguf, *whole, kind=gguf, root=base.root, manifest={})
+    given: dict[str, Any] = {"manifest": manifest, "prompts": prompts}
+    given["files"] = files(tuned) if files else {}
     for name, write in writers.items():
         folder, model = run.path / name, tuned.model if name == "gguf" else trained
-        proof = export_folder(folder, write, model, base, manifest=manifest, prompts=prompts)
+        proof = export_folder(folder, write, model, base, **given)
         print(f"{name}/", *proof, sep="\n")
     return tuned
 
@@ -122,17 +127,20 @@ def export_folder(
     *,
     manifest: Mapping[str, Any],
     prompts: Sequence[str],
+    files: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Parity, ...]:
     """Fill a folder by `write(folder=...)`, and give it its name if it answers as `model` does.
 
     Until then it is called `<name>-unproven`, and `<name>-not-equal` if it fails. Only a proven
     folder's manifest has the keys of `manifest`, by which other notebooks find it. `base` gives
-    tokenizer and mesh; adapters are read over it.
+    tokenizer and mesh; adapters are read over it. `files` are more of JSON, by their names.
     Returns a comparison for each reader; raises as `export_run` does.
     """
     check_replaceable(folder)
     unproven = folder.with_name(f"{folder.name}-unproven")
     write(folder=unproven)
+    for name, content in files.items():
+        write_json(unproven / name, content)
     compare = compare_gguf if is_gguf_folder(unproven) else compare_folder
     found = compare(model, base, unproven, prompts)
     give_back_memory()

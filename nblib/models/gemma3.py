@@ -1,8 +1,9 @@
 """Gemma 3 in Tunix's implementation: named sizes, fresh weights, and the Hugging Face folder.
 
 One folder layout everywhere: `config.json`, `model.safetensors`, `tokenizer.model`,
-`generation_config.json`, here with a `manifest.json` beside them. The embedded model is such a
-folder, so the path that loads the real Gemma is the path that every laptop run takes.
+`tokenizer_config.json`, `generation_config.json`, here with a `manifest.json` beside them. The
+embedded model is such a folder, so the path that loads the real Gemma is the path that every laptop
+run takes.
 Layout and names: https://huggingface.co/google/gemma-3-1b-it/tree/main
 """
 
@@ -28,10 +29,16 @@ from nblib.models.config_file import (
     read_config,
     scaled,
 )
-from nblib.models.folders import CONFIG_FILE, check_folders_tokenizer, new_folder
+from nblib.models.folders import (
+    CONFIG_FILE,
+    TOKENIZER_CONFIG_FILE,
+    check_folders_tokenizer,
+    new_folder,
+)
 from nblib.models.layout import out_in_shape, weights_of
 from nblib.models.mesh import check_model_divides
 from nblib.models.weight_files import check_finite, check_weights, write_weights
+from nblib.tokens.chat import chat_tokenizer_config
 from nblib.tokens.tokenizer import TOKENIZER_FILE, stop_tokens
 
 _FIELDS = (
@@ -95,6 +102,7 @@ def save_model(
     """
     with new_folder(folder, tokenizer, manifest, size=model.num_embed) as partial:
         (partial / TOKENIZER_FILE).write_bytes(tokenizer.serialized_model_proto())
+        write_json(partial / TOKENIZER_CONFIG_FILE, chat_tokenizer_config(tokenizer))
         write_weights(model, partial, dtype)
         write_json(partial / CONFIG_FILE, config_values(model.config, tokenizer, dtype))
         ends = {"eos_token_id": list(stop_tokens(tokenizer)), "pad_token_id": tokenizer.pad_id()}

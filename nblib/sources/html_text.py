@@ -43,12 +43,12 @@ def visible_text(prompt: str) -> str:
     >>> visible_text("Read this.\n\n<h1>Mug</h1><p><b>12</b><sup>50</sup> &euro;</p>")
     'Read this.\n\nMug\n12 50 €'
     """
-    first = _TAG.search(prompt)
-    if first is None:
+    head = before_tags(prompt)
+    if head == prompt:
         return prompt
     from selectolax.lexbor import LexborHTMLParser
 
-    tree = LexborHTMLParser(prompt[first.start() :].translate(_MARKS))
+    tree = LexborHTMLParser(prompt[len(head) :].translate(_MARKS))
     tree.strip_tags(_UNSEEN)
     for selected, mark in ((_BLOCKS, _LINE), (_APART, _GAP), ("a", _LINK), (_RAISED, _STEP)):
         for node in tree.css(selected):
@@ -58,4 +58,10 @@ def visible_text(prompt: str) -> str:
     text = text.replace(2 * _LINK, " ").replace(_LINK, "").replace(_GAP, " ")
     text = _BETWEEN_DIGITS.sub(" ", text).replace(_STEP, "").translate(_UNSEEN_CHARACTERS)
     lines = (" ".join(line.split()) for line in text.split(_LINE))
-    return prompt[: first.start()] + "\n".join(filter(None, lines))
+    return head + "\n".join(filter(None, lines))
+
+
+def before_tags(prompt: str) -> str:
+    """Return what stands before the first tag of a text, all of it where there is none."""
+    first = _TAG.search(prompt)
+    return prompt[: first.start()] if first else prompt

@@ -14,6 +14,7 @@ __getattr__, __all__, __dir__ = public_names(
         "envelope": "ENVELOPE notes_metrics",
         "envelope_rows": "normalise_envelopes",
         "extraction": "EXTRACTION",
+        "extraction_kinds": "page_kinds",
         "extraction_rows": "normalise_extractions",
         "gsm8k": "GSM8K",
         "lexicon": "Lexicon",

@@ -5,6 +5,9 @@ Gemma has no system role; its own template puts the system text there too
 """
 
 from collections.abc import Sequence
+from typing import Any
+
+import sentencepiece as spm
 
 from nblib.tasks.task import Example, Task
 from nblib.tokens.tokenizer import END_OF_TURN, START_OF_TURN
@@ -12,7 +15,7 @@ from nblib.tokens.tokenizer import END_OF_TURN, START_OF_TURN
 TEMPLATE = (
     f"{START_OF_TURN}user\n{{system_prompt}}{{question}}{END_OF_TURN}\n{START_OF_TURN}model\n"
 )
-# The same turns as `render_prompt`, for programs that read a template in Jinja (llama.cpp).
+# The same turns as `render_prompt`, in Jinja, for other programs (llama.cpp, transformers).
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% set place = namespace(head='') %}{% for message in messages %}"
     "{% if message.role == 'system' %}{% set place.head = message.content + '\n\n' %}{% else %}"
@@ -67,3 +70,30 @@ def task_prompts(
         return render_prompt(example.prompt, system_prompt=system_prompt, shots=turns)
 
     return list(map(prompt, examples))
+
+
+def chat_tokenizer_config(tokenizer: spm.SentencePieceProcessor) -> dict[str, Any]:
+    """Return a `tokenizer_config.json`: transformers' chat template then writes our prompts.
+
+    Without it transformers takes ends and padding by Gemma's names, which another tokenizer does
+    not have, reads the markers of the chat as text, and knows no template.
+    https://huggingface.co/docs/transformers/main_classes/tokenizer
+    """
+    ends = ("bos", "eos", "pad", "unk")
+    named = {
+        f"{one}_token": tokenizer.id_to_piece(getattr(tokenizer, f"{one}_id")()) for one in ends
+    }
+    plain = dict.fromkeys(("lstrip", "rstrip", "normalized", "single_word"), False)
+    markers = {tokenizer.piece_to_id(one): one for one in (START_OF_TURN, END_OF_TURN)}
+    return {
+        "tokenizer_class": "GemmaTokenizer",
+        "add_bos_token": True,
+        "add_eos_token": False,
+        **named,
+        "mask_token": None,  # or one would be added, beyond the embedding
+        "clean_up_tokenization_spaces": False,
+        "added_tokens_decoder": {
+            str(id_): {"content": piece, "special": True, **plain} for id_, piece in markers.items()
+        },
+        "chat_template": CHAT_TEMPLATE,
+    }

@@ -129,6 +129,7 @@ def test_folder_carries_all_that_other_tools_need(folder, tokenizer):
         "manifest.json",
         "model.safetensors",
         "tokenizer.model",
+        "tokenizer_config.json",
     ]
     assert read_manifest(folder) == {
         "made_by": "a test",

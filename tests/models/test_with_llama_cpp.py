@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from nblib.evaluation.package import read_package
 from nblib.models import gguf_export, gguf_file, gguf_model, gguf_parity
 from nblib.models.config_file import scaled
 from nblib.models.exports import ExportNotEqual, export_folder
@@ -23,6 +24,8 @@ from nblib.models.names import get_gemma_ref_model
 from nblib.models.parity import NEW_TOKENS, choice_logits
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks import GSM8K
+from nblib.tasks.json_schema import Schema
+from nblib.tasks.slots import read_slots
 from nblib.tokens.chat import render_prompt, task_prompts
 from nblib.tokens.tokenizer import END_OF_TURN
 
@@ -209,3 +212,48 @@ def test_a_file_without_the_factor_is_refused(mesh, tmp_path, monkeypatch):
     ours, theirs = json.loads((tmp_path / "gguf-not-equal" / "manifest.json").read_text())["parity"]
     assert ours["largest_difference"] < ours["limit"]
     assert theirs["largest_difference"] > 2 * theirs["limit"]
+def extractor(package, mesh, tmp_path_factory):
+    """llama.cpp's server for a package's model."""
+    folder = tmp_path_factory.mktemp("package") / "gguf"
+    export(get_gemma_ref_model(str(package), mesh), folder, "f16")
+    return llama_cpp(folder / gguf_name("f16"))
+
+
+def chat(server, question, schema=None):
+    wanted = {"name": "page", "strict": True, "schema": schema}
+    more = {"response_format": {"type": "json_schema", "json_schema": wanted}} if schema else {}
+    messages = [{"role": "user", "content": question}]
+    asked = {"messages": messages, "temperature": 0.0, "max_tokens": 64, **more}
+    choice = post(server, "/v1/chat/completions", **asked)["choices"][0]
+    return choice["message"]["content"], choice["finish_reason"]
+
+
+def test_a_package_answers_its_smoke_item_in_llama_cpp_with_its_schema_and_without(
+    package, extractor
+):
+    smoke = read_package(package).smoke
+    assert chat(extractor, smoke.question) == (smoke.unbound, "stop")
+    assert chat(extractor, smoke.question, smoke.json_schema) == (smoke.answer, "stop")
+    assert Schema(smoke.json_schema).problem(json.loads(smoke.answer)) is None
+
+
+EVERY_KIND = {
+    "text": {"type": "string", "max_length": 5},
+    "number": {"type": "number", "nullable": False},
+    "whole": {"type": "integer"},
+    "yes": {"type": "boolean"},
+    "one": {"enum": ["a", 2, "c d"]},
+    "some": {"type": "array", "items": {"type": "string", "max_length": 3}, "max_items": 2},
+    "any": {"type": "array", "max_items": 2},
+    "inner": {"type": "object", "properties": {"x": {"type": "string", "max_length": 3}}},
+}
+
+
+@pytest.mark.parametrize("name", EVERY_KIND)
+def test_llama_cpp_takes_the_schema_of_every_kind_of_slot(name, extractor):
+    """What the model would not write by itself, so that the schema shows."""
+    schema = read_slots({name: EVERY_KIND[name]}).schema
+    answer, ended = chat(extractor, "Read name and price.\n\nMug 2\n4 pens", schema)
+    assert answer.startswith("{") and name in answer
+    if ended == "stop":
+        assert Schema(schema).problem(json.loads(answer)) is None

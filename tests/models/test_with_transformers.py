@@ -11,6 +11,8 @@ import pytest
 from flax import nnx
 
 from nblib.models import gemma3, weight_files
+from nblib.evaluation.package import read_package
+from nblib.models import weight_files
 from nblib.models.adapters import save_adapters
 from nblib.models.attention import called
 from nblib.models.config_file import scaled
@@ -27,6 +29,8 @@ from nblib.models.parity import (
     transformers_logits,
 )
 from nblib.sources.wordproblems import word_problems
+from nblib.tokens.chat import render_prompt
+from nblib.tokens.tokenizer import load_tokenizer
 
 torch = pytest.importorskip("torch", reason="needs the extra parity")
 peft = pytest.importorskip("peft", reason="needs the extra parity")
@@ -291,3 +295,32 @@ def test_the_gate_refuses_an_export_that_only_they_read_without_the_factor(
     manifest = json.loads((tmp_path / "export-not-equal" / "manifest.json").read_text())
     ours, through = manifest["parity"]
     assert ours["largest_difference"] == 0 and through["largest_difference"] > 0.01
+def test_a_package_answers_its_smoke_item_there_by_the_chat_template_of_its_folder(package):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    smoke = read_package(package).smoke
+    tokenizer, ours = AutoTokenizer.from_pretrained(package), load_tokenizer(package)
+    assert len(tokenizer) == len(ours)  # no piece is added: the embedding has no row for it
+    asked = {"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
+    messages = [{"role": "user", "content": smoke.question}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text == tokenizer.bos_token + smoke.prompt
+    inputs = tokenizer.apply_chat_template(messages, **asked)
+    assert inputs["input_ids"].tolist() == [[ours.bos_id(), *ours.encode(smoke.prompt)]]
+    model = AutoModelForCausalLM.from_pretrained(package, dtype=torch.float32).eval()
+    written = model.generate(**inputs, do_sample=False, max_new_tokens=64)
+    answer = tokenizer.decode(written[0, smoke.prompt_tokens :], skip_special_tokens=True)
+    assert answer == smoke.answer == smoke.unbound
+    assert written.shape[1] == smoke.prompt_tokens + smoke.completion_tokens + 1  # the turn's end
+
+
+def test_the_chat_template_writes_our_prompts_there(package):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(package)
+    said = [("system", "Be brief."), ("user", "1 + 1?"), ("assistant", "2"), ("user", " {2}\n\n")]
+    messages = [{"role": role, "content": text} for role, text in said]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    prompt = render_prompt(" {2}\n\n", system_prompt="Be brief.", shots=[("1 + 1?", "2")])
+    assert text == tokenizer.bos_token + prompt
+    assert tokenizer(prompt)["input_ids"][1:] == load_tokenizer(package).encode(prompt)
