@@ -1,4 +1,4 @@
-"""The command line, `python -m nblib`: `run`, `compare`, `score`, `preflight`, and more (`--help`).
+"""The command line, `python -m nblib`: `run`, `compare`, `score`, `extract`, and more (`--help`).
 
 Exit codes: 0 done, 1 the run or its input is wrong, 2 the command is; 130 and 143 after a signal,
 141 where the reader of the output has gone.
@@ -143,6 +143,38 @@ def score(file: str, task: str, skip_unreadable_references: bool) -> None:
     read = lines if file == "-" else partial(score_file, file)
     skip = skip_unreadable_references
     print(json.dumps(read(task=get_task(task), skip_unreadable_references=skip), indent=2))
+
+
+@app.command()
+@click.argument("package")
+@click.argument("pages", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The table of answers: a .duckdb or .jsonl file.",
+)
+def extract(package: str, pages: Path, out: Path) -> int:
+    """Read the pages of a table by an extraction's export.
+
+    PACKAGE is an export, or the notebook that made it. PAGES is a .duckdb file with a table `pages`
+    (or `examples`), or a .jsonl file: id, task, and html or prompt_text; slot_specs and
+    system_prompt where a page has its own. The answers of what is done are in OUT.part.jsonl until
+    all are: the same command goes on after a stop. The exit code is 1 where no page could be asked.
+    """
+    from nblib.evaluation.extract import extract as extract_pages
+    from nblib.sources.rows import SourceError
+    from nblib.tools.publishing import newest_export
+
+    try:
+        found = extract_pages(newest_export(package), pages, out, say=partial(print, flush=True))
+    except SourceError as error:
+        raise ValueError(str(error)) from error
+    except KeyboardInterrupt:
+        print("nblib: stopped; the same command goes on", file=sys.stderr)
+        return 128 + signal.SIGINT
+    print(f"{found}\n{out}")
+    return 0 if found.answered else 1
 
 
 @app.command()

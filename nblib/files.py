@@ -157,15 +157,20 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> None:
     write_text(path, "".join(map(_json_line, records)))
 
 
-def append_jsonl(path: Path, record: Any) -> None:
-    """Add one JSON line to a log; after an OSError, which names the file, it is as it was."""
-    line = _json_line(record).encode()
+def append_jsonl(path: Path, *records: Any, durable: bool = False) -> None:
+    """Add JSON lines to a log; after an OSError, which names the file, it is as it was.
+
+    `durable` ones are on the disk when this returns, also where the power fails then.
+    """
+    line = "".join(map(_json_line, records)).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path), path.open("ab", buffering=0) as file:
         before, written = file.tell(), 0
         try:
             while written < len(line):  # a full disk takes a part, and refuses the rest
                 written += file.write(line[written:])
+            if durable:
+                os.fsync(file.fileno())
         except OSError:
             file.truncate(before)
             raise

@@ -267,7 +267,7 @@ def package(tmp_path_factory, new_model, tokenizer, mesh):
     config = SftConfig(learning_rate=1e-2, warmup_share=0.1, evaluations=1, save_interval="9 min")
     length = -(-max(len(one.tokens) for one in encoded) // 32) * 32
     batch = collate(encoded, range(len(encoded)), length, len(encoded))
-    texts = SimpleNamespace(batches=[batch] * 120, val_batches=[batch])
+    texts = SimpleNamespace(batches=[batch] * 60, val_batches=[batch])
     trained = train(model, texts, config, run, hashes={"tokenizer": "tiny"}, mesh=mesh)
     assert trained.history[-1]["val_loss"] < 0.02
     ref = RefModel(
@@ -279,7 +279,7 @@ def package(tmp_path_factory, new_model, tokenizer, mesh):
         model,
         LoraConfig(rank=ALL_WEIGHTS, alpha=1.0),
         data=data,
-        steps=120,
+        steps=60,
         steps_left=0,
         prompts=task_prompts(EXTRACTION, examples),
         files=package_files(

@@ -14,9 +14,9 @@ from typing import Any
 
 from flax import nnx
 
-from nblib.evaluation.kept import ANSWER_KEYS, SPECS_KEY, read_kept, request_identity
+from nblib.evaluation.kept import ANSWER_KEYS, SPECS_KEY, open_kept, request_identity
 from nblib.evaluation.statistics import Record, grouped, in_order, stage_metrics
-from nblib.files import to_jsonable, write_jsonl
+from nblib.files import to_jsonable
 from nblib.models.decode import Sampling, decode
 from nblib.models.memory import give_back_memory
 from nblib.models.names import RefModel
@@ -68,11 +68,14 @@ def generate(
     prompts: Sequence[str],
     decoding: Decoding,
     grammars: Sequence[Grammar] | None = None,
+    *,
+    max_prompt_length: int = 0,
 ) -> list[dict[str, Any]]:
     """Return a record of each prompt with its `completion`, `tokens` and `truncated`.
 
     `grammars` say what each completion may be: `tokens.grammar` makes them, and decoding that is
-    constrained needs them.
+    constrained needs them. Prompts of any lengths up to `max_prompt_length` tokens share what is
+    compiled.
 
     `tokens` does not count the stop token; truncated means that none came. A sampled completion
     follows from the seed and its prompt's place in `prompts`; the batch's size does not change it.
@@ -92,6 +95,7 @@ def generate(
         max_new_tokens=decoding.max_new_tokens,
         batch_size=decoding.batch_size,
         mesh=ref.mesh,
+        max_prompt_length=max_prompt_length,
         grammars=grammars,
     )
     records = []
@@ -131,13 +135,15 @@ def ask(
     grammars = task_grammars(task, examples, ref.tokenizer) if decoding.constrained else None
     identity = request_identity(ref, asked, decoding, samples, grammars)
     total, limit = len(asked) * samples, {"max_new_tokens": decoding.max_new_tokens}
-    answers = read_kept(kept, identity, [one["id"] for one in asked] * samples) if kept else []
+    journal = open_kept(kept, identity, [one["id"] for one in asked] * samples) if kept else None
+    answers = list(journal.records) if journal else []
     for done in range(len(answers) // len(asked), samples):
         written = generate(ref, prompts, replace(decoding, seed=decoding.seed + done), grammars)
-        answers += [one | text | limit for one, text in zip(asked, written, strict=True)]
-        if kept:
-            write_jsonl(kept, [{"identity": identity}, *answers])
-            print(f"{kept.stem}: {len(answers)} of {total} answers", flush=True)
+        came = [one | text | limit for one, text in zip(asked, written, strict=True)]
+        answers += came
+        if journal:
+            journal.append(*came)
+            print(f"{journal.path.stem}: {len(answers)} of {total} answers", flush=True)
     return answers
 
 

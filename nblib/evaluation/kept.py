@@ -1,14 +1,20 @@
-"""Answers kept in a file, below the identity of the request: what is there is not asked again."""
+"""Answers kept in a file, below the identity of the request: what is there is not asked again.
+
+{"identity": {"model_sha256": "5ab1...", "decoding": {...}}}
+{"id": "gsm8k/test/0", "completion": "2 + 2 = 4", ...}
+{"id": "gsm8k/test/1", ...                          <- half a line: the program was killed here
+"""
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nblib.evaluation.statistics import Record
-from nblib.files import read_jsonl
+from nblib.files import append_jsonl, parse_json, write_jsonl
 from nblib.models.names import RefModel
 from nblib.tokens.grammar import Grammar
 
@@ -51,29 +57,93 @@ def _hashed(lines: Iterable[str]) -> str:
     return sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
-def read_kept(kept: Path, identity: Mapping[str, Any], ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the answers in the file, none where there is no file or it is of another request."""
-    if not kept.exists():
-        return []
-    header, *answers = read_jsonl(kept) or [None]
-    found = header.get("identity") if isinstance(header, dict) else None
-    if not isinstance(found, dict):
+class OtherRequest(ValueError):
+    """The file holds the answers to another request; the message says in what they differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Journal:
+    """Records appended to a file as they come, below the identity of what they depend on.
+
+    A kill leaves every record that was appended; half a line at the end is none.
+    """
+
+    path: Path
+    records: list[Any]  # that were there already, and those that came
+
+    def append(self, *records: Any) -> None:
+        """Add records, and have them on the disk."""
+        append_jsonl(self.path, *records, durable=True)
+        self.records.extend(records)
+
+
+def open_journal(path: Path, identity: Mapping[str, Any], *, over: bool = False) -> Journal:
+    """Return a new journal, or go on with the one that the file holds.
+
+    Raises OtherRequest for the journal of another identity, which `over` replaces, and ValueError
+    for a file of another kind, or one that is damaged before its end.
+    """
+    if not path.exists():
+        return _new_journal(path, identity)
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    header, *lines = whole.splitlines() or [b""]
+    found = _identity(header)
+    if found is None:
         raise ValueError(
-            f"{kept} holds no kept answers: expected an identity in its first line; remove it or "
+            f"{path} holds no kept answers: expected an identity in its first line; remove it or "
             "name another file"
         )
     if found != identity:
         both = {**identity, **found}
         names = ", ".join(name for name in both if found.get(name) != identity.get(name))
-        print(f"{kept} is of another {names}: asked again", flush=True)
-        return []
+        if over:
+            print(f"{path} is of another {names}: asked again", flush=True)
+            return _new_journal(path, identity)
+        raise OtherRequest(names)
+    if whole != content:
+        os.truncate(path, len(whole))
+    return Journal(path=path, records=[_record(path, n, one) for n, one in enumerate(lines, 2)])
+
+
+def open_kept(kept: Path, identity: Mapping[str, Any], ids: Sequence[str]) -> Journal:
+    """Return the journal of the answers to one request; that of another is begun anew.
+
+    Raises ValueError where it holds other answers than to the examples with these ids.
+    """
+    journal = open_journal(kept, identity, over=True)
+    answers = journal.records
     whole = [
         one["id"]
         for one in answers
         if isinstance(one, dict) and {*one} - {SPECS_KEY} == {*ANSWER_KEYS}
     ]
-    count, round_size = len(answers), len(set(ids))
-    if whole != ids[:count] or count % round_size:
+    if whole != ids[: len(answers)]:
         raise ValueError(f"{kept} is damaged: expected answers to these examples; remove it")
-    print(f"{kept.stem}: {count} of {len(ids)} answers were there already", flush=True)
-    return answers
+    if rest := len(answers) % len(set(ids)):  # a round is asked whole
+        del answers[-rest:]
+        write_jsonl(kept, [{"identity": identity}, *answers])
+    if answers:
+        print(f"{kept.stem}: {len(answers)} of {len(ids)} answers were there already", flush=True)
+    return journal
+
+
+def _new_journal(path: Path, identity: Mapping[str, Any]) -> Journal:
+    write_jsonl(path, [{"identity": identity}])
+    return Journal(path=path, records=[])
+
+
+def _identity(line: bytes) -> dict[str, Any] | None:
+    try:
+        header = parse_json(line)
+    except ValueError:
+        return None
+    found = header.get("identity") if isinstance(header, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def _record(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return parse_json(line)
+    except ValueError as error:
+        raise ValueError(f"{path}:{number}: expected one JSON value, {error}") from error

@@ -22,7 +22,7 @@ from nblib.models.gguf_file import gguf_package
 from nblib.models.lora import ALL_WEIGHTS, LoraConfig, check_dtype
 from nblib.models.published import OVER, ModelNotFound, check_name
 from nblib.sources.datasets import FILES, NAMES, TABLES, is_data
-from nblib.sources.examples_table import DUCKDB
+from nblib.sources.duckdb_file import DUCKDB
 from nblib.sources.wordproblems import LEVELS
 from nblib.tasks.registry import TASKS
 from nblib.tokens.batching import Batching

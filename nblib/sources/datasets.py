@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from nblib.sources import gsm8k, hubs
-from nblib.sources.examples_table import DUCKDB, from_examples, of_slugs, split_records
+from nblib.sources.duckdb_file import DUCKDB
+from nblib.sources.examples_table import from_examples, of_slugs, split_records
 from nblib.sources.json_lines import SUFFIXES, from_json_lines
 from nblib.sources.rows import Dataset, SourceError
 from nblib.sources.shop_pages import shop_pages

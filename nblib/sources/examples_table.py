@@ -15,17 +15,17 @@ answer fits its slots is for the task to say (`tasks.extraction_rows`).
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nblib.files import parse_json, shown
+from nblib.files import shown
+from nblib.sources.duckdb_file import DUCKDB, Table, json_value, missing, open_tables
 from nblib.sources.html_text import visible_text
 from nblib.sources.json_lines import read_objects
 from nblib.sources.rows import Dataset, Row, SourceError
 from nblib.sources.splits import Page, split_pages
 
-DUCKDB = (".duckdb", ".ddb")
 SCHEMA = 1  # version of the columns below, recorded with the data
 _TABLE, _TASKS = "examples", "tasks"
 _COLUMNS = ("id", "task", "prompt_text", "response_strong", "slot_specs")
@@ -34,7 +34,6 @@ _OBJECTS = ("response_strong", "slot_specs", "metadata")
 _PLACE, _OF_TASK = "place", "system_prompt of its task"  # what a reader adds to a record
 _NAMED = 20  # slugs in a message
 _Record = Mapping[str, Any]
-_Ask = Callable[[str], list[tuple[Any, ...]]]  # a query -> its rows
 
 
 def from_examples(name: str, *, slugs: Sequence[str] = ()) -> Dataset:
@@ -116,15 +115,15 @@ def _page(where: str, record: _Record) -> Page:
     prompt = "" if record["prompt_text"] is None else record["prompt_text"]
     if not isinstance(prompt, str):
         raise ValueError(f"{where}: prompt_text is {shown(prompt)}, expected a text")
-    metadata = _json(record.get("metadata")) or {}
+    metadata = json_value(record.get("metadata")) or {}
     if not isinstance(metadata, dict):
         raise ValueError(f"{where}: metadata is {shown(metadata)}, expected a JSON object")
-    cleaned, response = visible_text(prompt), _json(record["response_strong"])
+    cleaned, response = visible_text(prompt), json_value(record["response_strong"])
     asked = (record.get("system_prompt"), metadata.get("system_prompt"), record.get(_OF_TASK))
     fields = {
         "prompt": cleaned,
         "response": response,
-        "slot_specs": _json(record["slot_specs"]) or {},
+        "slot_specs": json_value(record["slot_specs"]) or {},
         "system_prompt": next(filter(None, asked), None),
     }
     fields |= {"html": prompt} if cleaned != prompt else {}
@@ -138,119 +137,38 @@ def _page(where: str, record: _Record) -> Page:
     )
 
 
-def _json(value: Any) -> Any:
-    """Return what a text says in JSON, also where it was written as JSON twice; else the text."""
-    for _ in range(2):
-        if isinstance(value, str):
-            try:
-                value = parse_json(value.encode(errors="surrogatepass"))
-            except ValueError:
-                return value.strip()
-    return value
-
-
 def _read_json_lines(path: Path) -> tuple[Sequence[_Record], str]:
     records = list[_Record]()
     for _, place, record in read_objects(path):
-        missing = _missing(record, _COLUMNS)
-        if missing:
-            raise ValueError(f"{place}: {missing}")
+        if problem := missing(record, _COLUMNS):
+            raise ValueError(f"{place}: {problem}")
         records.append({**record, _PLACE: place})
     return records, f", schema {SCHEMA}"
 
 
 def _read_duckdb(path: Path) -> tuple[Sequence[_Record], str]:
-    try:
-        import duckdb
-    except ImportError as error:
-        raise SourceError(
-            f"{path.name} needs the package duckdb: pip install 'nblib[extraction]', or give the "
-            "rows as a .jsonl file"
-        ) from error
-    with path.open("rb") as file:  # duckdb would fetch an extension for a file of another kind
-        if file.read(12)[8:] != b"DUCK":
-            raise SourceError(f"{path} is no DuckDB file, or a damaged one")
-    try:
-        with duckdb.connect(str(path), read_only=True) as database:
-            return _read_tables(path.name, lambda query: database.execute(query).fetchall())
-    except duckdb.Error as error:
-        raise SourceError(f"{path.name} cannot be read: {_what_to_do(str(error))}") from error
+    with open_tables(path) as tables:
+        if _TABLE not in tables:
+            there = ", ".join(sorted(tables)) or "none"
+            raise SourceError(f"{path.name} has no table {_TABLE!r}; its tables are: {there}")
+        table = tables[_TABLE]
+        table.require(*_COLUMNS)
+        names = (*_COLUMNS, *_OPTIONAL)
+        rows = list(table.read(names, objects=_OBJECTS, order="all"))
+        asked = _asked_of_tasks(tables[_TASKS]) if _TASKS in tables else {}
+    kinds = ((one, table.kinds[one].partition("(")[0]) for one in names if one in table.kinds)
+    what = ", ".join(map(" ".join, kinds))
+    records = [{**record, _OF_TASK: asked.get(record["task"])} for record in rows]
+    return records, f", table {_TABLE}, schema {SCHEMA} ({what})"
 
 
-def _read_tables(name: str, ask: _Ask) -> tuple[Sequence[_Record], str]:
-    tables = [str(table) for (table,) in ask("show tables")]
-    if _TABLE not in tables:
-        there = ", ".join(sorted(tables)) or "none"
-        raise SourceError(f"{name} has no table {_TABLE!r}; its tables are: {there}")
-    kinds = _kinds(name, ask, _TABLE, _COLUMNS)
-    names = [column for column in (*_COLUMNS, *_OPTIONAL) if column in kinds]
-    texts = ("VARCHAR", "JSON")
-    is_made = {one: one in _OBJECTS and kinds[one] not in texts for one in names}
-    listed = ", ".join(f"to_json({one}) as {one}" if made else one for one, made in is_made.items())
-    rows = ask(f"select {listed} from {_TABLE} order by all")
-    structs = [one for one in names if is_made[one] and kinds[one].startswith("STRUCT")]
-    asked = _asked_of_tasks(name, ask) if _TASKS in tables else {}
-    records = [dict(zip(names, row, strict=True)) for row in rows]
-    what = ", ".join(f"{one} {kinds[one].partition('(')[0]}" for one in names)
-    return [
-        {**record, **_without_padding(record, structs), _OF_TASK: asked.get(record["task"])}
-        for record in records
-    ], f", table {_TABLE}, schema {SCHEMA} ({what})"
-
-
-def _kinds(name: str, ask: _Ask, table: str, needed: Sequence[str]) -> Mapping[str, str]:
-    """Return column -> type of a table, or of a view; SourceError where one is missing."""
-    kinds = {str(column): str(kind) for column, kind, *_ in ask(f"describe {table}")}
-    missing = _missing(kinds, needed)
-    if missing:
-        raise SourceError(f"{name}, table {table}: {missing}")
-    return kinds
-
-
-def _asked_of_tasks(name: str, ask: _Ask) -> Mapping[Any, Any]:
+def _asked_of_tasks(table: Table) -> Mapping[Any, Any]:
     """Return slug -> system prompt, by the table `tasks`."""
     needed = ("task", "system_prompt")
-    _kinds(name, ask, _TASKS, needed)
-    rows = ask(f"select distinct {', '.join(needed)} from {_TASKS}")
+    table.require(*needed)
+    rows = {(one["task"], one["system_prompt"]) for one in table.read(needed)}
     slugs = [slug for slug, _ in rows]
     twice = next((slug for slug in slugs if slugs.count(slug) > 1), None)
     if twice is not None:
-        raise SourceError(f"{name}, table {_TASKS}: several system prompts for {twice!r}")
+        raise SourceError(f"{table.file}, table {_TASKS}: several system prompts for {twice!r}")
     return dict(rows)
-
-
-def _without_padding(record: _Record, structs: Sequence[str]) -> dict[str, Any]:
-    """Return a record's STRUCTs without the keys that only other rows have: there they are null."""
-    made = dict[str, Any]()
-    specs, response = (_json(record[one]) for one in ("slot_specs", "response_strong"))
-    if "slot_specs" in structs:
-        specs = made["slot_specs"] = _without_nulls(specs)
-    if "response_strong" in structs and isinstance(response, dict):
-        kept = {key for key, one in response.items() if one is not None} | {*(specs or ())}
-        made["response_strong"] = {key: one for key, one in response.items() if key in kept}
-    return made
-
-
-def _without_nulls(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {key: _without_nulls(one) for key, one in value.items() if one is not None}
-
-
-def _missing(columns: Mapping[str, Any], needed: Sequence[str]) -> str | None:
-    """Return a sentence on the needed columns that are not there; None where all are."""
-    missing = [name for name in needed if name not in columns]
-    if not missing:
-        return None
-    there = ", ".join(columns) or "nothing"
-    return f"lacks {', '.join(missing)}; it has {there}; expected {', '.join(needed)}"
-
-
-def _what_to_do(problem: str) -> str:
-    """Return the first line of an error of duckdb, and what helps against it."""
-    first = problem.strip().partition("\n")[0].partition(". See also")[0][:300]
-    if "Could not set lock" in problem:
-        return f"{first}. Another program has it open for writing: close it there first"
-    if "different configuration" in problem:
-        return f"{first}. This program has it open for writing: close that connection first"
-    return first
