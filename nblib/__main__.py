@@ -177,6 +177,51 @@ def extract(package: str, pages: Path, out: Path) -> int:
     return 0 if found.answered else 1
 
 
+_price = partial(click.option, type=click.FloatRange(min=0))
+
+
+@app.command()
+@click.argument("source", metavar="PACKAGE|RUN|OUT")
+@click.argument("pages_per_day", type=click.IntRange(min=1))
+@click.option(
+    "--budget",
+    type=click.IntRange(min=1),
+    default=10_000_000,
+    show_default=True,
+    help="Tokens a day that there are.",
+)
+@click.option("--backlog", type=click.IntRange(min=0), default=0, help="Pages to be done once.")
+@_price("--price-in", help="Of a million tokens in, by the tuned model.")
+@_price("--price-out", help="Of a million tokens out.")
+@_price("--strong-price-in", help="The same of the strong model.")
+@_price("--strong-price-out")
+def project_tokens(
+    source: str, pages_per_day: int, budget: int, backlog: int, **given: Any
+) -> None:
+    """Say how many tokens pages take a day, and what they cost.
+
+    Measured are the held-out pages of an extraction's run, or the table OUT that `extract` wrote.
+    Prices are given in pairs, in any currency.
+    """
+    from nblib.sources.rows import SourceError
+    from nblib.tools.token_projection import Projection, measured_tokens, price_pairs
+
+    prices = price_pairs(given)
+    try:
+        where, measured = measured_tokens(source)
+    except SourceError as error:
+        raise ValueError(str(error)) from error
+    projection = Projection(
+        where=where,
+        measured=measured,
+        pages_per_day=pages_per_day,
+        budget=budget,
+        backlog=backlog,
+        prices=prices,
+    )
+    print(projection)
+
+
 @app.command()
 @click.option(
     "--to",
