@@ -154,7 +154,12 @@ def score(file: str, task: str, skip_unreadable_references: bool) -> None:
     type=click.Path(path_type=Path),
     help="The table of answers: a .duckdb or .jsonl file.",
 )
-def extract(package: str, pages: Path, out: Path) -> int:
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    help="An earlier table: values that differ are written to OUT.review.csv, to be looked at.",
+)
+def extract(package: str, pages: Path, out: Path, against: Path | None) -> int:
     """Read the pages of a table by an extraction's export.
 
     PACKAGE is an export, or the notebook that made it. PAGES is a .duckdb file with a table `pages`
@@ -162,11 +167,14 @@ def extract(package: str, pages: Path, out: Path) -> int:
     system_prompt where a page has its own. The answers of what is done are in OUT.part.jsonl until
     all are: the same command goes on after a stop. The exit code is 1 where no page could be asked.
     """
+    from nblib.evaluation.answer_table import read_answers
     from nblib.evaluation.extract import extract as extract_pages
+    from nblib.evaluation.review import review_changes
     from nblib.sources.rows import SourceError
     from nblib.tools.publishing import newest_export
 
     try:
+        earlier = read_answers(against) if against else None
         found = extract_pages(newest_export(package), pages, out, say=partial(print, flush=True))
     except SourceError as error:
         raise ValueError(str(error)) from error
@@ -174,6 +182,8 @@ def extract(package: str, pages: Path, out: Path) -> int:
         print("nblib: stopped; the same command goes on", file=sys.stderr)
         return 128 + signal.SIGINT
     print(f"{found}\n{out}")
+    if earlier is not None:
+        print(review_changes(earlier, out))
     return 0 if found.answered else 1
 
 

@@ -71,6 +71,7 @@ DTYPE = ""  # bfloat16, float32: of frozen weights; what is trained is float32
 TASK = "extraction"
 EXAMPLES = ""  # "" for built-in shop pages, or a .duckdb or .jsonl file with a table of examples
 TASKS = ""  # kinds of examples, with commas between them: "navpage_classifier"; "" for all
+REVIEW = ""  # a run's review.csv that a person has marked: its marks correct the held-out pages
 NUM_SAMPLES = 0  # training rows: 10 to 50 to try things out, -1 for all
 NUM_EPOCHS = 0
 MAX_LENGTH = 0  # tokens; longer examples are left out and counted
@@ -142,12 +143,17 @@ page.table(report.gold_table(learnable))
 
 # %% [markdown]
 # A slice of train is kept for the validation loss; the test split is read by the evaluation alone.
+# Where a person has looked at held-out values, those that are right too are accepted, and those
+# whose gold is wrong are not counted.
 
 # %%
 chosen, _ = tasks.choose_examples(task, learnable.rows, settings.num_samples, seed=SEED)
 train_examples, val_examples = sources.split_validation(chosen)
 held_out, _ = tasks.choose_examples(task, asked.rows, settings.eval_samples, seed=SEED)
+reviewed = tasks.apply_review(settings.reviewed, held_out)
+held_out = reviewed.examples
 print(f"{len(train_examples)} to train, {len(val_examples)} to validate, {len(held_out)} held out")
+print(reviewed)
 
 # %% [markdown]
 # ## Model
@@ -353,6 +359,14 @@ if after:
     page.table(report.grounding_table(after[-1], count=6))
 
 # %% [markdown]
+# ## What to look at
+# Slots that are right before the training and wrong after it, in `review.csv`: is the answer right
+# as well, or the gold wrong? Mark them there, and give the file as `REVIEW`.
+
+# %%
+print(evaluation.keep_review(run, (*before, *after)))
+
+# %% [markdown]
 # ## Verdict
 # The targets of this run, and what to try where one was missed.
 
@@ -376,6 +390,7 @@ about = {"model": base.name, "data": data.origin, "hashes": hashes}
 if settings.rope_factor > 1:
     about["needles"] = {stage.name: stage.by_group for stage in needles}
     about["rope_factor_over_1"] = short
+about["review"] = reviewed.counts
 report.finish(run, stages, page, trained=trained, comparison=comparison, **about)
 
 # %% [markdown]

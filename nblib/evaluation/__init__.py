@@ -17,6 +17,7 @@ __getattr__, __all__, __dir__ = public_names(
         "forgetting": "measure_forgetting",
         "needle": "needle_grid with_long_pages",
         "package": "package_files",
+        "review": "keep_review",
         "sampling": "keep_informative sample_group vote_all",
     },
 )

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nblib.files import read_lines, write_jsonl
-from nblib.sources.duckdb_file import DUCKDB, duckdb_package, open_tables, write_table
+from nblib.files import parse_json, read_jsonl, read_lines, write_jsonl
+from nblib.sources.duckdb_file import DUCKDB, duckdb_package, missing, open_tables, write_table
 from nblib.sources.rows import SourceError
 
 _TABLE = "answers"
@@ -41,6 +41,25 @@ def write_answers(path: Path, answers: Iterable[Mapping[str, Any]]) -> None:
         write_table(path, _TABLE, _COLUMNS, rows)
     else:
         write_jsonl(path, rows)
+
+
+def read_answers(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a table that `write_answers` wrote.
+
+    Raises ValueError for another file, and SourceError where it cannot be read.
+    """
+    if path.suffix in DUCKDB:
+        with open_tables(path) as tables:
+            table = tables.get(_TABLE)
+            rows = list(table.read([*_COLUMNS])) if table else [{}]
+        for row in rows:
+            row["answer"] = parse_json(row["answer"]) if row.get("answer") else None
+    else:
+        rows = read_jsonl(path)
+    for row in rows:
+        if not isinstance(row, dict) or missing(row, [*_COLUMNS]):
+            raise ValueError(f"{path} is no table of answers: give what extract wrote")
+    return rows
 
 
 def check_replaceable_answers(path: Path) -> None:

@@ -7,6 +7,7 @@ by its type, a combination by the configuration that will be used (`SftConfig`, 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
@@ -28,6 +29,7 @@ from nblib.hosts.settings_base import (
 from nblib.hosts.settings_context import ContextSettings
 from nblib.sources.datasets import FILES, TABLES, is_file
 from nblib.tasks.registry import get_task
+from nblib.tasks.review import ReviewRow, read_review
 from nblib.tasks.rewards import reward_weights
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.optimizers import NAMES
@@ -51,6 +53,7 @@ class SftSettings(ContextSettings):
     version: Annotated[str, one_of(("", "v1", "v2", "v3"))] = ""
     examples: Annotated[str, AfterValidator(_examples_file)] = ""  # what `data` is, then
     tasks: str = ""  # slugs of the examples, with commas between them; "" is all
+    review: str = ""  # a file that a person has marked
     optimizer: Annotated[str, one_of(NAMES)] = SftConfig.optimizer
     builtin_levels: Levels
     format_target: Number
@@ -59,6 +62,7 @@ class SftSettings(ContextSettings):
     _later: ClassVar[Mapping[str, Any]] = {
         **ContextSettings._later,
         **{"task": "gsm8k", "examples": "", "tasks": "", "optimizer": SftConfig.optimizer},
+        "review": "",
     }
     _built = ("training", "greedy")
 
@@ -82,6 +86,11 @@ class SftSettings(ContextSettings):
         return _slugs(self.tasks)
 
     @property
+    def reviewed(self) -> tuple[ReviewRow, ...]:
+        """The values that a person has looked at; () without a review."""
+        return read_review(Path(self.review).expanduser()) if self.review else ()
+
+    @property
     def training(self) -> SftConfig:
         """How the adapters are trained."""
         names = ("learning_rate", "accumulation", "remat", "save_interval", "optimizer")
@@ -92,6 +101,10 @@ class SftSettings(ContextSettings):
         if self.slugs and self.task not in TABLES:
             words = f'expected "" with TASK {self.task!r}: only {TABLES[0]!r} has kinds of rows'
             raise self._refuse("tasks", words)
+        if self.review and self.task not in TABLES:
+            words = f'expected "" with TASK {self.task!r}: only {TABLES[0]!r} has slots to look at'
+            raise self._refuse("review", words)
+        self._checked_by("review", lambda: self.reviewed)
 
 
 @dataclass(frozen=True, kw_only=True)

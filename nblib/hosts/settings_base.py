@@ -20,7 +20,7 @@ from nblib.models.config_file import CONTEXT, LONGEST
 from nblib.models.folders import GGUF_KINDS
 from nblib.models.gguf_file import gguf_package
 from nblib.models.lora import ALL_WEIGHTS, LoraConfig, check_dtype
-from nblib.models.published import OVER, ModelNotFound, check_name
+from nblib.models.published import OVER, check_name
 from nblib.sources.datasets import FILES, NAMES, TABLES, is_data
 from nblib.sources.duckdb_file import DUCKDB
 from nblib.sources.wordproblems import LEVELS
@@ -180,7 +180,7 @@ class Settings:
         """Run a check of a field's value; its error gets the parameter's name."""
         try:
             check()
-        except (ModelNotFound, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError) as error:
             raise self._refuse(name, str(error)) from error
 
     def _check_builtin(self, levels: Sequence[int]) -> None:

@@ -19,6 +19,7 @@ __getattr__, __all__, __dir__ = public_names(
         "gsm8k": "GSM8K",
         "lexicon": "Lexicon",
         "registry": "get_task",
+        "review": "apply_review read_review",
         "rewards": "reward_function reward_table reward_weights",
         "task": "Example Metric Score Task check_task choose_examples",
     },

@@ -62,6 +62,8 @@ def score(completion: str, example: Example) -> Score:
     found: dict[str, Leaves] = {}
     for name, spec in slots.items():
         right = gold.get(name)
+        if not spec.counted:
+            continue
         if answer is not None:
             found[name] = compare_slot(right, answer.get(name), spec, source=source)
         elif not is_empty(right):  # of what is null nothing can be said without an answer

@@ -33,6 +33,7 @@ class SlotSpec(BaseModel):
         enum: The only values there are.
         compare: One of `COMPARATORS`; None compares texts "normalized" and all else "exact".
         accept: Other values that are right as well.
+        counted: Whether it is scored; a review may find that nobody knows what is right.
         verbatim: Whether its texts stand in the source word for word.
         tolerance: Of "number": how far a value may be off, absolute.
         threshold: Of "fuzzy": the least indel ratio, 0 to 1.
@@ -50,6 +51,7 @@ class SlotSpec(BaseModel):
     enum: list[Any] | None = Field(default=None, min_length=1)
     compare: Comparator | None = None
     accept: list[Any] = []
+    counted: bool = True
     verbatim: bool = False
     tolerance: float = Field(default=0, ge=0)
     threshold: float = Field(default=0.9, ge=0, le=1)

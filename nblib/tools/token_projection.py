@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import stdev
-from typing import Any
 
+from nblib.evaluation.answer_table import read_answers
 from nblib.files import read_jsonl
-from nblib.sources.duckdb_file import DUCKDB, open_tables
 from nblib.tokens.tokenizer import load_tokenizer
 from nblib.tools.publishing import newest_export
 
@@ -146,19 +145,12 @@ def rounded(value: float) -> str:
 
 
 def _of_answers(path: Path) -> list[Pair]:
-    names = ("prompt_tokens", "completion_tokens", "problem")
-    if path.suffix in DUCKDB:
-        with open_tables(path) as tables:
-            if "answers" not in tables:
-                raise ValueError(f"{path} has no table 'answers': give what extract wrote")
-            tables["answers"].require(*names)
-            records: list[Mapping[str, Any]] = list(tables["answers"].read(names))
-    else:
-        records = read_jsonl(path)
-    broken = [one for one in records if not isinstance(one, dict) or not {*names} <= {*one}]
-    if broken:
-        raise ValueError(f"{path} lacks {', '.join(names)}: give what extract wrote, or a run")
-    return [(one[names[0]], one[names[1]]) for one in records if one["problem"] is None]
+    records = read_answers(path)
+    return [
+        (one["prompt_tokens"], one["completion_tokens"])
+        for one in records
+        if one["problem"] is None
+    ]
 
 
 def _of_predictions(export: Path) -> tuple[list[Pair], str]:

@@ -15,8 +15,9 @@ from nblib.__main__ import main
 from nblib.evaluation import extract as module
 from nblib.evaluation.extract import extract
 from nblib.evaluation.package import PACKAGE_FILE
-from nblib.files import read_jsonl
+from nblib.files import read_jsonl, write_jsonl
 from nblib.sources.rows import SourceError
+from nblib.tasks.review import read_review
 
 KILLED = Path(__file__).with_name("killed_extract.py")
 
@@ -133,6 +134,20 @@ def test_a_run_that_is_killed_three_times_ends_in_the_same_table(
     assert b"pages were there already" in last.stdout
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
     assert not journal.exists()
+
+
+def test_against_an_earlier_table_what_differs_is_to_be_looked_at(package, pages, tmp_path, capsys):
+    out, earlier = tmp_path / "out.jsonl", tmp_path / "earlier.jsonl"
+    command = ["extract", str(package), str(pages), "--out"]
+    assert main([*command, str(earlier)]) == 0
+    first, *others = read_jsonl(earlier)
+    write_jsonl(earlier, [{**first, "answer": {"name": "Cup", "price": 2}}, *others])
+    assert main([*command, str(out), "--against", str(earlier)]) == 0
+    assert f"1 values differ: {out}.review.csv" in capsys.readouterr().out
+    (row,) = read_review(tmp_path / "out.jsonl.review.csv")
+    assert (row.id, row.slot, row.gold, row.answer) == ("p0", "name", "Cup", "Mug 0")
+    assert main([*command, str(out), "--against", str(pages)]) == 1
+    assert "is no table of answers: give what extract wrote" in capsys.readouterr().err
 
 
 def test_the_command_says_what_it_did_and_exits_with_1_where_all_pages_are_bad(

@@ -123,6 +123,8 @@ WRONG = {
         ("ROPE_FACTOR", 4.0),
         ("ROPE_FACTOR", True),
         ("MAX_LENGTH", 32_769),  # of the profile's model, whose factor is 1
+        ("REVIEW", "review.csv"),  # of the task gsm8k
+        ("REVIEW", 3),
         ("OPTIMIZER", "sgd"),
         ("OPTIMIZER", 1),
     ],

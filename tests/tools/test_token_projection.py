@@ -3,6 +3,7 @@ import json
 import pytest
 
 from nblib.__main__ import main
+from nblib.evaluation.answer_table import write_answers
 from nblib.tools.token_projection import Prices, Projection, measured_tokens, price_pairs, rounded
 
 MEASURED = [(100, 10), (200, 20), (300, 30), (400, 40)]
@@ -69,9 +70,9 @@ def test_prices_come_in_pairs():
 
 
 def answers(path, records):
+    known = {"row": 0, "id": "a", "task": "shop", "answer": {}, "valid": True, "truncated": False}
     names = ("prompt_tokens", "completion_tokens", "problem")
-    lines = (json.dumps(dict(zip(names, one, strict=True))) for one in records)
-    path.write_text("".join(f"{line}\n" for line in lines))
+    write_answers(path, [known | dict(zip(names, one, strict=True)) for one in records])
     return path
 
 
@@ -88,11 +89,9 @@ def test_a_table_of_answers_is_measured_without_its_bad_pages(tmp_path, capsys):
 
 
 def test_a_database_of_answers_is_the_same(tmp_path):
-    duckdb = pytest.importorskip("duckdb")
+    pytest.importorskip("duckdb")
     records = [(100, 10, None), (200, 20, None), (0, 0, "empty page")]
-    lines = answers(tmp_path / "out.jsonl", records)
-    with duckdb.connect(str(tmp_path / "out.duckdb")) as database:
-        database.execute(f"create table answers as select * from read_json_auto('{lines}')")
+    answers(tmp_path / "out.duckdb", records)
     assert measured_tokens(str(tmp_path / "out.duckdb"))[1] == [(100, 10), (200, 20)]
 
 
@@ -101,7 +100,7 @@ def test_what_cannot_be_measured_is_said(tmp_path):
     with pytest.raises(ValueError, match="has 1 answered pages, expected at least 2"):
         measured_tokens(str(one))
     (tmp_path / "other.jsonl").write_text('{"id": 1}\n')
-    with pytest.raises(ValueError, match="lacks prompt_tokens"):
+    with pytest.raises(ValueError, match="is no table of answers"):
         measured_tokens(str(tmp_path / "other.jsonl"))
 
 
