@@ -20,6 +20,7 @@ import click
 from nblib.models.folders import GGUF_KINDS
 from nblib.models.licences import LICENCES
 from nblib.tasks.registry import get_task, task_names
+from nblib.tools.extraction_commands import extract, project_tokens
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -71,6 +72,9 @@ def _unique(pairs: Pairs) -> dict[str, str]:
 def app() -> None:
     """Run nblib's notebooks, and what belongs to them."""
 
+
+app.add_command(extract)
+app.add_command(project_tokens)
 
 _parameters = click.option(
     "-p",
@@ -143,93 +147,6 @@ def score(file: str, task: str, skip_unreadable_references: bool) -> None:
     read = lines if file == "-" else partial(score_file, file)
     skip = skip_unreadable_references
     print(json.dumps(read(task=get_task(task), skip_unreadable_references=skip), indent=2))
-
-
-@app.command()
-@click.argument("package")
-@click.argument("pages", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="The table of answers: a .duckdb or .jsonl file.",
-)
-@click.option(
-    "--against",
-    type=click.Path(path_type=Path),
-    help="An earlier table: values that differ are written to OUT.review.csv, to be looked at.",
-)
-def extract(package: str, pages: Path, out: Path, against: Path | None) -> int:
-    """Read the pages of a table by an extraction's export.
-
-    PACKAGE is an export, or the notebook that made it. PAGES is a .duckdb file with a table `pages`
-    (or `examples`), or a .jsonl file: id, task, and html or prompt_text; slot_specs and
-    system_prompt where a page has its own. The answers of what is done are in OUT.part.jsonl until
-    all are: the same command goes on after a stop. The exit code is 1 where no page could be asked.
-    """
-    from nblib.evaluation.answer_table import read_answers
-    from nblib.evaluation.extract import extract as extract_pages
-    from nblib.evaluation.review import review_changes
-    from nblib.sources.rows import SourceError
-    from nblib.tools.publishing import newest_export
-
-    try:
-        earlier = read_answers(against) if against else None
-        found = extract_pages(newest_export(package), pages, out, say=partial(print, flush=True))
-    except SourceError as error:
-        raise ValueError(str(error)) from error
-    except KeyboardInterrupt:
-        print("nblib: stopped; the same command goes on", file=sys.stderr)
-        return 128 + signal.SIGINT
-    print(f"{found}\n{out}")
-    if earlier is not None:
-        print(review_changes(earlier, out))
-    return 0 if found.answered else 1
-
-
-_price = partial(click.option, type=click.FloatRange(min=0))
-
-
-@app.command()
-@click.argument("source", metavar="PACKAGE|RUN|OUT")
-@click.argument("pages_per_day", type=click.IntRange(min=1))
-@click.option(
-    "--budget",
-    type=click.IntRange(min=1),
-    default=10_000_000,
-    show_default=True,
-    help="Tokens a day that there are.",
-)
-@click.option("--backlog", type=click.IntRange(min=0), default=0, help="Pages to be done once.")
-@_price("--price-in", help="Of a million tokens in, by the tuned model.")
-@_price("--price-out", help="Of a million tokens out.")
-@_price("--strong-price-in", help="The same of the strong model.")
-@_price("--strong-price-out")
-def project_tokens(
-    source: str, pages_per_day: int, budget: int, backlog: int, **given: Any
-) -> None:
-    """Say how many tokens pages take a day, and what they cost.
-
-    Measured are the held-out pages of an extraction's run, or the table OUT that `extract` wrote.
-    Prices are given in pairs, in any currency.
-    """
-    from nblib.sources.rows import SourceError
-    from nblib.tools.token_projection import Projection, measured_tokens, price_pairs
-
-    prices = price_pairs(given)
-    try:
-        where, measured = measured_tokens(source)
-    except SourceError as error:
-        raise ValueError(str(error)) from error
-    projection = Projection(
-        where=where,
-        measured=measured,
-        pages_per_day=pages_per_day,
-        budget=budget,
-        backlog=backlog,
-        prices=prices,
-    )
-    print(projection)
 
 
 @app.command()

@@ -177,3 +177,12 @@ def test_a_field_is_needed_unless_it_has_a_default():
         files.field({}, "x", files.TEXT, Path("a"))
     with pytest.raises(ValueError, match="a: x is None, expected text"):
         files.field({"x": None}, "x", files.TEXT, Path("a"))
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_several_lines_are_appended_at_once(durable, tmp_path):
+    log = tmp_path / "deep" / "log.jsonl"
+    files.append_jsonl(log, {"a": 1}, {"b": "é"}, durable=durable)
+    files.append_jsonl(log, durable=durable)
+    files.append_jsonl(log, {"c": 3}, durable=durable)
+    assert files.read_jsonl(log) == [{"a": 1}, {"b": "é"}, {"c": 3}]

@@ -11,7 +11,6 @@ from nblib.hosts.settings_base import BatchedSettings, Tokens, TunedSettings
 from nblib.models.config_file import CONTEXT, ROPE_FACTORS, read_config
 from nblib.models.folders import CONFIG_FILE
 
-
 _LONG = 8192  # tokens of a row whose activations are computed again, or they would fit no device
 
 

@@ -168,6 +168,14 @@ def test_a_factor_is_in_every_export_and_an_export_that_drops_it_is_refused(
         export(four.model, four, tmp_path / "dropped")
 
 
+def test_more_files_are_made_of_the_tuned_model_and_every_folder_has_them(adapted, base, tmp_path):
+    run = start_run("extraction", {}, root=tmp_path)
+    given = {"data": DATA, "steps": 7, "steps_left": 0, "prompts": ASKED}
+    export_run(run, base, adapted, LORA, **given, files=lambda ref: {"more.json": {"of": ref.name}})
+    for name in ("export", "adapters"):
+        assert json.loads((run.path / name / "more.json").read_text()) == {"of": "tuned"}
+
+
 def test_without_adapters_there_is_the_model_alone(base, tmp_path):
     run = start_run("v2_grpo", {}, root=tmp_path)
     given = {"data": DATA, "steps": 7, "steps_left": 0, "prompts": ASKED}

@@ -212,6 +212,8 @@ def test_a_file_without_the_factor_is_refused(mesh, tmp_path, monkeypatch):
     ours, theirs = json.loads((tmp_path / "gguf-not-equal" / "manifest.json").read_text())["parity"]
     assert ours["largest_difference"] < ours["limit"]
     assert theirs["largest_difference"] > 2 * theirs["limit"]
+
+
 def extractor(package, mesh, tmp_path_factory):
     """llama.cpp's server for a package's model."""
     folder = tmp_path_factory.mktemp("package") / "gguf"

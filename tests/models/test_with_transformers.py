@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nblib.models import gemma3, weight_files
 from nblib.evaluation.package import read_package
-from nblib.models import weight_files
+from nblib.models import gemma3, weight_files
 from nblib.models.adapters import save_adapters
 from nblib.models.attention import called
 from nblib.models.config_file import scaled
@@ -295,6 +294,8 @@ def test_the_gate_refuses_an_export_that_only_they_read_without_the_factor(
     manifest = json.loads((tmp_path / "export-not-equal" / "manifest.json").read_text())
     ours, through = manifest["parity"]
     assert ours["largest_difference"] == 0 and through["largest_difference"] > 0.01
+
+
 def test_a_package_answers_its_smoke_item_there_by_the_chat_template_of_its_folder(package):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

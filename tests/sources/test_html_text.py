@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from nblib.sources.html_text import visible_text
+from nblib.sources.html_text import before_tags, visible_text
 from nblib.tasks.comparators import number_readings
 
 
@@ -175,3 +175,8 @@ PIECES = {
 def test_a_page_of_a_million_characters_is_cleaned(piece):
     page = piece * (1_000_000 // len(piece))
     assert len(visible_text(f"Read it.\n{page}")) <= 9 + len(page)
+
+
+def test_what_stands_before_the_first_tag():
+    assert before_tags("Read <name>.\n\n<h1>Mug</h1>") == "Read <name>.\n\n"
+    assert before_tags("<p>Mug") == "" and before_tags("Mug < 3") == "Mug < 3"

@@ -5,7 +5,13 @@ import pytest
 from nblib.tasks.formats import XML
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.task import Example
-from nblib.tokens.chat import TEMPLATE, render_prompt, task_prompts
+from nblib.tokens.chat import (
+    CHAT_TEMPLATE,
+    TEMPLATE,
+    chat_tokenizer_config,
+    render_prompt,
+    task_prompts,
+)
 
 
 def test_the_template_written_out():
@@ -100,3 +106,12 @@ def test_shots_are_shown_in_their_own_style_alone():
 def test_an_unknown_style_and_few_shot_without_shots_are_refused(style, message):
     with pytest.raises(ValueError, match=message):
         task_prompts(GSM8K, EXAMPLES, style=style)
+
+
+def test_the_tokenizers_own_pieces_are_the_ends_that_others_read(tokenizer):
+    config = chat_tokenizer_config(tokenizer)
+    named = {name: config[f"{name}_token"] for name in ("bos", "eos", "pad", "unk", "mask")}
+    assert named == {"bos": "<s>", "eos": "</s>", "pad": "<pad>", "unk": "<unk>", "mask": None}
+    pieces = {id_: one["content"] for id_, one in config["added_tokens_decoder"].items()}
+    assert pieces == {"4": "<start_of_turn>", "5": "<end_of_turn>"}
+    assert config["chat_template"] == CHAT_TEMPLATE

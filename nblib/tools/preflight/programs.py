@@ -92,8 +92,8 @@ def _sft_programs(
     settings: SftSettings, mesh: jax.sharding.Mesh, work: Workload | None
 ) -> tuple[Program, ...]:
     times = {largest_batch(settings, mesh): 0, **(work.shapes if work else {})}
-    config, how = settings.training, {"dtype": settings.dtype, "rope_factor": settings.rope_factor}
-    model = named_config(settings.model, **how)
+    config, factor = settings.training, settings.rope_factor
+    model = named_config(settings.model, dtype=settings.dtype, rope_factor=factor)
 
     def build() -> PeftTrainer:
         return build_trainer(trainable_model(model, settings.lora), config, steps=1000)
