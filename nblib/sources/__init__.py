@@ -9,6 +9,8 @@ __getattr__, __all__, __dir__ = public_names(
     __name__,
     {
         "datasets": "get_dataset",
+        "endpoint": "Client endpoint_from_environment",
+        "endpoint_cache": "Budget Request",
         "foundation": "foundation_rows",
         "rows": "Row split_validation",
         "wordproblems": "word_problems",
