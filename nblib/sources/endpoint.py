@@ -202,10 +202,9 @@ class Client:
         draws = random.Random(f"{self._seed}/{key}")
         reply, attempts = failed("not sent"), 0
         for attempt in range(self.endpoint.retries + 1):
-            reason = self._refusal or ("interrupted" if self._stop.is_set() else "")
-            reason = reason or self.budget.take()
-            if reason:
-                return Reply(kind="unsent", reason=reason, attempts=attempts)
+            if reason := self._why_not():
+                reply = Reply(kind="unsent", reason=reason)
+                break
             attempts += 1
             reply, wait_s = self._attempt(body, request)
             if wait_s is None or attempt == self.endpoint.retries:
@@ -213,9 +212,15 @@ class Client:
             backoff = self.endpoint.first_wait_s * 2**attempt * draws.uniform(0.5, 1)
             self._pause(min(max(wait_s, backoff), _LONGEST_WAIT_S))
         reply = replace(reply, attempts=attempts, seconds=time.monotonic() - began)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        self.transcript.add(key, body, reply, time=now)
+        if attempts:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            self.transcript.add(key, body, reply, time=now)
         return reply
+
+    def _why_not(self) -> str:
+        """Count the next request; return why it may not be sent, "" where it may."""
+        interrupted = "interrupted" if self._stop.is_set() else ""
+        return self._refusal or interrupted or self.budget.take()
 
     def _attempt(self, body: Mapping[str, Any], request: Request) -> tuple[Reply, float | None]:
         """Return a reply, and the least seconds to wait before the next attempt; None for none."""

@@ -141,7 +141,7 @@ class Budget:
     money: float | None = None
     price_in: float = 0.0  # of a million tokens of prompts, in any currency
     price_out: float = 0.0  # of a million tokens of completions
-    sent: int = field(default=0, init=False)
+    sent: int = 0
     used: tuple[int, int] = field(default=(0, 0), init=False)  # tokens of prompts, of completions
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -177,6 +177,7 @@ class Transcript:
     def __init__(self, path: Path | None) -> None:
         self.path, self._lock = path, threading.Lock()
         self._replies: dict[str, Reply] = {}
+        self.sent = 0  # requests that the file knows of
         for record in _read_whole_lines(path) if path and path.exists() else ():
             try:
                 key, reply = record["key"], Reply(**{name: record[name] for name in _IN_FILE})
@@ -185,6 +186,7 @@ class Transcript:
                 raise ValueError(
                     f"{path} is no transcript of an endpoint: remove it, or name another file"
                 ) from error
+            self.sent += reply.attempts
             if reply.kind in _KEPT:
                 self._replies[key] = replace(reply, tokens=(prompt, completion), kept=True)
 
@@ -201,6 +203,7 @@ class Transcript:
         with self._lock:
             if self.path:
                 append_jsonl(self.path, record)
+            self.sent += reply.attempts
             if reply.kind in _KEPT:
                 self._replies[key] = replace(reply, kept=True)
 

@@ -12,13 +12,14 @@ correct / (correct + wrong + omitted).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from nblib.tasks.comparators import normalized, same, same_key
 from nblib.tasks.slots import SlotSpec
 
 _MOST_ASSIGNED = 200  # items of a longer list are assigned to each other; equal ones come before
 _FOUND = 0.5  # of an item's leaves: so many are right where it counts as found
+_TIE = 1e-6  # less than any share of an item's leaves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,24 +127,42 @@ def _compared_with(gold: Any, answer: Any, spec: SlotSpec) -> Leaves:
 
 
 def _compared_lists(gold: Sequence[Any], answer: Sequence[Any], spec: SlotSpec) -> Leaves:
+    inner, paired = spec.within(), pair_items(gold, answer, spec)
+    total = Leaves(items=len(_items(gold, spec)))
+    for one, other in paired.equal:
+        total += _compared(one, other, inner) + Leaves(items_found=1)
+    for _, _, part in paired.near:
+        total += part + Leaves(items_found=int(_share(part) >= _FOUND))
+    omitted = [left_out(one, inner) for one in paired.omitted]
+    invented = sum(_leaf_count(one, inner) for one in paired.invented)
+    return sum(omitted, total) + Leaves(invented=invented)
+
+
+class PairedItems(NamedTuple):
+    """Items of two lists, the right one's and the answer's, assigned to each other."""
+
+    equal: list[tuple[Any, Any]]  # alike
+    near: list[tuple[Any, Any, Leaves]]  # as much is right as can be, with how they compare
+    omitted: list[Any]
+    invented: list[Any]
+
+
+def pair_items(gold: Sequence[Any], answer: Sequence[Any], spec: SlotSpec) -> PairedItems:
+    """Return which items of two lists are compared with each other."""
     inner = spec.within()
     wanted, given = _items(gold, spec), _items(answer, spec)
-    total = Leaves(items=len(wanted))
     is_long = max(len(wanted), len(given)) > _MOST_ASSIGNED
     equal, here, there = _equal_items(wanted, given, inner, most=is_long or not _is_near(inner))
-    for one, other in equal:
-        total += _compared(one, other, inner) + Leaves(items_found=1)
     wanted, few = _first_ones(here, len(given) - len(equal))
     given, many = _first_ones(there, len(wanted))
     pairs = _assigned(wanted[:few], given[:many], inner)
-    for part in pairs.values():
-        total += part + Leaves(items_found=int(_share(part) >= _FOUND))
     rows, columns = {row for row, _ in pairs}, {column for _, column in pairs}
-    omitted = [left_out(one, inner) for row, one in enumerate(wanted) if row not in rows]
-    invented = sum(
-        _leaf_count(one, inner) for column, one in enumerate(given) if column not in columns
+    return PairedItems(
+        equal=equal,
+        near=[(wanted[row], given[column], part) for (row, column), part in pairs.items()],
+        omitted=[one for row, one in enumerate(wanted) if row not in rows],
+        invented=[one for column, one in enumerate(given) if column not in columns],
     )
-    return sum(omitted, total) + Leaves(invented=invented)
 
 
 def _items(values: Sequence[Any], spec: SlotSpec) -> list[Any]:
@@ -221,11 +240,21 @@ def _assigned(
 
     table = [[_compared(one, other, spec) for other in given] for one in wanted]
     shares = [[_share(cell) for cell in row] for row in table]
+    if spec.compare == "judge":  # where none is right a judge is asked of what is most alike
+        for one, row in zip(wanted, shares, strict=True):
+            row[:] = [x + _TIE * _likeness(one, other) for x, other in zip(row, given, strict=True)]
     rows, columns = linear_sum_assignment(shares, maximize=True)
     return {
         (row, column): table[row][column]
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
     }
+
+
+def _likeness(one: Any, other: Any) -> float:
+    from rapidfuzz.distance import Indel
+
+    texts = isinstance(one, str) and isinstance(other, str)
+    return Indel.normalized_similarity(normalized(one), normalized(other)) if texts else 0.0
 
 
 def _share(part: Leaves) -> float:

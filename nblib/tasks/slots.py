@@ -41,7 +41,7 @@ class SlotSpec(BaseModel):
         max_items: Items of a list at most.
         items: Of an array: what each item is.
         properties: Of an object: its own slots.
-        description: For people; nothing reads it.
+        description: For people, and for a judge; no model is told it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, multinomial
+from statsmodels.stats.inter_rater import cohens_kappa
 
 from nblib.evaluation.intervals import (
+    cohen_kappa,
+    kappa_interval,
     mean_difference_test,
     mean_interval,
     rate_difference_test,
@@ -245,3 +248,25 @@ def few_resamples(monkeypatch):
 
     monkeypatch.setattr(intervals, "_RESAMPLES", 1000)
     monkeypatch.setattr(intervals, "_END", 24)
+
+
+def test_kappa_by_hand():
+    assert cohen_kappa([[20, 5], [10, 15]]) == pytest.approx(0.4)  # Cohen's own kind of table
+    assert cohen_kappa([[30, 0], [0, 30]]) == 1
+    assert cohen_kappa([[30, 0], [30, 0]]) == 0
+    assert cohen_kappa([[0, 10], [10, 0]]) == -1
+    assert cohen_kappa([[5, 0], [0, 0]]) is None and cohen_kappa([[0, 0], [0, 0]]) is None
+
+
+def test_the_interval_of_kappa_holds_it_and_narrows():
+    low, high = kappa_interval([[20, 5], [10, 15]])
+    by_formula = cohens_kappa(np.array([[20, 5], [10, 15]]))  # Fleiss, Cohen and Everitt (1969)
+    assert by_formula.kappa == pytest.approx(0.4)
+    assert low == pytest.approx(by_formula.kappa_low, abs=0.05)
+    assert high == pytest.approx(by_formula.kappa_upp, abs=0.05)
+    more = kappa_interval([[200, 50], [100, 150]])
+    assert low < more[0] < 0.4 < more[1] < high
+    low, high = kappa_interval([[30, 0], [0, 30]])
+    assert 0.7 < low < 0.95 and high == 1  # sixty that are all alike are not certain
+    assert kappa_interval([[0, 0], [0, 0]]) == (-1, 1)
+    assert kappa_interval([[20, 5], [10, 15]]) == kappa_interval([[20, 5], [10, 15]])

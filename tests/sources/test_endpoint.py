@@ -273,11 +273,13 @@ def test_a_budget_of_requests_is_never_passed(concurrency, serve, tmp_path):
     assert batch.left == 8 and len(server.received) == 22  # what was answered is kept
 
 
-def test_retries_are_of_the_budget_too(serve):
-    server = serve(lambda body, nth: (500, {}, b"", ""))
-    batch = client_of(server, budget=Budget(requests=3)).ask([say("a")])
+def test_retries_are_of_the_budget_too(serve, tmp_path):
+    server, path = serve(lambda body, nth: (500, {}, b"", "")), tmp_path / "kept.jsonl"
+    batch = client_of(server, path, Budget(requests=3)).ask([say("a")])
     assert len(server.received) == 3 and batch.left == 1
     assert only(batch).attempts == 3
+    later = client_of(server, path)  # knows what the run has spent
+    assert later.transcript.sent == 3 and later.find(say("a")) is None
 
 
 def test_tokens_and_money_end_a_batch(serve):
