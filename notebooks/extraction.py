@@ -103,6 +103,8 @@ EXPORT_GGUF = "off"  # off, f16, q8_0: the model once more for llama.cpp, Ollama
 EVAL_AT_END = True
 EVAL_SAMPLES = 0  # held-out pages, -1 for all
 MAX_NEW_TOKENS = 0
+JUDGE = ""  # endpoint: a model, by NBLIB_JUDGE_URL, _MODEL and _KEY, of slots "judge" compares
+JUDGE_BUDGET = 0  # requests to it at most
 
 # %% [markdown]
 # ## Set-up
@@ -329,6 +331,24 @@ page.table(report.slots_table(stages))
 if after:
     confused = evaluation.confusion(after[-1])
     page.table(report.confusion_table(confused, stage="tuned"))
+
+# %% [markdown]
+# ## A judge
+# Where a slot's comparator is `judge`, what is unequal can be asked of a model. First it is asked
+# of pairs made of gold, whose verdict is known: one that does not agree with them judges nothing.
+# The figures above stay as they are; these are in `judge.json`, each question in `judge.jsonl`.
+
+# %%
+judge = evaluation.find_judge(settings.judge, run.path, requests=settings.judge_budget)
+judged = evaluation.judge_stages(
+    judge,
+    task,
+    (before[0], baseline, after[-1]) if after else (),
+    train_examples,
+    folder=run.path,
+    seed=SEED,
+)
+page.table(*report.judge_tables(judged))
 
 # %% [markdown]
 # ## The gain

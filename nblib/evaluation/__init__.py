@@ -18,6 +18,7 @@ __getattr__, __all__, __dir__ = public_names(
         "needle": "needle_grid with_long_pages",
         "package": "package_files",
         "review": "keep_review",
+        "judge": "find_judge judge_stages",
         "sampling": "keep_informative sample_group vote_all",
     },
 )

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field
 
 from nblib.evaluation.answers import Decoding
+from nblib.evaluation.judge import JUDGES
 from nblib.files import shown
 from nblib.hosts.ladder import named_candidates
 from nblib.hosts.settings_base import (
@@ -28,6 +29,7 @@ from nblib.hosts.settings_base import (
 )
 from nblib.hosts.settings_context import ContextSettings
 from nblib.sources.datasets import FILES, TABLES, is_file
+from nblib.sources.endpoint import endpoint_from_environment
 from nblib.tasks.registry import get_task
 from nblib.tasks.review import ReviewRow, read_review
 from nblib.tasks.rewards import reward_weights
@@ -55,10 +57,14 @@ class SftSettings(ContextSettings):
     tasks: str = ""  # slugs of the examples, with commas between them; "" is all
     review: str = ""  # a file that a person has marked
     optimizer: Annotated[str, one_of(NAMES)] = SftConfig.optimizer
+    judge: Annotated[str, one_of(JUDGES)] = ""
+    judge_budget: CountOrNone = 0  # requests to it
     builtin_levels: Levels
     format_target: Number
 
     _kind = "sft"
+    # A judge changes no figure of a run's result; so an unfinished run may get one.
+    _aside: ClassVar[tuple[str, ...]] = (*ContextSettings._aside, "judge", "judge_budget")
     _later: ClassVar[Mapping[str, Any]] = {
         **ContextSettings._later,
         **{"task": "gsm8k", "examples": "", "tasks": "", "optimizer": SftConfig.optimizer},
@@ -105,6 +111,8 @@ class SftSettings(ContextSettings):
             words = f'expected "" with TASK {self.task!r}: only {TABLES[0]!r} has slots to look at'
             raise self._refuse("review", words)
         self._checked_by("review", lambda: self.reviewed)
+        if self.judge:  # before hours of training
+            self._checked_by("judge", lambda: endpoint_from_environment("JUDGE"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,6 +127,9 @@ WRONG = {
         ("REVIEW", 3),
         ("OPTIMIZER", "sgd"),
         ("OPTIMIZER", 1),
+        ("JUDGE", "gpt"),
+        ("JUDGE", 1),
+        ("JUDGE_BUDGET", -1),
     ],
     GrpoSettings: [
         *(*EVERYWHERE, *TRAINED, *TUNED),
@@ -580,3 +583,18 @@ def test_a_notebook_with_a_wrong_value_ends_before_it_has_begun_a_run(tmp_path):
     assert done.returncode == 1
     assert "ValueError: SAVE_INTERVAL '0 steps': expected for example '10 steps'" in done.stderr
     assert [path.name for path in (tmp_path / "v1_sft_format").iterdir()] == ["failed.ipynb"]
+
+
+def test_a_judge_is_looked_for_at_once_and_is_no_other_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no .env is
+    for name in ("NBLIB_JUDGE_URL", "NBLIB_ENDPOINT_URL", "LITELLM_API_BASE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match=r"^JUDGE 'endpoint': no endpoint: set the URL in NBLIB_J"):
+        SftSettings.of({**EXTRACTION, "JUDGE": "endpoint"})
+    monkeypatch.setenv("NBLIB_JUDGE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("NBLIB_JUDGE_MODEL", "m")
+    made = SftSettings.of({**EXTRACTION, "JUDGE": "endpoint", "JUDGE_BUDGET": 7})
+    assert (made.judge, made.judge_budget) == ("endpoint", 7)
+    without = SftSettings.of(EXTRACTION)
+    assert made.parameters == without.parameters
+    assert without.judge == "" and without.judge_budget == 500

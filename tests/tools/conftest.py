@@ -10,6 +10,7 @@ from nblib.tools.kernels import build_kernels
 def built(tmp_path_factory):
     """A folder with `build/kernels/`, as `python -m nblib kernels build` leaves it."""
     folder = tmp_path_factory.mktemp("built")
+    (folder / ".env").write_text("NBLIB_ENDPOINT_KEY=sk-of-the-file-dot-env\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         build_kernels()

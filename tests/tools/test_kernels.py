@@ -67,6 +67,17 @@ def test_the_wheel_holds_the_library_as_it_is_here(wheel):
     assert held["nblib/hosts/kaggle_install_commands.txt"] == commands
 
 
+def test_a_key_in_a_file_beside_the_notebooks_stays_there(wheel, built):
+    key = (built / ".env").read_text().strip().partition("=")[2]
+    assert len(key) > 8
+    files = [path for path in (built / "build").rglob("*") if path.is_file()]
+    assert len(files) > len(NAMES)
+    assert not [path for path in files if path.name == ".env" or key.encode() in path.read_bytes()]
+    assert not [
+        name for name in wheel.namelist() if ".env" in name or key.encode() in wheel.read(name)
+    ]
+
+
 def test_the_weights_travel_as_a_dataset_that_the_wheels_manifest_finds(wheel, built):
     assert not [name for name in wheel.namelist() if name.endswith(".safetensors")]
     dataset = built / "build" / "kernels" / MODEL.partition("/")[2]
