@@ -380,11 +380,13 @@ if after:
 
 # %% [markdown]
 # ## What to look at
-# Slots that are right before the training and wrong after it, in `review.csv`: is the answer right
-# as well, or the gold wrong? Mark them there, and give the file as `REVIEW`.
+# Slots that are right before the training and wrong after it, and what a judge was unsure of, in
+# `review.csv`: is the answer right as well, or the gold wrong? Mark them there, and give the file
+# as `REVIEW`.
 
 # %%
-print(evaluation.keep_review(run, (*before, *after)))
+unsure = judged.unsure if judged else ()
+print(evaluation.keep_review(run, (*before, *after), unsure=unsure))
 
 # %% [markdown]
 # ## Verdict

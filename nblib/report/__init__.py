@@ -19,7 +19,6 @@ __getattr__, __all__, __dir__ = public_names(
         "verdicts": "foundation_verdicts grpo_verdicts plan_warnings sft_verdicts",
         "samples": "rollout_table",
         "slots": "confusion_table gold_table grounding_table needle_table slots_table",
-        "slots": "confusion_table gold_table grounding_table slots_table",
         "judging": "judge_tables",
         "model_card": "foundation_manifest",
     },

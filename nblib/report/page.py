@@ -1,5 +1,6 @@
 """The page that a person reads after a run: one HTML file with nothing outside it.
 
+Its words and tables stand beside it in Markdown.
 A model's completion is shown, never trusted: everything is escaped, what cannot be seen is spelled
 out, what is long is shortened, and the page's own policy forbids scripts. Nothing is measured here.
 """
@@ -190,21 +191,27 @@ def write_page(
     warnings: Sequence[str] = (),
     details: Mapping[str, Mapping[str, Any]] = _NOTHING,
 ) -> None:
-    """Write a page as a single HTML file, whole or not at all; `details` are folded at its end."""
-    tables = page.tables
+    """Write a page as a single HTML file, whole or not at all; `details` are folded at its end.
+
+    Beside it stands a `.md` with the same words and tables, without figures, samples and details.
+    """
+    tables, warnings = page.tables, (*warnings, *page.warnings)
     folded = [settings_table(values, title=name) for name, values in details.items()]
     html = _template().render(
         page=page,
         task=page.task,
         lead=lead,
         facts=facts,
-        warnings=(*warnings, *page.warnings),
+        warnings=warnings,
         above=[tables[name] for name in _ABOVE if name in tables and tables[name].rows],
         below=[table for name, table in tables.items() if name not in _ABOVE],
         figures={name: base64.b64encode(png).decode() for name, png in page.figures.items()},
         details=[table for table in folded if table.rows],
     )
     write_text(path, html)
+    head = [f"# {page.title}", lead, *(f"- {name}: {value}" for name, value in facts.items())]
+    parts = [*head, *(f"> {one}" for one in warnings), *(one.section() for one in tables.values())]
+    write_text(path.with_suffix(".md"), "\n\n".join(filter(None, map(visible, parts))) + "\n")
 
 
 def marked(text: str, before: str | None) -> Markup:

@@ -72,11 +72,13 @@ class Table:
         lines = [[*map(_cell, self.columns)], ["---"] * len(self.columns), *rows]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
-    def _repr_markdown_(self) -> str:
-        """Show title, table and note; IPython asks for this."""
+    def section(self) -> str:
+        """The title, the table and its note in Markdown."""
         body = self.markdown() if self.rows else "None."
         title = f"**{_cell(self.title)}**" if self.title else ""
         return "\n\n".join(filter(None, (title, body, _cell(self.note))))
+
+    _repr_markdown_ = section  # IPython asks for this
 
 
 def rows_table(data: "Dataset | FoundationRows") -> Table:

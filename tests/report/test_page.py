@@ -119,6 +119,14 @@ def test_the_page_says_everything(written):
     assert "unseen" not in said
 
 
+def test_the_same_tables_stand_beside_it_in_markdown(written, tmp_path):
+    written()
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert text.startswith("# A run\n\nWhat came of it.\n\n- Model: embedded\n\n> 12 examples")
+    assert "**Targets**\n\n| " in text
+    assert text.count("\n| --- |") == text.count("**") / 2 - text.count("None.")
+
+
 def test_an_unknown_rate_is_called_unknown(written, word_stage):
     said = squeezed(written(stages=[word_stage("file", ["4"], truncated=None)]))
     assert "cut at the token limit; lower is better) unknown" in said and "nan" not in said
@@ -203,7 +211,7 @@ def test_sections_without_content_are_left_out(tmp_path):
     assert {"h2", "details", "dl", "img", "article", "section"}.isdisjoint(tags)
 
 
-def test_a_failed_write_leaves_the_old_page_and_no_other_file(written, tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_page_and_no_half_one(written, tmp_path, monkeypatch):
     old = written()
 
     def full_disk(source, target):
@@ -212,7 +220,7 @@ def test_a_failed_write_leaves_the_old_page_and_no_other_file(written, tmp_path,
     monkeypatch.setattr(nblib.files.os, "replace", full_disk)
     with pytest.raises(OSError, match="No space"):
         written(title="Another")
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report.md"}
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == old
 
 
