@@ -530,7 +530,7 @@ def test_how_far_needles_are_looked_for_is_the_profile_s_and_no_part_of_a_run():
         profile: SftSettings.of({"PROFILE": profile, "TASK": "extraction"})
         for profile in ("smoke", "cpu", "gpu", "tpu")
     }
-    assert [one.needle_tokens for one in made.values()] == [512, 2048, 16_384, 16_384]
+    assert [one.needle_tokens for one in made.values()] == [512, 2048, 8192, 8192]
     assert not any("needle_tokens" in one.parameters for one in made.values())
 
 
