@@ -19,6 +19,7 @@ from nblib.evaluation.answers import Decoding, generate
 from nblib.evaluation.kept import Journal, OtherRequest, open_journal
 from nblib.evaluation.package import package_sha256, read_package
 from nblib.evaluation.page_batches import (
+    CUT_BY,
     WINDOW,
     Batch,
     Question,
@@ -99,7 +100,7 @@ def extract(
         identity = {
             "package": package_sha256(folder),
             "pages": source.sha256,
-            "decoding": {**asdict(decoding), "window": WINDOW},
+            "decoding": {**asdict(decoding), "cut_by": list(CUT_BY)},
         }
         with _journal(out, identity) as journal:
             ref = get_gemma_ref_model(str(folder), device_mesh())
