@@ -90,9 +90,10 @@ class Calibration:
     def record(self) -> dict[str, Any]:
         """What `judge.json` holds of it."""
         (right, missed), (taken, wrong) = self.table
+        interval = None if self.kappa is None else kappa_interval(self.table)
         return {
             **{"calibrated": self.is_calibrated, "problem": self.problem, "pairs": self.pairs},
-            **{"kappa": self.kappa, "kappa_ci95": self.decided and kappa_interval(self.table)},
+            **{"kappa": self.kappa, "kappa_ci95": interval},
             "right": {"equivalent": right, "not_equivalent": missed},
             "wrong": {"equivalent": taken, "not_equivalent": wrong},
             **{"outcomes": self.outcomes, "made": self.made},

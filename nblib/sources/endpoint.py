@@ -1,7 +1,7 @@
 """A client of any server with OpenAI's chat API: POST {URL}/chat/completions.
 
 For a judge, a generator or a verifier. The settings are environment variables, or lines of a file
-`.env` where the process runs, or in `notebooks/` below it; a variable wins over the file:
+`.env` in the checkout or its folder `notebooks`; a variable wins over the file:
 
     NBLIB_JUDGE_URL, NBLIB_JUDGE_MODEL, NBLIB_JUDGE_KEY            of one among several endpoints
     NBLIB_ENDPOINT_URL, NBLIB_ENDPOINT_MODEL, NBLIB_ENDPOINT_KEY   of those that have none
@@ -68,7 +68,10 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         """Refuse what no request can be sent to."""
-        parts = urllib3.util.parse_url(self.url.strip())
+        try:
+            parts = urllib3.util.parse_url(self.url.strip())
+        except urllib3.exceptions.LocationValueError:  # whose message may hold a password
+            raise ValueError("endpoint URL cannot be read, expected http(s)://host") from None
         if parts.scheme not in ("http", "https") or not parts.host or parts.auth or parts.query:
             came = shown(self.url) if not parts.auth else "one with a password in it"
             raise ValueError(f"endpoint URL is {came}, expected http(s)://host, port and path")
@@ -124,7 +127,10 @@ def endpoint_from_environment(name: str = "ENDPOINT", **more: Any) -> Endpoint:
 def _dotenv() -> dict[str, str]:
     from dotenv import dotenv_values
 
-    found = next((one for one in (Path(".env"), Path("notebooks/.env")) if one.is_file()), None)
+    places = [Path(".env"), Path("notebooks/.env")]
+    if Path.cwd().name == "notebooks":
+        places.append(Path("../.env"))
+    found = next((one for one in places if one.is_file()), None)
     values = dotenv_values(found, interpolate=False) if found else {}
     return {name: value for name, value in values.items() if value}
 

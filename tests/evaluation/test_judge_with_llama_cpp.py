@@ -104,10 +104,10 @@ def test_a_real_model_is_calibrated_or_found_out(name, servers, tmp_path):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_real_answer_that_is_cut_is_none(name, servers):
-    words = ({"role": "user", "content": "Count from one to one hundred, in words."},)
-    asked = Request(messages=words, parameters={"max_tokens": 4, "temperature": 0})
+    words = ({"role": "user", "content": "Tell me a long story about a mug."},)
+    asked = Request(messages=words, parameters={"max_tokens": 2, "temperature": 0})
     (reply,) = Client(servers(name)).ask([asked]).replies
-    assert (reply.kind, reply.finish_reason, reply.tokens[1]) == ("truncated", "length", 4)
+    assert (reply.kind, reply.finish_reason, reply.tokens[1]) == ("truncated", "length", 2)
     assert reply.tokens[0] > 0 and not reply.estimated
 
 

@@ -386,9 +386,11 @@ def test_a_url_may_end_as_it_likes(url, address):
     assert Endpoint(url=url, model="m").address == address
 
 
-@pytest.mark.parametrize("url", ["", "h:1", "ftp://h", "file:///etc", "http://", "http://u:p@h"])
+@pytest.mark.parametrize(
+    "url", ["", "h:1", "ftp://h", "file:///etc", "http://", "http://u:p@h", "http://u:p@h:1e9"]
+)
 def test_a_url_that_is_none_is_refused(url):
-    with pytest.raises(ValueError, match=r"endpoint URL is .*expected http\(s\)") as error:
+    with pytest.raises(ValueError, match=r"endpoint URL .*expected http\(s\)") as error:
         Endpoint(url=url, model="m")
     assert "u:p" not in str(error.value)
 
@@ -432,9 +434,12 @@ def test_own_names_win_and_a_variable_wins_over_the_file(tmp_path, monkeypatch):
     assert found()[0] == "http://lite" and found("JUDGE")[0] == "http://judge"
 
 
-def test_the_file_may_lie_in_the_notebooks_folder(tmp_path):
+@pytest.mark.parametrize("runs_in", ["", "notebooks"])
+@pytest.mark.parametrize("lies_in", ["", "notebooks"])
+def test_the_file_lies_beside_the_notebooks_or_above(lies_in, runs_in, tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / ".env").write_text("NBLIB_JUDGE_URL=http://h\nNBLIB_JUDGE_MODEL=m\n")
+    monkeypatch.chdir(tmp_path / runs_in)
+    (tmp_path / lies_in / ".env").write_text("NBLIB_JUDGE_URL=http://h\nNBLIB_JUDGE_MODEL=m\n")
     assert found("JUDGE") == ("http://h", "m", "", "NBLIB_JUDGE_KEY")
 
 

@@ -45,8 +45,8 @@ def pairs(gold, answer):
         # Of lists what is most alike: none is right, and the order says nothing.
         (
             {"colours": ["dark red", "sky blue", "gold"]},
-            {"colours": ["sky", "gold", "red"]},
-            [("colours", "dark red", "red"), ("colours", "sky blue", "sky")],
+            {"colours": ["deep sky", "gold", "red"]},
+            [("colours", "dark red", "red"), ("colours", "sky blue", "deep sky")],
         ),
         (
             {"offers": [{"colour": "red", "price": 1}, {"colour": "blue", "price": 2}]},
