@@ -218,18 +218,21 @@ def judged_stage(
     )
     right = {pair for pair, one in own.items() if one.word == "equivalent"}
     open_ = {pair for pair, one in own.items() if one.word not in ("equivalent", "not_equivalent")}
+    after = _scored_again(stage, task, right) if believed else None
     return JudgedStage(
         name=stage.name,
         verdicts=own,
         before=stage.metrics,
-        after=_scored_again(stage, task, right) if believed else None,
-        at_most=_scored_again(stage, task, right | open_) if believed else None,
+        after=after,
+        at_most=_scored_again(stage, task, right | open_) if believed and open_ else after,
         unsure=unsure,
     )
 
 
 def _scored_again(stage: Stage, task: Task, right: set[Pair]) -> Mapping[str, Any]:
     """Return a stage's metrics where these pairs are accepted: by the task's own score alone."""
+    if not right:
+        return stage.metrics
     records = [
         {**one, SPECS_KEY: accepted_specs(one, right.__contains__)} if one.get(SPECS_KEY) else one
         for one in stage.records
