@@ -170,6 +170,7 @@ class Client:
         self.endpoint, self.transcript = endpoint, Transcript(path)
         self.budget = Budget() if budget is None else budget
         self._seed, self._stop, self._refusal = seed, threading.Event(), ""
+        self._is_there = False  # whether the server ever answered, whatever it said
         key = endpoint.key.get_secret_value()
         head = {"Content-Type": "application/json"}
         self._head = head | ({"Authorization": f"Bearer {key}"} if key else {})
@@ -182,7 +183,7 @@ class Client:
     def ask(self, requests: Sequence[Request]) -> Batch:
         """Return the replies to all requests; equal ones are sent once.
 
-        After a reply that refuses the key nothing more is sent.
+        Nothing more is sent after a reply that refuses the key, or where nobody ever answered.
         """
         if not self._refusal:
             self._stop.clear()  # of an interrupt
@@ -217,6 +218,8 @@ class Client:
                 break
             backoff = self.endpoint.first_wait_s * 2**attempt * draws.uniform(0.5, 1)
             self._pause(min(max(wait_s, backoff), _LONGEST_WAIT_S))
+        if reply.kind == "failed" and not self._is_there:
+            self._refuse(f"nobody answers at {self.endpoint.url} ({reply.reason})")
         reply = replace(reply, attempts=attempts, seconds=time.monotonic() - began)
         if attempts:
             now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -234,6 +237,7 @@ class Client:
             status, head, content = self._post(json.dumps(body).encode())
         except (urllib3.exceptions.HTTPError, TimeoutError) as error:
             return failed(self.endpoint.hidden(f"{type(error).__name__}: {error}")), 0.0
+        self._is_there = True
         content = self.endpoint.hidden(content.decode(errors="replace")).encode()
         if status == 200:
             reply = read_reply(content, request)
@@ -242,11 +246,8 @@ class Client:
         reply = failed(f"status {status}: {shown(content[:200].decode(errors='replace'))}")
         reply = replace(reply, status=status)
         if status in _NO_KEY:
-            self._refusal = (
-                f"{self.endpoint.url} answered {status}: it does not take the key; set "
-                f"{self.endpoint.key_variable} (nothing more was sent)"
-            )
-            self._stop.set()
+            key = f"it does not take the key; set {self.endpoint.key_variable}"
+            self._refuse(f"{self.endpoint.url} answered {status}: {key}")
         return reply, retry_after_s(head.get("Retry-After")) if status in _RETRIED else None
 
     def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
@@ -271,6 +272,11 @@ class Client:
             raise
         answer.release_conn()
         return answer.status, answer.headers, content
+
+    def _refuse(self, reason: str) -> None:
+        """Send nothing more, and wake what waits."""
+        self._refusal = self._refusal or f"{reason}; nothing more was sent"
+        self._stop.set()
 
     def _pause(self, seconds: float) -> None:
         self._stop.wait(seconds)

@@ -165,11 +165,22 @@ def test_the_head_retry_after_is_a_number_or_a_date():
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0
 
 
-def test_nobody_there_is_a_failure_with_its_reason():
+def test_where_nobody_ever_answers_the_batch_ends():
     with closing(ChatServer(echo)) as server:
         url = server.url
-    reply = only(Client(Endpoint(url=url, model="m", retries=1)).ask([say("a")]))
-    assert (reply.kind, reply.attempts) == ("failed", 2) and "refused" in reply.reason
+    client = Client(Endpoint(url=url, model="m", retries=1, concurrency=1))
+    batch = client.ask([say(str(n)) for n in range(5)])
+    first = batch.replies[0]
+    assert (first.kind, first.attempts) == ("failed", 2) and "refused" in first.reason
+    assert batch.left == 4 and batch.stopped.startswith(f"nobody answers at {url} (")
+    assert client.budget.sent == 2
+
+
+def test_one_who_answered_before_may_be_away_for_a_while(serve):
+    server = serve(lambda body, nth: echo(body, nth) if nth != 2 else (200, {}, b"", "drop"))
+    client = client_of(server, retries=0, concurrency=1)
+    batch = client.ask([say(str(n)) for n in range(4)])
+    assert [one.kind for one in batch.replies] == ["complete", "failed", "complete", "complete"]
 
 
 @pytest.mark.parametrize("status", [400, 404, 302])
