@@ -74,11 +74,12 @@ class Calibration:
         """Why the judge is not calibrated; "" where it is."""
         if not self.pairs:
             return 'no slot of the examples is compared by "judge"'
+        if self.kappa is not None and self.kappa < LEAST_KAPPA:
+            return f"its kappa is {self.kappa:.2f}, at least {LEAST_KAPPA} is wanted"
         if self.decided < max(_FEWEST, self.pairs / 2):
             return f"it decided {self.decided} of {self.pairs} pairs, too few"
-        if self.kappa is None or self.kappa < LEAST_KAPPA:
-            found = "undefined" if self.kappa is None else f"{self.kappa:.2f}"
-            return f"its kappa is {found}, at least {LEAST_KAPPA} is wanted"
+        if self.kappa is None:
+            return "its kappa is undefined: it says the same of all pairs"
         return ""
 
     @property
