@@ -14,9 +14,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from nblib.evaluation.answers import Stage, score_answers
+from nblib.evaluation.calibration import Calibration, calibrate
 from nblib.evaluation.kept import SPECS_KEY
 from nblib.files import shown, write_json
 from nblib.sources.endpoint import Client, endpoint_from_environment
@@ -25,9 +26,6 @@ from nblib.tasks.json_schema import object_schema
 from nblib.tasks.json_text import read_json_text
 from nblib.tasks.judging import Pair, accepted_specs, pairs_of
 from nblib.tasks.task import Example, Task
-
-if TYPE_CHECKING:
-    from nblib.evaluation.calibration import Calibration
 
 JUDGES = ("", "endpoint")
 VERDICTS = ("equivalent", "not_equivalent", "unsure")
@@ -131,7 +129,7 @@ class Judged:
 
     model: str
     headline: str
-    calibration: "Calibration"
+    calibration: Calibration
     stages: tuple[JudgedStage, ...]
     sent: int  # requests, attempts again included
     stopped: str  # why not all was asked; "" where it was
@@ -175,8 +173,6 @@ def judge_stages(
     `judge.json` in the run's folder takes all of it. The stages stay as they are, and so does what
     is in `result.json`.
     """
-    from nblib.evaluation.calibration import calibrate
-
     if judge is None or not stages:
         return None
     calibration = calibrate(judge, examples, seed=seed)
