@@ -7,14 +7,11 @@ by its type, a combination by the configuration that will be used (`SftConfig`, 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from nblib.evaluation.answers import Decoding
-from nblib.evaluation.judge import JUDGES
-from nblib.files import shown
 from nblib.hosts.ladder import named_candidates
 from nblib.hosts.settings_base import (
     ALL,
@@ -27,92 +24,40 @@ from nblib.hosts.settings_base import (
     TunedSettings,
     one_of,
 )
-from nblib.hosts.settings_context import ContextSettings
-from nblib.sources.datasets import FILES, TABLES, is_file
-from nblib.sources.endpoint import endpoint_from_environment
+from nblib.hosts.settings_pages import PagesSettings
 from nblib.tasks.registry import get_task
-from nblib.tasks.review import ReviewRow, read_review
 from nblib.tasks.rewards import reward_weights
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.optimizers import NAMES
 from nblib.training.sft import SftConfig
 
 
-def _examples_file(value: str) -> str:
-    if value and not is_file(value):
-        raise ValueError(f"should be a file that ends in {', '.join(FILES)}")
-    return value
-
-
-def _slugs(tasks: str) -> tuple[str, ...]:
-    return tuple(sorted({slug.strip() for slug in tasks.split(",")} - {""}))
-
-
 @dataclass(frozen=True, kw_only=True)
-class SftSettings(ContextSettings):
+class SftSettings(PagesSettings):
     """The settings of an SFT notebook; `version` is a recipe of its task."""
 
     version: Annotated[str, one_of(("", "v1", "v2", "v3"))] = ""
-    examples: Annotated[str, AfterValidator(_examples_file)] = ""  # what `data` is, then
-    tasks: str = ""  # slugs of the examples, with commas between them; "" is all
-    review: str = ""  # a file that a person has marked
     optimizer: Annotated[str, one_of(NAMES)] = SftConfig.optimizer
-    judge: Annotated[str, one_of(JUDGES)] = ""
-    judge_budget: CountOrNone = 0  # requests to it
     builtin_levels: Levels
     format_target: Number
 
     _kind = "sft"
-    # A judge changes no figure of a run's result; so an unfinished run may get one.
-    _aside: ClassVar[tuple[str, ...]] = (*ContextSettings._aside, "judge", "judge_budget")
     _later: ClassVar[Mapping[str, Any]] = {
-        **ContextSettings._later,
-        **{"task": "gsm8k", "examples": "", "tasks": "", "optimizer": SftConfig.optimizer},
-        "review": "",
+        **PagesSettings._later,
+        **{"task": "gsm8k", "optimizer": SftConfig.optimizer},
     }
     _built = ("training", "greedy")
 
     @classmethod
     def _filled(cls, profile: str, given: dict[str, Any]) -> dict[str, Any]:
-        examples, tasks = given.get("examples"), given.get("tasks")
-        if examples and given.get("data"):
-            came = f"EXAMPLES {shown(examples)} and DATA {shown(given['data'])}"
-            raise ValueError(f"{came}: expected only one of them")
         given = {name: one for name, one in given.items() if (name, one) != ("optimizer", "")}
-        more: dict[str, Any] = {}
-        if isinstance(examples, str) and is_file(examples):
-            more["data"] = examples
-        if isinstance(tasks, str):  # so that the same slugs are the same run
-            more["tasks"] = ",".join(_slugs(tasks))
-        return super()._filled(profile, given | more)
-
-    @property
-    def slugs(self) -> tuple[str, ...]:
-        """The kinds of examples to read; () is all of them."""
-        return _slugs(self.tasks)
-
-    @property
-    def reviewed(self) -> tuple[ReviewRow, ...]:
-        """The values that a person has looked at; () without a review."""
-        return read_review(Path(self.review).expanduser()) if self.review else ()
+        return super()._filled(profile, given)
 
     @property
     def training(self) -> SftConfig:
         """How the adapters are trained."""
         names = ("learning_rate", "accumulation", "remat", "save_interval", "optimizer")
         return SftConfig(**{name: getattr(self, name) for name in names})
-
-    def _check(self) -> None:
-        super()._check()
-        if self.slugs and self.task not in TABLES:
-            words = f'expected "" with TASK {self.task!r}: only {TABLES[0]!r} has kinds of rows'
-            raise self._refuse("tasks", words)
-        if self.review and self.task not in TABLES:
-            words = f'expected "" with TASK {self.task!r}: only {TABLES[0]!r} has slots to look at'
-            raise self._refuse("review", words)
-        self._checked_by("review", lambda: self.reviewed)
-        if self.judge:  # before hours of training
-            self._checked_by("judge", lambda: endpoint_from_environment("JUDGE"))
 
 
 @dataclass(frozen=True, kw_only=True)

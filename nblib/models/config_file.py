@@ -14,7 +14,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import sentencepiece as spm
-from tunix.models.gemma3.model import ModelConfig
+from flax import nnx
+from tunix.models.gemma3.model import AttentionType, Gemma3, ModelConfig
 
 from nblib.files import COUNT, OBJECT, POSITIVE, TEXT, Kind, field, read_object, shown
 from nblib.models.folders import CONFIG_FILE
@@ -137,6 +138,16 @@ def scaled(config: ModelConfig, rope_factor: float) -> ModelConfig:
     if own != 1:
         print(f"the RoPE factor is {rope_factor:g} in all, in place of the model's own {own:g}")
     return replace(config, global_scale_factor=float(rope_factor))
+
+
+def scaled_model(model: Gemma3, rope_factor: float) -> Gemma3:
+    """Return a model of the same weights, not copied, with this RoPE factor."""
+    model = nnx.merge(*nnx.split(model))
+    model.config = replace(model.config, global_scale_factor=float(rope_factor))
+    for layer in model.layers:
+        if layer.attn.attn_type == AttentionType.GLOBAL:
+            layer.attn.rope_scale_factor = float(rope_factor)
+    return model
 
 
 def context_length(config: ModelConfig) -> int:

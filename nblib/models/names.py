@@ -11,11 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import sentencepiece as spm
-from flax import nnx
-from tunix.models.gemma3.model import AttentionType, Gemma3
+from tunix.models.gemma3.model import Gemma3
 
 from nblib.models.adapters import check_adapters, load_adapters, read_adapter_info
-from nblib.models.config_file import context_length
+from nblib.models.config_file import context_length, scaled_model
 from nblib.models.flax_folder import load_flax_model
 from nblib.models.folders import (
     ADAPTER_CONFIG_FILE,
@@ -93,12 +92,7 @@ class RefModel:
 
     def at_rope_factor(self, rope_factor: float) -> "RefModel":
         """Return the same weights, not copied, with another RoPE factor."""
-        model = nnx.merge(*nnx.split(self.model))
-        model.config = replace(model.config, global_scale_factor=float(rope_factor))
-        for layer in model.layers:
-            if layer.attn.attn_type == AttentionType.GLOBAL:
-                layer.attn.rope_scale_factor = float(rope_factor)
-        return replace(self, model=model)
+        return replace(self, model=scaled_model(self.model, rope_factor))
 
 
 def get_gemma_ref_model(
@@ -126,11 +120,10 @@ def get_gemma_ref_model(
         raise ValueError(f"{name}: {folder} is a whole model, which needs no base: leave it out")
     tokenizer = load_tokenizer(folder)
     load = load_flax_model if orbax_trees(folder) else load_model
-    how: dict[str, Any] = {"dtype": jnp.dtype(dtype), "rope_factor": rope_factor}
     return RefModel(
         name=name,
         folder=folder,
-        model=load(folder, tokenizer, mesh=mesh, **how),
+        model=load(folder, tokenizer, mesh=mesh, dtype=jnp.dtype(dtype), rope_factor=rope_factor),
         tokenizer=tokenizer,
         mesh=mesh,
         sha256=weights_sha256(folder),

@@ -21,10 +21,7 @@ from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID, stop_tokens
 
 # Each length is one compilation of the step; rows are padded to the next one.
-BUCKETS = (
-    *(128, 192, 256, 384, 512, 768, 1024, 2048),
-    *(4096, 8192, 16_384, 32_768, 65_536, 131_072),
-)
+BUCKETS = (128, 192, 256, 384, 512, 768, *(1024 << times for times in range(8)))
 
 _Item = TypeVar("_Item")
 _Entry = tuple[list[int], int, int]  # indices of a batch's examples, padded length, rows
