@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 
 from nblib.evaluation.judge import JUDGES
 from nblib.files import shown
+from nblib.hosts.secrets import provide_tokens
 from nblib.hosts.settings_base import CountOrNone, one_of
 from nblib.hosts.settings_context import ContextSettings
 from nblib.sources.datasets import FILES, TABLES, is_file
@@ -76,4 +77,5 @@ class PagesSettings(ContextSettings):
             raise self._refuse("review", words)
         self._checked_by("review", lambda: self.reviewed)
         if self.judge:  # before hours of training
+            provide_tokens([f"NBLIB_JUDGE_{one}" for one in ("URL", "MODEL", "KEY")])
             self._checked_by("judge", lambda: endpoint_from_environment("JUDGE"))

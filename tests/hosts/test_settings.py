@@ -15,6 +15,7 @@ import pytest
 
 from nblib.evaluation.answers import Decoding
 from nblib.files import to_jsonable
+from nblib.hosts import settings_pages
 from nblib.hosts.profiles import profile_tables
 from nblib.hosts.settings import EvalSettings, GrpoSettings, SftSettings
 from nblib.hosts.settings_base import parameter_name
@@ -598,3 +599,15 @@ def test_a_judge_is_looked_for_at_once_and_is_no_other_run(tmp_path, monkeypatch
     without = SftSettings.of(EXTRACTION)
     assert made.parameters == without.parameters
     assert without.judge == "" and without.judge_budget == 500
+
+
+def test_where_a_judge_is_may_be_a_secret_of_the_host(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    secrets = {"NBLIB_JUDGE_URL": "http://127.0.0.1:1", "NBLIB_JUDGE_MODEL": "m"}
+
+    def provide(names):
+        for name in {*names} & {*secrets}:
+            monkeypatch.setenv(name, secrets[name])
+
+    monkeypatch.setattr(settings_pages, "provide_tokens", provide)
+    assert SftSettings.of({**EXTRACTION, "JUDGE": "endpoint"}).judge == "endpoint"
