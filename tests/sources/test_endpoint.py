@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -326,7 +327,8 @@ def test_after_a_kill_only_what_is_missing_is_sent(serve, tmp_path):
 
     server = serve(answer)
     command = [sys.executable, "-c", KILLED, server.url, str(path)]
-    processes.append(subprocess.Popen(command, cwd=endpoint_module.__file__.partition("nblib/")[0]))
+    checkout = Path(endpoint_module.__file__).parents[2]
+    processes.append(subprocess.Popen(command, cwd=checkout))
     assert processes[0].wait(60) == -9
     assert len(server.received) == 6 and len(read_jsonl(path)) == 5
     batch = client_of(server, path).ask([say(str(n)) for n in range(12)])

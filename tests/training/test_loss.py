@@ -338,7 +338,7 @@ def test_each_device_scores_its_own_rows(monkeypatch, devices, logits):
 def test_a_tpu_has_chunks_of_its_own_size(monkeypatch):
     monkeypatch.setattr(module, "CHUNK_POSITIONS", 4)
     monkeypatch.setattr(module, "TPU_CHUNK_POSITIONS", 11)
-    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    monkeypatch.setattr(module, "current_platform", lambda: "tpu")
     program = str(jax.make_jaxpr(lambda x: in_chunks(x, EMBEDDING)[0])(HIDDEN))
     assert f"f32[1,11,{VOCABULARY}]" in program and f"f32[1,4,{VOCABULARY}]" not in program
 
