@@ -13,7 +13,7 @@ from flax import nnx
 from nblib.evaluation.package import read_package
 from nblib.models import gemma3, weight_files
 from nblib.models.adapters import save_adapters
-from nblib.models.attention import called
+from nblib.models.attention import hidden_states
 from nblib.models.config_file import scaled
 from nblib.models.exports import ExportNotEqual, export_folder
 from nblib.models.gemma3 import load_model, save_model
@@ -223,15 +223,15 @@ def test_a_loaded_model_keeps_no_link_to_the_file(tmp_path, tokenizer, mesh):
 
 @pytest.fixture(scope="module")
 def scaled_folder(mesh, tmp_path_factory):
-    """The embedded model at the RoPE factor 4: its folder, and rows of eight of its windows."""
+    """The embedded model at the RoPE factor 4: its folder, and rows of ten of its windows."""
     ref = get_gemma_ref_model("embedded", mesh, rope_factor=4)
     folder = tmp_path_factory.mktemp("scaled") / "export"
     save_model(ref.model, ref.tokenizer, folder, manifest={})
-    rows = word_problems(100, seed=1, split="test")
+    rows = word_problems(120, seed=1, split="test")
     text = " ".join(row.fields["question"] for row in rows)
     ids = [ref.tokenizer.bos_id(), *ref.tokenizer.encode(text)]
-    assert len(ids) > 2048 == 8 * ref.model.config.sliding_window_size
-    return folder, np.array([ids[:2048]])
+    assert len(ids) > 2560 == 10 * ref.model.config.sliding_window_size
+    return folder, np.array([ids[:2560]])
 
 
 def test_they_scale_the_global_layers_alone(scaled_folder):
@@ -250,7 +250,10 @@ def test_they_scale_the_global_layers_alone(scaled_folder):
 def test_far_away_they_answer_the_same_and_without_the_factor_they_do_not(
     start, scaled_folder, mesh
 ):
-    """What is far away is seen by the global layer alone; positions are of fp32 in both."""
+    """What is far away is seen by the global layer alone; positions are of fp32 in both.
+
+    Rows of more than 2,048 tokens are computed in blocks of queries.
+    """
     from transformers import Gemma3ForCausalLM
 
     folder, tokens = scaled_folder
@@ -262,8 +265,7 @@ def test_far_away_they_answer_the_same_and_without_the_factor_they_do_not(
 
     @partial(nnx.jit, graph_updates=False)
     def last_logits(model):
-        causal = jnp.tril(jnp.ones((1, 2048, 2048), bool))
-        hidden, _ = called(model, tokens, jnp.asarray(places.numpy()), None, causal)
+        hidden = hidden_states(model, tokens, jnp.asarray(places.numpy()), np.ones_like(tokens))
         return model.embedder.decode(hidden[:, -NEW_TOKENS:])
 
     logits = {}
