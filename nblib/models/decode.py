@@ -36,6 +36,7 @@ from nblib.tokens.grammar import Grammar
 from nblib.tokens.tokenizer import PAD_ID
 
 _CPU_ROWS = 32  # more do not fit a processor's cache
+_MOST_POSITIONS = 2**19  # of a device's KV cache: 2.1 GB of Gemma 3 1B's global layers, in fp32
 _CPU_LANES = 2  # batches side by side, because a step fills one core; always 2, for equal results
 
 
@@ -79,7 +80,7 @@ def decode(
         sampling: Together with a prompt's index in `prompts` it fixes the completion.
         stop: Ids that end a completion.
         max_new_tokens: Of one completion.
-        batch_size: Rows at most; few prompts take fewer.
+        batch_size: Rows at most; few prompts take fewer, and so do very long ones.
         mesh: The rows are split over its "fsdp" axis if it divides them.
         max_prompt_length: Prompts of any lengths up to this one share what is compiled.
         grammars: What each completion may be; None is anything. Their stop tokens must be `stop`.
@@ -158,7 +159,8 @@ def _in_lanes(
     the texts must be moved.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu" and mesh.size == 1
-    most = min(batch_size, _CPU_ROWS) if on_cpu else batch_size
+    fitting = max(1, _MOST_POSITIONS // (length + room)) * mesh.shape["fsdp"]
+    most = min(batch_size, fitting, *[_CPU_ROWS] * on_cpu)
     lanes = min(_CPU_LANES if on_cpu else 1, -(-len(texts) // most))
     size = rows_for(-(-len(texts) // lanes), most, mesh.shape["fsdp"])
     order = sorted(texts, key=lambda index: -sum(map(len, texts[index])))

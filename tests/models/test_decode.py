@@ -152,6 +152,21 @@ def test_few_prompts_take_few_rows_and_are_continued_alike(
     assert few == many[:3]
 
 
+def test_long_prompts_share_the_cache_that_a_device_has(new_model, mesh, small_steps, monkeypatch):
+    """12 positions of a prompt and 20 of its completion; 70 hold two such rows."""
+    model, rows = new_model(num_layers=1), set()
+
+    def empty_rows(model, batch, *others):
+        rows.add(batch)
+        return module.empty_rows(model, batch, *others)
+
+    monkeypatch.setattr(decode_module, "empty_rows", empty_rows)
+    expected = written(model, mesh, batch_size=8)
+    monkeypatch.setattr(decode_module, "_MOST_POSITIONS", 70)
+    assert written(model, mesh, batch_size=8) == expected
+    assert rows == {8, 2}
+
+
 @pytest.mark.parametrize(
     ("prompts", "most", "parts", "rows"),
     [(16, 32, 1, 16), (17, 64, 1, 32), (1, 32, 1, 1), (90, 64, 1, 64), (20, 24, 1, 24),
