@@ -1,8 +1,8 @@
 """The page that a person reads after a run: one HTML file with nothing outside it.
 
-Its words and tables stand beside it in Markdown.
-A model's completion is shown, never trusted: everything is escaped, what cannot be seen is spelled
-out, what is long is shortened, and the page's own policy forbids scripts. Nothing is measured here.
+Its words and tables stand beside it in Markdown. A model's completion is shown, never trusted:
+everything is escaped, what cannot be seen is spelled out, what is long is shortened, and the page's
+own policy forbids scripts. Nothing is measured here.
 """
 
 import base64
@@ -209,8 +209,9 @@ def write_page(
         details=[table for table in folded if table.rows],
     )
     write_text(path, html)
-    head = [f"# {page.title}", lead, *(f"- {name}: {value}" for name, value in facts.items())]
-    parts = [*head, *(f"> {one}" for one in warnings), *(one.section() for one in tables.values())]
+    listed = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    alarms = "\n>\n".join(f"> {one}" for one in warnings)
+    parts = [f"# {page.title}", lead, listed, alarms, *(one.section() for one in tables.values())]
     write_text(path.with_suffix(".md"), "\n\n".join(filter(None, map(visible, parts))) + "\n")
 
 
