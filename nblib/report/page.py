@@ -1,8 +1,7 @@
 """The page that a person reads after a run: one HTML file with nothing outside it.
 
-Its words and tables stand beside it in Markdown. A model's completion is shown, never trusted:
-everything is escaped, what cannot be seen is spelled out, what is long is shortened, and the page's
-own policy forbids scripts. Nothing is measured here.
+A model's completion is shown, never trusted: everything is escaped, what cannot be seen is spelled
+out, what is long is shortened, and the page's own policy forbids scripts. Nothing is measured here.
 """
 
 import base64
