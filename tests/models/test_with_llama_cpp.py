@@ -214,6 +214,7 @@ def test_a_file_without_the_factor_is_refused(mesh, tmp_path, monkeypatch):
     assert theirs["largest_difference"] > 2 * theirs["limit"]
 
 
+@pytest.fixture(scope="module")
 def extractor(package, mesh, tmp_path_factory):
     """llama.cpp's server for a package's model."""
     folder = tmp_path_factory.mktemp("package") / "gguf"
