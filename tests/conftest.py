@@ -305,3 +305,19 @@ def page_record(n):
         "metadata": {"domain": f"shop{n}.example", "split": split},
         "slot_specs": specs if is_product else {},
     }
+
+
+@pytest.fixture
+def serve():
+    """Start chat servers on loopback: `serve(answer)`, with `answer(body, number)`."""
+    from tests.sources.chat_server import ChatServer
+
+    servers = []
+
+    def start(answer):
+        servers.append(ChatServer(answer))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

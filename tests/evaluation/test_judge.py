@@ -30,7 +30,7 @@ from nblib.tasks.comparators import normalized
 from nblib.tasks.extraction import EXTRACTION
 from nblib.tasks.judging import Pair
 from nblib.tasks.task import Example
-from tests.sources.chat_server import ChatServer, asked, chat
+from tests.sources.chat_server import asked, chat
 
 CHECKOUT = Path(__file__).parents[2]
 SPECS = {
@@ -65,19 +65,6 @@ def knows(body, nth=0):
     known = {frozenset(pair) for pair in SAME}
     alike = plain(one) == plain(other) or frozenset((one, other)) in known
     return say("equivalent" if alike else "not_equivalent")
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(answer):
-        servers.append(ChatServer(answer))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 def judge_at(server, path=None, requests=None, **more):

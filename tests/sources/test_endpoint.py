@@ -26,19 +26,6 @@ def say(text, **parameters):
     return Request(messages=({"role": "user", "content": text},), parameters=parameters)
 
 
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(answer):
-        servers.append(ChatServer(answer))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
-
-
 @pytest.fixture(autouse=True)
 def waits(monkeypatch):
     """The waits of clients, which do not wait."""
