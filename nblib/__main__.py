@@ -19,6 +19,7 @@ import click
 
 from nblib.models.folders import GGUF_KINDS
 from nblib.models.licences import LICENCES
+from nblib.sources.rows import SourceError
 from nblib.tasks.registry import get_task, task_names
 from nblib.tools.extraction_commands import extract, project_tokens
 
@@ -54,7 +55,7 @@ def _command(arguments: list[str]) -> int:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         raise
-    except (click.ClickException, OSError, ValueError) as error:
+    except (click.ClickException, OSError, ValueError, SourceError) as error:
         print(f"nblib: {error}", file=sys.stderr)
         return 1
 

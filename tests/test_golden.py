@@ -1,6 +1,6 @@
 """The one notebook that is kept with its outputs: run again, it must give them again.
 
-Where its outputs change on purpose, make them anew from the .py and read the difference:
+Where its outputs change on purpose, make them again from the .py and read the difference:
 `jupytext --to ipynb --update first_steps.py`, then `jupyter execute --inplace first_steps.ipynb`.
 """
 
@@ -18,7 +18,7 @@ GOLDEN = ROOT / "tests" / "golden" / "first_steps.ipynb"
 
 
 def run_again(notebook, home):
-    """Run the notebook and compare: in this interpreter, whatever kernels the machine has."""
+    """Run the notebook and compare: in this interpreter, in no other kernel of the machine."""
     nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=120"]
     sanitized = ["--nbval-sanitize-with", str(ROOT / "tests" / "golden" / "sanitize.cfg")]
     quiet = ["-q", "--color=no", "-p", "no:cacheprovider", "-p", "no:xdist"]

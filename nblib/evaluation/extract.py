@@ -1,7 +1,7 @@
 """Extraction of whole tables: a package reads pages into a table of answers, however many.
 
 Every answer is bound by its schema, greedy, and in the journal when its batch is done. A run that
-was killed, at whatever point, goes on when it is started again, and ends in the same table.
+was killed goes on when it is started again, and ends in the same table.
 """
 
 import fcntl
@@ -29,9 +29,6 @@ from nblib.evaluation.page_batches import (
     read_answer,
     unusable,
 )
-from nblib.files import read_object
-from nblib.models.config_file import CONTEXT
-from nblib.models.folders import CONFIG_FILE
 from nblib.models.mesh import device_mesh
 from nblib.models.names import RefModel, get_gemma_ref_model
 from nblib.sources.pages_table import PageRow, Pages, open_pages
@@ -104,7 +101,7 @@ def extract(
         }
         with _journal(out, identity) as journal:
             ref = get_gemma_ref_model(str(folder), device_mesh())
-            reader = Reader(package=package, tokenizer=ref.tokenizer, context=_context(folder))
+            reader = Reader(package=package, tokenizer=ref.tokenizer, context=ref.context)
             work = _Work(ref=ref, reader=reader, decoding=decoding, journal=journal)
             work.answer_all(source, say)
             answers = sorted(work.answers(), key=lambda one: one["row"])
@@ -222,13 +219,6 @@ def _windows(source: Pages) -> Iterator[list[PageRow]]:
         yield list(chain([first], islice(rows, WINDOW - 1)))
 
 
-def _context(folder: Path) -> int:
-    """Return how many tokens a text may have, by the model's configuration."""
-    path = folder / CONFIG_FILE
-    values = read_object(path) if path.is_file() else {}
-    return int(values.get("max_position_embeddings", CONTEXT))
-
-
 @contextmanager
 def _journal(out: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
     """Open the journal beside a table for this process alone."""
@@ -238,7 +228,7 @@ def _journal(out: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
     except OtherRequest as error:
         raise ValueError(
             f"{path} was begun with another {error}: go on with what it was begun with, or remove "
-            "it to begin anew"
+            "it to start again from the first page"
         ) from error
     with path.open("rb") as file:
         try:

@@ -107,7 +107,7 @@ def open_journal(path: Path, identity: Mapping[str, Any], *, over: bool = False)
 
 
 def open_kept(kept: Path, identity: Mapping[str, Any], ids: Sequence[str]) -> Journal:
-    """Return the journal of the answers to one request; that of another is begun anew.
+    """Return the journal of the answers to one request; that of another is replaced.
 
     Raises ValueError where it holds other answers than to the examples with these ids.
     """

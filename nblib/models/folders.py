@@ -18,7 +18,7 @@ from nblib.tokens.tokenizer import check_tokenizer, tokenizer_hashes
 
 MANIFEST_FILE = "manifest.json"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-TOKENIZER_CONFIG_FILE = "tokenizer_config.json"  # nobody here reads it
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"  # for other programs
 ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 CARD_FILE = "README.md"
 GGUF_KINDS = ("f16", "q8_0")  # that are written: of the matrices; norms are fp32

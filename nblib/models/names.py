@@ -107,8 +107,7 @@ def get_gemma_ref_model(
     A folder of adapters is merged into the base that it was made over: the one that it names, or
     the one after "::" ("path/to/adapters::gemma3-1b-it") where that lies elsewhere.
     In bf16 the weights take half the memory and half the time to be read.
-    `rope_factor` is the RoPE factor in all, whatever config.json says; 0 is what it says, or what
-    adapters were trained with.
+    `rope_factor` replaces that of config.json; 0 keeps it, or that of adapters.
     Raises ModelNotFound, AdapterMismatch, and what `load_model` raises for a broken folder.
     """
     path, _, base = name.partition(OVER)

@@ -170,7 +170,7 @@ class Client:
         self.endpoint, self.transcript = endpoint, Transcript(path)
         self.budget = Budget() if budget is None else budget
         self._seed, self._stop, self._refusal = seed, threading.Event(), ""
-        self._is_there = False  # whether the server ever answered, whatever it said
+        self._is_there = False  # whether the server has answered, with any status
         key = endpoint.key.get_secret_value()
         head = {"Content-Type": "application/json"}
         self._head = head | ({"Authorization": f"Bearer {key}"} if key else {})
@@ -183,7 +183,7 @@ class Client:
     def ask(self, requests: Sequence[Request]) -> Batch:
         """Return the replies to all requests; equal ones are sent once.
 
-        Nothing more is sent after a reply that refuses the key, or where nobody ever answered.
+        Nothing more is sent after a reply that refuses the key, or if the server never answers.
         """
         if not self._refusal:
             self._stop.clear()  # of an interrupt
@@ -219,7 +219,7 @@ class Client:
             backoff = self.endpoint.first_wait_s * 2**attempt * draws.uniform(0.5, 1)
             self._pause(min(max(wait_s, backoff), _LONGEST_WAIT_S))
         if reply.kind == "failed" and not self._is_there:
-            self._refuse(f"nobody answers at {self.endpoint.url} ({reply.reason})")
+            self._refuse(f"no server answers at {self.endpoint.url} ({reply.reason})")
         reply = replace(reply, attempts=attempts, seconds=time.monotonic() - began)
         if attempts:
             now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -75,7 +75,7 @@ def split_pages(pages: Sequence[Page]) -> tuple[tuple[Row, ...], tuple[Row, ...]
 def repeats(train: Sequence[Page], test: Sequence[Page]) -> dict[int, tuple[int, str]]:
     """Return train index -> (test index, "exactly" or "nearly") of texts that are in both.
 
-    Exactly: the same words, whatever their case and punctuation. Nearly: an indel ratio of 95 % of
+    Exactly: the same words but for case and punctuation. Nearly: an indel ratio of 95 % of
     what is left without the lines that many texts share, if the texts differ in added words or in
     typos alone: "for 4 people" is not "for 5 people". Other words of a long text may differ where
     its answer is the same, such as a date in a page. Texts are only compared where they share some

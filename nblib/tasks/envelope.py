@@ -31,7 +31,7 @@ from nblib.tasks.json_schema import Schema, SchemaProblem
 from nblib.tasks.json_text import JsonText, read_json_text, write_json_text
 from nblib.tasks.task import Example, Metric, Score, Target, Task, example_of
 
-# The payload's type is looked at last: a field of a wrong type is told first.
+# The payload's type is checked last: a field of a wrong type is reported first.
 _IN_TURN = sorted(ENVELOPE_SCHEMA["properties"].items(), key=lambda one: one[0] == "payload_type")
 _ENVELOPE = Schema({**ENVELOPE_SCHEMA, "properties": dict(_IN_TURN)})
 _PAYLOAD = {name: Schema(schema) for name, schema in PAYLOAD_SCHEMAS.items()}
@@ -203,7 +203,7 @@ ENVELOPE = Task(
     metrics=(
         Metric(name="schema_valid", meaning="one JSON value that both schemas allow"),
         Metric(name="parse_strict", meaning="the whole completion is one JSON value"),
-        Metric(name="json_found", meaning="there is an object in it, whatever stands around"),
+        Metric(name="json_found", meaning="there is an object in it, with or without other text"),
         Metric(name="root_is_object", meaning="it is found as a root, in no list"),
         Metric(name="envelope_valid", meaning="the object found: seven fields of the right types"),
         Metric(name="payload_valid", meaning="the object found: a payload of the type asked for"),

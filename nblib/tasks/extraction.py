@@ -23,7 +23,7 @@ from nblib.tasks.leaves import Leaves, compare_slot, is_empty, left_out
 from nblib.tasks.slots import LARGEST, Slots, SlotSpec, read_slots
 from nblib.tasks.task import Example, Metric, Score, Target, Task, example_of
 
-EXTRA = "(extra)"  # what is answered in slots that nobody asked for: a model can name thousands
+EXTRA = "(extra)"  # answers in slots that the prompt does not ask for: a model can name thousands
 _YES_NO = SlotSpec(type="string", nullable=False, enum=["YES", "NO"])
 _TEXT = SlotSpec(type="string", nullable=False)
 _OPEN = SlotSpec()

@@ -56,7 +56,7 @@ class PageKind(BaseModel):
         return self
 
     def question(self, id_: str, prompt: str, **own: Any) -> Example:
-        """Return a page's question as an example whose answer nobody knows; `own` is the row's."""
+        """Return a page's question as an example without a reference; `own` is the row's."""
         given = {"slot_specs": self.slot_specs, "system_prompt": self.system_prompt, **own}
         return question(id_, prompt, group=self.task, word=(*self.words, "")[0], **given)
 
@@ -76,7 +76,7 @@ class PageKinds:
 
 
 def question(id_: str, prompt: str, *, group: str, word: str = "", **own: Any) -> Example:
-    """Return a question whose answer nobody knows: an object, or one word such as `word`."""
+    """Return a question without a reference; its answer is an object, or one word like `word`."""
     return Example(id=id_, prompt=prompt, completion="", reference=word or {}, group=group, **own)
 
 
@@ -123,7 +123,7 @@ def _kind(alike: Sequence[Example], pages: Sequence[str | None]) -> PageKind:
 
 
 def _instruction(prompts: Sequence[str], pages: Sequence[str | None]) -> str | None:
-    """Return what stands before every page; None where that cannot be told."""
+    """Return what stands before every page; None where the prompts do not show it."""
     both = zip(prompts, pages, strict=True)
     heads = {before_tags(page) if page else prompt for prompt, page in both}
     if len(heads) == 1:  # of HTML all that stands before the first tag; one text says nothing

@@ -160,7 +160,7 @@ def _is_cut(text: str, error: json.JSONDecodeError) -> bool:
 
 
 def _end(text: str, start: int) -> int | None:
-    """Return where the bracket at `start` is closed, whatever else is wrong; None where it is not.
+    """Return where the bracket at `start` is closed, also in broken JSON; None where it is not.
 
     Brackets of both kinds count alike, and none inside of a text.
     """

@@ -127,7 +127,7 @@ def _pair(name: str, gold: Any, answer: Any, spec: SlotSpec) -> Pair | None:
 
 
 def _kind(value: Any) -> str | None:
-    """Return "text" or "number"; another type breaks the schema, whatever a judge says."""
+    """Return "text" or "number"; another type breaks the schema, so no judge is asked."""
     if isinstance(value, str):
         return "text"
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -215,7 +215,7 @@ def _by_key(values: Sequence[Any], spec: SlotSpec) -> dict[str, list[Any]]:
 
 
 def _key(value: Any, spec: SlotSpec) -> str:
-    """Return a text that values share only where they are the same, in whatever order.
+    """Return a text that values share only where they are the same in any order.
 
     A length follows each part: quotes would have to be escaped once more on every level.
     """

@@ -33,7 +33,7 @@ class SlotSpec(BaseModel):
         enum: The only values there are.
         compare: One of `COMPARATORS`; None compares texts "normalized" and all else "exact".
         accept: Other values that are right as well.
-        counted: Whether it is scored; a review may find that nobody knows what is right.
+        counted: Whether it is scored; false where a review found its gold wrong.
         verbatim: Whether its texts stand in the source word for word.
         tolerance: Of "number": how far a value may be off, absolute.
         threshold: Of "fuzzy": the least indel ratio, 0 to 1.
@@ -41,7 +41,7 @@ class SlotSpec(BaseModel):
         max_items: Items of a list at most.
         items: Of an array: what each item is.
         properties: Of an object: its own slots.
-        description: For people, and for a judge; no model is told it.
+        description: For people, and in a judge's prompt; no other prompt has it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -37,14 +37,11 @@ def extract(package: str, pages: Path, out: Path, against: Path | None) -> int:
     from nblib.evaluation.answer_table import read_answers
     from nblib.evaluation.extract import extract as extract_pages
     from nblib.evaluation.review import review_changes
-    from nblib.sources.rows import SourceError
     from nblib.tools.publishing import newest_export
 
     try:
         earlier = read_answers(against) if against else None
         found = extract_pages(newest_export(package), pages, out, say=partial(print, flush=True))
-    except SourceError as error:
-        raise ValueError(str(error)) from error
     except KeyboardInterrupt:
         print("nblib: stopped; the same command goes on", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -80,14 +77,10 @@ def project_tokens(
     Measured are the held-out pages of an extraction's run, or the table OUT that `extract` wrote.
     Prices are given in pairs, in any currency.
     """
-    from nblib.sources.rows import SourceError
     from nblib.tools.token_projection import Projection, measured_tokens, price_pairs
 
     prices = price_pairs(given)
-    try:
-        where, measured = measured_tokens(source)
-    except SourceError as error:
-        raise ValueError(str(error)) from error
+    where, measured = measured_tokens(source)
     projection = Projection(
         where=where,
         measured=measured,

@@ -490,12 +490,12 @@ def test_answers_at_another_rope_factor_are_asked_again(
     """The factor is in no weight, so the hash of the weights does not say it."""
     seeds, kept = writes("1", "2", "3"), tmp_path / "base.jsonl"
     four = {"model": SimpleNamespace(config=SimpleNamespace(global_scale_factor=4.0))}
-    for ref, told in (({}, ""), (four, "rope_factor"), (four, None), ({}, "rope_factor")):
+    for ref, named in (({}, ""), (four, "rope_factor"), (four, None), ({}, "rope_factor")):
         capsys.readouterr()
         kept_answers(examples, kept, ref=ref)
         said = capsys.readouterr().out
-        assert ("6 of 6 answers were there already" in said) == (told is None)
-        assert (f"is of another {told}: asked again" in said) == bool(told)
+        assert ("6 of 6 answers were there already" in said) == (named is None)
+        assert (f"is of another {named}: asked again" in said) == bool(named)
     assert len(seeds) == 6 and read_jsonl(kept)[0]["identity"].get("rope_factor") is None
 
 
@@ -507,7 +507,7 @@ def test_constrained_answers_are_kept_apart(ref, examples, writes, tmp_path, cap
     known = {"temperature", "top_p", "max_new_tokens", "batch_size", "seed"}
     assert {*identity} == {"model", "model_sha256", "examples", "decoding", "samples"}
     assert {*identity["decoding"]} == known
-    for task, how, told in (
+    for task, how, named in (
         (WORDED, DECODING, "3 of 3 answers were there already"),
         (WORDED, CONSTRAINED, "another decoding, schemas: asked again"),
         (WORDED, CONSTRAINED, "3 of 3 answers were there already"),
@@ -515,7 +515,7 @@ def test_constrained_answers_are_kept_apart(ref, examples, writes, tmp_path, cap
     ):
         capsys.readouterr()
         ask(ref, task, examples, how, kept=kept)
-        assert told in capsys.readouterr().out
+        assert named in capsys.readouterr().out
     assert len(seeds) == 3
 
 

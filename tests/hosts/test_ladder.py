@@ -79,7 +79,7 @@ def test_a_base_that_changed_since_v1_was_trained_is_an_error_of_its_own(tmp_pat
 
 
 def adapters(folder, base, sha256):
-    """Adapters as far as nobody loads them: what they are over, and weights to hash."""
+    """Adapters that no test loads: their base's name, and weights to hash."""
     folder.mkdir(parents=True)
     entry = {"name": str(base), "sha256": sha256}
     manifest = {"notebook": "v1_sft_format", "base": entry}

@@ -86,7 +86,7 @@ def test_blocks_of_queries_are_the_parts_whole(monkeypatch, window, length):
         output = causal_attention(*given, segments, window=window)
         return (output * jax.random.normal(keys[3], output.shape)).sum()
 
-    def both():  # traced anew
+    def both():  # a new function, or jax would reuse the first trace
         return jax.jit(jax.value_and_grad(partial(weighted_sum), argnums=(0, 1, 2)))(*given)
 
     monkeypatch.setattr(module, "_LEAST", 4)
@@ -122,7 +122,7 @@ def test_the_kernel_of_tpus_is_the_parts(monkeypatch, mesh, heads, window):
         output = causal_attention(*given, segments, window=window)
         return (output * (segments != 0)[..., None, None]).sum()
 
-    def both():  # traced anew
+    def both():  # a new function, or jax would reuse the first trace
         call = jax.jit(jax.value_and_grad(partial(weighted_sum), argnums=(0, 1, 2)))
         return call(query / 128**0.5, key, value)
 

@@ -1,4 +1,4 @@
-"""GGUF files of ours in real llama.cpp, which the extra `parity` installs as `xllamacpp`."""
+"""Our GGUF files in real llama.cpp, which the extra `parity` installs as `xllamacpp`."""
 
 import json
 import urllib.request
@@ -202,7 +202,7 @@ def test_far_away_llama_cpp_scales_the_global_layers_alone(far, mesh):
 
 
 def test_a_file_without_the_factor_is_refused(mesh, tmp_path, monkeypatch):
-    """Our reader is told what the file does not say; llama.cpp is not."""
+    """Our reader is patched to know the factor that the file lacks; llama.cpp is not."""
     four = get_gemma_ref_model("embedded", mesh, rope_factor=4)
     writer, parse = gguf_export.gguf_package().GGUFWriter, gguf_model.parse_config
     monkeypatch.setattr(writer, "add_rope_scaling_factor", lambda self, factor: None)

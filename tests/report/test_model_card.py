@@ -80,7 +80,7 @@ def test_card_says_the_context_and_adapters_what_their_base_needs(tmp_path):
     assert line in text and "adapters" not in text
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "_METADATA").write_text("{}")
-    said = "reads none must be told `global_scale_factor` 4."
+    said = "ignores it needs `global_scale_factor` 4."
     assert line.removesuffix(".") in card(tmp_path, **scaled) and said in card(tmp_path, **scaled)
     (tmp_path / "checkpoint" / "_METADATA").unlink()
     (tmp_path / "adapter_config.json").write_text("{}")

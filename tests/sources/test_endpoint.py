@@ -160,7 +160,7 @@ def test_where_nobody_ever_answers_the_batch_ends():
     batch = client.ask([say(str(n)) for n in range(5)])
     first = batch.replies[0]
     assert (first.kind, first.attempts) == ("failed", 2) and "refused" in first.reason
-    assert batch.left == 4 and batch.stopped.startswith(f"nobody answers at {url} (")
+    assert batch.left == 4 and batch.stopped.startswith(f"no server answers at {url} (")
     assert client.budget.sent == 2
 
 

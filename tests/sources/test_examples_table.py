@@ -331,9 +331,9 @@ def test_half_a_database_is_one_line(size, write, tmp_path):
     whole = Path(write(ROWS)).read_bytes()
     path = tmp_path / "half.duckdb"
     path.write_bytes(whole[:size])
-    with pytest.raises(SourceError, match=r"half\.duckdb cannot be read: .* enough") as told:
+    with pytest.raises(SourceError, match=r"half\.duckdb cannot be read: .* enough") as raised:
         from_examples(str(path))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_file_that_another_program_has_open_for_writing(write):
@@ -345,13 +345,13 @@ def test_a_file_that_another_program_has_open_for_writing(write):
         text=True,
     ) as other:
         assert other.stdout.readline() == "open\n"
-        with pytest.raises(SourceError) as told:
+        with pytest.raises(SourceError) as raised:
             from_examples(path)
         other.stdin.close()
         assert other.wait(timeout=60) == 0
     said = f"(PID {other.pid}). Another program has it open for writing: close it there first"
-    assert str(told.value).endswith(said)
-    assert "\n" not in str(told.value)
+    assert str(raised.value).endswith(said)
+    assert "\n" not in str(raised.value)
     assert len(from_examples(path).train) == 6  # and now it is free
 
 
@@ -378,9 +378,9 @@ def test_no_table_of_examples(write):
 
 
 def test_a_table_of_an_older_schema(write):
-    with pytest.raises(SourceError) as told:
+    with pytest.raises(SourceError) as raised:
         from_examples(write(ROWS, columns=("id", "task", "prompt_text", "metadata")))
-    assert str(told.value) == (
+    assert str(raised.value) == (
         "pages.duckdb, table examples: lacks response_strong, slot_specs; it has id, task, "
         "prompt_text, metadata; expected id, task, prompt_text, response_strong, slot_specs"
     )
@@ -424,9 +424,9 @@ def test_without_duckdb_the_line_says_what_to_install(monkeypatch, tmp_path):
     path = tmp_path / "a.duckdb"
     path.write_bytes(b"")
     monkeypatch.setitem(sys.modules, "duckdb", None)
-    with pytest.raises(SourceError) as told:
+    with pytest.raises(SourceError) as raised:
         from_examples(str(path))
-    assert str(told.value) == (
+    assert str(raised.value) == (
         "a.duckdb needs the package duckdb: pip install 'nblib[extraction]', or give the rows as a "
         ".jsonl file"
     )
@@ -459,9 +459,9 @@ def test_without_duckdb_the_line_says_what_to_install(monkeypatch, tmp_path):
 def test_a_broken_line_is_named(line, problem, tmp_path):
     path = tmp_path / "pages.jsonl"
     path.write_bytes(json.dumps(ROWS[0]).encode() + b"\n\n" + line + b"\n")
-    with pytest.raises(ValueError, match=r"pages\.jsonl") as told:
+    with pytest.raises(ValueError, match=r"pages\.jsonl") as raised:
         from_examples(str(path))
-    assert problem in str(told.value)
+    assert problem in str(raised.value)
 
 
 def test_an_empty_file_and_half_a_packed_one(tmp_path):

@@ -1,4 +1,4 @@
-"""Problems of a schema by hand: which is told first, where it is, and in how many words."""
+"""Problems of a schema by hand: which is reported first, where it is, and in how many words."""
 
 import pytest
 

@@ -173,7 +173,7 @@ def test_from_a_badge_nblib_comes_from_the_repository_at_the_notebooks_version(c
     for command in ("init -q", "add .", "commit -q -m x", f"tag v{__version__}"):
         git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", *command.split()]
         subprocess.run(git, cwd=repository, check=True)
-    here = {  # git asks this folder where it is told to ask GitHub
+    here = {  # git reads this folder in place of GitHub
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.file://{repository}.insteadOf",
         "GIT_CONFIG_VALUE_0": f"https://github.com/{REPOSITORY}",

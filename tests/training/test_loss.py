@@ -35,7 +35,7 @@ class Unchanged(nnx.Module):
 
 
 class FixedLogits(nnx.Module):
-    """A model that answers the same whatever it is asked; its hidden states are the logits."""
+    """A model that answers every prompt alike; its hidden states are the logits."""
 
     def __init__(self, logits):
         self.logits = nnx.Param(jnp.asarray(logits))
@@ -316,7 +316,7 @@ def test_no_logits_are_kept_for_the_backward_pass(monkeypatch, adapters):
 @pytest.mark.parametrize(("adapters", "passes"), [(True, 1), (False, 2)])
 def test_a_chunk_waits_for_the_one_before_forwards_and_backwards(monkeypatch, adapters, passes):
     monkeypatch.setattr(module, "CHUNK_POSITIONS", 6)
-    # The compiler of a CPU drops what orders them; that of a TPU does as it is told.
+    # The compiler of a CPU drops what orders them; that of a TPU keeps it.
     loss = partial(in_chunks, adapters=adapters)
     program = str(jax.make_jaxpr(jax.grad(lambda *x: loss(*x)[0]))(HIDDEN, EMBEDDING))
     chunks = -(-POSITIONS // 6)
