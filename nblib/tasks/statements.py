@@ -1,8 +1,8 @@
 """Statements of inequalities as text: `a^2+b^2 >= 2ab for a, b > 0 with a+b = 1`.
 
 The two sides, then what is known of each variable (`> 0`, `>= 0`, or nothing: `for real a, b`),
-then hypotheses. `<=` is turned round. Statements in Lean are read by `lean_statements` into the same
-value. Whether a statement is true is for `counterexamples`, whether a proof proves it for `proofs`.
+then hypotheses. `<=` is turned round. `lean_statements` reads Lean into the same value. Whether a
+statement is true is for `counterexamples`, whether a proof proves it for `proofs`.
 """
 
 import re
