@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from nblib.sources import gsm8k, hubs
+from nblib.sources.builtin import builtin_dataset
 from nblib.sources.duckdb_file import DUCKDB
-from nblib.sources.examples_table import from_examples, of_slugs, split_records
+from nblib.sources.examples_table import from_examples
 from nblib.sources.json_lines import SUFFIXES, from_json_lines
 from nblib.sources.rows import Dataset, SourceError
-from nblib.sources.shop_pages import shop_pages
-from nblib.sources.travel import travel_requests
-from nblib.sources.wordproblems import word_problems
 
 NAMES = ("builtin", "gsm8k")
 FILES = (*SUFFIXES, *DUCKDB)
@@ -85,22 +83,16 @@ def get_dataset(
         kinds = FILES if task in TABLES else SUFFIXES
         expected = f"{', '.join(NAMES)}, or a file {', '.join(kinds)}"
         raise ValueError(f"name is {name!r}, expected one of {expected}")
-    if task == "extraction":
-        pages = [*shop_pages(num_train, seed=seed, split="train")]
-        pages += shop_pages(num_test, seed=seed, split="test")
-        chosen = of_slugs("the built-in data", pages, slugs)
-        return split_records(name, f"built-in shop pages, seed {seed}", chosen)
-    if task == "envelope":
-        origin = f"built-in travel requests, seed {seed}"
-        requests = (
-            travel_requests(count, seed=seed, split=split)
-            for count, split in ((num_train, "train"), (num_test, "test"))
-        )
-        return Dataset.of(name, origin, *requests, asked=asked)
-    train = word_problems(num_train, seed=seed, split="train", levels=levels, long_hand=long_hand)
-    test = word_problems(num_test, seed=seed, split="test", levels=levels)
-    origin = f"built-in word problems, seed {seed}, levels {', '.join(map(str, levels))}"
-    return Dataset.of(name, origin, train, test)
+    return builtin_dataset(
+        task,
+        asked=asked,
+        num_train=num_train,
+        num_test=num_test,
+        seed=seed,
+        slugs=slugs,
+        levels=levels,
+        long_hand=long_hand,
+    )
 
 
 def _gsm8k(folder: str, source: Sequence[str]) -> Dataset:
