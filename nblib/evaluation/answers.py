@@ -198,20 +198,23 @@ def stage_of(name: str, records: Sequence[Record], task: Task) -> Stage:
 
 def evaluate_stages(
     ref: RefModel,
-    stages: Mapping[str, tuple[Task, Decoding]],
+    stages: Mapping[str, tuple[Task, Decoding] | tuple[Task, Decoding, Sequence[Example]]],
     examples: Sequence[Example],
     *,
     enabled: bool = True,
 ) -> tuple[Stage, ...]:
-    """Ask a model all examples once a stage, zero-shot, and score the completions.
+    """Ask a model all examples once a stage, and score the completions.
 
-    Each stage asks in its task's own form. No stage at all when not `enabled`.
+    Each stage asks in its task's own form: zero-shot, or few-shot where worked examples follow its
+    decoding. No stage at all when not `enabled`.
     """
     evaluated = []
-    for name, (task, decoding) in (stages if enabled else {}).items():
-        began = time.perf_counter()
-        stage = score_answers(name, ask(ref, task, examples, decoding), task)
+    for name, how in (stages if enabled else {}).items():
+        began, (task, decoding) = time.perf_counter(), how[:2]
+        few: dict[str, Any] = {"style": "few-shot", "shots": how[2]} if len(how) == 3 else {}
+        stage = score_answers(name, ask(ref, task, examples, decoding, **few), task)
         metrics = {**stage.metrics, "decoding": asdict(decoding)}
+        metrics |= {"shots": [one.id for one in few["shots"]]} if few else {}
         evaluated.append(replace(stage, metrics=metrics, seconds=time.perf_counter() - began))
     give_back_memory()
     return tuple(evaluated)

@@ -248,6 +248,20 @@ def test_stages_in_their_order_and_none_when_not_wanted(ref, examples, stage):
     assert {record["stage"] for record in stages[1].records} == {"b"}
 
 
+def test_a_stage_with_worked_examples_is_asked_few_shot(ref, examples, writes):
+    asked, shot = examples[:-1], examples[2:]
+    writes("3", "99")
+    plain, few = evaluate_stages(
+        ref, {"plain": (GSM8K, DECODING), "few": (GSM8K, DECODING, shot)}, asked
+    )
+    worked = task_prompts(GSM8K, asked, style="few-shot", shots=shot)
+    assert [one["prompt"] for one in few.records] == worked
+    assert [one["prompt"] for one in plain.records] == task_prompts(GSM8K, asked)
+    assert few.metrics["shots"] == ["pens/3"] and "shots" not in plain.metrics
+    with pytest.raises(ValueError, match="few-shot' needs worked examples"):
+        evaluate_stages(ref, {"few": (GSM8K, DECODING, ())}, asked)
+
+
 def slot_answers(slots):
     rows = [
         Row(id="a", fields={"text": "x is 1", "slots": {"x": 1}}, group="one"),
