@@ -12,6 +12,7 @@ __getattr__, __all__, __dir__ = public_names(
     {
         "answers": "Decoding evaluate_stages make_probe stage_of_rule",
         "candidates": "Asking answer_all how_asked",
+        "data_curve": "learning_curve train_on_shares",
         "comparison": "comparable compare_stages confusion failure_counts first_items "
         "paired_by_group schema_failures",
         "forgetting": "measure_forgetting",

@@ -15,6 +15,7 @@ __getattr__, __all__, __dir__ = public_names(
         "versions_table",
         "curves": "plot_grpo plot_training",
         "plots": "plot_group plot_groups plot_reward_histogram plot_stages",
+        "data_curve": "learning_curve_table plot_learning_curve",
         "comparison": "comparison_tables gain_table plot_failures plot_gains",
         "verdicts": "foundation_verdicts grpo_verdicts plan_warnings sft_verdicts",
         "samples": "rollout_table",
