@@ -24,7 +24,7 @@ from nblib.hosts.settings_base import (
     TunedSettings,
     one_of,
 )
-from nblib.hosts.settings_pages import PagesSettings
+from nblib.hosts.settings_data import DataSettings
 from nblib.tasks.registry import get_task
 from nblib.tasks.rewards import reward_weights
 from nblib.training.grpo_config import GrpoConfig
@@ -33,7 +33,7 @@ from nblib.training.sft import SftConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftSettings(PagesSettings):
+class SftSettings(DataSettings):
     """The settings of an SFT notebook; `version` is a recipe of its task."""
 
     version: Annotated[str, one_of(("", "v1", "v2", "v3"))] = ""
@@ -43,7 +43,7 @@ class SftSettings(PagesSettings):
 
     _kind = "sft"
     _later: ClassVar[Mapping[str, Any]] = {
-        **PagesSettings._later,
+        **DataSettings._later,
         **{"task": "gsm8k", "optimizer": SftConfig.optimizer},
     }
     _built = ("training", "greedy")

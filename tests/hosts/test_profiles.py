@@ -46,12 +46,12 @@ def test_an_unknown_profile_names_those_that_are_known():
 
 def test_every_profile_but_auto_has_a_table():
     for kind in NOTEBOOKS:
-        others = ("envelope", "extraction")
+        others = ("envelope", "extraction", "proofs")
         names = {one for one in profile_tables(kind) if not any(task in one for task in others)}
         assert names - {"cpu-gsm8k", "cpu-gemma"} == {*PROFILES} - {"auto"}
 
 
-@pytest.mark.parametrize("task", ["envelope", "extraction"])
+@pytest.mark.parametrize("task", ["envelope", "extraction", "proofs"])
 def test_a_task_has_a_table_for_each_profile(task):
     for kind in NOTEBOOKS:
         names = {name.split("-")[0] for name in profile_tables(kind) if task in name}
@@ -93,6 +93,8 @@ EXTRACTION, FILE, GEMMA = {"task": "extraction"}, {"data": "a.duckdb"}, {"model"
         ("smoke", {**EXTRACTION, **FILE}, "smoke-extraction"),
         ("cpu", {"task": "envelope", **FILE}, "cpu-envelope"),
         ("cpu", {"task": "envelope", "version": "v1", **FILE, **GEMMA}, "cpu-envelope-gemma-v1"),
+        ("cpu", {"task": "proofs", **FILE, **GEMMA}, "cpu-proofs-gemma"),
+        ("tpu", {"task": "proofs", "data": "a.jsonl"}, "tpu-proofs"),
         ("cpu", {"data": "gsm8k"}, "cpu-gsm8k"),
         ("cpu", {"data": "gsm8k", **GEMMA}, "cpu-gemma"),
     ],
@@ -113,6 +115,7 @@ def test_all_tables_of_a_kind_have_the_same_rows_and_none_is_left_empty(kind):
     tables = profile_tables(kind)
     first, *others = tables.values()
     of_a_version = {"accumulation", "cut", "optimizer", "needle_tokens", "judge_budget"}
+    of_a_version |= {"shots", "curve", "composed_samples"} if kind == "sft" else set()
     assert all(set(table) - of_a_version == set(first) for table in others)
     for name, table in tables.items():
         empty = {key for key, value in table.items() if not value}

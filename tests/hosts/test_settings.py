@@ -131,6 +131,14 @@ WRONG = {
         ("JUDGE", "gpt"),
         ("JUDGE", 1),
         ("JUDGE_BUDGET", -1),
+        ("SHOTS", -1),
+        ("SHOTS", 51),
+        ("CURVE", [0.0, 0.5]),
+        ("CURVE", [1.5]),
+        ("CURVE", [0.5, 0.25, 0.5]),
+        ("CURVE", 0.5),
+        ("CURVE", ["half"]),
+        ("COMPOSED_SAMPLES", -1),
     ],
     GrpoSettings: [
         *(*EVERYWHERE, *TRAINED, *TUNED),
@@ -392,6 +400,17 @@ def test_runs_of_before_are_found_again_and_others_are_others():
     found.append(SftSettings.of({**EXTRACTION, "OPTIMIZER": "adamw"}).parameters)
     assert all(one != other for one, other in itertools.combinations(found, 2))
     assert found[0]["optimizer"] == "muon" and "optimizer" not in found[-1]
+
+
+def test_shots_and_curve_are_part_of_what_a_run_is_found_by_where_there_are_any():
+    smoke = {"PROFILE": "smoke", "TASK": "proofs"}
+    made = SftSettings.of({**smoke, "SHOTS": 0, "CURVE": [], "COMPOSED_SAMPLES": 0})
+    assert (made.shots, made.curve, made.composed_samples) == (2, (0.5,), 8)
+    named = {"shots", "curve", "composed_samples"}
+    assert named <= {*made.parameters} and not named & {*SftSettings.of(CPU).parameters}
+    off = SftSettings.of({**smoke, "CURVE": [1.0]})
+    assert off.curve == (1.0,) and off.parameters != made.parameters
+    assert SftSettings.of({**smoke, "CURVE": [0.125, 0.5, 1]}).curve == (0.125, 0.5, 1)
 
 
 def test_what_changes_no_result_does_not_make_another_run():
