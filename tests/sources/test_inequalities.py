@@ -61,12 +61,13 @@ def test_every_statement_is_true_at_points_drawn_by_chance():
         statement = parse_statement(row.fields["statement"])
         for _ in range(6):
             point = drawn_point(statement, rng)
-            left, right = (value(one, point) for one in (statement.claim.left, statement.claim.right))  # fmt: skip
-            assert left >= right, (row.fields["statement"], point)
+            claim = statement.claim
+            worth = value(claim.left, point), value(claim.right, point)
+            assert worth[0] >= worth[1], (row.fields["statement"], point)
 
 
 def normal(statement):
-    """A statement without its numbers, written with the letters a, b, c in the order that is first."""
+    """A statement without its numbers, in the letters a, b, c."""
     claim, _, domain = statement.partition(" for ")
     text = re.sub(r"(?<![\^\d])\d+", "", f"{claim} >= {domain.partition(' with ')[2]}")
     letters = sorted({*re.findall(r"[a-z]", text)})
@@ -89,7 +90,8 @@ def test_no_template_is_in_train_and_test():
 
 
 def test_every_technique_is_in_train_and_test_and_held_out_compositions_in_neither():
-    learnt, asked, composed = (Counter(row.group for row in rows) for rows in (TRAIN, TEST, COMPOSED))  # fmt: skip
+    every = (TRAIN, TEST, COMPOSED)
+    learnt, asked, composed = (Counter(row.group for row in rows) for rows in every)
     assert learnt.keys() == asked.keys() >= FAMILIES.keys()
     assert min(learnt.values()) > 20 and min(asked.values()) > 10
     assert len(composed) == 6 and not composed.keys() & learnt.keys()
