@@ -1,0 +1,118 @@
+"""Built-in inequalities: true, proven, and apart between the splits."""
+
+import random
+import re
+from collections import Counter
+from fractions import Fraction
+from itertools import permutations
+
+import pytest
+
+from nblib.sources.inequalities import inequalities
+from nblib.sources.inequality_families import FAMILIES
+from nblib.tasks.statements import REAL, parse_statement
+
+TRAIN = inequalities(1500, seed=0, split="train")
+TEST = inequalities(400, seed=0, split="test")
+COMPOSED = inequalities(200, seed=0, split="composed")
+ALL = (*TRAIN, *TEST, *COMPOSED)
+
+
+def value(expression, point):
+    """What an expression is worth at a point, written apart from the checker."""
+    match expression:
+        case ("number", number):
+            return number
+        case ("variable", letter):
+            return point[letter]
+        case ("sum", parts):
+            return sum(value(one, point) for one in parts)
+        case ("product", parts):
+            found = Fraction(1)
+            for one in parts:
+                found *= value(one, point)
+            return found
+        case ("quotient", top, bottom):
+            return value(top, point) / value(bottom, point)
+        case ("power", base, exponent):
+            return value(base, point) ** int(exponent)
+
+
+def drawn_point(statement, rng):
+    point = {letter: Fraction(rng.randint(1, 60), rng.randint(1, 20))
+             for letter in statement.variables}  # fmt: skip
+    for letter, sign in statement.variables.items():
+        point[letter] *= rng.choice([1, -1]) if sign == REAL else 1
+    for given in statement.hypotheses:  # a+b+c = k, or abc = k
+        last, wanted = list(point)[-1], value(given.right, {})
+        others = {**point, last: Fraction(0)}
+        if given.left[0] == "sum":
+            scale = wanted / value(given.left, point)
+            point = {letter: scale * one for letter, one in point.items()}
+        else:
+            others[last] = Fraction(1)
+            point[last] = wanted / value(given.left, others)
+    return point
+
+
+def test_every_statement_is_true_at_points_drawn_by_chance():
+    rng = random.Random(0)
+    for row in ALL:
+        statement = parse_statement(row.fields["statement"])
+        for _ in range(6):
+            point = drawn_point(statement, rng)
+            claim = statement.claim
+            worth = value(claim.left, point), value(claim.right, point)
+            assert worth[0] >= worth[1], (row.fields["statement"], point)
+
+
+def normal(statement):
+    """A statement without its numbers, in the letters a, b, c."""
+    claim, _, domain = statement.partition(" for ")
+    text = re.sub(r"(?<![\^\d])\d+", "", f"{claim} >= {domain.partition(' with ')[2]}")
+    letters = sorted({*re.findall(r"[a-z]", text)})
+    renamed = [text.translate(str.maketrans("".join(letters), "".join(order)))
+               for order in permutations("abcd"[: len(letters)])]  # fmt: skip
+    return min(" >= ".join("+".join(sorted(map(in_order, side.split("+"))))
+                           for side in one.split(" >= ")) for one in renamed)  # fmt: skip
+
+
+def in_order(term):
+    """A monomial with its letters in order; what is no monomial stays."""
+    powers = re.findall(r"[a-z](?:\^\d+)?", term)
+    return "".join(sorted(powers)) if "".join(powers) == term else term
+
+
+def test_no_template_is_in_train_and_test():
+    learnt = {normal(row.fields["statement"]) for row in inequalities(6000, seed=3, split="train")}
+    shared = [row for row in TEST if normal(row.fields["statement"]) in learnt]
+    assert not shared, [(row.fields["statement"], row.group) for row in shared[:5]]
+
+
+def test_every_technique_is_in_train_and_test_and_held_out_compositions_in_neither():
+    every = (TRAIN, TEST, COMPOSED)
+    learnt, asked, composed = (Counter(row.group for row in rows) for rows in every)
+    assert learnt.keys() == asked.keys() >= FAMILIES.keys()
+    assert min(learnt.values()) > 20 and min(asked.values()) > 10
+    assert len(composed) == 6 and not composed.keys() & learnt.keys()
+
+
+def test_rows_are_different_repeatable_and_of_their_seed():
+    assert len({row.fields["statement"] for row in ALL}) == len(ALL)
+    assert inequalities(40, seed=0, split="train") == TRAIN[:40]
+    assert inequalities(40, seed=1, split="train") != TRAIN[:40]
+    assert inequalities(40, seed=1, split="test") == TEST[:40]
+    row = TEST[0]
+    assert row.id == "inequalities/test/0" and row.group == row.fields["technique"]
+    assert row.fields["steps"] == len(row.fields["proof"].splitlines())
+
+
+def test_the_last_step_says_the_statement():
+    for row in ALL:
+        last = row.fields["proof"].splitlines()[-1]
+        assert last.partition(": ")[2] == row.fields["statement"].partition(" for ")[0]
+
+
+def test_an_unknown_split_is_refused():
+    with pytest.raises(ValueError, match="split is 'dev', expected one of train, test, composed"):
+        inequalities(1, seed=0, split="dev")
