@@ -11,7 +11,7 @@ __getattr__, __all__, __dir__ = public_names(
     __name__,
     {
         "answers": "Decoding evaluate_stages make_probe stage_of_rule",
-        "candidates": "Asking answer_all how_asked",
+        "candidates": "Asking answer_all how_asked varied_shots",
         "data_curve": "learning_curve train_on_shares",
         "comparison": "comparable compare_stages confusion failure_counts first_items "
         "paired_by_group schema_failures",

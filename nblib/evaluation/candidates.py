@@ -5,6 +5,7 @@ A candidate is written as one text, `name=source`: a model's name or folder with
 that was killed asks only what is still missing.
 """
 
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ import jax
 
 from nblib.evaluation.answers import Decoding, Stage, ask, score_answers
 from nblib.evaluation.kept import ANSWER_KEYS, SPECS_KEY
+from nblib.evaluation.statistics import grouped
 from nblib.files import read_jsonl
 from nblib.models.names import RefModel, get_gemma_ref_model
 from nblib.tasks.task import Example, Task
@@ -140,6 +142,17 @@ def read_answers(path: Path, stage: str = "") -> list[dict[str, Any]]:
         for record in chosen
         for group in [record.get("group", record.get("level"))]
     ]
+
+
+def varied_shots(examples: Sequence[Example], count: int, *, seed: int) -> tuple[Example, ...]:
+    """Draw `count` worked examples by `seed`, each of another group; fewer where there are fewer.
+
+    >>> [shot.group for shot in varied_shots(train_examples, 2, seed=0)]
+    ['Titu', 'AM-GM']
+    """
+    rng, groups = random.Random(f"shots/{seed}"), grouped(examples, lambda one: one.group)
+    drawn = rng.sample([*groups], min(count, len(groups)))
+    return tuple(rng.choice(groups[group]) for group in drawn)
 
 
 def how_asked(

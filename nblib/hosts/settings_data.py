@@ -26,6 +26,11 @@ class DataSettings(PagesSettings):
         **{"shots": 0, "curve": (), "composed_samples": 0},
     }
 
+    @property
+    def trainings(self) -> int:
+        """How many trainings a run makes, each with its checkpoints."""
+        return 1 + sum(share < 1 for share in self.curve)
+
     def _check(self) -> None:
         super()._check()
         if len({*self.curve}) < len(self.curve):

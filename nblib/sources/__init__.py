@@ -8,6 +8,7 @@ from nblib import public_names
 __getattr__, __all__, __dir__ = public_names(
     __name__,
     {
+        "builtin": "composed_rows",
         "datasets": "get_dataset",
         "endpoint": "Client endpoint_from_environment",
         "endpoint_cache": "Budget Request",

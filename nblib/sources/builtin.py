@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from nblib.sources.examples_table import of_slugs, split_records
-from nblib.sources.rows import Dataset
+from nblib.sources.inequalities import inequalities
+from nblib.sources.rows import Dataset, Row
 from nblib.sources.shop_pages import shop_pages
 from nblib.sources.travel import travel_requests
 from nblib.sources.wordproblems import word_problems
@@ -32,6 +33,9 @@ def builtin_dataset(
     if task == "envelope":
         origin = f"built-in travel requests, seed {seed}"
         splits = [travel_requests(count, seed=seed, split=split) for split, count in sizes]
+    elif task == "proofs":
+        origin = f"built-in inequalities, seed {seed}"
+        splits = [inequalities(count, seed=seed, split=split) for split, count in sizes]
     else:
         origin = f"built-in word problems, seed {seed}, levels {', '.join(map(str, levels))}"
         share = {"train": long_hand, "test": 0.0}
@@ -41,3 +45,11 @@ def builtin_dataset(
         ]
     train, test = splits
     return Dataset.of(name, origin, train, test, asked=asked)
+
+
+def composed_rows(count: int) -> tuple[Row, ...]:
+    """Return inequalities put together in ways that no training row is; the same for every seed.
+
+    What a model does with them says whether it learnt to compose, and not only the compositions.
+    """
+    return inequalities(count, seed=0, split="composed")

@@ -16,7 +16,10 @@ from nblib.sources.rows import Dataset, SourceError
 NAMES = ("builtin", "gsm8k")
 FILES = (*SUFFIXES, *DUCKDB)
 TABLES = ("extraction",)  # tasks whose files are tables of examples, with kinds of rows
-_ASKED = {"envelope": "prompt"}  # task -> the field of a row that holds its question
+_ASKED = {
+    "envelope": "prompt",
+    "proofs": "statement",
+}  # task -> the field of a row that holds its question
 GSM8K_SOURCES = ("folder", "huggingface", "kaggle", "tfds")
 _NOT_FOUND = "gsm8k was not found in any source:"
 _WHAT_TO_DO = (

@@ -16,6 +16,7 @@ from nblib.evaluation.candidates import (
     how_asked,
     parse_candidate,
     read_answers,
+    varied_shots,
 )
 from nblib.files import to_jsonable
 from nblib.models.adapters import AdapterMismatch, save_adapters
@@ -24,6 +25,7 @@ from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model, merge_
 from nblib.models.names import model_sha256
 from nblib.tasks.extraction import EXTRACTION
 from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.task import Example
 
 DECODING = Decoding(max_new_tokens=20, batch_size=2)
 
@@ -235,3 +237,16 @@ def test_answers_of_a_file_keep_what_their_slots_are_compared_by(tmp_path):
     path.write_text(json.dumps(to_jsonable(stage.records[0])) + "\n")
     again = score_answers("again", read_answers(path), EXTRACTION)
     assert again.metrics == stage.metrics and again.metrics["slot_f1"] == 1
+
+
+def test_worked_examples_are_of_different_groups_and_the_same_for_a_seed():
+    made = [
+        Example(id=f"{group}{n}", prompt="", completion="", reference="", group=group)
+        for group in "aabbccdd"
+        for n in range(3)
+    ]
+    drawn = varied_shots(made, 3, seed=1)
+    assert len({one.group for one in drawn}) == 3 and drawn == varied_shots(made, 3, seed=1)
+    draws = [varied_shots(made, 3, seed=seed) for seed in range(8)]
+    assert len({tuple(shot.id for shot in draw) for draw in draws}) > 4
+    assert len(varied_shots(made, 9, seed=1)) == 4 and varied_shots(made, 0, seed=1) == ()
