@@ -10,13 +10,14 @@ checkpoint on the way of one training is no such point, since its learning rate 
 the last step up in rows brought is tested on the same items.
 """
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nblib.evaluation.answers import Decoding, Stage, ask, score_answers
-from nblib.evaluation.statistics import Paired, paired_comparison
+from nblib.evaluation.statistics import Paired, paired_comparison, smallest_difference
 from nblib.models.lora import LoraConfig, get_trainable_model, merge_lora
 from nblib.models.names import RefModel
 from nblib.runs import Run
@@ -44,6 +45,7 @@ class LearningCurve:
 
     points: tuple[CurvePoint, ...]
     gain: Paired | None
+    smallest: float = math.inf  # gain that the items show
 
     @property
     def is_worth_it(self) -> bool:
@@ -99,7 +101,7 @@ def train_on_shares(
         if trained.left:
             print(f"{rows:,} rows are left out of the learning curve until they are trained")
             continue
-        ref = base.with_model(merge_lora(model, lora), name=f"tuned_{name}")
+        ref = base.with_model(merge_lora(model, lora), name=name)
         kept = run.path / "answers" / f"{name}.jsonl"
         stage = score_answers(ref.name, ask(ref, task, held_out, decoding, kept=kept), task)
         points.append(CurvePoint(rows=rows, steps=trained.steps, stage=stage))
@@ -121,8 +123,12 @@ def learning_curve(
     if not tuned:
         return None
     last = CurvePoint(rows=rows, steps=trained.steps, stage=tuned[-1])
-    gain = None
-    if points and not trained.left:
-        before, metric = points[-1].stage, task.metric(task.headline)
-        gain = paired_comparison(before.records, last.stage.records, metric)
-    return LearningCurve(points=(*points, last), gain=gain)
+    if not points or trained.left:
+        return LearningCurve(points=(*points, last), gain=None)
+    both = points[-1].stage.records, last.stage.records
+    metric = task.metric(task.headline)
+    return LearningCurve(
+        points=(*points, last),
+        gain=paired_comparison(*both, metric),
+        smallest=smallest_difference(*both, metric),
+    )

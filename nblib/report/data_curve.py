@@ -1,5 +1,6 @@
 """A learning curve over the data for a reader: its table, its figure, and what more rows bring."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -41,10 +42,13 @@ def curve_line(curve: "LearningCurve") -> str:
     step = "The last doubling" if 1.9 < times < 2.1 else f"{times:.2g} times the rows"
     found = f"{step} ({before.rows:,} to {last.rows:,} rows) brought"
     found += f" {difference_text(curve.gain, unit=' points')} of {in_words(curve.gain.metric)}"
-    verdict = (
-        "more data is worth it" if curve.is_worth_it else "more data is not seen to be worth it"
-    )
-    return f"{found}, p {p_text(curve.gain.p_value)} on the same items: {verdict}."
+    found += f", p {p_text(curve.gain.p_value)} on the same items"
+    if curve.is_worth_it:
+        return f"{found}: more data is worth it."
+    least = "Too few items differ to show a gain"
+    if math.isfinite(curve.smallest):
+        least = f"These items show gains from {100 * curve.smallest:.1f} points"
+    return f"{found}: more data is not seen to be worth it. {least}."
 
 
 def plot_learning_curve(task: Task, curve: "LearningCurve | None", *, seed: int) -> Figure | None:

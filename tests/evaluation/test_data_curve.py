@@ -8,7 +8,7 @@ import pytest
 from nblib.evaluation import answers, data_curve
 from nblib.evaluation.answers import Decoding, stage_of
 from nblib.evaluation.data_curve import CurvePoint, learning_curve, train_on_shares
-from nblib.evaluation.statistics import paired_comparison
+from nblib.evaluation.statistics import paired_comparison, smallest_difference
 from nblib.models.lora import ALL_WEIGHTS, LoraConfig
 from nblib.runs import start_run
 from nblib.tasks.gsm8k import GSM8K
@@ -62,7 +62,7 @@ def test_a_share_holds_the_smaller_ones_and_what_is_there_is_not_made_again(curv
     seen = learnt(monkeypatch)
     quarter, half = curve_of.of([0.5, 0.25, 1.0])
     assert [(one.rows, one.steps) for one in (quarter, half)] == [(2, 2), (4, 4)]
-    assert [one.stage.name for one in (quarter, half)] == ["tuned_rows_2", "tuned_rows_4"]
+    assert [one.stage.name for one in (quarter, half)] == ["rows_2", "rows_4"]
     assert seen["rows_2"][0] < seen["rows_4"][0] and len(seen["rows_4"][0]) == 4
     assert {one["id"] for one in half.stage.records} == {"pens/1", "pens/2", "pens/3"}
 
@@ -110,13 +110,13 @@ def stage(name, right, *, n=40):
 
 
 def point(rows, right):
-    return CurvePoint(rows=rows, steps=rows, stage=stage(f"tuned_rows_{rows}", right))
+    return CurvePoint(rows=rows, steps=rows, stage=stage(f"rows_{rows}", right))
 
 
 TRAINED = SimpleNamespace(steps=40, left=0)
 
 
-@pytest.mark.parametrize(("right", "worth"), [(30, True), (13, False), (11, False), (2, False)])
+@pytest.mark.parametrize(("right", "worth"), [(36, True), (13, False), (11, False), (2, False)])
 def test_the_last_rows_are_worth_it_where_the_paired_interval_is_above_0(right, worth):
     tuned = stage("tuned", right)
     points = (point(10, 4), point(20, 11))
@@ -124,7 +124,9 @@ def test_the_last_rows_are_worth_it_where_the_paired_interval_is_above_0(right, 
     assert [one.rows for one in curve.points] == [10, 20, 40]
     assert curve.points[-1].stage is tuned and curve.is_worth_it == worth
     metric = HASH.metric(HASH.headline)
-    assert curve.gain == paired_comparison(points[1].stage.records, tuned.records, metric)
+    both = points[1].stage.records, tuned.records
+    assert curve.gain == paired_comparison(*both, metric)
+    assert curve.smallest == smallest_difference(*both, metric)
     assert np.isclose(curve.gain.difference, (right - 11) / 40)
 
 

@@ -18,7 +18,7 @@ def records(right, n=100):
     ]
 
 
-def curve_of(*points, finished=True):
+def curve_of(*points, finished=True, smallest=0.125):
     """A curve from pairs of rows and right answers of a hundred."""
     made = tuple(
         SimpleNamespace(
@@ -33,7 +33,7 @@ def curve_of(*points, finished=True):
         before, last = (records(right) for _, right in points[-2:])
         gain = paired_comparison(before, last, GSM8K.metric(GSM8K.headline))
     worth = gain is not None and gain.ci95[0] > 0
-    return SimpleNamespace(points=made, gain=gain, is_worth_it=worth)
+    return SimpleNamespace(points=made, gain=gain, is_worth_it=worth, smallest=smallest)
 
 
 def test_a_row_a_training_with_its_interval_and_the_sentence_below():
@@ -62,6 +62,12 @@ def test_a_row_a_training_with_its_interval_and_the_sentence_below():
 )
 def test_what_more_data_is_worth_in_words(points, said):
     assert re.search(said, curve_line(curve_of(*points)))
+
+
+def test_a_gain_that_is_not_seen_is_said_with_what_the_items_could_show():
+    few, many = (curve_of((10, 5), (20, 5), smallest=one) for one in (float("inf"), 0.125))
+    assert curve_line(few).endswith("worth it. Too few items differ to show a gain.")
+    assert curve_line(many).endswith("worth it. These items show gains from 12.5 points.")
 
 
 def test_a_training_that_was_cut_is_no_verdict():
