@@ -107,10 +107,12 @@ COMPLETION = {
     "gsm8k/last-number": "2 * 9 = 18.",
     "envelope": json.dumps(TRIP["response"]),
     "extraction": '{"name": "Mug", "price": null}',
+    "proofs": "<proof>\nSquare a-b: a^2+b^2 >= 2ab\n</proof>",
 }
 REFERENCE = {
     "envelope": {"payload_type": TRIP["payload_type"]},
     "extraction": {"name": "Mug", "price": None},
+    "proofs": "a^2+b^2 >= 2ab for real a, b",
 }
 
 

@@ -2,8 +2,9 @@
 
 A task is one frozen value (`task`): `gsm8k`, `envelope`. Of an answer that is a number, `formats`
 says how it is written, `numbers` reads it, `scoring` scores it; JSON is read by `json_text` and
-judged by `json_schema`. Reward and evaluation both use these and nothing else. `rewards` weighs the
-score; it never reads an answer of its own. Nothing here imports jax.
+judged by `json_schema`. Lines of a proof are read by `proof_text` and judged by `proof_rules`. Reward
+and evaluation both use these and nothing else. `rewards` weighs the score; it never reads an answer
+of its own. Nothing here imports jax.
 """
 
 from nblib import public_names
@@ -18,6 +19,8 @@ __getattr__, __all__, __dir__ = public_names(
         "extraction_rows": "normalise_extractions",
         "gsm8k": "GSM8K",
         "lexicon": "Lexicon",
+        "proof_check": "check_proof",
+        "proofs": "PROOFS proof_lines",
         "registry": "get_task",
         "review": "apply_review read_review",
         "rewards": "reward_function reward_table reward_weights",

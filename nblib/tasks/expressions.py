@@ -22,6 +22,7 @@ Expression = tuple[Any, ...]
 
 MAX_CHARACTERS = 2000  # of one expression
 MAX_DEPTH = 24  # of parentheses and roots
+MAX_DIVISIONS = 60  # of one expression: a/b/c is as deep as it is long
 MAX_EXPONENT = 24  # of whole exponents, and of both parts of a fraction
 MAX_DIGITS = 12  # of one number
 _MAX_SHOWN = 40
@@ -73,6 +74,8 @@ def shown(text: str) -> str:
 def _tokens(text: str) -> list[str]:
     if len(text) > MAX_CHARACTERS:
         raise ExpressionError(f"{len(text)} characters: expected at most {MAX_CHARACTERS}")
+    if text.count("/") > MAX_DIVISIONS:
+        raise ExpressionError(f"{text.count('/')} divisions: expected at most {MAX_DIVISIONS}")
     found, place = [], 0
     end = len(text.rstrip())
     while place < end:

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from nblib.tasks.envelope import ENVELOPE
 from nblib.tasks.extraction import EXTRACTION
 from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.proofs import PROOFS
 from nblib.tasks.task import Task
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (GSM8K, ENVELOPE, EXTRACTION)}
+TASKS: Mapping[str, Task] = {task.name: task for task in (GSM8K, ENVELOPE, EXTRACTION, PROOFS)}
 _NAMED = {one.name: one for task in TASKS.values() for one in (task, *task.variants.values())}
 
 
