@@ -1,0 +1,119 @@
+"""Tables of proofs: what rows there are, proofs line by line with their marks, and what breaks."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nblib.report.tables import Table, in_words
+from nblib.tasks.proofs import proof_lines
+from nblib.tasks.task import Example, Task
+
+if TYPE_CHECKING:
+    from nblib.evaluation.answers import Stage
+    from nblib.report.samples import Sample
+    from nblib.sources.rows import Dataset
+
+
+def proof_rows_table(data: "Dataset") -> Table:
+    """Return a row a technique: how many rows each split has of it, and how long its proofs are."""
+    counts = {
+        name: Counter(row.fields["technique"] for row in rows)
+        for name, rows in (("train", data.train), ("test", data.test))
+    }
+    lengths: dict[str, set[int]] = {}
+    for row in (*data.train, *data.test):
+        length = len(row.fields["proof"].strip().splitlines())
+        lengths.setdefault(row.fields["technique"], set()).add(length)
+    rows = []
+    for name, steps in lengths.items():
+        found = " or ".join(map(str, sorted(steps)))
+        rows.append((name, found, *(f"{count[name]:,}" for count in counts.values())))
+    return Table(
+        title="Rows by technique",
+        columns=("technique", "steps", *counts),
+        rows=tuple(rows),
+        note=data.origin,
+    )
+
+
+def proof_table(examples: Sequence[Example]) -> Table:
+    """Return a row an example: the statement, and each line of its proof with its mark.
+
+    ```
+    | technique | statement | proof |
+    | --- | --- | --- |
+    | AM-GM | `a^2+b^2 >= 2ab for a, b > 0` | `✓ AM-GM a^2, b^2: a^2+b^2 >= 2ab` |
+    ```
+    """
+    rows = ((one.group, one.reference, marked_proof(one.completion, one)) for one in examples)
+    columns = ("technique", "statement", "proof")
+    return Table(title="Proofs", columns=columns, rows=tuple(rows), verbatim=columns[1:])
+
+
+def proof_samples_table(samples: Iterable["Sample"]) -> Table:
+    """Return a row a sample: the statement, and its proofs before and after, line by line."""
+    samples = [*samples]
+    stages = [*samples[0].records] if samples else []
+    rows = []
+    for one in samples:
+        proofs = (
+            marked_proof(record["completion"], _asked(record)) for record in one.records.values()
+        )
+        rows.append((f"{one.id}\n{one.kind}", one.group, one.reference, *proofs))
+    columns = ("statement", *map(in_words, stages))
+    return Table(
+        title="Proofs before and after",
+        columns=("item", "technique", *columns),
+        rows=tuple(rows),
+        note="✓ a line that its rule allows, ✗ one that it does not, and why" if rows else "",
+        verbatim=columns,
+    )
+
+
+def marked_proof(completion: str, example: Example) -> str:
+    """Return each line with its mark, as the task's checker judges it, and why one is bad.
+
+    ```
+    ✓ AM-GM a^2, b^2: a^2+b^2 >= 2ab
+    ✗ Sum 2(1): a^2+b^2 >= ab   [left - right is not the sum]
+    ```
+
+    Where no line can be read, the completion stands below what is wrong with it.
+    """
+    found = [(mark[:1], text, mark[1:].strip()) for mark, text in proof_lines(completion, example)]
+    lines = [
+        " ".join(filter(None, (mark, text or why, f"  [{why}]" if text and why else "")))
+        for mark, text, why in found
+    ]
+    return "\n".join(lines if any(text for _, text, _ in found) else [*lines, completion])
+
+
+def proof_failures_table(
+    task: Task, stages: Sequence["Stage"], failures: Mapping[str, Mapping[str, int]]
+) -> Table:
+    """Return a row a reason for which proofs were refused: the first bad line's; commonest first.
+
+    `failures` are stage -> reason -> proofs. What broke is one of the last stage's.
+    """
+    rows = []
+    for kind in next(iter(failures.values()), {}):
+        counts = (str(count[kind]) for count in failures.values())
+        broken = (one for one in stages[-1].records if one["failure"] == kind)
+        rows.append((kind, *counts, _broken(next(broken, None)), task.advice.get(kind, "")))
+    return Table(
+        title="Why proofs are refused",
+        columns=("first bad line", *map(in_words, failures), "one of them", "what to do"),
+        rows=tuple(rows),
+        verbatim=("one of them",),
+    )
+
+
+def _broken(record: Mapping[str, Any] | None) -> str:
+    """Return the first bad line of a proof and what is wrong with it."""
+    details = record["details"] if record else {}
+    return "\n".join(filter(None, map(details.get, ("text", "reason"))))
+
+
+def _asked(record: Mapping[str, Any]) -> Example:
+    made = {"prompt": record["question"], "completion": "", "group": record["group"]}
+    return Example(id=record["id"], reference=record["reference"], **made)

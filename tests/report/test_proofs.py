@@ -1,0 +1,112 @@
+"""Tables of proofs: each line with its mark, and why proofs are refused."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from nblib.evaluation.answers import score_answers
+from nblib.evaluation.comparison import failure_counts
+from nblib.report.proofs import (
+    marked_proof,
+    proof_failures_table,
+    proof_rows_table,
+    proof_samples_table,
+    proof_table,
+)
+from nblib.report.samples import pick_samples
+from nblib.sources.datasets import get_dataset
+from nblib.tasks.proofs import FAILURES, PROOFS
+from nblib.tasks.task import Example
+
+STATEMENT = "a^2+b^2+c^2 >= ab+bc+ca for real a, b, c"
+RIGHT = "Square a-b cyclic: a^2+b^2 >= 2ab\nSum 1/2(1): a^2+b^2+c^2 >= ab+bc+ca"
+OTHER = "Square a-b: a^2+b^2 >= 2ab"
+WRONG = RIGHT.replace("1/2(1)", "1/3(1)")
+EXAMPLE = Example(
+    id="1", prompt="Prove", completion=f"<proof>\n{RIGHT}\n</proof>", reference=STATEMENT, group="x"
+)
+
+
+def block(proof):
+    return f"<proof>\n{proof}\n</proof>"
+
+
+def test_each_line_has_its_mark_and_a_bad_one_says_why():
+    assert marked_proof(EXAMPLE.completion, EXAMPLE).splitlines() == [
+        f"✓ {line}" for line in RIGHT.splitlines()
+    ]
+    first, last = marked_proof(block(WRONG), EXAMPLE).splitlines()
+    assert first == "✓ Square a-b cyclic: a^2+b^2 >= 2ab"
+    assert last.startswith("✗ Sum 1/3(1): a^2+b^2+c^2 >= ab+bc+ca   [") and last.endswith("]")
+
+
+@pytest.mark.parametrize("text", ["It is obvious.", f"{block(RIGHT)}\nDone.", ""])
+def test_a_text_that_is_no_proof_stands_below_what_is_wrong_with_it(text):
+    first, _, rest = marked_proof(text, EXAMPLE).partition("\n")
+    assert first.startswith("✗ ") and len(first) > 10 and rest == text
+
+
+def test_a_proof_of_something_else_has_right_lines_and_a_last_word():
+    *lines, last = marked_proof(block(OTHER), EXAMPLE).splitlines()
+    assert lines == [f"✓ {OTHER}"] and last.startswith("✗ ")
+
+
+def test_examples_are_shown_as_the_checker_sees_them():
+    table = proof_table((EXAMPLE,))
+    assert table.columns == ("technique", "statement", "proof")
+    assert table.rows == (("x", STATEMENT, marked_proof(EXAMPLE.completion, EXAMPLE)),)
+
+
+def test_rows_are_counted_by_technique_and_split():
+    rows = [
+        SimpleNamespace(fields={"technique": name, "proof": proof})
+        for name, proof in (("AM-GM", "a"), ("chain", "a\nb\nc"), ("AM-GM", "a"), ("chain", "a\nb"))
+    ]
+    data = SimpleNamespace(train=rows[:3], test=rows[3:], origin="made here")
+    table = proof_rows_table(data)
+    assert table.columns == ("technique", "steps", "train", "test")
+    assert table.rows == (("AM-GM", "1", "2", "0"), ("chain", "2 or 3", "1", "1"))
+
+
+def stage(name, *completions):
+    answers = [
+        {"id": str(n), "completion": text, "question": "", "reference": STATEMENT, "group": "x"}
+        | {"truncated": False}
+        for n, text in enumerate(completions)
+    ]
+    return score_answers(name, answers, PROOFS)
+
+
+BASE = stage("base", "It is obvious.", block(WRONG), block(WRONG))
+TUNED = stage("tuned", block(RIGHT), block(WRONG), block(OTHER))
+
+
+def test_samples_stand_beside_each_other_line_by_line():
+    picked = pick_samples(PROOFS, (BASE, TUNED), count=3, seed=0)
+    table = proof_samples_table(picked)
+    assert table.columns == ("item", "technique", "statement", "base", "tuned")
+    (item,) = [row for row in table.rows if row[0].startswith("0\n")]
+    assert item[0] == "0\nnewly right" and item[3].endswith("It is obvious.")
+    assert item[4] == marked_proof(block(RIGHT), EXAMPLE)
+    assert proof_samples_table(()).rows == ()
+
+
+def test_refused_proofs_are_counted_by_their_first_bad_line():
+    stages = (BASE, TUNED)
+    table = proof_failures_table(PROOFS, stages, failure_counts(stages, PROOFS))
+    assert table.columns == ("first bad line", "base", "tuned", "one of them", "what to do")
+    found = {kind: (before, after, one, advice) for kind, before, after, one, advice in table.rows}
+    assert found["Sum fails"][:2] == ("2", "1")
+    assert found["Sum fails"][2].startswith("Sum 1/3(1): a^2+b^2+c^2 >= ab+bc+ca\n")
+    assert found["another conclusion"][:2] == ("0", "1")
+    assert found["no proof block"][:3] == ("1", "0", "")  # none in the last stage
+    assert all(advice == FAILURES[kind] for kind, (*_, advice) in found.items())
+    assert proof_failures_table(PROOFS, (), {}).rows == ()
+
+
+def test_built_in_rows_have_a_table_and_a_marked_proof():
+    data = get_dataset("builtin", task="proofs", num_train=30, num_test=10, seed=1)
+    assert sum(int(row[2]) for row in proof_rows_table(data).rows) == 30
+    for one in PROOFS.examples(data.train):
+        lines = marked_proof(one.completion, one).splitlines()
+        assert lines and all(line.startswith("✓ ") for line in lines)
