@@ -37,6 +37,7 @@ NOTEBOOKS = {
     "eval": EvalSettings,
     "envelope": SftSettings,
     "extraction": SftSettings,
+    "proofs": SftSettings,
 }
 CPU = {"PROFILE": "cpu"}
 INF, NAN = float("inf"), float("nan")

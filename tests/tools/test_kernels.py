@@ -24,7 +24,7 @@ V1, V2 = "nblib-suite/nblib-v1-sft-format", "nblib-suite/nblib-v2-grpo"
 MODEL = f"nblib-suite/{embedded_dataset(weights_sha256(EMBEDDED_FOLDER))}"
 GEMMA = ("google/gemma-3/transformers/gemma-3-1b-it/1",)
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
-NAMES = ["envelope", "eval", "extraction", "v0_foundation", "v1_sft_format", "v2_grpo"]
+NAMES = ["envelope", "eval", "extraction", "proofs", "v0_foundation", "v1_sft_format", "v2_grpo"]
 
 
 def notebook(built, name):
@@ -97,6 +97,7 @@ def test_the_weights_travel_as_a_dataset_that_the_wheels_manifest_finds(wheel, b
         ("v0_foundation", "", (), (), ()),
         ("envelope", "TpuV5E8", (), GEMMA, (MODEL,)),
         ("extraction", "TpuV5E8", (), GEMMA, (MODEL,)),
+        ("proofs", "TpuV5E8", (), GEMMA, (MODEL,)),
         ("v1_sft_format", "TpuV5E8", (), GEMMA, (MODEL,)),
         ("v2_grpo", "TpuV5E8", (V1,), (), (MODEL,)),
         ("eval", "TpuV5E8", (V1, V2), GEMMA, (MODEL,)),
@@ -147,7 +148,7 @@ def test_what_does_not_belong_in_it_makes_it_too_large(tmp_path, monkeypatch):
 
 def test_an_unknown_notebook_is_refused():
     with pytest.raises(
-        ValueError, match="unknown notebook 'v3': expected envelope, eval, extraction, v0"
+        ValueError, match="unknown notebook 'v3': expected envelope, eval, extraction, proofs"
     ):
         build_kernels(["v3"])
 
@@ -201,7 +202,7 @@ def test_what_a_pull_leaves_of_kaggles_image_does_not_travel(pair, capsys):
 def test_built_kernels_come_after_what_they_read(built, tmp_path, monkeypatch):
     monkeypatch.chdir(built)
     order = [folder.name for folder in built_kernels()]
-    assert order == ["envelope", "extraction", "v0_foundation", "v1_sft_format", "v2_grpo", "eval"]
+    assert order == [*(name for name in NAMES if name != "eval"), "eval"]
     assert [folder.name for folder in built_kernels(["eval", "v1_sft_format"])] == [
         "v1_sft_format",
         "eval",

@@ -27,6 +27,7 @@ NEXT = {
     "eval": ["v1_sft_format", "v2_grpo"],
     "envelope": ["v2_grpo"],
     "extraction": ["v2_grpo"],
+    "proofs": ["v2_grpo"],
 }
 
 
@@ -35,6 +36,7 @@ def test_each_notebook_says_what_it_is_in_both_of_its_files():
     assert infos == {
         "envelope": NotebookInfo(kind="sft", task="envelope"),
         "extraction": NotebookInfo(kind="sft", task="extraction"),
+        "proofs": NotebookInfo(kind="sft", task="proofs"),
         "eval": NotebookInfo(kind="eval", task="gsm8k", reads=("v1_sft_format", "v2_grpo")),
         "v0_foundation": NotebookInfo(kind="foundation", task="gsm8k"),
         "v1_sft_format": NotebookInfo(kind="sft", task="gsm8k"),

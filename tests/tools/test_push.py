@@ -22,7 +22,7 @@ KEY = "0123456789abcdef0123456789abcdef"
 TOO_LARGE = "The kernel source must be less than 1 megabytes in size"
 NO_SESSION = "Maximum batch CPU session count of 5 reached"
 DATASET = embedded_dataset(weights_sha256(EMBEDDED_FOLDER))
-NAMES = ["envelope", "extraction", "v0_foundation", "v1_sft_format", "v2_grpo", "eval"]
+NAMES = ["envelope", "extraction", "proofs", "v0_foundation", "v1_sft_format", "v2_grpo", "eval"]
 
 
 @pytest.fixture

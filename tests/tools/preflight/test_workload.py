@@ -47,7 +47,7 @@ def test_a_wrong_parameter_is_an_error(parameters, message):
 def test_another_notebook_has_no_preflight():
     with pytest.raises(
         PreflightError,
-        match="'eval' has no preflight: expected one of envelope, extraction, v1_sft",
+        match="'eval' has no preflight: expected one of envelope, extraction, proofs, v1",
     ):
         notebook_settings("eval", CPU, {})
 
