@@ -117,8 +117,8 @@ def _judged(completion: str, reference: Any) -> tuple[Verdict, str | None, bool]
     check = _check_once if len(proof) <= MAX_CHARACTERS else check_proof
     verdict = check(reference, proof)
     if failure:
-        whole = {"verified": False, "failure": failure, "line": 0, "reason": failure}
-        return replace(verdict, **whole), proof, False
+        verdict = replace(verdict, verified=False, failure=failure, line=0, reason=failure)
+        return verdict, proof, False
     codes = {verdict.failure, *(step.failure for step in verdict.steps)}
     return verdict, proof, codes.isdisjoint(("too long", *UNREADABLE))
 

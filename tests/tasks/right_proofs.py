@@ -6,6 +6,7 @@ holds, and the proof.
 
 import random
 from fractions import Fraction
+from functools import cache
 from typing import NamedTuple
 
 from nblib.tasks.expressions import parse_expression
@@ -92,8 +93,9 @@ Titu p^2/q, q^2/p: p^2/q+q^2/p >= p+q
 
 (x+y)^2/z+4z >= 4(x+y) for x, y, z > 0
 Titu (x+y)^2/z, 4z^2/z: (x+y)^2/z+4z >= (x+y+2z)^2/(2z)
-Square x+y-2z: (x+y)^2+4z^2 >= 4z(x+y)
-Times 1/z (2): (x+y)^2/z+4z >= 4(x+y)
+Square x+y-2z: (x+y+2z)^2 >= 8z(x+y)
+Times 1/(2z) (2): (x+y+2z)^2/(2z) >= 4(x+y)
+Chain (1)(3): (x+y)^2/z+4z >= 4(x+y)
 
 1/x+4/y >= 9 for x, y > 0 with x+y = 1 | y: 1-x
 Titu 1/x, 4/y: 1/x+4/y >= 9
@@ -198,5 +200,10 @@ def is_inside(statement, point):
 
 def gap(claim, point):
     """Return left - right of the text `left >= right` at a point."""
-    left, right = map(parse_expression, claim.split(">="))
+    left, right = _sides(claim)
     return value(left, point) - value(right, point)
+
+
+@cache
+def _sides(claim):
+    return tuple(map(parse_expression, claim.split(">=")))
