@@ -103,7 +103,7 @@ def proof_failures_table(
     for kind in next(iter(failures.values()), {}):
         counts = (str(count[kind]) for count in failures.values())
         records = [one for stage in reversed(stages) for one in stage.records]
-        broken = next(one for one in records if kind in (one["failure"], failure_kind(one, task)))
+        broken = next(one for one in records if kind == (failure_kind(one, task) or one["failure"]))
         rows.append((kind, *counts, _first_bad(broken), task.advice.get(kind, "")))
     return Table(
         title="Why proofs are refused",

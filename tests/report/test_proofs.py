@@ -105,11 +105,13 @@ def test_refused_proofs_are_counted_by_their_first_bad_line():
     assert proof_failures_table(PROOFS, (), {}).rows == ()
 
 
-def test_a_proof_that_was_cut_is_counted_as_cut():
-    cut = stage("tuned", "<proof>\nSquare a-")
+def test_a_proof_that_was_cut_is_shown_as_cut_and_as_nothing_else():
+    before, cut = stage("base", "No."), stage("tuned", "<proof>\nSquare a-")
     cut.records[0]["truncated"] = True
-    table = proof_failures_table(PROOFS, (cut,), failure_counts((cut,), PROOFS))
-    assert table.rows == (("truncated", "1", "<proof>\nSquare a-", ""),)
+    table = proof_failures_table(PROOFS, (before, cut), failure_counts((before, cut), PROOFS))
+    found = {kind: (first, last, one) for kind, first, last, one, _ in table.rows}
+    assert found["truncated"] == ("0", "1", "<proof>\nSquare a-")
+    assert found["no proof block"] == ("1", "0", "No.")
 
 
 def test_built_in_rows_have_a_table_and_a_marked_proof():
