@@ -12,20 +12,20 @@ no counterexample. Lean calls both 0, so that a statement may be false there for
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from nblib.tasks.exact_values import NoValueError, Point, as_text, compare, holds
-from nblib.tasks.expressions import ExpressionError
+from nblib.tasks.expressions import ExpressionError, variables_of
 from nblib.tasks.lean_statements import parse_lean_statement
-from nblib.tasks.point_search import PointSearch
+from nblib.tasks.point_search import MILD, PointSearch
 from nblib.tasks.rational_points import RationalPoints
 from nblib.tasks.statements import NONNEGATIVE, POSITIVE, Statement, parse_statement
 
 FALSE, NOT_FOUND, NOT_READ = "false", "no counterexample", "not read"
 _TARGETS = 8  # of the worst points, to be rounded
-_MAX_CHECKED = 1500  # rational points
+_MAX_CHECKED = 1000  # rational points, of each kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,26 +49,35 @@ def find_counterexample(statement: Statement, *, seed: int = 0) -> Verdict:
     >>> found.verdict, found.left, found.right
     ('false', '2', '3')
     """
-    search = PointSearch(statement)
-    points, count = search.worst(seed)
+    failing, count = PointSearch(statement).failing(seed)
     searched = f"searched {count} points"
     if not count:
         return Verdict(verdict=NOT_FOUND, reason="no point was found where all hypotheses hold")
-    failing = search.violating(points)[:, :_TARGETS]
     if not failing.size:
         return Verdict(verdict=NOT_FOUND, reason=f"{searched}; this does not prove the statement")
     letters = list(statement.variables)
     targets = [dict(zip(letters, map(float, column), strict=True)) for column in failing.T]
-    equalities = tuple(one for one in statement.hypotheses if one.sign == "=")
-    candidates = RationalPoints(equalities).near(targets)
-    for point in itertools.islice(candidates, _MAX_CHECKED):
+    for point in _candidates(statement, targets[:_TARGETS]):
         if is_counterexample(statement, point):
             return _refuted(statement, point)
     return Verdict(
         verdict=NOT_FOUND,
-        reason=f"{searched}; in floating point it fails near {_shown(targets[0])}, but no rational "
+        reason=f"{searched}; it seems to fail near {_shown(targets[0])}, but no rational "
         "point there could be confirmed exactly",
     )
+
+
+def _candidates(statement: Statement, targets: Sequence[dict[str, float]]) -> Iterator[Point]:
+    """Yield rational points at which equality hypotheses hold: near the first targets first."""
+    equalities = tuple(
+        one
+        for one in statement.hypotheses
+        if one.sign == "=" and variables_of(one.left) | variables_of(one.right)
+    )
+    points = RationalPoints(equalities)
+    for some in (points.near(targets[:MILD]), points.near(targets[MILD:])):
+        yield from itertools.islice(some, _MAX_CHECKED)
+    yield from itertools.islice(points.apart(targets[0]), _MAX_CHECKED)
 
 
 def is_counterexample(statement: Statement, point: Point) -> bool:
@@ -82,7 +91,7 @@ def is_counterexample(statement: Statement, point: Point) -> bool:
     )
 
 
-def truth(text: str, *, lean: bool = False) -> Verdict:
+def judge(text: str, *, lean: bool = False) -> Verdict:
     """Return the verdict on a statement as text, in our own syntax or in Lean's."""
     try:
         statement = parse_lean_statement(text) if lean else parse_statement(text)
@@ -99,7 +108,7 @@ def _refuted(statement: Statement, point: Point) -> Verdict:
     left_text, right_text = as_text(left, right)
     return Verdict(
         verdict=FALSE,
-        reason=f"left {statement.claim.sign} right is claimed, all hypotheses hold: checked exactly",
+        reason=f"exact: all hypotheses hold, and left {statement.claim.sign} right does not",
         point=point,
         left=left_text,
         right=right_text,

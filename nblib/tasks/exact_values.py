@@ -4,7 +4,7 @@ Without radicals a value is a fraction. A root that is no fraction is enclosed b
 as closely as a comparison needs: `sqrt(2)` between 1.414 and 1.415, then closer. So "left < right"
 is either proven or not said; two sides that are equal, but not as fractions, stay undecided.
 
-A division by zero, a root of a negative number, and a fraction of thousands of digits have no
+A division by zero, a root of a negative number, and a fraction of a thousand digits have no
 value. (Lean calls the first two 0.) The last bounds the cost: no text can ask for more.
 """
 
@@ -18,7 +18,7 @@ from nblib.tasks.statements import Relation
 Point = dict[str, Fraction]
 
 _PRECISIONS = (40, 100, 200, 400)  # bits of what is no fraction
-_MAX_BITS = 12_000  # of a fraction; Python writes no more than 4300 digits
+_MAX_BITS = 4000  # of a fraction: numerator and denominator together
 _DIGITS = (6, 9, 12, 18, 30, 60, 120)  # behind the point, of a bound as text
 
 

@@ -134,7 +134,7 @@ def _own_syntax(text: str) -> str:
     for letter, root, sign in _TOKEN.findall(text.strip()):
         token = letter or ("sqrt" if root else sign)
         begins = bool(letter or root or sign == "(")
-        if begins and (before == ")" or before.isalnum() and before != "sqrt"):
+        if begins and (before == ")" or (before.isalnum() and before != "sqrt")):
             raise ExpressionError(f"{token!r} behind {before!r} without an operator")
         if before == "sqrt" and not (begins and not root):
             raise ExpressionError(f"{token!r} behind sqrt: expected `sqrt a` or `sqrt (a + b)`")

@@ -17,7 +17,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float
 
-from nblib.tasks.expressions import Expression, variables_of
+from nblib.tasks.expressions import variables_of
+from nblib.tasks.float_values import differences, nodes
 from nblib.tasks.statements import NONNEGATIVE, POSITIVE, REAL, Relation, Statement
 
 Points = Float[np.ndarray, "V N"]
@@ -26,28 +27,13 @@ Values = Float[np.ndarray, " N"]
 _POINTS = 2000  # to begin with, of each kind of start
 _WORK = 1_000_000  # nodes times points: long statements get fewer
 _KEPT = 24  # points that are refined
+MILD = 4  # points near 1 that are handed out besides
 _CHILDREN = 40  # of each, in a round
 _WIDTHS = 0.5 ** np.arange(16)  # of the rounds' steps
-_NOISE = 1e-12  # of a difference, as a part of what is added up in it
-_MET = 1e-9  # how near an equality must be, in the same sense
+_CLEARLY = 0.01  # in the sense of `differences`
+_MET = 1e-13  # how near an equality must be, as a part of what is added up in it
+_NOISE = 1e-11  # of a claim, in the same sense: more than what inexact equalities bring
 _SCALES = np.logspace(-4, 4, 41)  # factors that are tried to meet an equality
-
-
-def differences(relation: Relation, letters: Sequence[str], points: Points) -> Values:
-    """Return left less right, as a part of the size of what both sides add up: within -1..1."""
-    columns = dict(zip(letters, points, strict=True))
-    with np.errstate(all="ignore"):
-        left, left_size = _value_and_size(relation.left, columns)
-        right, right_size = _value_and_size(relation.right, columns)
-        found = (left - right) / (left_size + right_size)
-        found = np.where(left == right, 0.0, found)
-    return np.broadcast_to(found, points.shape[1:])
-
-
-def nodes(expression: Expression) -> int:
-    """Return how many operations an expression has, and letters and numbers."""
-    parts = expression[1] if expression[0] in ("sum", "product") else expression[1:]
-    return 1 + sum(nodes(part) for part in parts if isinstance(part, tuple))
 
 
 @dataclass(frozen=True)
@@ -55,39 +41,57 @@ class PointSearch:
     """A search for points in a statement's domain at which its claim is worst.
 
     >>> search = PointSearch(parse_statement("a^2+b^2 >= 3ab for a, b > 0"))
-    >>> points = search.worst(seed=0)
-    >>> search.margins(points)[0] < 0
+    >>> points, looked_at = search.failing(seed=0)
+    >>> bool(points[0, 0] ** 2 + points[1, 0] ** 2 < 3 * points[0, 0] * points[1, 0])
     True
     """
 
     statement: Statement
 
-    def worst(self, seed: int) -> tuple[Points, int]:
-        """Return the worst points found, the very worst first, and how many were looked at."""
+    def failing(self, seed: int) -> tuple[Points, int]:
+        """Return points where the claim fails, and how many points were looked at.
+
+        First come a few with values near 1, easy to write and to check, then the worst.
+        """
         rng = np.random.default_rng(seed)
+        with np.errstate(all="ignore"):
+            points = self._sampled(rng)
+            count, failing = points.shape[1], self._violating(points)
+            kept = self._best(points, _KEPT)
+            for width in _WIDTHS if kept.size else ():
+                kept = self._refined(kept, width, rng)
+                count += kept.shape[1] * _CHILDREN
+            worst = self._violating(self._best(kept, _KEPT))
+        return np.concatenate([self._mild(failing), worst], axis=1), count
+
+    def _mild(self, failing: Points) -> Points:
+        """Return the points with values near 1 among those where the claim fails clearly."""
+        clearly = failing[:, self._margins(failing) < -_CLEARLY]
+        failing = clearly if clearly.size else failing
+        size = np.where(failing == 0, 10.0, np.abs(failing))
+        spread = np.abs(np.log(size)).max(axis=0)
+        return failing[:, np.argsort(spread, kind="stable")[:MILD]]
+
+    def _sampled(self, rng: np.random.Generator) -> Points:
+        """Return points of the domain at which all hypotheses hold."""
         count = max(100, min(_POINTS, _WORK // self._nodes))
         starts = [self._ordered(self._start(rng, count)) for _ in range(3)]
-        inner = self._allowed(np.concatenate(starts, axis=1))
-        solved = self._solved(starts[0], rng, self._equalities)
+        solved = self._solved(starts[0], rng)
         edges = self._on_edges(starts[1], rng)
-        points = np.concatenate([inner, self._allowed(solved), self._allowed(edges)], axis=1)
-        looked_at = points.shape[1]
-        kept = self._best(points, _KEPT)
-        for width in _WIDTHS:
-            kept = self._refined(kept, width, rng)
-        looked_at += len(_WIDTHS) * _CHILDREN * kept.shape[1]
-        return self._best(kept, _KEPT), looked_at
+        return self._allowed(np.concatenate([*starts, solved, edges], axis=1))
 
-    def margins(self, points: Points) -> Values:
+    def _margins(self, points: Points) -> Values:
         """Return how far the claim holds at each point; infinite where a side has no value."""
         found = differences(self.statement.claim, self._letters, points)
         return np.where(np.isfinite(found), found, np.inf)
 
-    def violating(self, points: Points) -> Points:
-        """Return the points at which the claim fails by more than rounding errors."""
-        margins = self.margins(points)
-        strict = self.statement.claim.sign == ">"
-        return points[:, margins < (_NOISE if strict else -_NOISE)]
+    def _violating(self, points: Points) -> Points:
+        """Return the points at which the claim fails by more than rounding errors.
+
+        Where a strict claim is met with equality it fails as well.
+        """
+        limit = _NOISE if self.statement.claim.sign == ">" else -_NOISE
+        return points[:, self._margins(points) < limit]
 
     @cached_property
     def _letters(self) -> list[str]:
@@ -99,7 +103,9 @@ class PointSearch:
 
     @cached_property
     def _equalities(self) -> list[Relation]:
-        return [one for one in self.statement.hypotheses if one.sign == "="]
+        """The equalities between what has letters."""
+        hypotheses = self.statement.hypotheses
+        return [one for one in hypotheses if one.sign == "=" and self._rows([one])]
 
     @cached_property
     def _nodes(self) -> int:
@@ -147,22 +153,18 @@ class PointSearch:
             if one.sign in (">", ">=") and self._rows([one]) and not self._pair(one):
                 edge = self._scaled(points, one, self._rows([one]))
                 edge = edge * np.exp(0.01 * rng.normal(size=edge.shape))
-                found.append(self._solved(edge, rng, self._equalities))
+                found.append(self._solved(edge, rng))
         return np.concatenate([points[:, :0], *found], axis=1)
 
-    def _solved(
-        self, points: Points, rng: np.random.Generator, equalities: Sequence[Relation]
-    ) -> Points:
-        """Return points at which equalities hold, so far as they can be met."""
-        for one in equalities:
+    def _solved(self, points: Points, rng: np.random.Generator) -> Points:
+        """Return points at which the equalities hold, so far as they can be met."""
+        for one in self._equalities:
             rows = self._rows([one])
-            if not rows:
-                continue
             before, points = points, self._scaled(points, one, rows)
             off = ~self._met(one, points)
             row = int(rng.choice(rows))
             points[:, off] = self._scaled(before[:, off], one, [row])
-        return self._newton(points, 8 if len(equalities) > 1 else 2)
+        return self._newton(points, 8 if len(self._equalities) > 1 else 2)
 
     def _scaled(self, points: Points, relation: Relation, rows: list[int]) -> Points:
         """Return points whose given rows are multiplied by one factor that meets an equality."""
@@ -195,23 +197,30 @@ class PointSearch:
 
     def _newton(self, points: Points, rounds: int) -> Points:
         """Return points moved by factors so that all equalities hold, by their least change."""
-        equalities = [one for one in self._equalities if self._rows([one])]
-        if not equalities or not points.size:
+        if not self._equalities or not points.size:
             return points
-        rows, step = self._rows(equalities), 1e-7
+        rows, count = self._rows(self._equalities), len(self._equalities)
         for _ in range(rounds):
-            at = np.stack([differences(one, self._letters, points) for one in equalities])
-            slopes = np.empty((len(equalities), len(rows), points.shape[1]))
-            for column, row in enumerate(rows):
-                moved = points.copy()
-                moved[row] *= 1 + step
-                for line, one in enumerate(equalities):
-                    slopes[line, column] = differences(one, self._letters, moved) - at[line]
-            slopes, at = np.nan_to_num(slopes / step).transpose(2, 0, 1), np.nan_to_num(at)
-            change = np.linalg.pinv(slopes, rcond=1e-6) @ at.T[:, :, None]
+            at, slopes = self._slopes(points, rows)  # N K 1, N K V
+            across = slopes.transpose(0, 2, 1)
+            square = slopes @ across
+            ridge = 1e-12 * np.trace(square, axis1=1, axis2=2) + 1e-200
+            change = across @ np.linalg.solve(square + ridge[:, None, None] * np.eye(count), at)
             points = points.copy()
-            points[rows] *= np.exp(-np.clip(change[:, :, 0].T, -1, 1))
+            points[rows] *= np.exp(-np.clip(np.nan_to_num(change[:, :, 0].T), -1, 1))
         return points
+
+    def _slopes(self, points: Points, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return how far each equality is from being met, and how that changes with factors."""
+        step, found = 1e-7, []
+        at = np.stack([differences(one, self._letters, points) for one in self._equalities])
+        for row in rows:
+            moved = points.copy()
+            moved[row] *= 1 + step
+            found.append([differences(one, self._letters, moved) for one in self._equalities])
+        slopes = (np.array(found) - at) / step  # V K N
+        bounded = np.clip(np.nan_to_num(slopes), -1e6, 1e6)
+        return np.nan_to_num(at).T[:, :, None], bounded.transpose(2, 1, 0)
 
     def _met(self, relation: Relation, points: Points) -> Bool[np.ndarray, " N"]:
         found = differences(relation, self._letters, points)
@@ -221,8 +230,8 @@ class PointSearch:
             case "!=":
                 return np.abs(found) > _MET
             case ">":
-                return found > _NOISE
-        return found >= -_NOISE
+                return found > _MET
+        return found >= 0
 
     def _allowed(self, points: Points) -> Points:
         """Return the points that are in the domain and meet all hypotheses."""
@@ -237,15 +246,15 @@ class PointSearch:
         return mask
 
     def _best(self, points: Points, count: int) -> Points:
-        return points[:, np.argsort(self.margins(points), kind="stable")[:count]]
+        return points[:, np.argsort(self._margins(points), kind="stable")[:count]]
 
     def _refined(self, kept: Points, width: float, rng: np.random.Generator) -> Points:
         """Return the worst of each point and its children; each goes its own way."""
         count = kept.shape[1]
         around = np.repeat(kept, _CHILDREN, axis=1)
         moved = np.concatenate([kept, self._moved(around, width, rng)], axis=1)
-        margins = np.where(self._is_allowed(moved), self.margins(moved), np.inf)
-        margins[:count] = self.margins(kept)
+        margins = np.where(self._is_allowed(moved), self._margins(moved), np.inf)
+        margins[:count] = self._margins(kept)
         families = np.concatenate([np.arange(count), np.repeat(np.arange(count), _CHILDREN)])
         order = np.lexsort((margins, families))
         return moved[:, order[:: _CHILDREN + 1]]
@@ -258,36 +267,3 @@ class PointSearch:
         steps = (self._domain != POSITIVE) & (rng.random(around.shape) < 0.3)
         moved = np.where(steps, around + scale * noise, around * np.exp(2 * noise))
         return self._newton(self._ordered(moved), 2)
-
-
-def _value_and_size(
-    expression: Expression, columns: dict[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return values, and how large what is added up in them is: rounding errors are a part of it.
-
-    What takes differences before it divides has larger errors; that is for the exact check.
-    """
-    match expression:
-        case ("number", number):
-            return np.array(float(number)), np.array(abs(float(number)))
-        case ("variable", letter):
-            return columns[letter], np.abs(columns[letter])
-        case ("sum", parts):
-            found = [_value_and_size(part, columns) for part in parts]
-            return sum(one[0] for one in found), sum(one[1] for one in found)
-        case ("product", parts):
-            value, size = _value_and_size(parts[0], columns)
-            for part in parts[1:]:
-                factor, factor_size = _value_and_size(part, columns)
-                value, size = value * factor, size * factor_size
-            return value, size
-        case ("quotient", top, bottom):
-            divisor = _value_and_size(bottom, columns)[0]
-            value, size = _value_and_size(top, columns)
-            return value / divisor, size / np.abs(divisor)
-        case ("power", base, exponent):
-            value, size = _value_and_size(base, columns)
-            power = int(exponent) if exponent.denominator == 1 else float(exponent)
-            raised = value ** np.float64(power)
-            return raised, size ** np.float64(power) if exponent > 0 else np.abs(raised)
-    raise ValueError(f"{expression[0]!r} is no kind of expression")

@@ -6,7 +6,8 @@ Values are rounded to fractions of small denominators; then, for an equality hyp
                     with roots that are fractions: a+b+c = 3, abc = 1, 1/a+1/b = 1, a^2 = bc
     several         one within the other: b = f(c) from the first, then c from the second
     a line          through a known rational point, where h has one more root on it: all rational
-                    points of a sphere, some of a cubic: a^2+b^2+c^2 = 1, a^3+b^3+c^3+abc = 4
+                    points of a sphere, a^2+b^2+c^2 = 1; of a cubic, a^3+b^3+c^3+abc = 4, those
+                    on tangents
 
 No degree is looked up: a root is guessed from three values, and kept where h is exactly 0. An
 equality without rational solutions, such as a+b+c = sqrt(5), gives none.
@@ -23,12 +24,15 @@ from nblib.tasks.expressions import variables_of
 from nblib.tasks.statements import Relation
 
 Function = Callable[[Fraction], Fraction | None]
+Pairing = tuple[tuple[Relation, str], ...]
 
 DENOMINATORS = (1, 2, 3, 4, 6, 10, 20, 50, 200, 1000, 10**5, 10**8)
 _ZERO = 1e-9  # what is nearer to zero is rounded to it as well
 _SMALL = tuple(map(Fraction, ("1", "2", "1/2", "0", "3", "1/3", "3/2", "2/3", "4")))
 _MAX_TRIED = 150  # points of small fractions, to find known ones
-_MAX_KNOWN = 10
+_MAX_KNOWN = 6
+_MAX_TOUCHED = 20  # known points whose tangents are followed
+_STEPS = (1, 2, 3, -2)  # of a tangent's direction
 _MAX_PAIRINGS = 12  # of equalities with the variables for which they are solved
 _MAX_EQUALITIES = 3
 
@@ -67,7 +71,7 @@ def _guesses(x: Fraction, values: Sequence[Fraction]) -> Iterator[Fraction]:
     if one != other:
         yield x + one / (one - other)
     for weights in ((1, 1, 1), (x, x + 1, x + 2)):
-        a, b, c = (value * weight for value, weight in zip(values, weights, strict=True))
+        a, b, c = first * weights[0], second * weights[1], third * weights[2]
         square = (c - 2 * b + a) / 2
         slope = b - a - square
         discriminant = slope**2 - 4 * square * a
@@ -81,75 +85,107 @@ def _guesses(x: Fraction, values: Sequence[Fraction]) -> Iterator[Fraction]:
 class RationalPoints:
     """The rational points near others at which equalities hold.
 
-    >>> sphere = RationalPoints((parse_relation("a^2+b^2 = 1"),))
-    >>> next(sphere.near([{"a": 0.6, "b": 0.8}]))
+    >>> circle = RationalPoints((parse_relation("a^2+b^2 = 1"),))
+    >>> next(circle.near([{"a": 0.6, "b": 0.8}]))
     {'a': Fraction(3, 5), 'b': Fraction(4, 5)}
     """
 
-    equalities: tuple[Relation, ...]
+    equalities: tuple[Relation, ...]  # each between what has letters
 
     def near(self, targets: Sequence[dict[str, float]]) -> Iterator[Point]:
-        """Yield points, those of small denominators first."""
+        """Yield points, those of small denominators first; targets name all variables."""
         for denominator in DENOMINATORS:
             for target in targets:
                 start = {name: rounded(number, denominator) for name, number in target.items()}
                 yield from self._at(start) if self.equalities else (start,)
 
+    def apart(self, target: dict[str, float]) -> Iterator[Point]:
+        """Yield points of one equality that cannot be solved; its own variables are not near."""
+        if self._needs_lines:
+            start = {name: rounded(number, 10) for name, number in target.items()}
+            yield from ({**start, **point} for point in self._known)
+            yield from ({**start, **point} for point in self._on_tangents())
+
     def _at(self, start: Point) -> Iterator[Point]:
-        found = False
         for pairing in self._pairings:
             point = _solved(start, pairing)
             if point is not None:
-                found = True
                 yield point
-        if not found and len(self.equalities) == 1:
-            yield from self._on_lines(start)
+        for known in self._known if self._needs_lines else ():
+            line = {name: start[name] - number for name, number in known.items()}
+            point = _other_end(self.equalities[0], known, line, lambda step: step)
+            if point is not None:
+                yield {**start, **point}
 
     @cached_property
-    def _pairings(self) -> list[tuple[tuple[Relation, str], ...]]:
-        """Return the ways to solve each equality for a variable of its own."""
+    def _pairings(self) -> list[Pairing]:
+        """Return ways to solve each equality for a variable of its own, best those that always do.
+
+        Each costs about six evaluations of an equality, times six for each further equality.
+        """
         if len(self.equalities) > _MAX_EQUALITIES:
             return []
         choices = itertools.product(*map(_letters, self.equalities))
-        distinct = (one for one in choices if len(set(one)) == len(one))
-        return [
+        pairings: list[Pairing] = [
             tuple(zip(self.equalities, one, strict=True))
-            for one in itertools.islice(distinct, _MAX_PAIRINGS)
+            for one in choices
+            if len(set(one)) == len(one)
         ]
+        always = [one for one in pairings[:_MAX_PAIRINGS] if self._solves(one)]
+        return always[:4] or pairings[: _MAX_PAIRINGS // len(self.equalities) ** 2]
+
+    def _solves(self, pairing: Pairing) -> bool:
+        """Whether a pairing works at two points of no special kind."""
+        letters = sorted(set().union(*map(_letters, self.equalities)))
+        starts = (
+            {name: Fraction(7 + 5 * place, number) for place, name in enumerate(letters)}
+            for number in (11, 23)
+        )
+        return all(_solved(start, pairing) is not None for start in starts)
+
+    @cached_property
+    def _needs_lines(self) -> bool:
+        return len(self.equalities) == 1 and not any(map(self._solves, self._pairings))
 
     @cached_property
     def _known(self) -> list[Point]:
-        """Return points of small fractions at which the one equality holds."""
+        """Return points of small fractions at which the one equality holds, positive ones first."""
         equality = self.equalities[0]
         *others, last = _letters(equality)
-        tried = sorted(
-            itertools.product(range(len(_SMALL)), repeat=len(others)), key=lambda one: sum(one)
-        )
-        found = []
-        for places in tried[:_MAX_TRIED]:
-            start = {name: _SMALL[place] for name, place in zip(others, places, strict=True)}
+        places = itertools.product(range(len(_SMALL)), repeat=len(others))
+        found: list[Point] = []
+        for chosen in sorted(places, key=sum)[:_MAX_TRIED]:
+            start = {name: _SMALL[place] for name, place in zip(others, chosen, strict=True)}
             point = _solved({**start, last: Fraction(1)}, ((equality, last),))
             if point is not None:
                 found.append(point)
-        return found[:_MAX_KNOWN]
+        return sorted(found, key=lambda point: min(point.values()) <= 0)[:_MAX_KNOWN]
 
-    def _on_lines(self, start: Point) -> Iterator[Point]:
-        """Yield known points, and where lines from them towards a point meet the surface again."""
+    def _on_tangents(self) -> Iterator[Point]:
+        """Yield rational points of a cubic: on tangents of known points, then on those of these."""
         equality = self.equalities[0]
-        for known in self._known:
-            yield {**start, **known}
-            towards = {name: start[name] - number for name, number in known.items()}
-            for line, roots in ((towards, 1), (_tangent(equality, known, towards), 2)):
-                point = _other_end(equality, known, line, roots)
-                if point is not None:
-                    yield {**start, **point}
+        reached = {tuple(point.values()): point for point in self._known}
+        for known in itertools.islice(_growing(reached), _MAX_TOUCHED):
+            for tangent in _tangents(equality, known):
+                point = _other_end(equality, known, tangent, lambda step: step**2)
+                if point is not None and tuple(point.values()) not in reached:
+                    reached[tuple(point.values())] = point
+                    yield point
+
+
+def _growing(found: dict[tuple[Fraction, ...], Point]) -> Iterator[Point]:
+    """Yield the values of a dictionary that grows meanwhile."""
+    place = 0
+    while place < len(found):
+        yield list(found.values())[place]
+        place += 1
 
 
 def _letters(relation: Relation) -> list[str]:
     return sorted(variables_of(relation.left) | variables_of(relation.right))
 
 
-def _solved(point: Point, pairing: tuple[tuple[Relation, str], ...]) -> Point | None:
+def _solved(point: Point, pairing: Pairing) -> Point | None:
     """Return a point at which each equality was solved for its variable, the first innermost."""
     if not pairing:
         return point
@@ -170,21 +206,24 @@ def _along(known: Point, line: Point, step: Fraction) -> Point:
     return {name: number + step * line[name] for name, number in known.items()}
 
 
-def _other_end(equality: Relation, known: Point, line: Point, roots: int) -> Point | None:
-    """Return the point of a surface on a line that has so many roots at a known one."""
+def _other_end(
+    equality: Relation, known: Point, line: Point, roots: Callable[[Fraction], Fraction]
+) -> Point | None:
+    """Return the point of a surface on a line, apart from those that are known: `roots` is 0."""
     if not any(line.values()):
         return None
 
     def rest(step: Fraction) -> Fraction | None:
-        found = exact_difference(equality, _along(known, line, step)) if step else None
-        return None if found is None else found / step**roots
+        divisor = roots(step)
+        found = exact_difference(equality, _along(known, line, step)) if divisor else None
+        return None if found is None else found / divisor
 
-    step = rational_root(rest, Fraction(1))
+    step = rational_root(rest, Fraction(3, 2))
     return None if step is None else _along(known, line, step)
 
 
-def _tangent(equality: Relation, known: Point, line: Point) -> Point:
-    """Return a line's direction, turned into the tangent plane at a known point.
+def _tangents(equality: Relation, known: Point) -> Iterator[Point]:
+    """Yield directions in the tangent plane at a known point.
 
     Slopes are exact where the equality is a polynomial of degree 4 at most.
     """
@@ -197,7 +236,8 @@ def _tangent(equality: Relation, known: Point, line: Point) -> Point:
         one, back, two, far_back = (Fraction(0) if value is None else value for value in values)
         slopes[name] = (8 * (one - back) - (two - far_back)) / 12
     steepest = max(slopes, key=lambda name: abs(slopes[name]))
-    if not slopes[steepest]:
-        return line
-    rise = sum(slopes[name] * line[name] for name in known)
-    return {**line, steepest: line[steepest] - rise / slopes[steepest]}
+    others = [name for name in known if name != steepest]
+    for steps in itertools.product(_STEPS if slopes[steepest] else (), repeat=len(others)):
+        line = dict(zip(others, map(Fraction, steps), strict=True))
+        rise = sum((slopes[name] * line[name] for name in others), Fraction(0))
+        yield {**line, steepest: -rise / slopes[steepest]}
