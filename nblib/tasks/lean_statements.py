@@ -12,9 +12,8 @@ variables are not read.
 """
 
 import re
-from collections.abc import Iterator
 
-from nblib.tasks.expressions import ExpressionError, shown
+from nblib.tasks.expressions import MAX_DEPTH, ExpressionError, shown
 from nblib.tasks.statements import (
     NONNEGATIVE,
     POSITIVE,
@@ -29,7 +28,8 @@ _MAX_CHARACTERS = 4000
 _HEAD = re.compile(r"\s*(?:(?:theorem|lemma)\s+\S+|example)(?=[\s({:])")
 _PROOF = re.compile(r":=.*", re.DOTALL)
 _ASCRIBED = re.compile(r"\(\s*(\d+)\s*:\s*(?:ℝ|Real)\s*\)")  # (1 : ℝ)
-_TOKEN = re.compile(r"\s*(?:(\d+|[A-Za-z])(?![\w.'])|(Real\.sqrt\b|sqrt\b|√)|(.))", re.DOTALL)
+_TOKEN = re.compile(r"\s*(?:(Real\.sqrt\b|sqrt\b|√)|(\d+|[A-Za-z_][\w.']*)|(.))", re.DOTALL)
+_TYPE = re.compile(r"[^\W\d][\w.]*")
 _PAIRS = {"{": "}", "(": ")"}
 _ZERO = parse_relation("0 = 0").left
 _SIGNS = {">": POSITIVE, ">=": NONNEGATIVE}
@@ -53,10 +53,12 @@ def parse_lean_statement(text: str) -> Statement:
     for names, said in binders:
         if said in ("ℝ", "Real"):
             _add(variables, names)
+        elif _TYPE.fullmatch(said):
+            raise ExpressionError(f"{' '.join(names)} : {said}: expected variables in ℝ")
         else:
             relations += map(parse_relation, map(_own_syntax, _conjuncts(said)))
     hypotheses = tuple(one for one in relations if not _is_domain(one, variables))
-    claims = list(map(_own_syntax, _conjuncts(claim)))
+    claims = [_own_syntax(one) for one in _conjuncts(claim)]
     if len(claims) != 1:
         raise ExpressionError(f"{len(claims)} claims: expected one inequality")
     return checked_statement(parse_relation(claims[0]), variables, hypotheses)
@@ -110,18 +112,21 @@ def _is_domain(relation: Relation, variables: dict[str, str]) -> bool:
     return False
 
 
-def _conjuncts(text: str) -> Iterator[str]:
-    """Yield the parts of `p ∧ q`, without the parentheses around each."""
+def _conjuncts(text: str, depth: int = 0) -> list[str]:
+    """Return the parts of `p ∧ q`, without the parentheses around each."""
+    if depth > MAX_DEPTH:
+        raise ExpressionError(f"more than {MAX_DEPTH} parentheses within each other")
     text = text.strip()
-    while text.startswith("(") and _closing(text) == len(text) - 1:
-        text = text[1:-1].strip()
-    depth, start = 0, 0
-    for place, sign in enumerate(text):
-        depth += (sign == "(") - (sign == ")")
-        if sign == "∧" and not depth:
-            yield from _conjuncts(text[start:place])
-            start = place + 1
-    yield from _conjuncts(text[start:]) if start else (text,)
+    if text.startswith("(") and _closing(text) == len(text) - 1:
+        return _conjuncts(text[1:-1], depth + 1)
+    parts, level = [""], 0
+    for sign in text:
+        level += (sign == "(") - (sign == ")")
+        if sign == "∧" and not level:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return parts if len(parts) == 1 else [q for p in parts for q in _conjuncts(p, depth + 1)]
 
 
 def _own_syntax(text: str) -> str:
@@ -131,9 +136,11 @@ def _own_syntax(text: str) -> str:
     operator, as in `a * -b`, becomes a factor of -1.
     """
     found, before = [], ""
-    for letter, root, sign in _TOKEN.findall(text.strip()):
-        token = letter or ("sqrt" if root else sign)
-        begins = bool(letter or root or sign == "(")
+    for root, word, sign in _TOKEN.findall(text.strip()):
+        if len(word) > 1 and not word.isdecimal():
+            raise ExpressionError(f"{word!r}: variables are single letters, functions only sqrt")
+        token = "sqrt" if root else word or sign
+        begins = bool(root or word or sign == "(")
         if begins and (before == ")" or (before.isalnum() and before != "sqrt")):
             raise ExpressionError(f"{token!r} behind {before!r} without an operator")
         if before == "sqrt" and not (begins and not root):
