@@ -91,7 +91,7 @@ def is_counterexample(statement: Statement, point: Point) -> bool:
     )
 
 
-def judge(text: str, *, lean: bool = False) -> Verdict:
+def truth_of(text: str, *, lean: bool = False) -> Verdict:
     """Return the verdict on a statement as text, in our own syntax or in Lean's."""
     try:
         statement = parse_lean_statement(text) if lean else parse_statement(text)

@@ -23,7 +23,7 @@ _DIGITS = (6, 9, 12, 18, 30, 60, 120)  # behind the point, of a bound as text
 
 
 class NoValueError(ArithmeticError):
-    """An expression has no value at a point, or none that can be told."""
+    """An expression has no value at a point, or none that is certain."""
 
 
 @dataclass(frozen=True, slots=True)

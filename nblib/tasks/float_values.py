@@ -25,12 +25,6 @@ def differences(
     return np.broadcast_to(found, points.shape[1:])
 
 
-def nodes(expression: Expression) -> int:
-    """Return how many operations an expression has, and letters and numbers."""
-    parts = expression[1] if expression[0] in ("sum", "product") else expression[1:]
-    return 1 + sum(nodes(part) for part in parts if isinstance(part, tuple))
-
-
 def _value_and_size(
     expression: Expression, columns: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -17,8 +17,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float
 
-from nblib.tasks.expressions import variables_of
-from nblib.tasks.float_values import differences, nodes
+from nblib.tasks.expressions import nodes, variables_of
+from nblib.tasks.float_values import differences
 from nblib.tasks.statements import NONNEGATIVE, POSITIVE, REAL, Relation, Statement
 
 Points = Float[np.ndarray, "V N"]
@@ -169,9 +169,6 @@ class PointSearch:
     def _scaled(self, points: Points, relation: Relation, rows: list[int]) -> Points:
         """Return points whose given rows are multiplied by one factor that meets an equality."""
         found = points.copy()
-        if all(self._domain[row, 0] == REAL for row in rows):
-            plain = self._factors(found, relation, rows)
-            found[np.ix_(rows, np.isnan(plain))] *= -1
         factors = self._factors(found, relation, rows)
         found[rows] *= np.where(np.isnan(factors), 1.0, factors)
         return found

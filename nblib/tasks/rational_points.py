@@ -20,7 +20,7 @@ from fractions import Fraction
 from functools import cached_property
 
 from nblib.tasks.exact_values import Point, exact_difference, exact_root
-from nblib.tasks.expressions import variables_of
+from nblib.tasks.expressions import nodes, variables_of
 from nblib.tasks.statements import Relation
 
 Function = Callable[[Fraction], Fraction | None]
@@ -32,9 +32,11 @@ _SMALL = tuple(map(Fraction, ("1", "2", "1/2", "0", "3", "1/3", "3/2", "2/3", "4
 _MAX_TRIED = 150  # points of small fractions, to find known ones
 _MAX_KNOWN = 6
 _MAX_TOUCHED = 20  # known points whose tangents are followed
+_MAX_TANGENTS = 32  # of each
 _STEPS = (1, 2, 3, -2)  # of a tangent's direction
 _MAX_PAIRINGS = 12  # of equalities with the variables for which they are solved
 _MAX_EQUALITIES = 3
+_MAX_NODES = 300  # of all equalities: longer ones are not solved
 
 
 def rounded(number: float, denominator: int) -> Fraction:
@@ -113,9 +115,14 @@ class RationalPoints:
                 yield point
         for known in self._known if self._needs_lines else ():
             line = {name: start[name] - number for name, number in known.items()}
-            point = _other_end(self.equalities[0], known, line, lambda step: step)
+            point = _other_end(self.equalities[0], known, line)
             if point is not None:
                 yield {**start, **point}
+
+    @cached_property
+    def _tractable(self) -> bool:
+        size = sum(nodes(one.left) + nodes(one.right) for one in self.equalities)
+        return len(self.equalities) <= _MAX_EQUALITIES and size <= _MAX_NODES
 
     @cached_property
     def _pairings(self) -> list[Pairing]:
@@ -123,7 +130,7 @@ class RationalPoints:
 
         Each costs about six evaluations of an equality, times six for each further equality.
         """
-        if len(self.equalities) > _MAX_EQUALITIES:
+        if not self._tractable:
             return []
         choices = itertools.product(*map(_letters, self.equalities))
         pairings: list[Pairing] = [
@@ -145,7 +152,9 @@ class RationalPoints:
 
     @cached_property
     def _needs_lines(self) -> bool:
-        return len(self.equalities) == 1 and not any(map(self._solves, self._pairings))
+        if len(self.equalities) != 1 or not self._tractable:
+            return False
+        return not any(map(self._solves, self._pairings))
 
     @cached_property
     def _known(self) -> list[Point]:
@@ -166,8 +175,8 @@ class RationalPoints:
         equality = self.equalities[0]
         reached = {tuple(point.values()): point for point in self._known}
         for known in itertools.islice(_growing(reached), _MAX_TOUCHED):
-            for tangent in _tangents(equality, known):
-                point = _other_end(equality, known, tangent, lambda step: step**2)
+            for tangent in itertools.islice(_tangents(equality, known), _MAX_TANGENTS):
+                point = _other_end(equality, known, tangent)
                 if point is not None and tuple(point.values()) not in reached:
                     reached[tuple(point.values())] = point
                     yield point
@@ -206,17 +215,14 @@ def _along(known: Point, line: Point, step: Fraction) -> Point:
     return {name: number + step * line[name] for name, number in known.items()}
 
 
-def _other_end(
-    equality: Relation, known: Point, line: Point, roots: Callable[[Fraction], Fraction]
-) -> Point | None:
-    """Return the point of a surface on a line, apart from those that are known: `roots` is 0."""
+def _other_end(equality: Relation, known: Point, line: Point) -> Point | None:
+    """Return where a line through a known point meets the surface again."""
     if not any(line.values()):
         return None
 
     def rest(step: Fraction) -> Fraction | None:
-        divisor = roots(step)
-        found = exact_difference(equality, _along(known, line, step)) if divisor else None
-        return None if found is None else found / divisor
+        found = exact_difference(equality, _along(known, line, step)) if step else None
+        return None if found is None else found / step
 
     step = rational_root(rest, Fraction(3, 2))
     return None if step is None else _along(known, line, step)

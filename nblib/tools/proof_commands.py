@@ -40,7 +40,7 @@ def verdicts(lines: Iterable[bytes], name: str) -> Iterator[dict[str, Any]]:
     Raises ValueError, beginning with "NAME:line", for a line that holds no statement; and where
     there is none at all.
     """
-    from nblib.tasks.counterexamples import judge
+    from nblib.tasks.counterexamples import truth_of
 
     count = 0
     for number, line in enumerate(lines, start=1):
@@ -51,7 +51,7 @@ def verdicts(lines: Iterable[bytes], name: str) -> Iterator[dict[str, Any]]:
             text, lean = _statement(record)
         except ValueError as error:
             raise ValueError(f"{name}:{number}: {error}") from error
-        found = judge(text, lean=lean)
+        found = truth_of(text, lean=lean)
         yield {
             "name": record.get("name"),
             "verdict": found.verdict,

@@ -15,7 +15,7 @@ from nblib.tasks.counterexamples import (
     NOT_READ,
     find_counterexample,
     is_counterexample,
-    judge,
+    truth_of,
 )
 from nblib.tasks.expressions import ExpressionError
 from nblib.tasks.lean_statements import parse_lean_statement
@@ -73,7 +73,7 @@ TRUE = [
 
 @pytest.mark.parametrize("text", TRUE)
 def test_nothing_is_said_against_what_is_true(text):
-    found = judge(text)
+    found = truth_of(text)
     assert (found.verdict, found.point, found.left, found.right) == (NOT_FOUND, None, None, None)
     assert found.reason
 
@@ -99,16 +99,16 @@ WRONG = [
 
 @pytest.mark.parametrize("text", WRONG)
 def test_a_counterexample_is_found_to_what_is_false(text, confirmed):
-    found, statement = judge(text), parse_statement(text)
+    found, statement = truth_of(text), parse_statement(text)
     assert found.verdict == FALSE
     assert confirmed(statement, found.point)
     assert find_counterexample(statement) == found  # the same each time
 
 
 def test_a_point_can_be_checked_by_hand():
-    found = judge("{a b : ℝ} (ha : a > 0) (hb : b > 0) : 3 * a * b ≤ a ^ 2 + b ^ 2", lean=True)
+    found = truth_of("{a b : ℝ} (ha : a > 0) (hb : b > 0) : 3 * a * b ≤ a ^ 2 + b ^ 2", lean=True)
     assert (found.point, found.left, found.right) == ({"a": 1, "b": 1}, "2", "3")
-    strict = judge("a^2+b^2 > 2ab for a, b > 0")
+    strict = truth_of("a^2+b^2 > 2ab for a, b > 0")
     assert (strict.verdict, strict.left, strict.right) == (FALSE, "2", "2")
 
 
@@ -129,11 +129,11 @@ def test_a_counterexample_meets_all_hypotheses(point, expected):
 
 
 def test_what_cannot_be_confirmed_or_read_says_so():
-    found = judge("a*b >= 1 for a, b > 0 with a+b = sqrt(5)")
+    found = truth_of("a*b >= 1 for a, b > 0 with a+b = sqrt(5)")
     assert found.verdict == NOT_FOUND
     assert "could be confirmed exactly" in found.reason
-    assert judge("a^a >= 1 for a > 0").verdict == NOT_READ
-    assert "no domain" in judge("a >= 1").reason
+    assert truth_of("a^a >= 1 for a > 0").verdict == NOT_READ
+    assert "no domain" in truth_of("a >= 1").reason
 
 
 TOKENS = [
@@ -153,7 +153,7 @@ TOKENS = [
 @given(st.lists(st.sampled_from(TOKENS), max_size=12).map("".join))
 def test_no_text_is_an_error(text):
     for one in (text, f"a+b >= {text} for a > 0, real b", f"a >= b for a, b >= 0 with {text}"):
-        found = judge(one)
+        found = truth_of(one)
         assert (found.verdict == FALSE) == (found.point is not None)
 
 

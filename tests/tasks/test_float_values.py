@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from nblib.tasks.expressions import parse_expression
-from nblib.tasks.float_values import differences, nodes
+from nblib.tasks.expressions import nodes, parse_expression
+from nblib.tasks.float_values import differences
 from nblib.tasks.statements import parse_relation
 
 

@@ -62,6 +62,13 @@ def test_the_worst_is_refined_where_few_points_fail():
     assert np.allclose(points, [[1.2345], [0.4321]], atol=1e-3)
 
 
+def test_values_are_put_in_the_order_of_the_hypotheses():
+    text = "0 >= 1 for a, b, c, d, x, y > 0 with a >= b, b >= c, c >= d, d >= x, x >= y"
+    points, count = failing(text)
+    assert count > 20_000  # of random ones, one in 720 is in order
+    assert (np.diff(points, axis=0) <= 0).all()
+
+
 def test_clear_failures_near_1_come_first():
     points = failing("a^2+b^2 >= 3ab for a, b > 0")[0]
     assert (np.abs(np.log(points[:, :4])) < 1).all()
