@@ -28,7 +28,7 @@ _MAX_CHARACTERS = 4000
 _HEAD = re.compile(r"\s*(?:(?:theorem|lemma)\s+\S+|example)(?=[\s({:])")
 _PROOF = re.compile(r":=.*", re.DOTALL)
 _ASCRIBED = re.compile(r"\(\s*(\d+)\s*:\s*(?:ℝ|Real)\s*\)")  # (1 : ℝ)
-_TOKEN = re.compile(r"\s*(?:(Real\.sqrt\b|sqrt\b|√)|(\d+|[A-Za-z_][\w.']*)|(.))", re.DOTALL)
+_TOKEN = re.compile(r"\s*(?:(Real\.sqrt\b|sqrt\b|√)|(\d+|[A-Za-z_][\w.']*)|([<>!]=|.))", re.DOTALL)
 _TYPE = re.compile(r"[^\W\d][\w.]*")
 _PAIRS = {"{": "}", "(": ")"}
 _ZERO = parse_relation("0 = 0").left

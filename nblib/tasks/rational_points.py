@@ -27,7 +27,6 @@ Function = Callable[[Fraction], Fraction | None]
 Pairing = tuple[tuple[Relation, str], ...]
 
 DENOMINATORS = (1, 2, 3, 4, 6, 10, 20, 50, 200, 1000, 10**5, 10**8)
-_ZERO = 1e-9  # what is nearer to zero is rounded to it as well
 _SMALL = tuple(map(Fraction, ("1", "2", "1/2", "0", "3", "1/3", "3/2", "2/3", "4")))
 _MAX_TRIED = 150  # points of small fractions, to find known ones
 _MAX_KNOWN = 6

@@ -12,6 +12,7 @@ SAME = {
     "{a b : ℝ} (ha : a > 0) (hb : 0 ≤ b) : a ≥ b": "a >= b for a > 0, b >= 0",
     "{a : ℝ} (h : a ≥ 0) (h : a > 0) (h : 0 ≤ a) : a ≥ 1": "a >= 1 for a > 0",
     "{a b : ℝ} : a ≤ b": "b >= a for real a, b",
+    "{a b : ℝ} (h : a >= 0) : a <= b": "b >= a for a >= 0, real b",
     "(a : ℝ) (b : Real) (h₁ : 0 < a ∧ (b > 0 ∧ a ≥ b)) : a > b": "a > b for a, b > 0 with a >= b",
     "theorem amgm {a b : ℝ} (h' : a > 0) : a ≥ b := by\n  sorry": "a >= b for a > 0, real b",
     "example {a : ℝ} : a ^ 2 ≥ 0": "a^2 >= 0 for real a",
