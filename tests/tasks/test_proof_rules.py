@@ -164,7 +164,7 @@ def domain_points(statement):
 
 @st.composite
 def identities(draw):
-    """Draw lines whose identities hold, whatever the signs of what they are made of."""
+    """Draw lines whose identities hold; the signs of what they are made of may be any."""
     p, q, r, s = (f"({draw(SIDE)})" for _ in range(4))
     sign, turn = draw(st.sampled_from(["", "-"])), draw(TURN)
     last = draw(st.sampled_from("ATCSTUP"))
