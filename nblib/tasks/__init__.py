@@ -2,9 +2,9 @@
 
 A task is one frozen value (`task`): `gsm8k`, `envelope`. Of an answer that is a number, `formats`
 says how it is written, `numbers` reads it, `scoring` scores it; JSON is read by `json_text` and
-judged by `json_schema`. Lines of a proof are read by `proof_text` and judged by `proof_rules`. Reward
-and evaluation both use these and nothing else. `rewards` weighs the score; it never reads an answer
-of its own. Nothing here imports jax.
+judged by `json_schema`; a proof is read by `proof_text` and checked by `proof_check`. Reward and
+evaluation both use these and nothing else. `rewards` weighs the score; it never reads an answer of
+its own. Nothing here imports jax.
 """
 
 from nblib import public_names

@@ -15,7 +15,8 @@ from typing import NamedTuple
 MAX_TERMS = 400  # of one polynomial
 MAX_DEGREE = 100
 MAX_BITS = 512  # of one coefficient
-MAX_PRODUCTS = 40_000  # of two terms, for one budget: about 10 ms
+MAX_PRODUCTS = 30_000  # of two terms, for one budget: about 8 ms
+OVERHEAD = 10  # what an operation costs beside its products, in products
 
 Polynomial = dict[int, int]  # packed monomial -> coefficient, which is never 0
 Factor = tuple[tuple[int, int], ...]  # the sorted items of a polynomial without a common divisor
@@ -57,7 +58,7 @@ class Budget:
         """Multiply; the cost is counted before."""
         if not left or not right:
             return {}
-        self.spend(len(left) * len(right) + 4)
+        self.spend(len(left) * len(right) + OVERHEAD)
         if (max(left) >> DEGREE) + (max(right) >> DEGREE) > MAX_DEGREE:
             raise Refused("too large", f"a degree above {MAX_DEGREE}")
         found: Polynomial = {}

@@ -15,7 +15,7 @@ from functools import lru_cache
 from nblib.tasks.expressions import ExpressionError, shown
 from nblib.tasks.polynomials import Elimination, Polynomial, Refused
 from nblib.tasks.proof_rules import Case, Fact, check_line
-from nblib.tasks.proof_text import Line, read_line
+from nblib.tasks.proof_text import RULES, Line, read_line
 from nblib.tasks.quotients import Arithmetic, Domain, Quotient
 from nblib.tasks.statements import Relation, Statement, parse_statement
 
@@ -110,10 +110,10 @@ class _Check:
 
     def _step(self, number: int, text: str) -> Step:
         """Judge a line, given what those that it names claim, right or not."""
-        rule = text.partition(" ")[0].removesuffix(":")
+        name = text.partition(" ")[0].removesuffix(":")
+        rule = name if name in RULES else ""
         try:
             line = self._lines[number] = read_line(text)
-            rule = line.rule
             self._facts[number] = self._claimed(line)
             self._follows(number, line)
         except Refused as error:
@@ -132,7 +132,7 @@ class _Check:
             if not 1 <= step < number:
                 raise Refused("unknown step", f"({step}) is no step before ({number})")
             if step not in self._facts:
-                raise Refused("unknown step", f"({step}) could not be read")
+                raise Refused("unknown step", f"({step}) has no sides that can be read")
         facts = self._facts[number]
         if self._claim.domain.uniform and not self._claim.eliminations:
             facts = facts[:1]

@@ -15,6 +15,7 @@ A proof is verified where the completion is one block, every line is right by it
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -49,7 +50,7 @@ FAILURES: Mapping[str, str] = {
     **{f"{rule} fails": f"train on more examples of {rule}; look at its numbers" for rule in RULES},
     "cyclic": "a cyclic line is used by Sum or Product alone, and is never the last one",
     "another conclusion": "train on more examples: does the last line repeat the statement?",
-}  # fmt: skip
+}
 
 
 def score(completion: str, example: Example) -> Score:
@@ -67,7 +68,7 @@ def score(completion: str, example: Example) -> Score:
     right = sum(step.failure is None for step in verdict.steps)
     return Score(
         values={
-            "proof_verified": form and verdict.verified,
+            "proof_verified": verdict.verified,
             "format_accuracy": form,
             "steps_checked": right / len(verdict.steps) if form and verdict.steps else 0.0,
         },
@@ -87,7 +88,7 @@ def proof_lines(completion: str, example: Example) -> list[tuple[str, str]]:
     """
     verdict, _, _ = _judged(completion, example.reference)
     marks = [(f"✗ {one.problem}" if one.failure else "✓", one.text) for one in verdict.steps]
-    if verdict.failure and not any(one.failure for one in verdict.steps):
+    if verdict.failure not in (None, *(one.failure for one in verdict.steps)):
         marks.append((f"✗ {verdict.reason}", ""))
     return marks
 
@@ -111,10 +112,13 @@ def _judged(completion: str, reference: Any) -> tuple[Verdict, str | None, bool]
         )
     check_statement(reference)
     failure, proof = _block(completion)
-    if failure or proof is None:
-        return Verdict(verified=False, failure=failure, reason=FAILURES[failure]), proof, False
+    if proof is None:
+        return Verdict(verified=False, failure=failure, reason=failure), None, False
     check = _check_once if len(proof) <= MAX_CHARACTERS else check_proof
     verdict = check(reference, proof)
+    if failure:
+        verdict = replace(verdict, verified=False, failure=failure, line=0, reason=failure)
+        return verdict, proof, False
     codes = {verdict.failure, *(step.failure for step in verdict.steps)}
     return verdict, proof, codes.isdisjoint(("too long", *UNREADABLE))
 
@@ -138,10 +142,9 @@ def _check_once(statement: str, proof: str) -> Verdict:
 
 def _details(verdict: Verdict) -> dict[str, Any]:
     """Return what a reader of a record needs to know of a failure."""
-    bad = [one for one in verdict.steps if one.failure]
     return {
         "line": verdict.line,
-        "text": bad[0].text[:_MOST_SHOWN] if bad else "",
+        "text": verdict.steps[verdict.line - 1].text[:_MOST_SHOWN] if verdict.line else "",
         "reason": verdict.reason[:_MOST_SHOWN],
         "marks": "".join("✗" if one.failure else "✓" for one in verdict.steps),
     }

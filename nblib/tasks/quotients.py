@@ -21,6 +21,7 @@ from nblib.tasks.polynomials import (
     DEGREE,
     FIELD,
     MAX_DEGREE,
+    OVERHEAD,
     Budget,
     Elimination,
     Factor,
@@ -111,7 +112,7 @@ class Arithmetic:
                 monomial += _unit(part[1], units) * _whole(part[2])
             else:
                 others.append(part)
-        self._budget.spend(len(parts))
+        self._budget.spend(len(parts) * 2 + OVERHEAD)
         if monomial >> DEGREE > MAX_DEGREE:
             raise Refused("too large", f"a degree above {MAX_DEGREE}")
         top = checked({monomial: number.numerator} if number else {})
@@ -135,11 +136,11 @@ class Arithmetic:
         small(number)
         for one in values:
             top, scale = one.top, number // one.number
-            self._budget.spend(len(bottom))
+            self._budget.spend(len(bottom) * 2)
             for factor, exponent in bottom.items():
                 for _ in range(exponent - one.factors.get(factor, 0)):
                     top = self._budget.multiplied(top, dict(factor))
-            self._budget.spend(len(top) + 1)
+            self._budget.spend(len(top) * 2 + OVERHEAD)
             for monomial, coefficient in top.items():
                 found[monomial] = found.get(monomial, 0) + coefficient * scale
         return Quotient(checked(without_zeros(found)), number, bottom)
@@ -174,7 +175,7 @@ class Arithmetic:
             if not self.is_positive(Quotient(divisor)):
                 raise Refused("denominator", "a denominator that may be 0 or negative")
             top = self.scaled(top, Fraction(-1))
-        self._budget.spend(len(divisor))
+        self._budget.spend(len(divisor) * 4 + OVERHEAD)
         content, factors = split(divisor, len(self.domain.rotations))
         for given, sign in ((top.factors, 1), (bottom.factors, -1)):
             for factor, exponent in given.items():
