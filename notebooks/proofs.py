@@ -342,7 +342,7 @@ if stages:
 
 # %%
 page.samples(ends, count=4)
-page.table(report.proof_samples_table(page.picked))
+page.table(report.proof_samples_table(task, page.picked))
 
 # %% [markdown]
 # ## Is more data worth it?

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from nblib.report.samples import Sample
     from nblib.sources.rows import Dataset
 
+_MOST_SHOWN = 200  # characters of a completion that is no proof
+
 
 def proof_rows_table(data: "Dataset") -> Table:
     """Return a row a technique: how many rows each split has of it, and how long its proofs are."""
@@ -50,15 +52,13 @@ def proof_table(examples: Sequence[Example]) -> Table:
     return Table(title="Proofs", columns=columns, rows=tuple(rows), verbatim=columns[1:])
 
 
-def proof_samples_table(samples: Iterable["Sample"]) -> Table:
+def proof_samples_table(task: Task, samples: Iterable["Sample"]) -> Table:
     """Return a row a sample: the statement, and its proofs before and after, line by line."""
     samples = [*samples]
     stages = [*samples[0].records] if samples else []
     rows = []
     for one in samples:
-        proofs = (
-            marked_proof(record["completion"], _asked(record)) for record in one.records.values()
-        )
+        proofs = (_judged(task, record) for record in one.records.values())
         rows.append((f"{one.id}\n{one.kind}", one.group, one.reference, *proofs))
     columns = ("statement", *map(in_words, stages))
     return Table(
@@ -78,14 +78,15 @@ def marked_proof(completion: str, example: Example) -> str:
     ✗ Sum 2(1): a^2+b^2 >= ab   [left - right is not the sum]
     ```
 
-    Where no line can be read, the completion stands below what is wrong with it.
+    The completion as it is where no line of a proof is found.
     """
     found = [(mark[:1], text, mark[1:].strip()) for mark, text in proof_lines(completion, example)]
-    lines = [
+    if not any(text for _, text, _ in found):
+        return completion
+    return "\n".join(
         " ".join(filter(None, (mark, text or why, f"  [{why}]" if text and why else "")))
         for mark, text, why in found
-    ]
-    return "\n".join(lines if any(text for _, text, _ in found) else [*lines, completion])
+    )
 
 
 def proof_failures_table(
@@ -93,13 +94,17 @@ def proof_failures_table(
 ) -> Table:
     """Return a row a reason for which proofs were refused: the first bad line's; commonest first.
 
-    `failures` are stage -> reason -> proofs. What broke is one of the last stage's.
+    `failures` are stage -> reason -> proofs, of `evaluation.failure_counts`. The one that is shown
+    is of the last stage that has any.
     """
+    from nblib.evaluation.comparison import failure_kind  # brings jax
+
     rows = []
     for kind in next(iter(failures.values()), {}):
         counts = (str(count[kind]) for count in failures.values())
-        broken = (one for one in stages[-1].records if one["failure"] == kind)
-        rows.append((kind, *counts, _broken(next(broken, None)), task.advice.get(kind, "")))
+        records = [one for stage in reversed(stages) for one in stage.records]
+        broken = next(one for one in records if kind in (one["failure"], failure_kind(one, task)))
+        rows.append((kind, *counts, _first_bad(broken), task.advice.get(kind, "")))
     return Table(
         title="Why proofs are refused",
         columns=("first bad line", *map(in_words, failures), "one of them", "what to do"),
@@ -108,10 +113,18 @@ def proof_failures_table(
     )
 
 
-def _broken(record: Mapping[str, Any] | None) -> str:
-    """Return the first bad line of a proof and what is wrong with it."""
-    details = record["details"] if record else {}
-    return "\n".join(filter(None, map(details.get, ("text", "reason"))))
+def _judged(task: Task, record: Mapping[str, Any]) -> str:
+    """Return the verdict on a proof, then its lines."""
+    verdict = "✓ verified" if task.is_right(record) else f"✗ {record['failure']}"
+    return f"{verdict}\n{marked_proof(record['completion'], _asked(record))}"
+
+
+def _first_bad(record: Mapping[str, Any]) -> str:
+    """Return the first bad line of a proof and what is wrong with it, else how it begins."""
+    details = record["details"]
+    if details.get("text"):
+        return f"{details['text']}\n{details['reason']}"
+    return str(record["completion"][:_MOST_SHOWN])
 
 
 def _asked(record: Mapping[str, Any]) -> Example:

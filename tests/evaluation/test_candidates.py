@@ -249,4 +249,5 @@ def test_worked_examples_are_of_different_groups_and_the_same_for_a_seed():
     assert len({one.group for one in drawn}) == 3 and drawn == varied_shots(made, 3, seed=1)
     draws = [varied_shots(made, 3, seed=seed) for seed in range(8)]
     assert len({tuple(shot.id for shot in draw) for draw in draws}) > 4
+    assert {shot.group for draw in draws for shot in draw} == set("abcd")
     assert len(varied_shots(made, 9, seed=1)) == 4 and varied_shots(made, 0, seed=1) == ()

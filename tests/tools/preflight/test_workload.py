@@ -7,6 +7,7 @@ import pytest
 from nblib.hosts.settings import GrpoSettings, SftSettings
 from nblib.sources.datasets import get_dataset
 from nblib.tasks.gsm8k import GSM8K
+from nblib.tasks.proofs import PROOFS
 from nblib.tools.preflight import workload
 from nblib.tools.preflight.targets import PreflightError, find_target
 from nblib.tools.preflight.workload import estimated_tokens, notebook_settings, sft_workload
@@ -102,3 +103,10 @@ def test_a_notebook_of_another_name_is_planned_by_what_it_says_it_is(envelope):
     assert isinstance(notebook_settings("a_grpo", CPU, {}), GrpoSettings)
     with pytest.raises(PreflightError, match="'plain' has no preflight: expected one of a_grpo, e"):
         notebook_settings("plain", CPU, {})
+
+
+def test_the_proofs_are_planned_with_their_own_rows():
+    settings = notebook_settings("proofs", CPU, {"NUM_SAMPLES": "60"})
+    work = sft_workload(settings, PROOFS, row_multiple=1)
+    assert len(work.examples) == 57 and not work.notes
+    assert "<proof>" in work.tokenizer.decode(work.examples[0].tokens.tolist())
