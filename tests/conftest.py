@@ -33,6 +33,15 @@ def published_gsm8k():
     return Path(folder)
 
 
+@pytest.fixture(scope="session")
+def published_inequalities():
+    """The file of 154 inequalities in Lean; without it their tests are skipped."""
+    folder = os.environ.get("NBLIB_INEQUALITIES_DIR")
+    if not folder:
+        pytest.skip("NBLIB_INEQUALITIES_DIR is not set: the repository does not hold neqlips.jsonl")
+    return Path(folder, "neqlips.jsonl")
+
+
 def slots_score(completion, example):
     """F1 of the slots of a JSON object; a reference that is none cannot be scored against."""
     if not isinstance(example.reference, dict):

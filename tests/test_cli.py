@@ -47,6 +47,7 @@ def test_a_failed_run_says_why_on_stderr_and_exits_with_1(notebooks, capsys):
         ["run", "a_first", "-p", "X"],
         ["score"],
         ["score", "x", "--task", "?"],
+        ["truth"],
         ["extract", "export"],
         ["extract", "export", "pages.jsonl"],
         ["publish", "owner/name"],

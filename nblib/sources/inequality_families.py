@@ -234,43 +234,44 @@ def chain(draw: Draw) -> Known:
 
 
 def given_sum(draw: Draw) -> Known:
-    """a^2+b^2+c^2 >= 12 with a+b+c = 6: the tangent line at equality."""
-    size, k, c = len(draw.letters), draw.rng.randint(1, 9), draw.number(9)
-    variables = [draw.variable(place) for place in range(size)]
-    first = draw.letters[0]
-    one = (f"Square {first}-{k} cyclic", f"{first}^2+{k * k}", draw.text((2 * k, variables[0])))
-    left = draw.side(*((c, power(each, 2)) for each in variables))
-    right = (c * size * k * k, power(variables[0], 0))
-    total = (f"Sum {share(c)}(1)", left.text, draw.text(right))
-    hypothesis = f"{draw.sum([(1, each) for each in variables])} = {size * k}"
-    return Known(left=left, right=draw.side(right), steps=(one, total), hypothesis=hypothesis)
+    """a^2+b^2+c^2 >= 12 with a+b+c = 6, by tangent lines; of any power in place of a."""
+    size, k, c = len(draw.letters), draw.rng.randint(1, 6), draw.number(6)
+    exponent = draw.rng.randint(1, 3)
+    roots = [power(draw.variable(place), exponent) for place in range(size)]
+    one = power(roots[0], 0)
+    squares = [(1, power(roots[0], 2)), (k * k, one)]
+    head = f"Square {draw.text((1, roots[0]))}-{k} cyclic"
+    first = (head, draw.sum(squares), draw.text((2 * k, roots[0])))
+    left = draw.side(*((c, power(root, 2)) for root in roots))
+    right = draw.side((c * size * k * k, one))
+    total = (f"Sum {share(c)}(1)", left.text, right.text)
+    hypothesis = f"{draw.sum([(1, root) for root in roots])} = {size * k}"
+    return Known(left=left, right=right, steps=(first, total), hypothesis=hypothesis)
 
 
 def given_product(draw: Draw) -> Known:
     """a^2+b^2+c^2 >= 12 with abc = 8."""
-    size, k, c = len(draw.letters), draw.rng.randint(1, 3), draw.number(9)
-    exponent = draw.rng.randint(1, 4 if k == 1 else 2)
+    size, k, c = len(draw.letters), draw.rng.randint(1, 3), draw.number(6)
+    exponent = draw.rng.randint(1, 6 if k == 1 else 2)
     terms = [(c, power(draw.variable(place), exponent)) for place in range(size)]
-    right = (size * c * k**exponent, power(terms[0][1], 0))
-    left = draw.side(*terms)
-    hypothesis = f"{draw.letters} = {k**size}"
+    right = draw.side((size * c * k**exponent, power(terms[0][1], 0)))
     rule = f"AM-GM {', '.join(map(draw.text, terms))}"
-    return _one_step(rule, left, draw.side(right), hypothesis=hypothesis)
+    hypothesis = f"{draw.letters} = {k**size}"
+    return _one_step(rule, draw.side(*terms), right, hypothesis=hypothesis)
 
 
 def given_sum_titu(draw: Draw) -> Known:
-    """1/a+4/b >= 3 with a+b = 3."""
-    size = len(draw.letters)
-    numbers = [draw.number(5) for _ in range(size)]
+    """1/a+4/b >= 3 with a+b = 3; of any power in place of a."""
+    exponent, size = draw.rng.randint(1, 4), len(draw.letters)
+    numbers = [draw.number(4) for _ in range(size)]
     k = draw.rng.choice([k for k in range(1, 10) if sum(numbers) ** 2 % k == 0])
+    bottoms = [draw.text((1, power(draw.variable(place), exponent))) for place in range(size)]
     one = power(draw.variable(0), 0)
-    pairs = zip(numbers, draw.letters, strict=True)
-    parts = [draw.quotient((n * n, one), letter) for n, letter in pairs]
-    right = (sum(numbers) ** 2 // k, one)
-    hypothesis = f"{'+'.join(draw.letters)} = {k}"
-    return _one_step(
-        f"Titu {', '.join(parts)}", Side("+".join(parts)), draw.side(right), hypothesis=hypothesis
-    )
+    pairs = zip(numbers, bottoms, strict=True)
+    parts = [draw.quotient((n * n, one), bottom) for n, bottom in pairs]
+    right = draw.side((sum(numbers) ** 2 // k, one))
+    rule, hypothesis = f"Titu {', '.join(parts)}", f"{'+'.join(bottoms)} = {k}"
+    return _one_step(rule, Side("+".join(parts)), right, hypothesis=hypothesis)
 
 
 Maker = Callable[[Draw], Known]
@@ -286,5 +287,7 @@ FAMILIES: Mapping[str, tuple[tuple[Maker, tuple[int, ...]], ...]] = {
     "squares": ((squares_listed, (2, 3)),),
     "means in turn": ((means_in_turn, (3,)),),
     "chain": ((chain, (3,)),),
-    "hypothesis": ((given_sum, (2, 3)), (given_product, (2, 3, 4)), (given_sum_titu, (2, 3))),
+    "AM-GM, product given": ((given_product, (2, 3, 4)),),
+    "Titu, sum given": ((given_sum_titu, (2, 3)),),
+    "squares, sum given": ((given_sum, (2, 3)),),
 }

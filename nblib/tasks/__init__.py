@@ -12,6 +12,7 @@ from nblib import public_names
 __getattr__, __all__, __dir__ = public_names(
     __name__,
     {
+        "counterexamples": "find_counterexample truth_of",
         "envelope": "ENVELOPE notes_metrics",
         "envelope_rows": "normalise_envelopes",
         "extraction": "EXTRACTION",

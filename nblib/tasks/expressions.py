@@ -66,6 +66,12 @@ def variables_of(expression: Expression) -> set[str]:
     return set()
 
 
+def nodes(expression: Expression) -> int:
+    """Return how many operations an expression has, and letters and numbers."""
+    parts = expression[1] if expression[0] in ("sum", "product") else expression[1:]
+    return 1 + sum(nodes(part) for part in parts if isinstance(part, tuple))
+
+
 def shown(text: str) -> str:
     """Return a text for a message, cut."""
     return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")

@@ -50,7 +50,7 @@ FAILURES: Mapping[str, str] = {
     **{f"{rule} fails": f"train on more examples of {rule}; look at its numbers" for rule in RULES},
     "cyclic": "a cyclic line is used by Sum or Product alone, and is never the last one",
     "another conclusion": "train on more examples: does the last line repeat the statement?",
-}  # fmt: skip
+}
 
 
 def score(completion: str, example: Example) -> Score:
@@ -68,7 +68,7 @@ def score(completion: str, example: Example) -> Score:
     right = sum(step.failure is None for step in verdict.steps)
     return Score(
         values={
-            "proof_verified": form and verdict.verified,
+            "proof_verified": verdict.verified,
             "format_accuracy": form,
             "steps_checked": right / len(verdict.steps) if form and verdict.steps else 0.0,
         },

@@ -95,6 +95,8 @@ def test_what_follows(domain, lines):
         (REAL, BASE + "Times 2 (1): a^2+b^2 >= 2ab", "Times fails"),
         (POSITIVE, BASE + "Product (1)(2): (a^2+b^2)(b^2+c^2) >= 4abc", "Product fails"),
         (REAL, BASE + "Chain (1)(2): a^2+b^2 >= 2bc", "Chain fails"),
+        (REAL, BASE + "Square b: 2ab >= 2ab-b^2\nChain (1)(3): a^2+b^2 >= 2ab", "Chain fails"),
+        (REAL, BASE + "Square b: 2ab >= 2ab-b^2\nChain (1)(3): a^2 >= 2ab-b^2", "Chain fails"),
         (REAL, BASE + "So (1): b^2+c^2 >= 2bc", "So fails"),
         (POSITIVE, "Given: a >= b", "Given fails"),
         ("a, b > 0 with a >= b", "Given: b >= a", "Given fails"),
@@ -162,7 +164,7 @@ def domain_points(statement):
 
 @st.composite
 def identities(draw):
-    """Draw lines whose identities hold, whatever the signs of what they are made of."""
+    """Draw lines whose identities hold; the signs of what they are made of may be any."""
     p, q, r, s = (f"({draw(SIDE)})" for _ in range(4))
     sign, turn = draw(st.sampled_from(["", "-"])), draw(TURN)
     last = draw(st.sampled_from("ATCSTUP"))

@@ -106,6 +106,8 @@ def test_a_reference_that_cannot_be_proved_names_itself(reference):
     for judged in (score, proof_lines, PROOFS.reward_terms):
         with pytest.raises(ValueError, match=f"{reference}'".replace("(a)", ".a.")):
             judged(RIGHT_BLOCK, example(reference))
+        with pytest.raises(ValueError, match=f"{reference}'".replace("(a)", ".a.")):
+            judged("", example(reference))  # which is not even a block
 
 
 def row(**changes):
