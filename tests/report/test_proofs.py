@@ -40,9 +40,14 @@ def test_each_line_has_its_mark_and_a_bad_one_says_why():
     assert last.startswith("✗ Sum 1/3(1): a^2+b^2+c^2 >= ab+bc+ca   [") and last.endswith("]")
 
 
-@pytest.mark.parametrize("text", ["It is obvious.", f"{block(RIGHT)}\nDone.", ""])
-def test_a_text_that_is_no_proof_is_shown_as_it_is(text):
+@pytest.mark.parametrize("text", ["It is obvious.", "<proof>\nSquare a-", ""])
+def test_a_text_without_a_proof_is_shown_as_it_is(text):
     assert marked_proof(text, EXAMPLE) == text
+
+
+def test_text_around_a_proof_is_said_below_its_lines():
+    *lines, last = marked_proof(f"{block(RIGHT)}\nDone.", EXAMPLE).splitlines()
+    assert lines == [f"✓ {line}" for line in RIGHT.splitlines()] and last == "✗ text outside"
 
 
 def test_a_proof_of_something_else_has_right_lines_and_a_last_word():
