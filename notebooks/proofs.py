@@ -23,7 +23,7 @@
 # |---|---|
 # | **Goal** | verified proofs of statements whose templates were held out |
 # | **Hardware** | a laptop's CPU (embedded model), or a Kaggle TPU v5e-8 (Gemma 3 1B) |
-# | **Minutes** | CPU, built-in inequalities: under 60 |
+# | **Minutes** | CPU, built-in inequalities: under 30 |
 # | **Inputs** | nothing, or a `.jsonl` file of proofs; a model by name, folder or GGUF |
 # | **Outputs** | `runs/proofs/<run>/`: `export/`, every proof with its verdict, a report |
 # | **Next** | [v2_grpo] with `TASK = "proofs"` rewards verified proofs |
@@ -271,7 +271,9 @@ tuned = models.export_run(
 
 # %% [markdown]
 # ## Tuned
-# The same statements, without and with the same worked examples; then the compositions.
+# The same statements, without and with the same worked examples; then the compositions. A small
+# model that was trained without examples in its prompt may well do worse with them: it has never
+# read so long a prompt.
 
 # %%
 after = evaluation.evaluate_stages(

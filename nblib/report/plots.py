@@ -44,7 +44,6 @@ _BARS: Sequence[Mapping[str, Any]] = (
     {"facecolor": BLUE, "edgecolor": INK},
 )
 LEGEND: Mapping[str, Any] = {"loc": "outside upper left", "ncols": 4, "frameon": False}
-_WIDE_LABELS = 90  # characters of all groups' names; above, they are written aslant
 _MOST_BARS = 12  # more distinct rewards than this are put into as many ranges
 
 
@@ -82,33 +81,39 @@ def plot_stages(
 def plot_groups(
     task: Task, stages: Sequence["Stage"], metric: str = "", *, seed: int
 ) -> Figure | None:
-    """One metric, the headline or another, of each group, a line a stage, with 95 % intervals.
+    """One metric, the headline or another, of each group, with 95 % intervals.
 
-    Groups that are no numbers have no order, so no line joins them.
+    Groups that are numbers have an order: a line a stage joins them. Others have a row each.
     """
     groups = in_order({group for stage in stages for group in stage.by_group})
     if not groups:
         return None
     metric = metric or task.headline
     interval, unit = _interval_and_unit(task, (metric,))
-    figure = new_figure(9.0, 3.8, f"{interval}, seed {seed}")
-    axes = figure.subplots()
     ordered = all(group.removeprefix("-").replace(".", "", 1).isdigit() for group in groups)
-    for stage, style, shift in _side_by_side(stages, spread=0.16):
+    height = 3.8 if ordered else 1.4 + len(groups) * (0.14 + 0.12 * len(stages))
+    figure = new_figure(9.0, height, f"{interval}, seed {seed}")
+    axes = figure.subplots()
+    for stage, style, shift in _side_by_side(stages, spread=0.16 if ordered else 0.4):
         places = np.array([groups.index(group) + shift for group in stage.by_group])
         values = [read_estimate(metrics, metric) for metrics in stage.by_group.values()]
         look = {**style, "label": in_words(stage.name), **({} if ordered else {"linestyle": ""})}
-        draw_estimates(axes, places, values, **look)
-    axes.set(ylim=(-0.03, 1.03), xlim=(-0.5, len(groups) - 0.5), xlabel=task.grouped_by)
-    axes.set_ylabel(f"{in_words(metric)}\n({unit})")
+        draw_estimates(axes, places, values, sideways=not ordered, **look)
     counts = [
-        [one.by_group[name]["n"] for one in stages if name in one.by_group] for name in groups
+        _span([one.by_group[name]["n"] for one in stages if name in one.by_group])
+        for name in groups
     ]
-    axes.set_xticks(range(len(groups)), map("{}\nn = {}".format, groups, map(_span, counts)))
-    if sum(map(len, groups)) > _WIDE_LABELS:
-        axes.tick_params(axis="x", labelrotation=30)
+    share, places = (-0.03, 1.03), range(len(groups))
+    if ordered:
+        axes.set(ylim=share, xlim=(-0.5, len(groups) - 0.5), xlabel=task.grouped_by)
+        axes.set_ylabel(f"{in_words(metric)}\n({unit})")
+        axes.set_xticks(places, map("{}\nn = {}".format, groups, counts))
+    else:
+        axes.set(xlim=share, ylim=(len(groups) - 0.5, -0.5), ylabel=task.grouped_by)
+        axes.set_xlabel(f"{in_words(metric)} ({unit})")
+        axes.set_yticks(places, map("{}, n = {}".format, groups, counts))
     figure.legend(fontsize=9, **LEGEND)
-    calm(axes, grid="y")
+    calm(axes, grid="y" if ordered else "x")
     return figure
 
 

@@ -36,6 +36,7 @@ _MOST_SHOWN = 200  # characters of a line, in a record
 
 # Code of a failure -> what to do about it; in the order in which they are looked for.
 FAILURES: Mapping[str, str] = {
+    "truncated": "raise MAX_NEW_TOKENS; look at the sample for lines that repeat",
     "no proof block": "raise MAX_NEW_TOKENS; is the end of the examples in the loss?",
     "several blocks": "every example must end after one block, by the end of the turn",
     "text outside": "remove what stands before and after the block from the examples",

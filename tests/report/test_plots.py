@@ -101,9 +101,11 @@ def test_groups_that_are_no_numbers_are_not_joined(slots, slot_stage):
     figure = plot_groups(slots, [slot_stage("base", ['{"a": 1}', "a"])], seed=0)
     (drawn,) = [container[0] for container in figure.axes[0].containers]
     assert drawn.get_linestyle() == "None"
-    assert figure.axes[0].get_ylabel() == "slot f1\n(fraction of 1)"
-    # Drawn where its name stands: "places" before "times".
-    assert dict(zip(drawn.get_xdata(), drawn.get_ydata(), strict=True)) == {
+    assert figure.axes[0].get_xlabel() == "slot f1 (fraction of 1)"
+    # A row each, drawn where its name stands: "places" before "times".
+    names = [label.get_text().partition(",")[0] for label in figure.axes[0].get_yticklabels()]
+    assert names == ["places", "times"]
+    assert dict(zip(drawn.get_ydata(), drawn.get_xdata(), strict=True)) == {
         0: 0,
         1: pytest.approx(2 / 3),
     }
