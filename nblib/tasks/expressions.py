@@ -38,7 +38,7 @@ class ExpressionError(ValueError):
 def parse_expression(text: str) -> Expression:
     """Return the expression that a text writes.
 
-    `1/2ab` is half of ab; `a/bc` is refused, since people read it in two ways.
+    `1/2ab` is half of ab; `a/bc` and `sqrt ab` are refused: people read them in two ways.
 
     >>> parse_expression("2a")
     ('product', (('number', Fraction(2, 1)), ('variable', 'a')))
@@ -161,7 +161,11 @@ class _Parser:
         if token.isdecimal():
             return ("number", Fraction(int(token)))
         if token == "sqrt":
-            return ("power", self._base(depth + 1), Fraction(1, 2))
+            bare = self.next != "("
+            root = ("power", self._base(depth + 1), Fraction(1, 2))
+            if bare and (self.next.isalnum() or self.next in ("(", "^")):
+                raise ExpressionError("what is under the root: write sqrt(ab) or sqrt(a)b")
+            return root
         if token == "(":
             found = self.sum(depth + 1)
             if self._take() != ")":

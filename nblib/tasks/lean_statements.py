@@ -147,6 +147,6 @@ def _own_syntax(text: str) -> str:
             raise ExpressionError(f"{token!r} behind sqrt: expected `sqrt a` or `sqrt (a + b)`")
         if token == "-" and before in ("+", "-", "*", "/"):
             token = "(-1)/" if before == "/" else "(-1)*"
-        found.append(token)
+        found.append(f"({token})" if before == "sqrt" and word else token)
         before = token[-1] if token.startswith("(-") else token
     return " ".join(found)

@@ -34,7 +34,7 @@ class Refused(ValueError):
 
 
 class Elimination(NamedTuple):
-    """`lead * v^power + rest = 0`, an equality hypothesis; `lead` is above 0 in the domain."""
+    """`lead * v^power + rest = 0`, an equality hypothesis; `lead` is never 0 where it holds."""
 
     place: int  # of the bits of v
     power: int

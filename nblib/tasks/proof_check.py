@@ -9,6 +9,7 @@ A true proof may be refused, where its language does not see what a person would
 lines' form is in `proof_text`, their rules in `proof_rules`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -34,6 +35,7 @@ class Step:
     failure: str | None = None  # the code of what is wrong; None where it is right
     problem: str | None = None  # the same in words
     used: bool = False  # whether the last line is it, or needs it
+    proven: bool = False  # whether it is right, and all that it needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +95,10 @@ class _Check:
         """Judge all lines, the last one also as the conclusion."""
         steps = [self._step(number, text) for number, text in enumerate(texts, start=1)]
         other = self._conclusion(len(steps))
-        used = self._needed(len(steps))
-        steps = [replace(one, used=one.number in used) for one in steps]
+        used, proven = self._needed(len(steps)), self._proven(steps)
+        steps = [
+            replace(one, used=one.number in used, proven=one.number in proven) for one in steps
+        ]
         bad = next((one for one in steps if one.failure), None)
         code, line, reason = other.code if other else None, len(steps), str(other or "")
         if bad is not None:
@@ -161,6 +165,14 @@ class _Check:
         except Refused as error:
             return error
         return Refused("another conclusion", "the last line is not what is to be proved")
+
+    def _proven(self, steps: Sequence[Step]) -> set[int]:
+        """Return the numbers of the lines that are right and name only such lines."""
+        found = set[int]()
+        for step in steps:
+            if not step.failure and found.issuperset(self._lines[step.number].arguments.steps):
+                found.add(step.number)
+        return found
 
     def _needed(self, last: int) -> set[int]:
         """Return the numbers of the last line and of all those that it needs."""

@@ -9,7 +9,7 @@
     Product  left = prod left_i, right = prod right_i, each right_i >= 0
     Chain    left = left_1, right_i = left_(i+1), right = right_n
     So       D = D_1
-    Given    D is that of a hypothesis of the statement
+    Given    D is that of a hypothesis of the statement, or seen to be at least 0
 
 `>= 0` and `> 0` are seen by sight (`quotients`); `=` holds wherever the statement's equality
 hypotheses do. A cyclic line, where it is named, stands for all its rotations.
@@ -196,9 +196,12 @@ def _so(case: Case) -> None:
 
 
 def _given(case: Case) -> None:
-    gap = case.gap()
-    if not any(case.arithmetic.equal(gap, one) for one in case.given):
-        raise Refused("Given fails", "this is no hypothesis of the statement")
+    gap, arithmetic = case.gap(), case.arithmetic
+    if arithmetic.is_nonnegative(gap) or arithmetic.vanishes(gap.top):
+        return
+    if not any(arithmetic.equal(gap, one) for one in case.given):
+        reason = "this is no hypothesis of the statement, and is not seen from the variables' signs"
+        raise Refused("Given fails", reason)
 
 
 def _product(arithmetic: Arithmetic, values: Sequence[Quotient]) -> Quotient:

@@ -54,7 +54,7 @@ def read_line(text: str) -> Line:
 
     Raises Refused: "unreadable line", "unknown rule", "wrong arguments", or "cyclic".
     """
-    head, colon, claim = text.partition(":")
+    head, colon, claim = text.replace("≥", ">=").partition(":")
     sides = claim.split(">=")
     named = _HEAD.fullmatch(head.strip())
     if not colon or len(sides) != 2 or named is None:

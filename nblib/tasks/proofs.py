@@ -95,13 +95,15 @@ def proof_lines(completion: str, example: Example) -> list[tuple[str, str]]:
 
 
 def reward_terms(completion: str, example: Example) -> dict[str, float]:
-    """Return `used_steps`: of the lines that the last one needs, it too, the share that is right.
+    """Return `used_steps`: of the claims that the last line needs, its own too, the proven share.
 
-    It is 0 where the last line is not the statement itself: what leads elsewhere earns nothing.
+    A claim that is said twice counts once. It is 0 where the last line is not the statement itself:
+    what leads elsewhere earns nothing.
     """
     verdict, _, form = _judged(completion, example.reference)
-    used = [step.failure is None for step in verdict.steps if step.used]
-    return {"used_steps": sum(used) / len(used) if form and verdict.claims_statement else 0.0}
+    used = {one.text.partition(":")[2].strip(): one.proven for one in verdict.steps if one.used}
+    is_led = form and verdict.claims_statement
+    return {"used_steps": sum(used.values()) / len(used) if is_led else 0.0}
 
 
 def _judged(completion: str, reference: Any) -> tuple[Verdict, str | None, bool]:

@@ -45,7 +45,7 @@ class Quotient(NamedTuple):
     factors: Mapping[Factor, int] = {}  # factor -> exponent; never changed in place
 
 
-ONE = Quotient({0: 1})
+ZERO, ONE = Quotient({}), Quotient({0: 1})
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,9 @@ class Arithmetic:
 
     def total(self, values: Sequence[Quotient]) -> Quotient:
         """Return the sum, over the least common multiple of the denominators as they stand."""
+        self._budget.spend(OVERHEAD * len(values))
+        values = [one for one in values if one.top]
+        self._budget.spend(sum(map(_length, values)))
         number, bottom = 1, dict[Factor, int]()
         for one in values:
             number = lcm(number, one.number)
@@ -156,6 +159,10 @@ class Arithmetic:
 
     def times(self, left: Quotient, right: Quotient) -> Quotient:
         """Return left * right."""
+        self._budget.spend(OVERHEAD)
+        if not (left.top and right.top):
+            return ZERO
+        self._budget.spend(2 * (_length(left) + _length(right)))
         factors = left.factors
         if right.factors:
             names = {**left.factors, **right.factors}
@@ -187,12 +194,14 @@ class Arithmetic:
         below = checked_bottom(
             {factor: exponent for factor, exponent in factors.items() if exponent > 0}
         )
-        return Quotient(found, small(top.number * content), below)
+        return Quotient(found, small(top.number * content), below) if found else ZERO
 
     def power(self, base: Quotient, exponent: int) -> Quotient:
         """Return base^exponent; a negative exponent divides by the base."""
         if exponent < 0:
             return self.divided(ONE, self.power(base, -exponent))
+        if exponent and not base.top:
+            return ZERO
         top, number = ONE.top, 1
         for _ in range(exponent):
             top, number = self._budget.multiplied(top, base.top), small(number * base.number)
@@ -201,6 +210,7 @@ class Arithmetic:
 
     def is_nonnegative(self, value: Quotient) -> bool:
         """Whether a quotient is seen to be at least 0 in the whole domain."""
+        self._budget.spend(len(value.top) // 2)
         odd = self.domain.odd
         return all(c > 0 and not monomial & odd for monomial, c in value.top.items())
 
@@ -220,16 +230,25 @@ class Arithmetic:
         return not top
 
     def elimination(self, hypothesis: Polynomial) -> Elimination | None:
-        """Return how `hypothesis = 0` eliminates a variable after those before it, or None."""
+        """Return how `hypothesis = 0` eliminates a variable after those before it, or None.
+
+        What the variable is multiplied by must not be 0 in the domain: it is positive by sight, or
+        the rest is a number, as in ab = 1, which no 0 solves.
+        """
         for one in self._eliminations:
             hypothesis = self._budget.without(hypothesis, one)
         places = range(0, BITS * len(self.domain.rotations), BITS)
         usable = [
             one
             for one in (solved(hypothesis, place) for place in places)
-            if one and self.is_positive(Quotient(one.lead))
+            if one and (one.rest.keys() == {0} or self.is_positive(Quotient(one.lead)))
         ]
         return min(usable, key=lambda one: (one.power, max(one.lead)), default=None)
+
+
+def _length(value: Quotient) -> int:
+    """Return how many terms the factors of a denominator have, which are hashed one by one."""
+    return sum(map(len, value.factors))
 
 
 def square_root(value: Quotient) -> Quotient | None:

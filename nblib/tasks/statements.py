@@ -69,7 +69,7 @@ def parse_statement(text: str) -> Statement:
     """
     if len(text) > _MAX_CHARACTERS:
         raise ExpressionError(f"{len(text)} characters: expected at most {_MAX_CHARACTERS}")
-    claim, _, domain = text.strip().removesuffix(".").partition(" for ")
+    claim, _, domain = text.strip().removeprefix("Prove:").removesuffix(".").partition(" for ")
     signs, _, given = domain.partition(" with ")
     if not domain:
         raise ExpressionError(f"no domain in {shown(text)}: expected `... for a, b > 0`")

@@ -31,7 +31,7 @@ def truth(file: str) -> None:
     """
     lines, name = (sys.stdin.buffer, "<stdin>") if file == "-" else (read_lines(Path(file)), file)
     for found in verdicts(lines, name):
-        print(json.dumps(found, ensure_ascii=False), flush=True)
+        print(json.dumps(found), flush=True)
 
 
 def verdicts(lines: Iterable[bytes], name: str) -> Iterator[dict[str, Any]]:

@@ -62,7 +62,8 @@ def test_no_changed_digit_letter_or_sign_is_verified_unless_it_is_still_a_proof(
             found[verdict.failure] += 1
     assert found.total() - found[None] > 1500
     assert found[None] < 20  # so few are proofs by chance
-    assert {f"{rule} fails" for rule in RULES} <= found.keys() <= {None, *FAILURES}
+    failing = {f"{rule} fails" for rule in RULES} - {"Given fails"}  # in `test_proof_rules`
+    assert failing <= found.keys() <= {None, *FAILURES}
 
 
 @pytest.mark.parametrize("one", [one for one in RIGHT if "\n" in one.proof], ids=lambda one: one[0])

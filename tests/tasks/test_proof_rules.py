@@ -48,6 +48,11 @@ def last_failure(domain, lines):
         ("a, b > 0 with a > 2b, a = 3b", "Given: a-b >= b"),
         ("a, b > 0 with a > 2b, a = 3b", "Given: 3b >= 2b"),
         ("a, b > 0 with 2b <= a", "Given: a >= 2b"),
+        ("a, b > 0 with a+b = 1", "Given: a+b >= 1"),
+        ("real a, b with ab = 1", "Square a-b: a^2+b^2 ≥ 2ab\nSo (1): a^2+b^2 >= 2"),
+        ("a, b >= 0 with ab = 1", "AM-GM a, b: a+b >= 2"),
+        ("real a, b with ab = -1", "Square a+b: a^2+b^2 >= -2ab\nSo (1): a^2+b^2 >= 2"),
+        ("a > 0, real b", "Given: a+b^2 >= 0"),
     ],
 )
 def test_what_follows(domain, lines):

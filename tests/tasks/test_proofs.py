@@ -73,6 +73,18 @@ def test_scores(completion, failure, verified, form, steps, used):
     assert (found.answer is None) == (failure in ("no proof block", "several blocks"))
 
 
+def test_what_is_said_again_or_follows_from_what_is_wrong_earns_nothing():
+    wrong = example()
+    claim = wrong.reference.partition(" for ")[0]
+    again = [f"Square a: {claim}", *(f"So ({n}): {claim}" for n in range(1, 30))]
+    padded = [
+        *["Square 1: 1 >= 0"] * 30,
+        f"Sum {'+'.join(f'({n + 1})' for n in range(30))}: {claim}",
+    ]
+    assert PROOFS.reward_terms(block(*again), wrong) == {"used_steps": 0}
+    assert PROOFS.reward_terms(block(*padded), wrong) == {"used_steps": 0.5}
+
+
 def test_a_failure_says_where_and_why():
     found = score(block(SQUARE, "Square a: a^2 >= 1", LAST), example())
     reason = "left - right is not the square"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nblib.tasks.expressions import parse_expression
 from nblib.tasks.polynomials import Refused
-from nblib.tasks.quotients import Arithmetic, Domain, square_root
+from nblib.tasks.quotients import ONE, Arithmetic, Domain, Quotient, square_root
 from tests.tasks.right_proofs import value
 
 DOMAIN = Domain.of({"a": ">", "b": ">", "c": ">"})
@@ -151,13 +151,29 @@ def test_what_vanishes_where_the_hypotheses_hold(hypotheses, zero, other):
     assert not Arithmetic(DOMAIN, found).vanishes(valued(other).top)
 
 
-@pytest.mark.parametrize("hypothesis", ["(a-b)c", "ab+b^2+a^2", "(a-b)c-1", "0"])
+@pytest.mark.parametrize("hypothesis", ["(a-b)c", "ab+b^2+a^2", "(a-b)c-b", "0"])
 def test_what_may_be_0_divides_no_hypothesis(hypothesis):
     one = Arithmetic(DOMAIN).elimination(valued(hypothesis).top)
     assert one is None or Arithmetic(DOMAIN).is_positive(valued("1")._replace(top=one.lead))
     real = Domain.of({"a": "real", "b": "real", "c": "real"})
     product = Arithmetic(real).elimination(valued("abc-ab", real).top)
     assert product is None  # where a = 0, c need not be 1
+    assert Arithmetic(real).elimination(valued("abc+1", real).top)  # no 0 solves it
+
+
+def test_a_quotient_that_is_0_keeps_no_denominator():
+    zero = "0/((1+a)^19(1+b)^19)"
+    for text in (zero, f"({zero})^4", f"{zero}+0", f"{zero}*{zero}", f"(a-a)*{zero}/(1+c)^9"):
+        assert valued(text) == Quotient({}), text
+
+
+def test_long_denominators_are_counted_where_they_are_multiplied_and_added():
+    arithmetic, long = Arithmetic(DOMAIN), valued("1/((1+a)^19(1+b)^19)")
+    for work in (lambda: arithmetic.times(long, ONE), lambda: arithmetic.total([long, ONE])):
+        with pytest.raises(Refused) as error:
+            for _ in range(1000):
+                work()
+        assert error.value.code == "too large"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,16 @@ def write(path, lines):
     return str(path)
 
 
+def test_any_name_is_written_as_json(tmp_path, capsys):
+    lines = [{"name": name, "statement": "a >= 0 for a > 0"} for name in ("\ud800", "é")]
+    assert main(["truth", write(tmp_path / "x.jsonl", lines)]) == 0
+    out = capsys.readouterr().out
+    assert out.isascii() and [json.loads(line)["name"] for line in out.splitlines()] == [
+        "\ud800",
+        "é",
+    ]
+
+
 @pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "-"])
 def test_each_statement_gets_a_line_in_turn(name, tmp_path, capsys, monkeypatch):
     file = write(tmp_path / ("in.jsonl" if name == "-" else name), [LINES[0], "", *LINES[1:]])
