@@ -133,7 +133,7 @@ page.table(report.proof_rows_table(data))
 
 # %% [markdown]
 # A slice of train is kept for the validation loss; the test split is read by the evaluation alone.
-# The compositions put two inequalities together in ways that no training row does. The proof of
+# The compositions put two techniques together that no training row puts together so. The proof of
 # every row is checked here: a row whose proof is not verified is refused by its name.
 
 # %%

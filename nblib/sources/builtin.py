@@ -48,7 +48,7 @@ def builtin_dataset(
 
 
 def composed_rows(count: int) -> tuple[Row, ...]:
-    """Return inequalities put together in ways that no training row is; the same for every seed.
+    """Return inequalities of techniques that no training row puts together; one for every seed.
 
     What a model does with them says whether it learnt to compose, and not only the compositions.
     """
