@@ -99,10 +99,7 @@ def plot_groups(
         values = [read_estimate(metrics, metric) for metrics in stage.by_group.values()]
         look = {**style, "label": in_words(stage.name), **({} if ordered else {"linestyle": ""})}
         draw_estimates(axes, places, values, sideways=not ordered, **look)
-    counts = [
-        _span([one.by_group[name]["n"] for one in stages if name in one.by_group])
-        for name in groups
-    ]
+    counts = [_span([one.by_group[g]["n"] for one in stages if g in one.by_group]) for g in groups]
     share, places = (-0.03, 1.03), range(len(groups))
     if ordered:
         axes.set(ylim=share, xlim=(-0.5, len(groups) - 0.5), xlabel=task.grouped_by)
