@@ -10,6 +10,7 @@ import pytest
 
 from nblib.sources.inequalities import inequalities
 from nblib.sources.inequality_families import FAMILIES
+from nblib.tasks.proof_check import check_proof
 from nblib.tasks.statements import REAL, parse_statement
 
 TRAIN = inequalities(1500, seed=0, split="train")
@@ -109,6 +110,12 @@ def test_the_last_step_says_the_statement():
     for row in ALL:
         last = row.fields["proof"].splitlines()[-1]
         assert last.partition(": ")[2] == row.fields["statement"].partition(" for ")[0]
+
+
+def test_the_checker_verifies_every_proof():
+    for row in ALL:
+        verdict = check_proof(row.fields["statement"], row.fields["proof"])
+        assert verdict.verified, (row.fields, verdict.reason)
 
 
 def test_an_unknown_split_is_refused():
