@@ -12,31 +12,12 @@ from nblib.sources.inequalities import inequalities
 from nblib.sources.inequality_families import FAMILIES
 from nblib.tasks.proof_check import check_proof
 from nblib.tasks.statements import REAL, parse_statement
+from tests.tasks.right_proofs import value
 
 TRAIN = inequalities(1500, seed=0, split="train")
 TEST = inequalities(400, seed=0, split="test")
 COMPOSED = inequalities(200, seed=0, split="composed")
 ALL = (*TRAIN, *TEST, *COMPOSED)
-
-
-def value(expression, point):
-    """What an expression is worth at a point, written apart from the checker."""
-    match expression:
-        case ("number", number):
-            return number
-        case ("variable", letter):
-            return point[letter]
-        case ("sum", parts):
-            return sum(value(one, point) for one in parts)
-        case ("product", parts):
-            found = Fraction(1)
-            for one in parts:
-                found *= value(one, point)
-            return found
-        case ("quotient", top, bottom):
-            return value(top, point) / value(bottom, point)
-        case ("power", base, exponent):
-            return value(base, point) ** int(exponent)
 
 
 def drawn_point(statement, rng):
