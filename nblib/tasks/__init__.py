@@ -20,6 +20,7 @@ __getattr__, __all__, __dir__ = public_names(
         "extraction_rows": "normalise_extractions",
         "gsm8k": "GSM8K",
         "lexicon": "Lexicon",
+        "normal_form": "statement_key template_key",
         "proof_check": "check_proof",
         "proofs": "PROOFS proof_lines",
         "registry": "get_task",
