@@ -9,7 +9,7 @@ r"""Proofs of inequalities as free text: what a person would write, and only a r
 Learnt is what was verified exactly (rewritten as a text), and what a verifier accepted whose false
 accepts are known to be few (`proof_sieve`). The score says only whether there is one whole proof
 block: whether the proof is right is asked of a judge after the evaluation, and never added to what
-is exact. So rewards of this task reward the form alone.
+is exact. So the task has no rewards: they would pay for the form alone.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from nblib.tasks.proof_verdicts import FREE_TEXT, is_believed, passed
 from nblib.tasks.proofs import CLOSE, OPEN, PROOFS, proof_fields, read_block
 from nblib.tasks.task import Example, Metric, Score, Target, Task, example_of
 
+_SHARED = ("truncated", "no proof block", "several blocks", "text outside")  # with `proofs`
 FAILURES = {
-    **{name: PROOFS.advice[name] for name in ("truncated", "no proof block", "several blocks")},
-    "text outside": PROOFS.advice["text outside"],
+    **{name: PROOFS.advice[name] for name in _SHARED},
     "empty proof": "look at the examples: is there a proof in each block?",
 }
 
@@ -58,8 +58,6 @@ def _examples(rows: Sequence[Row]) -> tuple[Example, ...]:
     return tuple(map(_example, rows))
 
 
-_SHOWN = Example(id="shown", prompt="", completion="", reference="a^2+b^2 >= 2ab for real a, b")
-
 TEXT_PROOFS = Task(
     name="text_proofs",
     system_prompt="Prove the inequality in a proof block. Give a reason for every step.",
@@ -70,11 +68,7 @@ TEXT_PROOFS = Task(
     examples=_examples,
     score=score,
     normalise=partial(passed, judged=True),
-    reward_weights={"format_accuracy": 1.0},
-    reward_examples=(
-        ("<proof>\nA square is never negative: (a-b)^2 >= 0.\n</proof>", _SHOWN),
-        ("A square is never negative: (a-b)^2 >= 0.", _SHOWN),
-    ),
+    reward_weights={},
     targets=(
         Target(
             metric="format_accuracy",
