@@ -68,7 +68,7 @@ def prose_of(statement: str, proof: str, style: int) -> Prose:
     return Prose(
         opening=form.opening.format(domain=domain, claim=claim),
         steps=tuple(words.step(number, line) for number, line in enumerate(lines, start=1)),
-        closing=form.closing.format(claim=claim),
+        closing=form.closing.format(claim=claim, shown=claim.strip("$")),
     )
 
 
@@ -246,7 +246,7 @@ _FORMS: Mapping[str, _Form] = {
     "headings": _Form(
         opening="## Claim\n\nFor {domain}: {claim}.\n\n## Proof",
         step="### Step {number}\n\n{reason}, it follows{also}:\n\n**{claim}** ({number})",
-        closing="## Conclusion\n\nWe have shown **{claim}**. Q.E.D.",
+        closing="## Conclusion\n\n$\\boxed{{{shown}}}$ Q.E.D.",
         is_latex=True,
     ),
 }

@@ -18,8 +18,8 @@ from nblib.sources.rows import Row
 VERIFIED, JUDGED, UNJUDGED, LOST = "verified", "judged", "unjudged", "lost"
 FREE_TEXT = "free text"  # the technique of a proof that is not in the language
 MODELS = "models"  # of a row: the names that the model behind it is known by
-# Of rows in the file, where a verifier accepted them: the most false accepts that it may have.
-AT_MOST, FALSE_ACCEPT_LIMIT = "false_accepts_at_most", 0.10
+AT_MOST = "false_accepts_at_most"  # of a row that a verifier accepted: its rate of false accepts
+FALSE_ACCEPT_LIMIT = 0.10  # of the upper end of the interval: none of 35, 1 of 53, 2 of 69
 
 # Why a row is lost, or waits -> what to do about it; in the order in which rows are sorted.
 REASONS: Mapping[str, str] = {
