@@ -24,7 +24,7 @@
 # | **Goal** | verified proofs of statements whose templates were held out |
 # | **Hardware** | a laptop's CPU (embedded model), or a Kaggle TPU v5e-8 (Gemma 3 1B) |
 # | **Minutes** | CPU, built-in inequalities: under 30 |
-# | **Inputs** | nothing, or a `.jsonl` file of proofs, made by a strong model and verified; a model |
+# | **Inputs** | nothing, or a `.jsonl` file of proofs that a strong model wrote; a model |
 # | **Outputs** | `runs/proofs/<run>/`: `export/`, every proof with its verdict, a report |
 # | **Next** | [v2_grpo] with `TASK = "proofs"` rewards verified proofs |
 #
@@ -349,13 +349,7 @@ if stages:
 
 # %%
 judged = evaluation.judge_proofs(
-    settings.judge,
-    task,
-    ends,
-    train_examples,
-    folder=run.path,
-    requests=settings.judge_budget,
-    seed=SEED,
+    settings.judge, task, ends, folder=run.path, requests=settings.judge_budget
 )
 page.table(*report.judged_proofs_tables(judged))
 

@@ -15,15 +15,25 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from nblib.evaluation.verifier import Verifier, VerifierCalibration, calibrate_verifier
+from nblib.evaluation.closed_questions import Verdict
+from nblib.evaluation.verifier import (
+    Verifier,
+    VerifierCalibration,
+    calibrate_verifier,
+)
 from nblib.files import write_jsonl
+from nblib.sources.endpoint import Client
+from nblib.sources.inequalities import inequalities
 from nblib.sources.json_lines import read_objects
-from nblib.tasks.known_proofs import Claim, KnownProof
+from nblib.tasks.known_proofs import Claim, KnownProof, known_proofs, rejected_proofs
 from nblib.tasks.proof_sieve import Sieve, Sorted, lost, template_of
 from nblib.tasks.proof_verdicts import AT_MOST, FREE_TEXT, JUDGED, MODELS, UNJUDGED, VERIFIED
 
 _TEST_EVERY = 10  # statements, one of so many is for the test
 _RIGHT = "right"  # of a row whose truth is known
+_ROWS, _SHOWN = 400, 100  # built-in rows that known proofs are made of; the first for examples
+_MOST_REJECTED = 20  # of a generator's own wrong proofs, to calibrate on
+SHOTS, RIGHT, WRONG = 8, 40, 80  # of a verifier: examples it sees, known proofs of its calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +84,27 @@ def read_known(path: Path) -> tuple[KnownProof, ...]:
     )
 
 
+def make_verifier(
+    client: Client,
+    *,
+    shots: int = SHOTS,
+    right: int = RIGHT,
+    wrong: int = WRONG,
+    given: Sequence[KnownProof] = (),
+    rows: Sequence[dict[str, Any]] = (),
+) -> tuple[Verifier, tuple[KnownProof, ...]]:
+    """Return a verifier, and the known proofs that it is calibrated on.
+
+    They are made of built-in rows, others than its examples; with those `given`, and with proofs
+    among `rows` that their generator got wrong for sure.
+    """
+    built_in = inequalities(_ROWS, seed=2, split="train")
+    examples = known_proofs(built_in[:_SHOWN], shots - shots // 2, shots // 2)
+    more = (*given, *rejected_proofs(rows)[:_MOST_REJECTED])
+    known = known_proofs(built_in[_SHOWN:], right, wrong, more=more)
+    return Verifier(client, examples), known
+
+
 def generators(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     """Return all names of the models that wrote the proofs."""
     return tuple(dict.fromkeys(str(name) for row in rows for name in row.get(MODELS, ())))
@@ -102,7 +133,7 @@ def verify(
         verifier.check_context([*claims.values()])
         calibration = calibrate_verifier(verifier, known)
         if calibration.is_trusted:
-            at_most[AT_MOST] = calibration.false_accepts_ci95[1]
+            at_most[AT_MOST] = calibration.at_most
             words = verifier.ask(claims.values())
             for n, claim in claims.items():
                 found[n] = _judged(found[n], words[claim])
@@ -132,7 +163,7 @@ def _sorted(row: dict[str, Any], sieve: Sieve) -> Sorted:
     return sieve.sort(row["statement"], row["proof"])
 
 
-def _judged(found: Sorted, verdict: Any) -> Sorted:
+def _judged(found: Sorted, verdict: Verdict) -> Sorted:
     """Return what a verifier's word makes of a free text."""
     if verdict.word == "right":
         return Sorted(verdict=JUDGED, technique=FREE_TEXT, key=found.key)

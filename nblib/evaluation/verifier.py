@@ -80,10 +80,11 @@ class Verifier(ClosedQuestions[Claim]):
         Raises ValueError, before any is sent, where the longest may not fit the served context.
         """
         claims = list(things)
-        self._check_context(claims)
+        self.check_context(claims)
         return super().ask(claims)
 
-    def _check_context(self, claims: Sequence[Claim]) -> None:
+    def check_context(self, claims: Sequence[Claim]) -> None:
+        """Raise ValueError where the prompt of the longest claim may not fit what is served."""
         served = served_model(self.client.endpoint) if claims else None
         if served is None or served.context is None:
             return

@@ -1,11 +1,12 @@
-"""The table of a verifier: how far it is to be believed, attack by attack."""
+"""Tables of a verifier: how far it is to be believed, attack by attack, and what it said."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nblib.report.tables import Table
+from nblib.report.tables import Estimate, Table, in_words, p_text
 
 if TYPE_CHECKING:
+    from nblib.evaluation.proof_judging import JudgedProofs
     from nblib.evaluation.verifier import VerifierCalibration
 
 _VERBS = {"wrong": "refused", "right": "accepted"}
@@ -33,6 +34,47 @@ def verifier_tables(calibration: "VerifierCalibration", model: str) -> tuple[Tab
             f"trusted: false accepts are at most {found.limit:.0%}, at the upper end",
         ),
     )
+
+
+def judged_proofs_tables(judged: "JudgedProofs | None") -> tuple[Table, ...]:
+    """Return the calibration of a judge of free texts, then a row a stage; nothing without one."""
+    if judged is None:
+        return ()
+    rows = []
+    for stage in judged.stages:
+        found = judged.rate(stage)
+        words = (str(found.get(word, 0)) for word in _OUTCOMES)
+        rows.append((in_words(stage), str(found["n"]), *words, _judged_right(found)))
+    gain, note = judged.gain, "judged by a model, not verified: see how far it is to be believed"
+    if gain:
+        low, high = gain["ci95"]
+        note += (
+            f"; first to last: {100 * gain['difference']:+.1f} points [{100 * low:+.1f}, "
+            f"{100 * high:+.1f}], p {p_text(gain['p_value'])}"
+        )
+    stopped = f"; stopped: {judged.stopped}" if judged.stopped else ""
+    return (
+        *verifier_tables(judged.calibration, judged.model),
+        Table(
+            title="Judged proofs",
+            columns=("stage", "proofs", *_OUTCOMES.values(), "judged right"),
+            rows=tuple(rows),
+            note=f"{note}; {judged.sent} requests{stopped}",
+        ),
+    )
+
+
+_OUTCOMES = {
+    **{"no proof": "no proof block", "right": "right", "wrong": "wrong", "unsure": "unsure"},
+    **{"failed": "failed", "unsent": "not asked"},
+}
+
+
+def _judged_right(found: Mapping[str, Any]) -> str:
+    if found["judged_right"] is None:
+        return "not trusted"
+    low, high = found["judged_right_ci95"]
+    return str(Estimate(value=found["judged_right"], low=low, high=high, n=found["n"]))
 
 
 def _rate(rate: Mapping[str, Any]) -> str:

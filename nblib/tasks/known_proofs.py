@@ -14,7 +14,7 @@ What could be right by accident is left out: the exact checker decides, in the p
 
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 
@@ -71,6 +71,26 @@ def known_proofs(
     known = [*_different(iter([*found, *more]), len(found) + len(more))]
     rng.shuffle(known)
     return tuple(known)
+
+
+def rejected_proofs(rows: Iterable[Mapping[str, str]]) -> tuple[KnownProof, ...]:
+    """Return what a generator itself wrote wrongly, in the language, as wrong proofs in prose.
+
+    `rows` have statement and proof. Only a line that the last one needs, and whose identity fails,
+    makes a proof wrong for sure; all other rows are left out.
+    """
+    found = []
+    for number, row in enumerate(rows):
+        try:
+            verdict = check_proof(row["statement"], row["proof"])
+        except ValueError:  # a statement that the language cannot prove
+            continue
+        failure = verdict.failure or ""
+        if failure.endswith(" fails") and verdict.steps[verdict.line - 1].used:
+            text = in_prose(row["statement"], row["proof"].strip(), number % STYLES)
+            claim = Claim(statement=row["statement"], proof=text)
+            found.append(KnownProof(claim=claim, right=False, made="a generator's own"))
+    return tuple(found)
 
 
 def _different(proofs: Iterator[KnownProof | None], count: int) -> Iterator[KnownProof]:

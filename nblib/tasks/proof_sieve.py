@@ -9,7 +9,6 @@ What the verdicts mean, and what to do about each reason, is in `proof_verdicts`
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal
 
 from nblib.sources.rows import control_piece
 from nblib.sources.splits import words_of
@@ -19,7 +18,7 @@ from nblib.tasks.expressions import ExpressionError
 from nblib.tasks.normal_form import statement_key, template_key
 from nblib.tasks.proof_check import UNREADABLE, check_proof
 from nblib.tasks.proof_text import RULES
-from nblib.tasks.proof_verdicts import FREE_TEXT, LOST, UNJUDGED, VERIFIED
+from nblib.tasks.proof_verdicts import FREE_TEXT, LOST, UNJUDGED, VERIFIED, Word
 from nblib.tasks.statements import parse_statement
 
 _JOINED = ("Sum", "Chain", "So")  # rules that put lines together
@@ -29,7 +28,7 @@ _JOINED = ("Sum", "Chain", "So")  # rules that put lines together
 class Sorted:
     """What became of a proof."""
 
-    verdict: Literal["verified", "judged", "unjudged", "lost"]
+    verdict: Word
     reason: str = ""  # one of `proof_verdicts.REASONS`; "" where it is verified or judged
     detail: str = ""  # the line, the point, the statement that is repeated
     technique: str = ""

@@ -11,11 +11,15 @@ and the judged are never added up.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from nblib.sources.rows import Row
 
-VERIFIED, JUDGED, UNJUDGED, LOST = "verified", "judged", "unjudged", "lost"
+Word = Literal["verified", "judged", "unjudged", "lost"]
+VERIFIED: Word = "verified"
+JUDGED: Word = "judged"
+UNJUDGED: Word = "unjudged"
+LOST: Word = "lost"
 FREE_TEXT = "free text"  # the technique of a proof that is not in the language
 MODELS = "models"  # of a row: the names that the model behind it is known by
 AT_MOST = "false_accepts_at_most"  # of a row that a verifier accepted: its rate of false accepts
