@@ -17,6 +17,7 @@ from nblib.sources.inequality_parts import (
     merged,
     one_step,
     power,
+    primitive,
     share,
     times,
     weighted,
@@ -131,6 +132,8 @@ def titu(draw: Draw) -> Known:
     ]
     roots = draw.side(*zip(numbers, tops, strict=True))
     below = draw.side(*merged([(1, one) for bottom in bottoms for one in bottom]))
+    if primitive(roots.top) == primitive(below.top):  # (a+b)^2/(a+b)
+        return titu(draw)
     rule = f"Titu {', '.join(part.text for part in parts)}"
     return one_step(rule, reduce(add, parts), roots.squared() / below)
 

@@ -172,6 +172,11 @@ def _gap(left: Side, right: Side, *, positive: bool) -> Polynomial:
     """Return the top of left - right, divided by what its numbers and positive letters share."""
     minus = {monomial: -c for monomial, c in _product(right.top, left.bottom).items()}
     terms = {m: c for m, c in _sum(_product(left.top, right.bottom), minus).items() if c}
+    return primitive(terms, positive=positive)
+
+
+def primitive(terms: Polynomial, *, positive: bool = True) -> Polynomial:
+    """Return a polynomial divided by what its numbers, and its positive letters, share."""
     content = gcd(*terms.values())
     least = [min(column) if positive else 0 for column in zip(*terms, strict=True)]
     return {
