@@ -61,21 +61,31 @@ def test_right_ones_are_the_rows_in_prose():
             assert one.claim.proof == in_prose(one.claim.statement, proof, style)
 
 
+def broken(statement, proof, seed):
+    case = module._Case(
+        **{"statement": statement, "proof": proof, "number": 0, "others": ()},
+        rng=random.Random(seed),
+    )
+    return case.broken()
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("right", RIGHT, ids=lambda one: one.statement)
 def test_a_changed_sign_or_digit_is_in_a_claim_and_is_refused(right, seed):
-    case = module._Case(
-        **{"statement": right.statement, "proof": right.proof, "number": 0, "others": ()},
-        rng=random.Random(seed),
-    )
-    broken = case.broken()
-    verdict = check_proof(right.statement, broken)
+    changed = broken(right.statement, right.proof, seed)
+    verdict = check_proof(right.statement, changed)
     assert not verdict.verified and verdict.failure.endswith(" fails")
-    assert verdict.steps[verdict.line - 1].used
-    pairs = [*zip(right.proof, broken, strict=True)]
+    pairs = [*zip(right.proof, changed, strict=True)]
     ((place, (was, now)),) = [(n, pair) for n, pair in enumerate(pairs) if len({*pair}) == 2]
     assert (was in "+-") == (now in "+-") and now != "1"
     assert ":" in right.proof[:place].rpartition("\n")[2]
+
+
+def test_a_line_that_nothing_needs_is_not_the_one_that_is_changed():
+    unused = "Square a-2b: a^2+4b^2 >= 4ab"
+    for seed in range(20):
+        changed = broken(TWICE, f"{unused}\nSquare a-b: a^2+b^2 >= 2ab", seed)
+        assert changed.startswith(f"{unused}\n")
 
 
 def test_broken_ones_differ_from_the_right_text_in_one_step():
@@ -141,8 +151,8 @@ TWICE = "a^2+b^2 >= 2ab for a, b > 0"
     ],
 )
 def test_what_is_right_by_accident_is_left_out(rows, absent):
-    made = {one.made for one in known_proofs(rows, 4, 20)}
-    assert made == {*made} - {absent} and len(made) >= 8
+    made = {one.made for one in known_proofs(rows, 0, 20)}
+    assert absent not in made and len(made) >= 6
 
 
 def test_more_known_ones_are_added_once():
