@@ -23,6 +23,7 @@ from nblib.sources.rows import SourceError
 from nblib.tasks.registry import get_task, task_names
 from nblib.tools.extraction_commands import extract, project_tokens
 from nblib.tools.proof_commands import truth
+from nblib.tools.run_commands import log, runs
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -75,9 +76,8 @@ def app() -> None:
     """Run nblib's notebooks, and what belongs to them."""
 
 
-app.add_command(extract)
-app.add_command(project_tokens)
-app.add_command(truth)
+for command in (extract, project_tokens, truth, runs, log):
+    app.add_command(command)
 
 _parameters = click.option(
     "-p",

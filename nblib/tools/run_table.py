@@ -16,6 +16,7 @@ from nblib.runs import check_stage, runs_root
 from nblib.tasks.registry import get_task
 
 _UNKNOWN = "-"
+_GOES_ON = ("unfinished", "steps left")  # how the state of a run begins that can be continued
 _STEPS = Kind("a number of steps", lambda value: type(value) is int and value >= 0)
 
 
@@ -76,6 +77,19 @@ def run_rows(notebook: str = "", *, newest: int | None = None) -> list[RunRow]:
         raise ValueError(f"{where} holds no run; in {root.absolute()}: {there}")
     paths.sort(key=lambda path: path.name, reverse=True)  # names begin with the time
     return [run_row(path) for path in paths[:newest]]
+
+
+def find_run(given: str, *, unfinished: bool = False) -> Path:
+    """Return a run's folder: as given, or a notebook's newest, or its newest unfinished one.
+
+    Raises ValueError where there is none.
+    """
+    if (Path(given) / "config.json").is_file():
+        return Path(given).resolve()
+    for row in run_rows(given):
+        if row.parameters and (not unfinished or row.state.startswith(_GOES_ON)):
+            return (runs_root() / row.notebook / row.run).resolve()
+    raise ValueError(f"{given} has no {'unfinished' if unfinished else 'readable'} run")
 
 
 def rows_table(rows: Sequence[RunRow], *, title: str = "") -> Table:
