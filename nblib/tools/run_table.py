@@ -33,7 +33,7 @@ class RunRow:
     started: datetime | None = None
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     headline: str = ""  # the metric in which a gain is claimed
-    estimate: Estimate | None = None  # of the tuned stage, else of the last one
+    estimate: Estimate | None = None  # of the stage "tuned", else of the last one
     seconds: float | None = None  # of the last session
     steps: int | None = None  # the last step in metrics.jsonl
 
@@ -173,8 +173,8 @@ def _headline(path: Path) -> dict[str, Any]:
     stages = field(content, "stages", OBJECT, result)
     if not stages:  # a run without evaluation
         return {"headline": headline}
-    name = [one for one in stages if one.startswith("tuned")] or [*stages]
-    stage, where = stages[name[-1]], f"{result}: stage {name[-1]}"
+    name = "tuned" if "tuned" in stages else [*stages][-1]  # as the report's first paragraph
+    stage, where = stages[name], f"{result}: stage {name}"
     if not isinstance(stage, dict):
         raise ValueError(f"{where} is {shown(stage)}, expected an object")
     check_stage(stage, (headline,), where)

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -130,13 +131,15 @@ class WeightsAndBiases:
                     disable_git=True,
                     disable_code=True,
                     x_disable_meta=True,
+                    x_save_requirements=False,
                     x_disable_stats=True,
                     x_disable_machine_info=True,
                 ),
             )
         except wandb.Error as error:
+            reason = " ".join(str(error).split())
             raise ValueError(
-                f"wandb: {error}. WANDB_MODE=offline writes the run into {self._folder} instead"
+                f"wandb: {reason}. WANDB_MODE=offline writes the run into {self._folder} instead"
             ) from error
         # Of a run that goes on: the last step of each series that is there.
         self._there = dict(self._run.summary) if self._run.resumed else {}
@@ -159,9 +162,9 @@ class WeightsAndBiases:
     def close(self) -> str:
         """Write the results into the run's summary, and wait until all is sent or written."""
         self._run.summary.update(dict(self._results))
-        url = self._run.url
+        where = f"wandb sync {self._folder}/offline-run-*" if self._offline else self._run.url
         self._run.finish()
-        return f"{self._folder}: wandb sync {self._folder}/offline-run-*" if self._offline else url
+        return str(where)
 
 
 class Trackio:
@@ -175,9 +178,10 @@ class Trackio:
         import trackio
 
         self._project, self._results, self._last = path.parent.name, results, 0
-        for earlier in trackio.Api().runs(self._project):
-            if earlier.name == path.name:
-                earlier.delete()
+        with suppress(ValueError):  # the project's first run
+            for earlier in trackio.Api().runs(self._project):
+                if earlier.name == path.name:
+                    earlier.delete()
         self._run = trackio.init(
             project=self._project,
             name=path.name,
