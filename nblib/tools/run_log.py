@@ -22,7 +22,7 @@ from nblib.hosts.secrets import redacted
 from nblib.report.tables import as_text
 from nblib.runs import check_stage
 from nblib.tools.run_table import metrics_record
-from nblib.tools.trackers import Tracker, find_tracker
+from nblib.tools.trackers import find_tracker
 
 TRACKER_VARIABLE = "NBLIB_TRACKER"
 _POLL_S = 2.0
@@ -35,9 +35,12 @@ def export_run(path: Path, to: str) -> str:
     Raises ValueError: the tracker is unknown or not installed, or a file of the run is damaged.
     """
     path = path.resolve()
-    tracker = find_tracker(to)(path, _config(path), stage_figures(path / "result.json"))
-    for series, lines in metrics_lines(path).items():
-        _log(tracker, path, series, lines)
+    kind, config = find_tracker(to), _config(path)
+    results = stage_figures(path / "result.json")
+    records = _records(path, metrics_lines(path), {})
+    tracker = kind(path, config, results)  # now that all is read: an earlier export is not lost
+    for record in records:
+        tracker.log(*record)
     return tracker.close()
 
 
@@ -60,11 +63,12 @@ def follow_run(
             if any(now.get(series, [])[: len(lines)] != lines for series, lines in done.items()):
                 tracker.close()
                 tracker, done = kind(path, _config(path), {}), {}
-            for series, lines in now.items():
-                _log(tracker, path, series, lines, after=len(done.get(series, ())))
+            for record in _records(path, now, done):
+                tracker.log(*record)
             tracker.flush()
             done = now
-            is_last or over.wait(poll_s)
+            if not is_last:
+                over.wait(poll_s)
     finally:  # also after Ctrl-C: what came stays
         tracker.close()
     return export_run(path, to)
@@ -114,7 +118,8 @@ def stage_figures(path: Path) -> dict[str, float]:
     result = read_object(path)
     figures: dict[str, float] = {}
     for name, stage in field(result, "stages", OBJECT, path).items():
-        metrics = [key.removesuffix("_ci95") for key in stage if key.endswith("_ci95")]
+        keys = [*stage] if isinstance(stage, dict) else []
+        metrics = [key.removesuffix("_ci95") for key in keys if key.endswith("_ci95")]
         check_stage(stage, metrics, f"{path}: stage {name}")
         for metric in metrics:
             if stage[metric] is not None:
@@ -139,11 +144,18 @@ def scalars(record: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _log(tracker: Tracker, path: Path, series: str, lines: list[bytes], *, after: int = 0) -> None:
-    name = f"metrics_{series}.jsonl" if series else "metrics.jsonl"
-    for number, line in enumerate(lines[after:], start=after + 1):
-        record = metrics_record(line, f"{path / name}:{number}")
-        tracker.log(series, record["step"], scalars(record))
+def _records(
+    path: Path, now: Mapping[str, list[bytes]], done: Mapping[str, list[bytes]]
+) -> list[tuple[str, int, dict[str, float]]]:
+    """Return series, step and scalars of each line that is not done."""
+    found = []
+    for series, lines in now.items():
+        file = path / (f"metrics_{series}.jsonl" if series else "metrics.jsonl")
+        after = len(done.get(series, ()))
+        for number, line in enumerate(lines[after:], start=after + 1):
+            record = metrics_record(line, f"{file}:{number}")
+            found.append((series, record["step"], scalars(record)))
+    return found
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -175,9 +187,10 @@ def _has_steps_left(path: Path) -> bool:
 
 
 def _follow_pointer(pointer: Path, to: str, over: threading.Event) -> None:
-    while not pointer.exists():
-        if over.wait(_POLL_S):
-            return  # the run never began
+    while not pointer.exists() and not over.wait(_POLL_S):
+        pass
+    if not pointer.exists():  # the run never began
+        return
     try:
         print(follow_run(Path(pointer.read_text(encoding="utf-8")), to, over=over), flush=True)
     except (OSError, ValueError) as error:

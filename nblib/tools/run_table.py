@@ -87,9 +87,11 @@ def find_run(given: str, *, unfinished: bool = False) -> Path:
     if (Path(given) / "config.json").is_file():
         return Path(given).resolve()
     for row in run_rows(given):
-        if row.parameters and (not unfinished or row.state.startswith(_GOES_ON)):
-            return (runs_root() / row.notebook / row.run).resolve()
-    raise ValueError(f"{given} has no {'unfinished' if unfinished else 'readable'} run")
+        path = (runs_root() / row.notebook / row.run).resolve()
+        goes_on = row.state.startswith(_GOES_ON)
+        if (path / "config.json").is_file() and (goes_on or not unfinished):
+            return path
+    raise ValueError(f"{given} has no {'unfinished ' if unfinished else ''}run with a config.json")
 
 
 def rows_table(rows: Sequence[RunRow], *, title: str = "") -> Table:
@@ -174,10 +176,8 @@ def _headline(path: Path) -> dict[str, Any]:
     if not stages:  # a run without evaluation
         return {"headline": headline}
     name = "tuned" if "tuned" in stages else [*stages][-1]  # as the report's first paragraph
-    stage, where = stages[name], f"{result}: stage {name}"
-    if not isinstance(stage, dict):
-        raise ValueError(f"{where} is {shown(stage)}, expected an object")
-    check_stage(stage, (headline,), where)
+    stage = stages[name]
+    check_stage(stage, (headline,), f"{result}: stage {name}")
     return {"headline": headline, "estimate": read_estimate(stage, headline)}
 
 

@@ -59,7 +59,7 @@ def test_the_headline_is_of_the_tuned_stage_else_of_the_last(write_run, stages, 
 )
 def test_what_is_wrong_with_a_folder_is_its_state(write_run, config, metrics, result, state):
     row = run_row(write_run(RUN, config, metrics, result))
-    assert row.state.startswith(state) and "/" not in row.state
+    assert row.state.startswith(state) and "/runs/" not in row.state
     (cells,) = rows_table([row]).rows
     assert cells[0] == RUN and cells[-1] == row.state
 
