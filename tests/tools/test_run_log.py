@@ -174,7 +174,7 @@ CHANGE = st.tuples(
 
 @settings(max_examples=60, deadline=None)
 @given(changes=st.lists(CHANGE, min_size=1, max_size=6))
-def test_a_follower_ends_with_what_is_there_whatever_happened(changes):
+def test_a_follower_ends_with_what_is_there_in_the_end(changes):
     """Each change keeps some lines, adds others, and may leave half of one."""
     MADE.clear()
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ from tests.tools.made_runs import result_of
 RUN, ROOT = "20261128-065243-c5fcae07", Path(__file__).parents[2]
 CONFIG = {"rate": 0.5, "lora": {"levels": [1]}}
 STEPS = [{"step": 0, "val_loss": 2.0}, {"step": 1, "loss": 1.5}, {"step": 1, "val_loss": 0.25}]
-# Let into every child: whoever connects outside of this machine fails.
+# Let into every child: a connection outside of this machine fails.
 NO_NETWORK = """
 import socket
 def only_here(name):
