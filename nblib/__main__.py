@@ -23,6 +23,7 @@ from nblib.sources.rows import SourceError
 from nblib.tasks.registry import get_task, task_names
 from nblib.tools.extraction_commands import extract, project_tokens
 from nblib.tools.proof_commands import truth
+from nblib.tools.proof_data_commands import generate, verify
 from nblib.tools.run_commands import log, runs
 
 Pairs = tuple[tuple[str, str], ...]
@@ -76,7 +77,7 @@ def app() -> None:
     """Run nblib's notebooks, and what belongs to them."""
 
 
-for command in (extract, project_tokens, truth, runs, log):
+for command in (extract, project_tokens, generate, truth, verify, runs, log):
     app.add_command(command)
 
 _parameters = click.option(

@@ -5,30 +5,43 @@ of `tasks.proofs`), a `technique` and its number of `steps`. Statements are made
 inequality is written with drawn monomials and numbers, several are put together, so each is true.
 Nothing of the checker is used here: either finds the other's faults.
 
-A template is a statement without its numbers: the monomials in it, with any letters. `train` and
-`test` never share one. A composition says which techniques a proof puts together, and by which
-step: those of the split `composed` are in no other.
+No two rows say the same, of one split or of two: a row's key is left - right over what both sides
+have in common, divided by what its numbers share, in any letters. A template is the same without
+numbers: `train`, `test` and `composed` share none.
+
+A composition says which techniques a proof puts together, and by which step. The six of `composed`
+are pairs that no training row has, in any step:
+
+    Sum: Cauchy + Titu, square + Titu, square + Cauchy    each pair new
+    Times: Titu                                           `Times` is learnt with other techniques
+    Product: square + fractions, + weighted AM-GM         `Product` is learnt with AM-GM alone
 """
 
 import hashlib
 import random
-import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from itertools import permutations
+from itertools import islice
 
 from nblib.sources.inequality_families import FAMILIES
-from nblib.sources.inequality_parts import Draw, Known, Side, times
+from nblib.sources.inequality_parts import (
+    Draw,
+    Known,
+    Side,
+    drawn_numbers,
+    have_same_terms,
+    normal,
+    times,
+    unlike_numbers,
+)
 from nblib.sources.rows import Row
 
 SPLITS = ("train", "test", "composed")
-_TEST_EVERY = 5  # of the templates, one in so many is for the test split
-_SALT = 7  # by it every technique has templates on both sides
+_SALT = 5  # by it every technique has many templates on each side
 _MOST_CHARACTERS = 100  # of a statement; a longer one is drawn again
-_MONOMIAL = re.compile(r"(?:[a-z](?:\^\d+)?)+")
-_POWER = re.compile(r"([a-z])(\^\d+)?")
+_MOST_OF_PROOF = 280  # characters of a proof's parts
+_MOST_DRAWS = 300  # of a technique without a new statement; it is left out from then on
 
-# What is put together, by which step. The second table's are in the split `composed` alone.
+# What is put together, by which step; pairs of the second table are in the split `composed` alone.
 _LEARNT = (
     *("Sum: AM-GM + AM-GM", "Sum: AM-GM + Titu", "Sum: weighted AM-GM + fractions"),
     *("Sum: Cauchy + AM-GM", "Sum: fractions + Titu", "Sum: Titu + weighted AM-GM"),
@@ -36,95 +49,119 @@ _LEARNT = (
     "Product: weighted AM-GM + AM-GM",
 )
 _HELD_OUT = (
-    *("Sum: weighted AM-GM + AM-GM", "Sum: Cauchy + Titu", "Sum: fractions + AM-GM"),
-    *("Times: weighted AM-GM", "Times: Titu", "Product: weighted AM-GM + weighted AM-GM"),
+    *("Sum: Cauchy + Titu", "Sum: square + Titu", "Sum: square + Cauchy", "Times: Titu"),
+    *("Product: square + fractions", "Product: square + weighted AM-GM"),
 )
 
 
 def inequalities(count: int, *, seed: int, split: str) -> tuple[Row, ...]:
-    """Return `count` different statements with their proofs.
+    """Return `count` statements with their proofs, no two of which say the same.
 
-    Raises ValueError for an unknown split.
+    Raises ValueError for an unknown split, and where there are not so many.
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
     salt = seed if split == "train" else "fixed"
-    rows: dict[str, Row] = {}
-    for statement, known, technique in _drawn(random.Random(f"{split}/{salt}"), split):
-        if len(rows) == count:
-            break
-        if statement in rows:
-            continue
-        proof = "\n".join(f"{rule}: {left} >= {right}" for rule, left, right in known.steps)
-        fields = {"statement": statement, "proof": proof, "technique": technique}
-        name = f"inequalities/{split}/{len(rows)}"
-        rows[statement] = Row(
-            id=name, fields={**fields, "steps": len(known.steps)}, group=technique
-        )
-    return tuple(rows.values())
+    drawn = _drawn(random.Random(f"{split}/{salt}"), split)
+    rows = tuple(
+        _row(f"inequalities/{split}/{n}", *one) for n, one in enumerate(islice(drawn, count))
+    )
+    if len(rows) < count:
+        raise ValueError(f"{count} inequalities of {split}: expected at most {len(rows)}")
+    return rows
+
+
+def _row(name: str, statement: str, known: Known, technique: str) -> Row:
+    proof = "\n".join(f"{rule}: {left} >= {right}" for rule, left, right in known.steps)
+    fields = {"statement": statement, "proof": proof, "technique": technique}
+    return Row(id=name, fields={**fields, "steps": len(known.steps)}, group=technique)
 
 
 def _drawn(rng: random.Random, split: str) -> Iterator[tuple[str, Known, str]]:
-    """Yield statements of a split without end, the techniques in turn."""
-    made = _HELD_OUT if split == "composed" else (*FAMILIES, *_LEARNT)
-    while True:
-        for technique in made:
-            while True:
-                draw, known = _made(technique, rng)
-                statement = _statement(draw, known)
-                named = all(letter in statement.split(" for ")[0] for letter in draw.letters)
-                if not named or len(statement) > _MOST_CHARACTERS or _repeats(known):
-                    continue
-                if split == "composed" or _is_held_out(statement) == (split == "test"):
+    """Yield statements of a split, the techniques in turn, as long as one has others to draw."""
+    left = [*(_HELD_OUT if split == "composed" else (*FAMILIES, *_LEARNT))]
+    seen, tried = set[str](), set[str]()
+    while left:
+        for technique in tuple(left):
+            for _ in range(_MOST_DRAWS):
+                found = _statement(technique, rng, split, tried)
+                if found and (key := normal(found[1], numbers=True)) not in seen:
+                    seen.add(key)
+                    yield *found, technique
                     break
-            yield statement, known, technique
+            else:
+                left.remove(technique)
 
 
-def _made(technique: str, rng: random.Random) -> tuple[Draw, Known]:
+def _statement(
+    technique: str, rng: random.Random, split: str, tried: set[str]
+) -> tuple[str, Known] | None:
+    """Draw a statement; None for one that is not of the split, or badly written."""
+    shape = rng.random()
+    draw, known = _made(technique, random.Random(shape), drawn_numbers(rng))
+    statement = _written(draw, known)
+    named = all(letter in statement.partition(" for ")[0] for letter in draw.letters)
+    if not named or statement in tried or _is_long(statement, known) or _repeats(known):
+        return None
+    tried.add(statement)
+    _, other = _made(technique, random.Random(shape), unlike_numbers())
+    if not have_same_terms(known, other):  # some cancel by their numbers
+        return None
+    return (statement, known) if _split_of(normal(known, numbers=False)) == split else None
+
+
+def _written(draw: Draw, known: Known) -> str:
+    letters = ", ".join(draw.letters)
+    domain = f"real {letters}" if known.domain == "real" else f"{letters} > 0"
+    given = f" with {known.given[0].text} = {known.given[1].text}" if known.given else ""
+    return f"{known.left.text} >= {known.right.text} for {domain}{given}"
+
+
+def _made(technique: str, rng: random.Random, number: Callable[[int], int]) -> tuple[Draw, Known]:
     operation, _, parts = technique.partition(": ")
     if not parts:
         form, sizes = rng.choice(FAMILIES[technique])
-        draw = Draw(rng, sizes)
+        draw = Draw(rng, number, sizes)
         return draw, form(draw)
-    draw = Draw(rng)
-    known = [rng.choice(FAMILIES[one])[0](draw) for one in parts.split(" + ")]
+    draw = Draw(rng, number)
+    known = [_part(draw, one, operation) for one in parts.split(" + ")]
     return draw, _PUT_TOGETHER[operation](draw, *known)
+
+
+def _part(draw: Draw, technique: str, operation: str) -> Known:
+    """Draw what is put together; a product needs a single term on each right side."""
+    while True:
+        known = draw.rng.choice(FAMILIES[technique])[0](draw)
+        if known.product or operation != "Product":
+            return known
 
 
 def _added(draw: Draw, one: Known, other: Known) -> Known:
     """Put two inequalities together by a sum."""
-    sides = [
-        Side(f"{first.text}+{second.text}")
-        for first, second in ((one.left, other.left), (one.right, other.right))
-    ]
-    return _together("Sum", (one, other), sides[0], sides[1], between="+")
+    return _together("Sum (1)+(2)", (one, other), one.left + other.left, one.right + other.right)
 
 
 def _multiplied(draw: Draw, one: Known, other: Known) -> Known:
     """Put two inequalities, each with a single term on its right, together by a product."""
-    if one.product is None or other.product is None:
-        raise ValueError("a product needs a single term on each right side")
-    left = Side(f"{one.left.factor}{other.left.factor}", bare=True)
-    (p, u), (q, v) = one.product, other.product
-    return _together("Product", (one, other), left, draw.side((p * q, times(u, v))), between="")
+    (p, u), (q, v) = one.product or (0, ()), other.product or (0, ())
+    right = draw.side((p * q, times(u, v)))
+    return _together("Product (1)(2)", (one, other), one.left * other.left, right)
 
 
-def _together(
-    rule: str, known: tuple[Known, Known], left: Side, right: Side, *, between: str
-) -> Known:
+def _together(head: str, known: tuple[Known, Known], left: Side, right: Side) -> Known:
     steps = tuple(step for one in known for step in one.steps)  # each has one
-    last = (f"{rule} (1){between}(2)", left.text, right.text)
-    return Known(left=left, right=right, steps=(*steps, last))
+    return Known(left=left, right=right, steps=(*steps, (head, left.text, right.text)))
 
 
 def _scaled(draw: Draw, one: Known) -> Known:
     """Multiply an inequality by a sum of variables."""
     p, q = draw.number(3), draw.number(3)
-    terms = [(p, draw.variable(0)), (q, draw.variable(1))]
-    factor = draw.sum(terms)
-    left, right = (Side(f"{side.factor}({factor})", True) for side in (one.left, one.right))
-    last = (f"Times {factor} (1)", left.text, right.text)
-    return replace(one, left=left, right=right, steps=(*one.steps, last), product=None, domain=">")
+    while p == q and len(one.right.bottom) > 1:  # (a+b)/(a+b)
+        p, q = draw.number(3), draw.number(3)
+    factor = draw.side((p, draw.variable(0)), (q, draw.variable(1)))
+    left, right = one.left * factor, one.right * factor
+    last = (f"Times {factor.text} (1)", left.text, right.text)
+    return Known(left=left, right=right, steps=(*one.steps, last))
 
 
 _PUT_TOGETHER: Mapping[str, Callable[..., Known]] = {
@@ -134,11 +171,9 @@ _PUT_TOGETHER: Mapping[str, Callable[..., Known]] = {
 }
 
 
-def _statement(draw: Draw, known: Known) -> str:
-    letters = ", ".join(draw.letters)
-    domain = f"real {letters}" if known.domain == "real" else f"{letters} > 0"
-    given = f" with {known.hypothesis}" if known.hypothesis else ""
-    return f"{known.left.text} >= {known.right.text} for {domain}{given}"
+def _is_long(statement: str, known: Known) -> bool:
+    proof = sum(len(part) for step in known.steps for part in step)
+    return len(statement) > _MOST_CHARACTERS or proof > _MOST_OF_PROOF
 
 
 def _repeats(known: Known) -> bool:
@@ -150,23 +185,7 @@ def _repeats(known: Known) -> bool:
     )
 
 
-def _template(statement: str) -> str:
-    """Return the monomials of each side and of a hypothesis, with any letters, in any order."""
-    claim, _, domain = statement.partition(" for ")
-    sides = [
-        [dict(_POWER.findall(monomial)) for monomial in _MONOMIAL.findall(side)]
-        for side in (*claim.split(" >= "), domain.partition(" with ")[2])
-    ]
-    letters = sorted({letter for side in sides for one in side for letter in one})
-
-    def written(order: tuple[str, ...]) -> list[list[str]]:
-        return [sorted(",".join(one.get(letter, "-") for letter in order) for one in side)
-                for side in sides]  # fmt: skip
-
-    return str(min(map(written, permutations(letters))))
-
-
-def _is_held_out(statement: str) -> bool:
-    """Whether a statement's template is one of the test split's."""
-    digest = hashlib.sha256(f"{_SALT}{_template(statement)}".encode()).hexdigest()
-    return int(digest, 16) % _TEST_EVERY == 0
+def _split_of(template: str) -> str:
+    """Return the split that has a template."""
+    digest = int(hashlib.sha256(f"{_SALT}{template}".encode()).hexdigest(), 16) % 16
+    return "test" if digest < 3 else "composed" if digest == 3 else "train"
