@@ -44,20 +44,17 @@ class Sweep:
 
     Attributes:
         notebook: As the command names it.
-        grid: Each parameter's values as text, in the order given.
+        lists: Each parameter's list of values as given.
+        varied: The parameters that differ between cells.
         folder: `runs/<notebook>/sweeps/<id>`; the id is a hash of notebook and grid, so that the
             same command finds it again.
     """
 
     notebook: str
-    grid: Mapping[str, tuple[str, ...]]
+    lists: Mapping[str, str]
+    varied: tuple[str, ...]
     cells: tuple[Cell, ...]
     folder: Path
-
-    @property
-    def varied(self) -> tuple[str, ...]:
-        """The parameters that differ between cells."""
-        return tuple(name for name, values in self.grid.items() if len(values) > 1)
 
     def log(self, cell: Cell) -> Path:
         """Where a cell's output goes."""
@@ -91,7 +88,8 @@ def plan_sweep(notebook: str, lists: Mapping[str, str]) -> Sweep:
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     return Sweep(
         notebook=notebook,
-        grid=grid,
+        lists=lists,
+        varied=tuple(name for name, values in grid.items() if len(values) > 1),
         cells=tuple(
             Cell(number=number, parameters=dict(zip(grid, values, strict=True)))
             for number, values in enumerate(itertools.product(*grid.values()))
