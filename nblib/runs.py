@@ -241,13 +241,13 @@ def _check_result(result: Mapping[str, Any], *, notebook: str, metrics: Sequence
     _expect(is_left, result, "steps_left", where, "a number of steps")
     # A run without evaluation has no stage at all.
     for name, stage in result["stages"].items():
-        _check_stage(stage, metrics, f"{where}, stage {name}")
+        check_stage(stage, metrics, f"{where}, stage {name}")
 
 
-def _check_stage(stage: Mapping[str, Any], metrics: Sequence[str], where: str) -> None:
+def check_stage(stage: Mapping[str, Any], metrics: Sequence[str], where: str) -> None:
+    """Check these metrics of a stage of `result.json`; a ValueError begins with `where`."""
     _require(stage, ("n", *metrics, *(f"{name}_ci95" for name in metrics)), where)
-    count = stage["n"]
-    is_count = isinstance(count, int) and count >= 1
+    is_count = isinstance(stage["n"], int) and stage["n"] >= 1
     _expect(is_count, stage, "n", where, "the number of items, at least 1")
     for name in metrics:
         value, interval = stage[name], stage[f"{name}_ci95"]
