@@ -21,7 +21,7 @@ from nblib.models.folders import GGUF_KINDS
 from nblib.models.licences import LICENCES
 from nblib.sources.rows import SourceError
 from nblib.tasks.registry import get_task, task_names
-from nblib.tools.cluster_commands import sweep
+from nblib.tools.cluster_commands import serve, sweep
 from nblib.tools.extraction_commands import extract, project_tokens
 from nblib.tools.proof_commands import truth
 
@@ -78,6 +78,7 @@ def app() -> None:
 
 app.add_command(extract)
 app.add_command(project_tokens)
+app.add_command(serve)
 app.add_command(sweep)
 app.add_command(truth)
 

@@ -3,10 +3,13 @@
 What is slow to import is imported when a command runs.
 """
 
+import re
 import sys
 from functools import partial
 
 import click
+
+from nblib.tools.serving import DTYPES, Plan, check_served
 
 
 @click.command()
@@ -33,7 +36,8 @@ def sweep(
     again, and a run that was stopped is continued. Logs and table.md are in
     runs/NOTEBOOK/sweeps/ID; without that folder all cells are run again.
     """
-    from nblib.tools.sweep import run_cells
+    from nblib.tools.slurm_scripts import sweep_script
+    from nblib.tools.sweep import read_outcome, run_cells, write_table
     from nblib.tools.sweep_grid import plan_sweep
 
     if slurm and (gpus or cell is not None):
@@ -45,9 +49,20 @@ def sweep(
     if cell is not None and cell >= len(planned.cells):
         raise click.UsageError(f"--cell {cell}: the cells are 0 to {len(planned.cells) - 1}")
     chosen = planned.cells if cell is None else planned.cells[cell : cell + 1]
+    if slurm:
+        left = [one for one in chosen if not read_outcome(planned.log(one)).is_finished]
+        if not left:
+            raise ValueError("all cells are finished: without --slurm the table is printed")
+        planned.folder.mkdir(parents=True, exist_ok=True)  # SLURM opens its logs there
+        print(sweep_script(planned, left), end="")
+        return 0
     code = run_cells(planned, chosen, gpus=_gpu_names(gpus), say=partial(print, flush=True))
+    table = write_table(planned)
     if code > 1:
         print("nblib: stopped; the same command goes on", file=sys.stderr)
+    elif cell is None:
+        print(f"\n{table}")
+    print(planned.folder / "table.md")
     return code
 
 
@@ -56,3 +71,47 @@ def _gpu_names(text: str) -> list[str]:
     if "" in names or len({*names}) < len(names):
         raise click.UsageError(f"--gpus is {text!r}, expected different GPUs, such as 0,1")
     return names
+
+
+@click.command()
+@click.argument("model")
+@click.option("--gpus", type=click.IntRange(min=1), required=True, help="How many, of one machine.")
+@click.option(
+    "--gpu-memory",
+    type=click.FloatRange(min=1, max=1024),
+    required=True,
+    help="GiB of one GPU, as nvidia-smi shows: A100-40GB 40, L4 22.5.",
+)
+@click.option(
+    "--dtype", type=click.Choice([*DTYPES]), default="bfloat16", show_default=True, help="Weights."
+)
+@click.option(
+    "--context",
+    type=click.IntRange(min=1),
+    default=8192,
+    show_default=True,
+    help="Tokens of prompt and answer; Qwen2.5-Math has 4096 at most.",
+)
+@click.option("--port", type=click.IntRange(1024, 65535), default=8000, show_default=True)
+@click.option(
+    "--name",
+    default="GENERATOR",
+    show_default=True,
+    help="How the endpoint is called: NBLIB_<name>_URL, _MODEL and _KEY.",
+)
+def serve(
+    model: str, gpus: int, gpu_memory: float, dtype: str, context: int, port: int, name: str
+) -> None:
+    """Print an sbatch script that serves MODEL by vLLM, a folder or a name on the hub.
+
+    Before, it is checked by arithmetic whether the model fits the GPUs; the exit code is 1 where
+    it does not. The script writes serve-<name>.env in this folder once the server answers, and
+    takes it away at its end; a job that follows sources it.
+    """
+    from nblib.tools.slurm_scripts import serve_script
+
+    if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
+        raise click.UsageError(f"--name is {name!r}, expected capital letters, such as GENERATOR")
+    plan = Plan(gpus=gpus, gpu_memory=gpu_memory, dtype=dtype, context=context)
+    print(check_served(model, plan), file=sys.stderr)
+    print(serve_script(model, plan, port=port, name=name), end="")

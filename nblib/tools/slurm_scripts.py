@@ -12,6 +12,7 @@ from pathlib import Path
 import jinja2
 
 from nblib.runs import runs_root
+from nblib.tools.serving import UTILISATION, Plan
 from nblib.tools.sweep_grid import Cell, Sweep
 
 
@@ -30,6 +31,24 @@ def sweep_script(sweep: Sweep, cells: Sequence[Cell]) -> str:
         here=Path.cwd(),
         runs=runs_root().absolute(),
         command=shlex.join(command),
+    )
+
+
+def serve_script(model: str, plan: Plan, *, port: int, name: str) -> str:
+    """Return a script that serves a model by vLLM, and writes its address for other jobs.
+
+    The address is in `serve-<name>.env` of this folder, as NBLIB_<name>_URL, _MODEL and _KEY.
+    """
+    return _template("serve").render(
+        model=Path(model).absolute() if Path(model).is_dir() else model,
+        gpus=plan.gpus,
+        flags=plan.flags,
+        context=plan.context,
+        utilisation=UTILISATION,
+        port=port,
+        name=name,
+        here=Path.cwd(),
+        address=Path.cwd() / f"serve-{name}.env",
     )
 
 

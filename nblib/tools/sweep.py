@@ -16,12 +16,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
-from nblib.files import read_object
+from nblib.files import read_object, write_text
+from nblib.report.tables import shorten
 from nblib.runs import runs_root
+from nblib.tools.run_table import RunRow, rows_table, run_row
 from nblib.tools.sweep_grid import Cell, Sweep
 
 _DONE, _ERROR = "done: ", "nblib: "  # how `run` begins its last line, and a line of what is wrong
@@ -38,26 +40,15 @@ class Outcome:
     error: str = ""
 
     @property
-    def steps_left(self) -> int | None:
-        """Steps of training that are left: 0 for a finished run, None without a `result.json`."""
-        if self.run is None or not (self.run / "result.json").is_file():
-            return None
-        return int(read_object(self.run / "result.json").get("steps_left", 0))
-
-    @property
     def is_finished(self) -> bool:
         """Whether there is nothing left to run."""
-        return self.steps_left == 0
+        result = self.run and self.run / "result.json"
+        return bool(result and result.is_file() and not read_object(result).get("steps_left"))
 
-    def __str__(self) -> str:
-        """What became of the cell, in a few words."""
-        if self.is_finished:
-            return f"finished: {self.run}"
-        if self.run is None:
-            return self.error
-        if self.steps_left is None:
-            return f"not finished, there is no result.json in {self.run}"
-        return f"{self.steps_left:,} steps are left: the same command goes on"
+    @property
+    def row(self) -> RunRow:
+        """The row of a table over runs."""
+        return run_row(self.run) if self.run else RunRow(notebook="", run="-", state=self.error)
 
 
 def read_outcome(log: Path) -> Outcome:
@@ -67,13 +58,26 @@ def read_outcome(log: Path) -> Outcome:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
         text = file.read().decode("utf-8", errors="replace")
-    lines = [line for line in text.rpartition(_BEGAN)[2].splitlines() if line.strip()]
+    attempt = text.rpartition(_BEGAN)[2].split("\n")[1:]  # without its command
+    lines = [line for line in attempt if line.strip()]
     for line in reversed(lines):
         if line.startswith(_DONE) and Path(line.removeprefix(_DONE)).is_dir():
             return Outcome(run=Path(line.removeprefix(_DONE)))
         if line.startswith(_ERROR):
             return Outcome(error=line.removeprefix(_ERROR))
-    return Outcome(error=lines[-1])
+    return Outcome(error=f"no end; its last line: {shorten(lines[-1]) if lines else 'none'}")
+
+
+def write_table(sweep: Sweep) -> str:
+    """Write `table.md`, a row a cell, and return it."""
+    rows = []
+    for cell in sweep.cells:
+        values = {name: cell.parameters[name] for name in sweep.varied}
+        row = read_outcome(sweep.log(cell)).row
+        rows.append(replace(row, parameters={"cell": str(cell.number), **values}))
+    text = rows_table(rows, title=f"Sweep of {sweep.notebook}").section() + "\n"
+    write_text(sweep.folder / "table.md", text)
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +152,13 @@ def _succeeded(sweep: Sweep, child: _Child, say: Callable[[str], None]) -> bool:
     kept = path.with_suffix(".failed.ipynb")
     if code == 0:
         kept.unlink(missing_ok=True)
-        say(f"{sweep.described(child.cell)}: {outcome}, {took}")
+        say(f"{sweep.described(child.cell)}: {outcome.row.state} after {took}: {outcome.run}")
         return True
     with contextlib.suppress(FileNotFoundError):
         shutil.copyfile(runs_root() / sweep.folder.parents[1].name / "failed.ipynb", kept)
-    say(f"{sweep.described(child.cell)}: exit code {code} after {took}: {outcome}; log {path}")
+    say(
+        f"{sweep.described(child.cell)}: exit code {code} after {took}: {outcome.error}; log {path}"
+    )
     return False
 
 
