@@ -19,10 +19,8 @@ UTILISATION = 0.9  # vLLM's own share of a GPU: --gpu-memory-utilization
 _VISIBLE = 0.985  # of the memory, to CUDA: 39.39 of 40 GiB (A100), 22.18 of 22.49 (A10G)
 _ACTIVATIONS_BYTES = 1.5 * 2**30  # of a GPU, with CUDA graphs
 _CACHE_NUMBERS = 20e3  # of a token, times the root of the size in 10^9: 8B 57,000, 72B 170,000
-_SIZE = re.compile(
-    r"(?<![A-Za-z0-9.])(?:(\d+)x)?(\d+(?:\.(\d+))?)([BM])(?![A-Za-z])", re.IGNORECASE
-)
-_MOST_GPUS = 64
+_SIZE = re.compile(r"(?<![A-Za-z0-9.])(?:(\d+)x)?(\d+(?:\.(\d+))?)([BbMm])(?![A-Za-z])")
+_GPUS = (2, 4, 8)  # of one machine
 # Bytes of a weight; of a quantised model embeddings, last layer and scales are larger: 10 %.
 DTYPES: Mapping[str, float] = {
     **{"bfloat16": 2, "float16": 2, "float32": 4},
@@ -79,8 +77,9 @@ def check_served(model: str, plan: Plan) -> str:
     heads, its context is shorter, or a folder has other weights than the dtype says.
 
     Example:
-        >>> check_served("org/chat-7B", Plan(gpus=1, gpu_memory=40, dtype="bfloat16", context=8192))
-        'org/chat-7B fits: 18.5 GB (weights 16.0, cache of 8,192 tokens 0.9, activations 1.6) of ...'
+        >>> plan = Plan(gpus=1, gpu_memory=40, dtype="bfloat16", context=8192)
+        >>> check_served("org/chat-7B", plan)[:50]
+        'org/chat-7B fits: 18.5 GB (weights 16.0, cache of '
     """
     if model.startswith(("/", "./", "../", "~")) and not Path(model).is_dir():
         raise ValueError(f"{model} is no folder: give a folder or a name on the hub")
