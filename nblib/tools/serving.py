@@ -84,7 +84,7 @@ def check_served(model: str, plan: Plan) -> str:
     if model.startswith(("/", "./", "../", "~")) and not Path(model).is_dir():
         raise ValueError(f"{model} is no folder: give a folder or a name on the hub")
     size = _size_of_folder(Path(model), plan) or _size_of_name(model)
-    unknown = "; how long its context is, is not known here (Qwen2.5-Math: 4,096)"
+    unknown = "; the length of its context is not known here (Qwen2.5-Math: 4,096)"
     if size is None:
         return f"whether {model} fits cannot be known: no folder, no size in its name{unknown}"
     _check_heads(model, size, plan)
@@ -108,12 +108,10 @@ def check_served(model: str, plan: Plan) -> str:
 def _needs(size: Size, plan: Plan) -> tuple[float, float, float]:
     """Return the bytes of weights, of one sequence's cache, and of activations on all GPUs."""
     width = 4 if plan.dtype == "float32" else 2
-    copies = (
-        max(1, plan.gpus / size.heads[1]) if size.heads[1] else 1
-    )  # each GPU has a head of keys
+    copies = plan.gpus / size.heads[1] if size.heads[1] else 1  # a head of keys on each GPU
     return (
         size.quantised_bytes or size.parameters * DTYPES[plan.dtype],
-        size.cache_numbers * copies * width * plan.context,
+        size.cache_numbers * max(1, copies) * width * plan.context,
         plan.gpus * _ACTIVATIONS_BYTES,
     )
 
@@ -137,7 +135,7 @@ def _what_would_fit(size: Size, plan: Plan) -> list[str]:
     return [
         *(f"--gpus {one}" for one in gpus[:1]),
         *smaller,
-        f"{plan.gpus} GPUs of {math.ceil(memory)} GiB or more",
+        f"GPUs of {math.ceil(memory)} GiB or more",
     ]
 
 
