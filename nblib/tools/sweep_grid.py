@@ -101,7 +101,8 @@ def plan_sweep(notebook: str, lists: Mapping[str, str]) -> Sweep:
 def split_values(name: str, text: str) -> tuple[str, ...]:
     r"""Return the values of a comma list: a list literal and a quoted text are one value each.
 
-    The quotes around a whole value are taken away; within, a backslash stands before a quote or another.
+    The quotes around a whole value are taken away; in them, a backslash stands before a quote and
+    before another backslash.
 
     Raises:
         ValueError: a value is empty, or a bracket or quote is not closed.
