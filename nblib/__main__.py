@@ -24,6 +24,7 @@ from nblib.tasks.registry import get_task, task_names
 from nblib.tools.cluster_commands import serve, sweep
 from nblib.tools.extraction_commands import extract, project_tokens
 from nblib.tools.proof_commands import truth
+from nblib.tools.run_commands import log, runs
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -76,11 +77,8 @@ def app() -> None:
     """Run nblib's notebooks, and what belongs to them."""
 
 
-app.add_command(extract)
-app.add_command(project_tokens)
-app.add_command(serve)
-app.add_command(sweep)
-app.add_command(truth)
+for command in (extract, project_tokens, truth, runs, log, serve, sweep):
+    app.add_command(command)
 
 _parameters = click.option(
     "-p",

@@ -16,6 +16,7 @@ from nblib.runs import check_stage, runs_root
 from nblib.tasks.registry import get_task
 
 _UNKNOWN = "-"
+_GOES_ON = ("unfinished", "steps left")  # how the state of a run begins that can be continued
 _STEPS = Kind("a number of steps", lambda value: type(value) is int and value >= 0)
 
 
@@ -32,7 +33,7 @@ class RunRow:
     started: datetime | None = None
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     headline: str = ""  # the metric in which a gain is claimed
-    estimate: Estimate | None = None  # of the tuned stage, else of the last one
+    estimate: Estimate | None = None  # of the stage "tuned", else of the last one
     seconds: float | None = None  # of the last session
     steps: int | None = None  # the last step in metrics.jsonl
 
@@ -76,6 +77,21 @@ def run_rows(notebook: str = "", *, newest: int | None = None) -> list[RunRow]:
         raise ValueError(f"{where} holds no run; in {root.absolute()}: {there}")
     paths.sort(key=lambda path: path.name, reverse=True)  # names begin with the time
     return [run_row(path) for path in paths[:newest]]
+
+
+def find_run(given: str, *, unfinished: bool = False) -> Path:
+    """Return a run's folder: as given, or a notebook's newest, or its newest unfinished one.
+
+    Raises ValueError where there is none.
+    """
+    if (Path(given) / "config.json").is_file():
+        return Path(given).resolve()
+    for row in run_rows(given):
+        path = (runs_root() / row.notebook / row.run).resolve()
+        goes_on = row.state.startswith(_GOES_ON)
+        if (path / "config.json").is_file() and (goes_on or not unfinished):
+            return path
+    raise ValueError(f"{given} has no {'unfinished ' if unfinished else ''}run with a config.json")
 
 
 def rows_table(rows: Sequence[RunRow], *, title: str = "") -> Table:
@@ -159,11 +175,9 @@ def _headline(path: Path) -> dict[str, Any]:
     stages = field(content, "stages", OBJECT, result)
     if not stages:  # a run without evaluation
         return {"headline": headline}
-    name = [one for one in stages if one.startswith("tuned")] or [*stages]
-    stage, where = stages[name[-1]], f"{result}: stage {name[-1]}"
-    if not isinstance(stage, dict):
-        raise ValueError(f"{where} is {shown(stage)}, expected an object")
-    check_stage(stage, (headline,), where)
+    name = "tuned" if "tuned" in stages else [*stages][-1]  # as the report's first paragraph
+    stage = stages[name]
+    check_stage(stage, (headline,), f"{result}: stage {name}")
     return {"headline": headline, "estimate": read_estimate(stage, headline)}
 
 
