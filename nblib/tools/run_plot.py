@@ -12,6 +12,7 @@ from nblib.report.curves import LINES, by_step, column, smooth
 from nblib.report.plots import LEGEND, QUIET, calm, draw_estimates, new_figure
 from nblib.report.tables import in_words
 from nblib.runs import runs_root
+from nblib.tools.run_log import scalars
 from nblib.tools.run_table import RunRow, differing_parameters, read_metrics
 
 _ROW_IN, _LEGEND_IN = 3.6, 0.2  # heights in inches: of a notebook's runs, of a line of the legend
@@ -58,9 +59,10 @@ def _draw_curve(axes: Axes, row: RunRow, label: str, **look: Any) -> None:
 
 def _curve_of(row: RunRow) -> tuple[str, list[dict[str, Any]]]:
     try:
-        history = by_step(read_metrics(runs_root() / row.notebook / row.run / "metrics.jsonl"))
+        records = read_metrics(runs_root() / row.notebook / row.run / "metrics.jsonl")
     except (OSError, ValueError):  # the table says what is wrong
         return "loss", []
+    history = by_step({"step": one["step"], **scalars(one)} for one in records)
     return "reward" if any("reward" in one for one in history) else "loss", history
 
 
@@ -73,8 +75,9 @@ def _set_out(left: Axes, right: Axes, rows: Sequence[RunRow]) -> None:
     right.set_yticks(range(1, len(rows) + 1))
     calm(left, grid="y")
     calm(right, grid="x")
-    for axes in (left, right):
-        if not axes.has_data():
+    drawn = {left: left.texts, right: [row for row in rows if row.estimate]}
+    for axes, what in drawn.items():
+        if not what:
             axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=QUIET)
 
 
