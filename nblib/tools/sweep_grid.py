@@ -20,6 +20,7 @@ from nblib.runs import runs_root
 from nblib.tools.notebooks import declared_parameters, find_notebook, parse_values, read_notebook
 
 MOST_CELLS = 1000
+SWEEPS = "sweeps"  # the folder beside a notebook's runs
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _ESCAPED = re.compile(r"""\\(["'\\])""")
@@ -94,7 +95,7 @@ def plan_sweep(notebook: str, lists: Mapping[str, str]) -> Sweep:
             Cell(number=number, parameters=dict(zip(grid, values, strict=True)))
             for number, values in enumerate(itertools.product(*grid.values()))
         ),
-        folder=runs_root().absolute() / source.stem / "sweeps" / digest,
+        folder=runs_root().absolute() / source.stem / SWEEPS / digest,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nblib.__main__ import main
+from nblib.tools.run_table import run_rows
 from nblib.tools.sweep import read_outcome
 
 ROOT = Path(__file__).parents[2]
@@ -136,6 +137,7 @@ def test_each_cell_is_a_run_and_a_row_and_none_is_run_twice(sweep, folder):
     assert (rows[3]["answer accuracy"], rows[3]["time"]) == ("0.500 [0.200, 0.800] (n=10)", "3 s")
     config = json.loads((folder / "runs" / "toy" / rows[3]["run"] / "config.json").read_text())
     assert config == {"RATE": 0.0003, "SEED": 1, "NAME": "one", "WAIT": False}
+    assert {one.run for one in run_rows("toy")} == {row["run"] for row in rows}
     code, again, err = sweep(*grid)
     assert (code, err, table_rows(again)) == (0, "", rows)
     assert "started" not in again and len(notes()) == 8
