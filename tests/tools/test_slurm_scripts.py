@@ -58,7 +58,8 @@ else
     echo "$@" >> scontrol.log
 fi
 """
-# Answers /health once the file `ready` is there; ends with 5 after TERM, or at once with 7 if `fails` is there.
+# Answers /health once the file `ready` is there.
+# Ends with 5 after TERM, or at once with 7 where `fails` is there.
 VLLM = f"""\
 #!{sys.executable}
 import http.server, json, os, signal, sys
