@@ -14,6 +14,7 @@ from nblib.files import OBJECT, POSITIVE, TEXT, Kind, field, parse_json, read_ob
 from nblib.report.tables import Estimate, Table, in_words, read_estimate, settings_table
 from nblib.runs import check_stage, runs_root
 from nblib.tasks.registry import get_task
+from nblib.tools.sweep_grid import SWEEPS
 
 _UNKNOWN = "-"
 _GOES_ON = ("unfinished", "steps left")  # how the state of a run begins that can be continued
@@ -69,7 +70,7 @@ def run_rows(notebook: str = "", *, newest: int | None = None) -> list[RunRow]:
         for folder in folders
         if folder.is_dir()
         for path in folder.iterdir()
-        if path.is_dir() and not path.is_symlink() and path.name[0] != "."
+        if path.is_dir() and not path.is_symlink() and path.name[0] != "." and path.name != SWEEPS
     ]
     if not paths:
         there = ", ".join(sorted(one.name for one in holders)) or "no run at all"
