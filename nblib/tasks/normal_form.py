@@ -20,9 +20,10 @@ from fractions import Fraction
 from itertools import combinations
 from typing import Any
 
-from nblib.tasks.normal_sums import Sum, gap
+from nblib.tasks.normal_sums import Sum, gaps
 from nblib.tasks.statements import POSITIVE, REAL, Statement
 
+_LARGE = 10_000  # bits of a number
 _Written = Callable[[Fraction], str]  # how a coefficient is written
 
 
@@ -41,12 +42,19 @@ def statement_key(statement: Statement) -> str:
     >>> statement_key(parse_statement("2x/y >= 4-2y/x for x, y > 0"))
     '+1*a^2+1*b^2-2*a*b >= 0 for a >, b >'
     """
-    return _least(statement, str)
+    return _least(statement, _number)
 
 
 def template_key(statement: Statement) -> str:
     """Return the key without its numbers: of each coefficient only the sign is left."""
     return _least(statement, lambda _: "")
+
+
+def _number(value: Fraction) -> str:
+    """Return a number as text; a large one by its digits in base 16: Python writes no others."""
+    if max(map(int.bit_length, value.as_integer_ratio())) < _LARGE:
+        return str(value)
+    return f"{value.numerator:x}/{value.denominator:x}"
 
 
 def _least(statement: Statement, written: _Written) -> str:
@@ -149,10 +157,9 @@ def _letters(parts: Sequence[_Part]) -> set[str]:
 
 def _parts(statement: Statement) -> list[_Part]:
     """Return the claim, and the hypotheses that say more than the signs of variables."""
-    signs = statement.variables
-    claim, *given = (
-        _Part(one.sign, *gap(one, signs)) for one in (statement.claim, *statement.hypotheses)
-    )
+    signs, relations = statement.variables, (statement.claim, *statement.hypotheses)
+    sides = gaps(relations, signs)
+    claim, *given = (_Part(one.sign, *both) for one, both in zip(relations, sides, strict=True))
     return [claim, *{one for one in given if not _holds(one, signs)}]
 
 
@@ -162,8 +169,8 @@ def _holds(part: _Part, signs: Mapping[str, str]) -> bool:
         return not part.left and part.sign in ("=", ">=")
     never_negative = all(
         coefficient > 0
-        and all(signs.get(str(unit), REAL) != REAL or not exponent % 2 for unit, exponent in one)
+        and all(signs.get(unit, REAL) != REAL or not exponent % 2 for unit, exponent in one)
         for one, coefficient in part.left
     )
-    above = any(all(signs.get(str(u)) == POSITIVE for u, _ in one) for one, _ in part.left)
+    above = any(all(signs.get(u) == POSITIVE for u, _ in one) for one, _ in part.left)
     return never_negative and (above or part.sign == ">=") and not part.other

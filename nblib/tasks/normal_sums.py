@@ -15,10 +15,11 @@ from math import gcd, lcm, prod
 from typing import Any
 
 from nblib.tasks.expressions import Expression
-from nblib.tasks.polynomials import BITS, FIELD, MAX_TERMS, Factor, Polynomial, Refused
+from nblib.tasks.polynomials import BITS, FIELD, MAX_BITS, MAX_TERMS, Factor, Polynomial, Refused
 from nblib.tasks.quotients import Arithmetic, Domain, Quotient
 from nblib.tasks.statements import POSITIVE, REAL, Relation
 
+_MOST_IN_ALL = 1000  # terms of a statement; where it has more, none of its relations is expanded
 _MOST_TERMS = 60  # of a product beside roots; of a larger one each factor is a unit
 _POINT = (2, 3, 5, 7, 11, 13)  # where a divisor is tried first
 
@@ -27,20 +28,31 @@ Sum = frozenset[tuple[Monomial, Fraction]]
 _Terms = dict[Monomial, Fraction]  # a sum in the making
 
 
-def gap(relation: Relation, signs: Mapping[str, str]) -> tuple[Sum, Sum]:
-    """Return a sum with the sign of left - right, and one that is not 0; empty where all is above.
+def gaps(relations: Sequence[Relation], signs: Mapping[str, str]) -> list[tuple[Sum, Sum]]:
+    """Return for each relation a sum with the sign of left - right, and one that is not 0.
 
-    The first is divided by what its numbers and the powers of its positive letters share.
+    The first is divided by what its numbers and the powers of its positive letters share. The
+    second is empty where signs say that all denominators are positive.
     """
+    found = [_gap(one, signs) for one in relations]
+    if sum(len(side) for one in found for side in one) > _MOST_IN_ALL:
+        return [(_shortest(_difference(one, signs), signs), frozenset()) for one in relations]
+    return found
+
+
+def _gap(relation: Relation, signs: Mapping[str, str]) -> tuple[Sum, Sum]:
     arithmetic = _AnySign(Domain.of(signs))
     try:
         sides = [arithmetic.value(side) for side in (relation.left, relation.right)]
-        found = _numerator(arithmetic, arithmetic.difference(*sides))
+        top, other = _numerator(arithmetic, arithmetic.difference(*sides))
     except Refused:
-        turned: Expression = ("product", (("number", Fraction(-1)), relation.right))
-        found = _terms(("sum", (relation.left, turned)), signs), {}
-    top, other = (frozenset(_reduced(one, signs).items()) for one in found)
-    return top, other
+        top, other = _difference(relation, signs), {}
+    return _shortest(top, signs), _shortest(other, signs)
+
+
+def _difference(relation: Relation, signs: Mapping[str, str]) -> _Terms:
+    turned: Expression = ("product", (("number", Fraction(-1)), relation.right))
+    return _terms(("sum", (relation.left, turned)), signs)
 
 
 class _AnySign(Arithmetic):
@@ -100,19 +112,22 @@ def _value_at(top: Polynomial) -> int:
     )
 
 
-def _reduced(terms: _Terms, signs: Mapping[str, str]) -> _Terms:
+def _shortest(terms: _Terms, signs: Mapping[str, str]) -> Sum:
     """Divide by what all coefficients share, and by the powers of positive letters that all do."""
     if not terms:
-        return {}
-    tops, bottoms = zip(*(one.as_integer_ratio() for one in terms.values()), strict=True)
-    content = Fraction(gcd(*tops), lcm(*bottoms))
-    powers = [dict(monomial) for monomial in terms]
+        return frozenset()
+    content, powers = _content(terms), [dict(monomial) for monomial in terms]
     common: dict[object, Fraction] = {
         letter: -least
         for letter, sign in signs.items()
         if sign == POSITIVE and (least := min(one.get(letter, Fraction(0)) for one in powers))
     }
-    return {_times(one, common): coefficient / content for one, coefficient in terms.items()}
+    return frozenset((_times(one, common), number / content) for one, number in terms.items())
+
+
+def _content(terms: _Terms) -> Fraction:
+    tops, bottoms = zip(*(one.as_integer_ratio() for one in terms.values()), strict=True)
+    return Fraction(gcd(*tops), lcm(*bottoms))
 
 
 def _times(monomial: Monomial, other: Mapping[object, Fraction]) -> Monomial:
@@ -153,7 +168,7 @@ def _added(sums: Sequence[_Terms]) -> _Terms:
 
 def _product(factors: Sequence[_Terms]) -> _Terms:
     """Multiply out; where that makes many terms, every factor of several is a unit."""
-    if prod(map(len, factors)) > _MOST_TERMS:
+    if sum(len(one) > 1 for one in factors) > 1 and prod(map(len, factors)) > _MOST_TERMS:
         factors = [one if len(one) == 1 else _unit(one, Fraction(1)) for one in factors]
     found: _Terms = {frozenset(): Fraction(1)}
     for factor in factors:
@@ -173,24 +188,22 @@ def _power(base: _Terms, exponent: Fraction | int, signs: Mapping[str, str]) -> 
         apart = number > 0 and all(signs.get(str(unit), REAL) != REAL for unit, _ in monomial)
         if whole or apart:
             raised = frozenset((unit, power * exponent) for unit, power in monomial if exponent)
-            if whole:
-                return {raised: number**exponent.numerator}
-            return _product([{raised: Fraction(1)}, _unit_of(number, exponent)])
+            return _product([{raised: Fraction(1)}, _raised(number, exponent)])
     if whole and exponent >= 0:
         return _product([base] * exponent.numerator)
     return _unit(base, exponent) if base else {}
 
 
-def _unit_of(number: Fraction, exponent: Fraction) -> _Terms:
-    """Return a number's root."""
+def _raised(number: Fraction, exponent: Fraction) -> _Terms:
+    """Return a power of a number, which is a unit where it is a root or large."""
+    bits = max(map(int.bit_length, number.as_integer_ratio())) * abs(exponent)
+    if exponent.denominator == 1 and bits <= MAX_BITS:
+        return {frozenset(): number**exponent.numerator}
     return {frozenset({(number, exponent)} if number != 1 else ()): Fraction(1)}
 
 
 def _unit(base: _Terms, exponent: Fraction) -> _Terms:
     """Return a sum as a unit; what its coefficients share stands before it, but under a root."""
-    content = Fraction(1)
-    if exponent.denominator == 1:
-        tops, bottoms = zip(*(one.as_integer_ratio() for one in base.values()), strict=True)
-        content = Fraction(gcd(*tops), lcm(*bottoms))
+    content = _content(base) if exponent.denominator == 1 else Fraction(1)
     unit = frozenset((monomial, one / content) for monomial, one in base.items())
     return {frozenset({(unit, exponent)}): content**exponent.numerator}
