@@ -23,6 +23,7 @@ from nblib.sources.rows import SourceError
 from nblib.tasks.registry import get_task, task_names
 from nblib.tools.extraction_commands import extract, project_tokens
 from nblib.tools.proof_commands import truth
+from nblib.tools.proof_data_commands import generate, verify
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -77,7 +78,9 @@ def app() -> None:
 
 app.add_command(extract)
 app.add_command(project_tokens)
+app.add_command(generate)
 app.add_command(truth)
+app.add_command(verify)
 
 _parameters = click.option(
     "-p",

@@ -24,7 +24,7 @@
 # | **Goal** | verified proofs of statements whose templates were held out |
 # | **Hardware** | a laptop's CPU (embedded model), or a Kaggle TPU v5e-8 (Gemma 3 1B) |
 # | **Minutes** | CPU, built-in inequalities: under 30 |
-# | **Inputs** | nothing, or a `.jsonl` file of proofs; a model by name, folder or GGUF |
+# | **Inputs** | nothing, or a `.jsonl` file of proofs that a strong model wrote; a model |
 # | **Outputs** | `runs/proofs/<run>/`: `export/`, every proof with its verdict, a report |
 # | **Next** | [v2_grpo] with `TASK = "proofs"` rewards verified proofs |
 #
@@ -67,8 +67,8 @@ from nblib import evaluation, hosts, models, report, sources, tasks, tokens, tra
 # %% tags=["parameters-data"]
 MODEL = ""  # embedded, gemma3-270m, gemma3-1b-it, a folder, a .gguf file, or "adapters::base"
 DTYPE = ""  # bfloat16, float32: of frozen weights; what is trained is float32
-TASK = "proofs"
-DATA = ""  # builtin, or a .jsonl file of objects with statement, proof and technique
+TASK = "proofs"  # or text_proofs: free texts, whose proofs a judge reads at the end
+DATA = ""  # builtin, or a .jsonl file: statement, proof, technique a line, or what `verify` writes
 NUM_SAMPLES = 0  # training rows: 10 to 50 to try things out, -1 for all
 NUM_EPOCHS = 0
 MAX_LENGTH = 0  # tokens; longer examples are left out and counted
@@ -102,6 +102,8 @@ EVAL_SAMPLES = 0  # held-out statements, -1 for all
 COMPOSED_SAMPLES = 0  # held-out compositions
 SHOTS = 0  # worked examples in the few-shot prompt, from train
 MAX_NEW_TOKENS = 0
+JUDGE = ""  # endpoint: a model, by NBLIB_JUDGE_URL, _MODEL and _KEY, that reads free texts
+JUDGE_BUDGET = 0  # requests to it at most
 
 # %% [markdown]
 # ## Set-up
@@ -128,13 +130,14 @@ data = sources.get_dataset(
     num_test=settings.eval_samples,
     seed=SEED,
 )
-display(report.examples_table(task.examples(data.train[:1])), report.rows_table(data))
-page.table(report.proof_rows_table(data))
+display(report.rows_table(data))
+page.table(report.proof_losses_table(data), report.proof_rows_table(task, data))
 
 # %% [markdown]
 # A slice of train is kept for the validation loss; the test split is read by the evaluation alone.
 # The compositions put two techniques together that no training row puts together so. The proof of
-# every row is checked here: a row whose proof is not verified is refused by its name.
+# every row is checked here: one that is not verified is refused by its name. Of a file with
+# verdicts, only what passed is learnt: the table above says how many were lost where.
 
 # %%
 chosen, _ = tasks.choose_examples(task, data.train, settings.num_samples, seed=SEED)
@@ -151,7 +154,7 @@ print(f"{len(composed)} held-out compositions")
 
 # %%
 shots = evaluation.varied_shots(train_examples, settings.shots, seed=SEED)
-display(report.proof_table(shots))
+display(report.examples_table(train_examples[:1]), report.proof_table(task, shots))
 
 # %% [markdown]
 # ## Model
@@ -337,6 +340,18 @@ failures = evaluation.failure_counts(stages, task)
 page.table(report.proof_failures_table(task, stages, failures))
 if stages:
     page.figure("Failures", report.plot_failures(stages, failures, seed=SEED))
+
+# %% [markdown]
+# ## A judge of free texts
+# A proof in the language is checked, and no model is asked. With `TASK = "text_proofs"` a judge may
+# read the proofs: first those whose truth is known, and attacks on it. Its word counts only where
+# few wrong ones pass, and stands in `judge.json`, apart from what is exact.
+
+# %%
+judged = evaluation.judge_proofs(
+    settings.judge, task, ends, folder=run.path, requests=settings.judge_budget
+)
+page.table(*report.judged_proofs_tables(judged))
 
 # %% [markdown]
 # ## Samples

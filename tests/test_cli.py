@@ -109,11 +109,13 @@ COMPLETION = {
     "envelope": json.dumps(TRIP["response"]),
     "extraction": '{"name": "Mug", "price": null}',
     "proofs": "<proof>\nSquare a-b: a^2+b^2 >= 2ab\n</proof>",
+    "text_proofs": "<proof>\nA square is not negative.\n</proof>",
 }
 REFERENCE = {
     "envelope": {"payload_type": TRIP["payload_type"]},
     "extraction": {"name": "Mug", "price": None},
     "proofs": "a^2+b^2 >= 2ab for real a, b",
+    "text_proofs": "a^2+b^2 >= 2ab for real a, b",
 }
 
 

@@ -20,6 +20,8 @@ __getattr__, __all__, __dir__ = public_names(
         "package": "package_files",
         "review": "keep_review",
         "judge": "find_judge judge_stages",
+        "proof_judging": "judge_proofs",
+        "verifier": "Verifier calibrate_verifier check_independent",
         "sampling": "keep_informative sample_group vote_all",
     },
 )

@@ -20,7 +20,8 @@ from nblib.tasks.judging import Pair, gold_leaves
 from nblib.tasks.task import Example
 
 if TYPE_CHECKING:
-    from nblib.evaluation.judge import Judge, Verdict
+    from nblib.evaluation.closed_questions import Verdict
+    from nblib.evaluation.judge import Judge
 
 LEAST_KAPPA = 0.6  # "substantial": J. R. Landis, G. G. Koch, Biometrics 33 (1977), p. 165
 _PAIRS, _FEWEST = 60, 20  # that are made, and of which a judge must decide

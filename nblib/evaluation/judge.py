@@ -11,19 +11,18 @@ judged figure has an upper end, at which all of them were equivalent.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nblib.evaluation.answers import Stage, score_answers
 from nblib.evaluation.calibration import Calibration, calibrate
+from nblib.evaluation.closed_questions import ClosedQuestions, Verdict
 from nblib.evaluation.kept import SPECS_KEY
-from nblib.files import shown, write_json
+from nblib.files import write_json
 from nblib.sources.endpoint import Client, endpoint_from_environment
-from nblib.sources.endpoint_cache import Budget, Reply, Request
-from nblib.tasks.json_schema import object_schema
-from nblib.tasks.json_text import read_json_text
+from nblib.sources.endpoint_cache import Budget
 from nblib.tasks.judging import Pair, accepted_specs, pairs_of
 from nblib.tasks.task import Example, Task
 
@@ -31,7 +30,6 @@ JUDGES = ("", "endpoint")
 VERDICTS = ("equivalent", "not_equivalent", "unsure")
 OUTCOMES = (*VERDICTS, "failed", "unsent")
 _KEPT, _RESULT = "judge.jsonl", "judge.json"  # in a run's folder
-_MOST_TOKENS = 1024  # some models think first
 _ASKED = """\
 Two people read the same page and filled in the same slot of a form. Do both values say the same?
 Letters' case, punctuation, white space and an article do not matter. Another number, another name \
@@ -43,48 +41,18 @@ Second value: {answer}
 
 Answer with one JSON object and nothing else: {{"verdict": "equivalent"}}, \
 {{"verdict": "not_equivalent"}}, or {{"verdict": "unsure"}} where it cannot be told."""
-_FORMAT = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "verdict",
-        "strict": True,
-        "schema": object_schema({"verdict": {"type": "string", "enum": [*VERDICTS]}}),
-    },
-}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What became of a pair: a judge's word, or why there is none."""
-
-    word: Literal["equivalent", "not_equivalent", "unsure", "failed", "unsent"]
-    reason: str = ""
-
-
-class Judge:
+class Judge(ClosedQuestions[Pair]):
     """Gives verdicts on pairs; what its client's file holds is not asked again."""
 
-    def __init__(self, client: Client) -> None:
-        self.client, self.stopped = client, ""
-        self._formatted: bool | None = None  # None: not tried yet
+    words = VERDICTS
 
-    def ask(self, pairs: Iterable[Pair]) -> dict[Pair, Verdict]:
-        """Return a verdict of each different pair; each is asked once, at temperature 0."""
-        asked = list(dict.fromkeys(pairs))
-        if not asked:
-            return {}
-        if self._formatted is None:
-            self._formatted = self._takes_a_format(asked)
-        batch = self.client.ask([_request(one, formatted=self._formatted) for one in asked])
-        self.stopped = self.stopped or batch.stopped
-        return {pair: _verdict(one) for pair, one in zip(asked, batch.replies, strict=True)}
-
-    def _takes_a_format(self, asked: Sequence[Pair]) -> bool:
-        """Return whether the server takes a `response_format`; not one that answered 400 to it."""
-        if any(self.client.find(_request(one, formatted=False)) for one in asked):
-            return False  # as an earlier session of this run found out
-        (reply,) = self.client.ask([_request(asked[0], formatted=True)]).replies
-        return reply.status != 400
+    def text(self, one: Pair) -> str:
+        """Return what is asked of a pair; its values stay within their quotes."""
+        slot = f"{one.slot} ({one.meaning})" if one.meaning else one.slot
+        gold, answer = (json.dumps(text, ensure_ascii=False) for text in (one.gold, one.answer))
+        return _ASKED.format(slot=slot, gold=gold, answer=answer)
 
 
 def find_judge(name: str, folder: Path, *, requests: int) -> Judge | None:
@@ -238,27 +206,3 @@ def _scored_again(stage: Stage, task: Task, right: set[Pair]) -> Mapping[str, An
 
 def _pairs_by_item(stage: Stage) -> dict[str, list[Pair]]:
     return {one["id"]: pairs_of(one) for one in stage.records}
-
-
-def _request(pair: Pair, *, formatted: bool) -> Request:
-    slot = f"{pair.slot} ({pair.meaning})" if pair.meaning else pair.slot
-    values = {"gold": json.dumps(pair.gold, ensure_ascii=False)}
-    values["answer"] = json.dumps(pair.answer, ensure_ascii=False)
-    parameters: dict[str, Any] = {"temperature": 0, "max_tokens": _MOST_TOKENS}
-    if formatted:
-        parameters["response_format"] = _FORMAT
-    message = {"role": "user", "content": _ASKED.format(slot=slot, **values)}
-    return Request(messages=(message,), parameters=parameters)
-
-
-def _verdict(reply: Reply) -> Verdict:
-    """Return a reply's verdict; anything but one JSON object with one of the words is a failure."""
-    if reply.kind == "unsent":
-        return Verdict(word="unsent", reason=reply.reason)
-    if not reply.is_complete:
-        return Verdict(word="failed", reason=f"{reply.kind}: {reply.reason}")
-    text = read_json_text(reply.text)
-    match text.value if text.strict else None:
-        case {"verdict": str(word), **more} if word in VERDICTS and not more:
-            return Verdict(word=word)  # type: ignore[arg-type]
-    return Verdict(word="failed", reason=f"no verdict: {shown(reply.text)}")

@@ -21,7 +21,9 @@ __getattr__, __all__, __dir__ = public_names(
         "samples": "rollout_table",
         "slots": "confusion_table gold_table grounding_table needle_table slots_table",
         "judging": "judge_tables",
-        "proofs": "proof_failures_table proof_rows_table proof_samples_table proof_table",
+        "verifying": "judged_proofs_tables verifier_tables",
+        "proofs": "proof_failures_table proof_losses_table proof_rows_table proof_samples_table "
+        "proof_table",
         "model_card": "foundation_manifest",
     },
 )

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nblib.report.tables import Table, in_words
-from nblib.tasks.proofs import proof_lines
+from nblib.tasks.proof_verdicts import REASONS, losses
+from nblib.tasks.proofs import PROOFS, proof_lines
 from nblib.tasks.task import Example, Task
 
 if TYPE_CHECKING:
@@ -16,29 +17,53 @@ if TYPE_CHECKING:
 _MOST_SHOWN = 200  # characters of a completion that is no proof
 
 
-def proof_rows_table(data: "Dataset") -> Table:
-    """Return a row a technique: how many rows each split has of it, and how long its proofs are."""
+def proof_rows_table(task: Task, data: "Dataset") -> Table:
+    """Return a row a technique: how many rows each split has of it, and how long its proofs are.
+
+    Rows that the task leaves out, as they did not pass, are not counted.
+    """
+    splits = {"train": task.normalise(data.train), "test": task.normalise(data.test)}
     counts = {
-        name: Counter(row.fields["technique"] for row in rows)
-        for name, rows in (("train", data.train), ("test", data.test))
+        name: Counter(row.fields["technique"] for row in rows) for name, rows in splits.items()
     }
     lengths: dict[str, set[int]] = {}
-    for row in (*data.train, *data.test):
+    for row in (*splits["train"], *splits["test"]):
         length = len(row.fields["proof"].strip().splitlines())
         lengths.setdefault(row.fields["technique"], set()).add(length)
     rows = []
-    for name, steps in lengths.items():
-        found = " or ".join(map(str, sorted(steps)))
+    for name, lines in lengths.items():
+        few, most = min(lines), max(lines)
+        found = f"{few} to {most}" if len(lines) > 2 else " or ".join(map(str, sorted(lines)))
         rows.append((name, found, *(f"{count[name]:,}" for count in counts.values())))
     return Table(
         title="Rows by technique",
-        columns=("technique", "steps", *counts),
+        columns=("technique", "lines", *counts),
         rows=tuple(rows),
         note=data.origin,
     )
 
 
-def proof_table(examples: Sequence[Example]) -> Table:
+def proof_losses_table(data: "Dataset") -> Table:
+    """Return a row a verdict and reason: how many generated proofs passed, or were lost where.
+
+    None for rows without a verdict: their task checks each of them.
+    """
+    both = (*data.train, *data.test)
+    found, of = losses(both), f"of {len(both):,}"
+    rows = tuple(
+        (verdict, reason, f"{count:,}", f"{count / len(both):.3f}", REASONS.get(reason, ""))
+        for (verdict, reason), count in found.items()
+    )
+    return Table(
+        title="What became of the generated proofs",
+        columns=("verdict", "reason", f"rows {of}", "share", "what to do"),
+        rows=rows,
+        note="verified: every line by exact arithmetic; judged: accepted by another model, whose "
+        "false accepts were measured; the two are never added up" if rows else "",
+    )  # fmt: skip
+
+
+def proof_table(task: Task, examples: Sequence[Example]) -> Table:
     """Return a row an example: the statement, and each line of its proof with its mark.
 
     ```
@@ -47,7 +72,7 @@ def proof_table(examples: Sequence[Example]) -> Table:
     | AM-GM | `a^2+b^2 >= 2ab for a, b > 0` | `✓ AM-GM a^2, b^2: a^2+b^2 >= 2ab` |
     ```
     """
-    rows = ((one.group, one.reference, marked_proof(one.completion, one)) for one in examples)
+    rows = ((one.group, one.reference, _shown(task, one.completion, one)) for one in examples)
     columns = ("technique", "statement", "proof")
     return Table(title="Proofs", columns=columns, rows=tuple(rows), verbatim=columns[1:])
 
@@ -115,8 +140,14 @@ def proof_failures_table(
 
 def _judged(task: Task, record: Mapping[str, Any]) -> str:
     """Return the verdict on a proof, then its lines."""
-    verdict = "✓ verified" if task.is_right(record) else f"✗ {record['failure']}"
-    return f"{verdict}\n{marked_proof(record['completion'], _asked(record))}"
+    right = "verified" if task.name == PROOFS.name else "has the form"
+    verdict = f"✓ {right}" if task.is_right(record) else f"✗ {record['failure']}"
+    return f"{verdict}\n{_shown(task, record['completion'], _asked(record))}"
+
+
+def _shown(task: Task, completion: str, example: Example) -> str:
+    """Return a proof with its marks, or as it is where no line of it can be checked."""
+    return marked_proof(completion, example) if task.name == PROOFS.name else completion
 
 
 def _first_bad(record: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ __getattr__, __all__, __dir__ = public_names(
         "endpoint": "Client endpoint_from_environment",
         "endpoint_cache": "Budget Request",
         "foundation": "foundation_rows",
+        "served_models": "names_of served_model",
         "rows": "Row split_validation",
         "wordproblems": "word_problems",
     },

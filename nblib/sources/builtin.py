@@ -33,7 +33,7 @@ def builtin_dataset(
     if task == "envelope":
         origin = f"built-in travel requests, seed {seed}"
         splits = [travel_requests(count, seed=seed, split=split) for split, count in sizes]
-    elif task == "proofs":
+    elif task in ("proofs", "text_proofs"):
         origin = f"built-in inequalities, seed {seed}"
         splits = [inequalities(count, seed=seed, split=split) for split, count in sizes]
     else:

@@ -19,6 +19,7 @@ TABLES = ("extraction",)  # tasks whose files are tables of examples, with kinds
 _ASKED = {
     "envelope": "prompt",
     "proofs": "statement",
+    "text_proofs": "statement",
 }  # task -> the field of a row that holds its question
 GSM8K_SOURCES = ("folder", "huggingface", "kaggle", "tfds")
 _NOT_FOUND = "gsm8k was not found in any source:"

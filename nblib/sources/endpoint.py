@@ -171,9 +171,6 @@ class Client:
         self.budget = Budget() if budget is None else budget
         self._seed, self._stop, self._refusal = seed, threading.Event(), ""
         self._is_there = False  # whether the server has answered, with any status
-        key = endpoint.key.get_secret_value()
-        head = {"Content-Type": "application/json"}
-        self._head = head | ({"Authorization": f"Bearer {key}"} if key else {})
         self._pool = urllib3.PoolManager(maxsize=endpoint.concurrency)
 
     def find(self, request: Request) -> Reply | None:
@@ -234,7 +231,8 @@ class Client:
     def _attempt(self, body: Mapping[str, Any], request: Request) -> tuple[Reply, float | None]:
         """Return a reply, and the least seconds to wait before the next attempt; None for none."""
         try:
-            status, head, content = self._post(json.dumps(body).encode())
+            sent, address = json.dumps(body).encode(), self.endpoint.address
+            status, head, content = exchange(self._pool, self.endpoint, "POST", address, sent)
         except (urllib3.exceptions.HTTPError, TimeoutError) as error:
             return failed(self.endpoint.hidden(f"{type(error).__name__}: {error}")), 0.0
         self._is_there = True
@@ -250,29 +248,6 @@ class Client:
             self._refuse(f"{self.endpoint.url} answered {status}: {key}")
         return reply, retry_after_s(head.get("Retry-After")) if status in _RETRIED else None
 
-    def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """Send one request; return status, head and body of its answer, within the time limit."""
-        limit_s = self.endpoint.timeout_s
-        ends = time.monotonic() + limit_s
-        timeout = urllib3.Timeout(connect=self.endpoint.connect_s, read=limit_s)
-        asked: dict[str, Any] = {"retries": False, "redirect": False, "preload_content": False}
-        answer = self._pool.request(
-            "POST", self.endpoint.address, body=body, headers=self._head, timeout=timeout, **asked
-        )
-        content = b""
-        try:
-            while part := answer.read1(2**16, decode_content=True):
-                content += part
-                if len(content) > _MOST_BYTES:
-                    raise urllib3.exceptions.ProtocolError(f"over {_MOST_BYTES:,} bytes")
-                if time.monotonic() > ends:  # some servers send blanks to keep a line open
-                    raise TimeoutError(f"no whole answer within {limit_s:g} s")
-        except (urllib3.exceptions.HTTPError, TimeoutError):
-            answer.close()
-            raise
-        answer.release_conn()
-        return answer.status, answer.headers, content
-
     def _refuse(self, reason: str) -> None:
         """Send nothing more, and wake what waits."""
         self._refusal = self._refusal or f"{reason}; nothing more was sent"
@@ -280,6 +255,34 @@ class Client:
 
     def _pause(self, seconds: float) -> None:
         self._stop.wait(seconds)
+
+
+def exchange(
+    pool: urllib3.PoolManager, endpoint: Endpoint, method: str, address: str, body: bytes = b""
+) -> tuple[int, Mapping[str, str], bytes]:
+    """Send one request; return status, head and body of its answer, within the time limit.
+
+    Raises urllib3's HTTPError, or TimeoutError.
+    """
+    limit_s, key = endpoint.timeout_s, endpoint.key.get_secret_value()
+    head = {"Authorization": f"Bearer {key}"} if key else {}
+    asked: dict[str, Any] = {"retries": False, "redirect": False, "preload_content": False}
+    asked["timeout"] = urllib3.Timeout(connect=endpoint.connect_s, read=limit_s)
+    asked["headers"] = {"Content-Type": "application/json", **head}
+    ends, content = time.monotonic() + limit_s, b""
+    answer = pool.request(method, address, body=body or None, **asked)
+    try:
+        while part := answer.read1(2**16, decode_content=True):
+            content += part
+            if len(content) > _MOST_BYTES:
+                raise urllib3.exceptions.ProtocolError(f"over {_MOST_BYTES:,} bytes")
+            if time.monotonic() > ends:  # some servers send blanks to keep a line open
+                raise TimeoutError(f"no whole answer within {limit_s:g} s")
+    except (urllib3.exceptions.HTTPError, TimeoutError):
+        answer.close()
+        raise
+    answer.release_conn()
+    return answer.status, answer.headers, content
 
 
 def retry_after_s(value: str | None) -> float:

@@ -142,7 +142,7 @@ class Budget:
     price_in: float = 0.0  # of a million tokens of prompts, in any currency
     price_out: float = 0.0  # of a million tokens of completions
     sent: int = 0
-    used: tuple[int, int] = field(default=(0, 0), init=False)  # tokens of prompts, of completions
+    used: tuple[int, int] = (0, 0)  # tokens of prompts, of completions
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @property
@@ -177,7 +177,7 @@ class Transcript:
     def __init__(self, path: Path | None) -> None:
         self.path, self._lock = path, threading.Lock()
         self._replies: dict[str, Reply] = {}
-        self.sent = 0  # requests that the file knows of
+        self.sent, self.used = 0, (0, 0)  # requests and tokens that the file knows of
         for record in _read_whole_lines(path) if path and path.exists() else ():
             try:
                 key, reply = record["key"], Reply(**{name: record[name] for name in _IN_FILE})
@@ -186,7 +186,7 @@ class Transcript:
                 raise ValueError(
                     f"{path} is no transcript of an endpoint: remove it, or name another file"
                 ) from error
-            self.sent += reply.attempts
+            self._count(reply)
             if reply.kind in _KEPT:
                 self._replies[key] = replace(reply, tokens=(prompt, completion), kept=True)
 
@@ -203,9 +203,13 @@ class Transcript:
         with self._lock:
             if self.path:
                 append_jsonl(self.path, record)
-            self.sent += reply.attempts
+            self._count(reply)
             if reply.kind in _KEPT:
                 self._replies[key] = replace(reply, kept=True)
+
+    def _count(self, reply: Reply) -> None:
+        self.sent += reply.attempts
+        self.used = (self.used[0] + reply.tokens[0], self.used[1] + reply.tokens[1])
 
 
 def _read_whole_lines(path: Path) -> list[Any]:

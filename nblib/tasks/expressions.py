@@ -52,6 +52,50 @@ def parse_expression(text: str) -> Expression:
     return found
 
 
+def expression_text(expression: Expression) -> str:
+    """Return a text that `parse_expression` reads as an expression of the same value.
+
+    >>> expression_text(parse_expression("(a + b)^2 / 4 - a*b"))
+    '(a+b)^2/4-ab'
+    """
+    match expression:
+        case ("number", value):
+            return str(value) if value >= 0 else f"({value})"
+        case ("variable", letter):
+            return str(letter)
+        case ("sum", parts):
+            terms = [text if text[0] == "-" else f"+{text}" for text in map(expression_text, parts)]
+            return "".join(terms).removeprefix("+")
+        case ("product", (("number", Fraction(numerator=-1, denominator=1)), *rest)):
+            text = expression_text(rest[0] if len(rest) == 1 else ("product", (*rest,)))
+            return f"-({text})" if rest[0][0] == "sum" or text[0] == "-" else f"-{text}"
+        case ("product", parts):
+            return _joined([_within_parentheses(one) for one in parts])
+        case ("quotient", top, bottom):
+            over = expression_text(top) if top[0] == "product" else _within_parentheses(top)
+            return f"{over}/{_within_parentheses(bottom)}"
+        case ("power", base, exponent) if exponent == Fraction(1, 2):
+            return f"sqrt({expression_text(base)})"
+    _, base, exponent = expression
+    bare = base[0] == "variable" or (base[0] == "number" and base[1].denominator == 1)
+    raised = expression_text(base) if bare else f"({expression_text(base)})"
+    whole = exponent.denominator == 1 and exponent >= 0
+    return f"{raised}^{exponent}" if whole else f"{raised}^({exponent})"
+
+
+def _within_parentheses(expression: Expression) -> str:
+    """Return the text of a factor."""
+    text = expression_text(expression)
+    is_factor = expression[0] in ("variable", "power") or text.isdecimal() or text[0] == "("
+    whole = expression[0] != "sum" and expression[0] not in ("product", "quotient")
+    return text if is_factor and whole else f"({text})"
+
+
+def _joined(factors: list[str]) -> str:
+    """Return a product: a number behind a factor needs its sign."""
+    return "".join(f"*{one}" if n and one[0].isdecimal() else one for n, one in enumerate(factors))
+
+
 def variables_of(expression: Expression) -> set[str]:
     """Return the letters of an expression."""
     match expression:

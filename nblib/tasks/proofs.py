@@ -28,9 +28,10 @@ from nblib.tasks.proof_check import (
     check_statement,
 )
 from nblib.tasks.proof_text import RULES
+from nblib.tasks.proof_verdicts import passed
 from nblib.tasks.task import Example, Metric, Score, Target, Task, example_of
 
-_OPEN, _CLOSE = "<proof>", "</proof>"
+OPEN, CLOSE = "<proof>", "</proof>"
 _FIELDS = ("statement", "proof", "technique")
 _MOST_SHOWN = 200  # characters of a line, in a record
 
@@ -114,7 +115,7 @@ def _judged(completion: str, reference: Any) -> tuple[Verdict, str | None, bool]
             "'a^2+b^2 >= 2ab for a, b > 0'"
         )
     check_statement(reference)
-    failure, proof = _block(completion)
+    failure, proof = read_block(completion)
     if proof is None:
         return Verdict(verified=False, failure=failure, reason=failure), None, False
     check = _check_once if len(proof) <= MAX_CHARACTERS else check_proof
@@ -126,13 +127,13 @@ def _judged(completion: str, reference: Any) -> tuple[Verdict, str | None, bool]
     return verdict, proof, codes.isdisjoint(("too long", *UNREADABLE))
 
 
-def _block(completion: str) -> tuple[str, str | None]:
+def read_block(completion: str) -> tuple[str, str | None]:
     """Return a failure, "" for none, and what stands in the block where there is one alone."""
-    before, opened, rest = completion.partition(_OPEN)
-    proof, closed, after = rest.partition(_CLOSE)
+    before, opened, rest = completion.partition(OPEN)
+    proof, closed, after = rest.partition(CLOSE)
     if not (opened and closed):
         return "no proof block", None
-    if any(tag in part for tag in (_OPEN, _CLOSE) for part in (before, proof, after)):
+    if any(tag in part for tag in (OPEN, CLOSE) for part in (before, proof, after)):
         return "several blocks", None
     return "text outside" if before.strip() or after.strip() else "", proof.strip()
 
@@ -153,12 +154,18 @@ def _details(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _example(row: Row) -> Example:
+def proof_fields(row: Row) -> tuple[str, str, str]:
+    """Return a row's statement, proof and technique. Raises ValueError for one that is no text."""
     values = [row.fields.get(name) for name in _FIELDS]
     for name, value in zip(_FIELDS, values, strict=True):
         if not isinstance(value, str):
             raise ValueError(f"{row.named}: its {name} is {str(value)[:40]!r}, expected a text")
     statement, proof, technique = map(str, values)
+    return statement, proof, technique
+
+
+def _example(row: Row) -> Example:
+    statement, proof, technique = proof_fields(row)
     try:
         verdict = check_proof(statement, proof)
     except ValueError as error:
@@ -171,7 +178,7 @@ def _example(row: Row) -> Example:
     return example_of(
         row,
         prompt=f"Prove: {statement}",
-        completion=f"{_OPEN}\n{proof.strip()}\n{_CLOSE}",
+        completion=f"{OPEN}\n{proof.strip()}\n{CLOSE}",
         reference=statement,
         group=technique,
     )
@@ -198,6 +205,7 @@ PROOFS = Task(
     grouped_by="technique",
     examples=lambda rows: tuple(map(_example, rows)),
     score=score,
+    normalise=passed,
     # A line that nothing needs earns nothing: one right line, repeated, is no proof.
     reward_weights={"proof_verified": 1.0, "used_steps": 0.2},
     reward_terms=reward_terms,

@@ -7,8 +7,11 @@ from nblib.tasks.extraction import EXTRACTION
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.proofs import PROOFS
 from nblib.tasks.task import Task
+from nblib.tasks.text_proofs import TEXT_PROOFS
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (GSM8K, ENVELOPE, EXTRACTION, PROOFS)}
+TASKS: Mapping[str, Task] = {
+    task.name: task for task in (GSM8K, ENVELOPE, EXTRACTION, PROOFS, TEXT_PROOFS)
+}
 _NAMED = {one.name: one for task in TASKS.values() for one in (task, *task.variants.values())}
 
 

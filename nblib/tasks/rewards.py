@@ -35,9 +35,15 @@ def reward_weights(task: Task, given: Mapping[str, float] | None = None) -> dict
 
     A term is one of the task's metrics, one of its `reward_terms`, `brevity` or `truncated`.
 
-    Raises ValueError for an unknown term, a weight that is negative or not finite, and weights
-    under which a completion with headline 0 could earn as much as one with headline 1.
+    Raises ValueError for a task without rewards, an unknown term, a weight that is negative or not
+    finite, and weights under which a completion with headline 0 could earn as much as one with
+    headline 1.
     """
+    if not task.reward_weights:
+        raise ValueError(
+            f"task {task.name} has no rewards: nothing that is measured exactly says that an "
+            "answer is right"
+        )
     default = {**task.reward_weights, BREVITY: 0.0, TRUNCATED: 0.0}
     known = dict.fromkeys((*default, *task.metric_names))
     weights = {**default, **(given or {})}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from nblib.tasks.expressions import (
     Expression,
     ExpressionError,
+    expression_text,
     parse_expression,
     shown,
     variables_of,
@@ -75,6 +76,28 @@ def parse_statement(text: str) -> Statement:
         raise ExpressionError(f"no domain in {shown(text)}: expected `... for a, b > 0`")
     hypotheses = tuple(map(parse_relation, given.split(","))) if given.strip() else ()
     return checked_statement(parse_relation(claim), _domain(signs), hypotheses)
+
+
+def statement_text(statement: Statement) -> str:
+    """Return a text that `parse_statement` reads as the same statement, variables of any sign last.
+
+    >>> statement_text(parse_statement("2*a*b <= a^2 + b^2 for a > 0, b > 0"))
+    'a^2+b^2 >= 2ab for a, b > 0'
+    """
+    signs = statement.variables
+    domains = [
+        f"{'real ' * (sign == REAL)}{', '.join(letters)}{f' {sign} 0' * (sign != REAL)}"
+        for sign in (POSITIVE, NONNEGATIVE, REAL)
+        if (letters := [letter for letter, one in signs.items() if one == sign])
+    ]
+    given = ", ".join(map(_relation_text, statement.hypotheses))
+    claim = f"{_relation_text(statement.claim)} for {', '.join(domains)}"
+    return f"{claim} with {given}" if given else claim
+
+
+def _relation_text(relation: Relation) -> str:
+    left, right = map(expression_text, (relation.left, relation.right))
+    return f"{left} {relation.sign} {right}"
 
 
 def checked_statement(

@@ -121,7 +121,7 @@ class Task:
     examples: Callable[[Sequence[Row]], tuple[Example, ...]]
     score: Callable[[str, Example], Score]
     normalise: Callable[[Sequence[Row]], tuple[Row, ...]] = tuple
-    reward_weights: Mapping[str, float]  # metric or term -> what it is worth in a reward
+    reward_weights: Mapping[str, float]  # metric or term -> what it is worth; {}: no rewards
     reward_terms: Callable[[str, Example], Mapping[str, float]] = lambda completion, example: {}
     reward_examples: tuple[tuple[str, Example], ...] = ()  # whose rewards a reader is shown
     schema: AnswerSchema | None = None  # what a grammar allows; None: it is no JSON
@@ -151,7 +151,7 @@ class Task:
                 f"task {self.name}: {lower[0]!r} is better when lower, expected a headline, form "
                 "and fallback of which 1 is the whole"
             )
-        if not self.reward_weights.get(self.headline):
+        if self.reward_weights and not self.reward_weights.get(self.headline):
             raise ValueError(f"task {self.name}: reward_weights must hold {self.headline!r}")
 
     @property

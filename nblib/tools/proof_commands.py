@@ -13,7 +13,7 @@ import click
 
 from nblib.files import parse_json, read_lines, shown
 
-_EXPECTED = (
+EXPECTED = (
     'expected an object with "statement", such as "a^2+b^2 >= 2ab for a, b > 0", or with "lean"'
 )
 
@@ -48,7 +48,7 @@ def verdicts(lines: Iterable[bytes], name: str) -> Iterator[dict[str, Any]]:
             continue
         try:
             record = parse_json(line)
-            text, lean = _statement(record)
+            text, lean = read_statement(record)
         except ValueError as error:
             raise ValueError(f"{name}:{number}: {error}") from error
         found = truth_of(text, lean=lean)
@@ -62,16 +62,16 @@ def verdicts(lines: Iterable[bytes], name: str) -> Iterator[dict[str, Any]]:
         }
         count += 1
     if not count:
-        raise ValueError(f"{name}: no statement in it: {_EXPECTED}, one a line")
+        raise ValueError(f"{name}: no statement in it: {EXPECTED}, one a line")
 
 
-def _statement(record: Any) -> tuple[str, bool]:
+def read_statement(record: Any) -> tuple[str, bool]:
     """Return a line's statement, and whether it is Lean."""
     if not isinstance(record, dict):
-        raise ValueError(f"{shown(record)}: {_EXPECTED}")
+        raise ValueError(f"{shown(record)}: {EXPECTED}")
     keys = [key for key in ("statement", "lean") if key in record]
     if not keys:
-        raise ValueError(f'no "statement" and no "lean" among {shown(sorted(record))}: {_EXPECTED}')
+        raise ValueError(f'no "statement" and no "lean" among {shown(sorted(record))}: {EXPECTED}')
     if not isinstance(record[keys[0]], str):
-        raise ValueError(f'"{keys[0]}" is {shown(record[keys[0]])}: {_EXPECTED}')
+        raise ValueError(f'"{keys[0]}" is {shown(record[keys[0]])}: {EXPECTED}')
     return record[keys[0]], keys[0] == "lean"

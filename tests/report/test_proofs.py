@@ -56,7 +56,7 @@ def test_a_proof_of_something_else_has_right_lines_and_a_last_word():
 
 
 def test_examples_are_shown_as_the_checker_sees_them():
-    table = proof_table((EXAMPLE,))
+    table = proof_table(PROOFS, (EXAMPLE,))
     assert table.columns == ("technique", "statement", "proof")
     assert table.rows == (("x", STATEMENT, marked_proof(EXAMPLE.completion, EXAMPLE)),)
 
@@ -67,8 +67,8 @@ def test_rows_are_counted_by_technique_and_split():
         for name, proof in (("AM-GM", "a"), ("chain", "a\nb\nc"), ("AM-GM", "a"), ("chain", "a\nb"))
     ]
     data = SimpleNamespace(train=rows[:3], test=rows[3:], origin="made here")
-    table = proof_rows_table(data)
-    assert table.columns == ("technique", "steps", "train", "test")
+    table = proof_rows_table(PROOFS, data)
+    assert table.columns == ("technique", "lines", "train", "test")
     assert table.rows == (("AM-GM", "1", "2", "0"), ("chain", "2 or 3", "1", "1"))
 
 
@@ -121,7 +121,7 @@ def test_a_proof_that_was_cut_is_shown_as_cut_and_as_nothing_else():
 
 def test_built_in_rows_have_a_table_and_a_marked_proof():
     data = get_dataset("builtin", task="proofs", num_train=30, num_test=10, seed=1)
-    assert sum(int(row[2]) for row in proof_rows_table(data).rows) == 30
+    assert sum(int(row[2]) for row in proof_rows_table(PROOFS, data).rows) == 30
     for one in PROOFS.examples(data.train):
         lines = marked_proof(one.completion, one).splitlines()
         assert lines and all(line.startswith("✓ ") for line in lines)

@@ -21,6 +21,7 @@ def techniques(rows):
         ("envelope", "prompt"),
         ("extraction", "prompt"),
         ("proofs", "statement"),
+        ("text_proofs", "statement"),
     ],
 )
 def test_each_task_has_rows_of_its_own(task, asked):
