@@ -35,7 +35,7 @@ SAME = [
     ("a/(b+c)+b/(a+c) >= 1 for a, b, c > 0", "a(a+c)+b(b+c) >= (b+c)(a+c) for a, b, c > 0"),
     ("a/(b+c) >= 1/(c+b)+a for a, b, c > 0", "a >= 1+ab+ac for a, b, c > 0"),
     ("a+b >= 1 for a, b > 0", "a+b-1/(a+2b) >= 1-1/(a+2b) for a, b > 0"),
-    ("a >= 1/(b-c) for real a, b, c", "a >= -1/(a-b) for real a, b, c".replace("a", "x", 1)),
+    ("a >= 1/(b-c) for real a, b, c", "z >= -1/(x-y) for real x, y, z"),
     ("a >= b for a, b > 0 with ab = 1, a > 2", "x >= y for y, x > 0 with 2x > 4, 3 = 3xy"),
     ("a >= b for a, b > 0 with ab >= 0", "a >= b for a, b > 0"),
     ("a+b >= 2sqrt(ab) for a, b > 0", "2*b^(1/2)a^(1/2) <= b+a for a, b > 0"),
@@ -122,7 +122,7 @@ def cleared(relation, _):
 
 
 @st.composite
-def copies(draw, statement, changes):
+def copies(draw, statement, *, clear=False):
     """A text that says the same as a statement."""
     letters = [*statement.variables]
     names = dict(zip(letters, draw(st.permutations(LETTERS)), strict=False))
@@ -131,7 +131,8 @@ def copies(draw, statement, changes):
                    for side in (one.left, one.sign, one.right)))
         for one in (statement.claim, *statement.hypotheses)
     )  # fmt: skip
-    for change in draw(st.lists(st.sampled_from(changes), max_size=3)):
+    changes = [cleared] if clear else []
+    for change in changes + draw(st.lists(st.sampled_from([scaled, moved]), max_size=3)):
         claim = change(claim, draw)
     order = [*draw(st.permutations(hypotheses))]
     if order:
@@ -148,14 +149,12 @@ def copies(draw, statement, changes):
     return draw(st.sampled_from([text, turned]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_a_planted_copy_of_a_built_in_statement_is_found(data):
     statement = parse_statement(data.draw(st.sampled_from(BUILT_IN)))
-    changes = [scaled, moved]
-    if set(statement.variables.values()) == {POSITIVE} and not statement.hypotheses:
-        changes.append(cleared)
-    copy = data.draw(copies(statement, changes))
+    positive = set(statement.variables.values()) == {POSITIVE}
+    copy = data.draw(copies(statement, clear=positive and data.draw(st.booleans())))
     assert key(copy) == statement_key(statement), (statement_text(statement), copy)
     assert template(copy) == template_key(statement)
 
@@ -175,9 +174,9 @@ def test_a_planted_copy_of_a_published_statement_is_found(published_inequalities
     statements = published(published_inequalities)
     assert len(statements) == 152
 
-    @settings(max_examples=600, deadline=None)
+    @settings(max_examples=400, deadline=None)
     @given(st.sampled_from(statements).flatmap(
-        lambda one: st.tuples(st.just(one), copies(one, [scaled, moved]))))  # fmt: skip
+        lambda one: st.tuples(st.just(one), copies(one))))  # fmt: skip
     def check(pair):
         statement, copy = pair
         assert key(copy) == statement_key(statement), (statement_text(statement), copy)
@@ -185,7 +184,7 @@ def test_a_planted_copy_of_a_published_statement_is_found(published_inequalities
     check()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_another_coefficient_is_another_statement(data):
     statement = parse_statement(data.draw(st.sampled_from(BUILT_IN)))
