@@ -130,7 +130,8 @@ data = sources.get_dataset(
     num_test=settings.eval_samples,
     seed=SEED,
 )
-display(report.rows_table(data))
+passed = task.normalise(data.train)
+display(report.examples_table(task.examples(passed[:1])), report.rows_table(data))
 page.table(report.proof_losses_table(data), report.proof_rows_table(task, data))
 
 # %% [markdown]
@@ -148,13 +149,13 @@ print(f"{len(train_examples)} to train, {len(val_examples)} to validate, {len(he
 print(f"{len(composed)} held-out compositions")
 
 # %% [markdown]
-# Proofs as the checker sees them: a mark for each line. `Sum 1/2(1)+(2)` adds half of line 1 and
-# line 2; `cyclic` stands for a line's rotations, a for b for c. Each is of another technique: these
-# are also the worked examples of the few-shot prompt.
+# Proofs as the checker sees them: a mark for each line, none for a free text. `Sum 1/2(1)+(2)` adds
+# half of line 1 and line 2; `cyclic` stands for a line's rotations, a for b for c. Each is of
+# another technique: these are also the worked examples of the few-shot prompt.
 
 # %%
 shots = evaluation.varied_shots(train_examples, settings.shots, seed=SEED)
-display(report.examples_table(train_examples[:1]), report.proof_table(task, shots))
+display(report.proof_table(task, shots))
 
 # %% [markdown]
 # ## Model

@@ -103,5 +103,6 @@ def passed(rows: Sequence[Row], *, judged: bool = False) -> tuple[Row, ...]:
 def is_believed(fields: Mapping[str, Any]) -> bool:
     """Whether a verifier accepted a row, and its false accepts are known to be few enough."""
     at_most = fields.get(AT_MOST)
-    known = isinstance(at_most, int | float) and not isinstance(at_most, bool)
-    return fields.get("verdict") == JUDGED and known and 0 <= at_most <= FALSE_ACCEPT_LIMIT
+    if not isinstance(at_most, int | float) or isinstance(at_most, bool):
+        return False
+    return fields.get("verdict") == JUDGED and 0 <= at_most <= FALSE_ACCEPT_LIMIT

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -22,6 +23,7 @@ from nblib.tasks.proofs import PROOFS
 from nblib.tasks.text_proofs import TEXT_PROOFS
 from tests.evaluation.test_verifier import claim_of, say
 
+BUILT_IN = make_verifier(Client(Endpoint(url="http://x", model="v")))[1]
 ROWS = inequalities(130, seed=9, split="train")
 KNOWN = known_proofs(ROWS, 60, 60, seed=4)
 RIGHT_TEXTS = {one.claim for one in KNOWN if one.right}
@@ -47,8 +49,7 @@ def verifier_of(serve, tmp_path):
     """Make a verifier behind a server that answers by `accepts(claim)`, and count what it gets."""
 
     def make(accepts, path=tmp_path / "asked.jsonl", **more):
-        right = {one.claim for one in make_verifier(Client(Endpoint(url="http://x", model="v")))[1]
-                 if one.right} | RIGHT_TEXTS  # fmt: skip
+        right = {one.claim for one in BUILT_IN if one.right} | RIGHT_TEXTS
         server = serve(
             lambda body, nth: say("right" if accepts(claim_of(body), right) else "wrong")
         )
@@ -91,9 +92,14 @@ def test_a_verifier_that_knows_is_trusted_and_only_what_it_accepts_is_judged(ver
 
 
 def test_statements_of_a_template_are_in_one_split(verifier_of, tmp_path):
-    rows = [{"statement": f"{n}a^2+{n}b^2 >= {n}ab for a, b > 0", "proof": "Clear."} for n in
-            (2, 3, 5)] + [{"statement": f"a^2+{n * n} >= {2 * n}a for real a",
-                           "proof": f"Square a-{n}: a^2+{n * n} >= {2 * n}a"} for n in range(2, 30)]  # fmt: skip
+    rows = [
+        {"statement": f"{n}a^2+{n}b^2 >= {n}ab for a, b > 0", "proof": "Clear."} for n in (2, 3, 5)
+    ]
+    claims = {n: f"a^2+{n * n} >= {2 * n}a" for n in range(2, 30)}
+    rows += [
+        {"statement": f"{claim} for real a", "proof": f"Square a-{n}: {claim}"}
+        for n, claim in claims.items()
+    ]
     found = verify(rows, sieve(), tmp_path / "out.jsonl", verifier=None)
     assert len({row["split"] for row in found.rows[:3]}) == 1
     assert {row["split"] for row in found.rows[3:]} == {"test"}  # at least one that is kept is
@@ -119,8 +125,6 @@ def test_one_that_is_not_trusted_is_asked_of_no_row_and_nothing_can_be_learnt(
     assert found.counts["judged"] == found.counts["verified"] == 0
     waiting = [row for row in found.rows if row["verdict"] == "unjudged"]
     assert {row["reason"] for row in waiting} == {"verifier not trusted"}
-    import re
-
     assert re.search(problem, waiting[0]["detail"])
     rows = [Row(id=str(n), fields=row) for n, row in enumerate(found.rows)]
     with pytest.raises(
@@ -141,13 +145,11 @@ def test_proofs_in_the_language_need_no_verifier_and_the_exact_check_has_the_las
 
 
 def test_a_generators_own_wrong_proofs_are_among_those_it_is_calibrated_on():
-    wrong = {**IN_LANGUAGE[0], "proof": "AM-GM a, b: a+b >= 3a\n" + IN_LANGUAGE[0]["proof"]}
     broken = {"statement": "a^2+1 >= 2a for real a", "proof": "Square a-1: a^2+2 >= 2a"}
     client = Client(Endpoint(url="http://x", model="v"))
     _, known = make_verifier(client, rows=[broken, *IN_LANGUAGE[:3], {**broken, "proof": "So (1)"}])
     own = [one for one in known if one.made == "a generator's own"]
     assert [(one.claim.statement, one.right) for one in own] == [(broken["statement"], False)]
-    assert wrong is not None
 
 
 def test_files_are_read_by_line(tmp_path):
