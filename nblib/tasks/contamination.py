@@ -104,8 +104,6 @@ def _rows_of(words: list[str]) -> list[str]:
     found = (words[n : n + WORDS_IN_A_ROW] for n in range(len(words) - WORDS_IN_A_ROW + 1))
     return list(
         dict.fromkeys(
-            " ".join(row)
-            for row in found
-            if len({*row}.difference(_EVERY_PROBLEM)) >= _OWN_WORDS
+            " ".join(row) for row in found if len({*row}.difference(_EVERY_PROBLEM)) >= _OWN_WORDS
         )
     )
