@@ -21,9 +21,11 @@ from nblib.models.folders import GGUF_KINDS
 from nblib.models.licences import LICENCES
 from nblib.sources.rows import SourceError
 from nblib.tasks.registry import get_task, task_names
+from nblib.tools.cluster_commands import serve, sweep
 from nblib.tools.extraction_commands import extract, project_tokens
 from nblib.tools.proof_commands import truth
 from nblib.tools.proof_data_commands import generate, verify
+from nblib.tools.run_commands import log, runs
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -76,11 +78,8 @@ def app() -> None:
     """Run nblib's notebooks, and what belongs to them."""
 
 
-app.add_command(extract)
-app.add_command(project_tokens)
-app.add_command(generate)
-app.add_command(truth)
-app.add_command(verify)
+for command in (extract, project_tokens, generate, truth, verify, runs, log, serve, sweep):
+    app.add_command(command)
 
 _parameters = click.option(
     "-p",

@@ -100,8 +100,7 @@ def start_run(
         raise type(error)(
             f"{error.strerror}: '{folder}': set {RUNS_VARIABLE} to a folder that can be written"
         ) from error
-    pointer = os.environ.get(POINTER_VARIABLE)
-    if pointer:
+    if pointer := os.environ.get(POINTER_VARIABLE):
         write_text(Path(pointer), str(path))
     return Run(
         notebook=notebook,
@@ -236,18 +235,19 @@ def _check_result(result: Mapping[str, Any], *, notebook: str, metrics: Sequence
     where = f"result.json of {notebook}"
     _require(result, RESULT_KEYS, where)
     _expect(result["notebook"] == notebook, result, "notebook", where, repr(notebook))
-    left = result.get("steps_left", 0)
-    is_left = isinstance(left, int) and left >= 0
+    is_left = isinstance(left := result.get("steps_left", 0), int) and left >= 0
     _expect(is_left, result, "steps_left", where, "a number of steps")
     # A run without evaluation has no stage at all.
     for name, stage in result["stages"].items():
-        _check_stage(stage, metrics, f"{where}, stage {name}")
+        check_stage(stage, metrics, f"{where}, stage {name}")
 
 
-def _check_stage(stage: Mapping[str, Any], metrics: Sequence[str], where: str) -> None:
+def check_stage(stage: Any, metrics: Sequence[str], where: str) -> None:
+    """Check these metrics of a stage of `result.json`; a ValueError begins with `where`."""
+    if not isinstance(stage, dict):
+        raise ValueError(f"{where} is {stage!r}, expected an object")
     _require(stage, ("n", *metrics, *(f"{name}_ci95" for name in metrics)), where)
-    count = stage["n"]
-    is_count = isinstance(count, int) and count >= 1
+    is_count = isinstance(stage["n"], int) and stage["n"] >= 1
     _expect(is_count, stage, "n", where, "the number of items, at least 1")
     for name in metrics:
         value, interval = stage[name], stage[f"{name}_ci95"]

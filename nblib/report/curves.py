@@ -21,7 +21,7 @@ from nblib.tasks.task import TRUNCATION, Task
 
 Records = Sequence[Mapping[str, Any]]
 Fields = Mapping[str, str]  # field of metrics.jsonl -> its name in the legend, "" for none
-_LINES: Sequence[Mapping[str, Any]] = (
+LINES: Sequence[Mapping[str, Any]] = (
     {"color": BLUE, "linestyle": "-"},
     {"color": RED, "linestyle": "--"},
     {"color": "#009e73", "linestyle": "-."},
@@ -176,7 +176,7 @@ def _draw(axes: Axes, panel: Panel, history: Records, window: int) -> None:
     steps = column(history, "step")
     marker = "." if len(steps) < 30 else ""
     fields = {**panel.fields, **panel.means, **panel.points}
-    for (key, label), style in zip(fields.items(), itertools.cycle(_LINES), strict=False):
+    for (key, label), style in zip(fields.items(), itertools.cycle(LINES), strict=False):
         values, look = column(history, key), {**style, "label": label or None}
         known = np.isfinite(values)
         if not known.any():

@@ -23,7 +23,7 @@ _CHAT = "/chat/completions"
 _CACHED = re.compile(r"models--[^/]+--([^/]+)")  # a folder of the Hugging Face cache
 # What may stand behind a model's name: how its weights are packed, not which model it is.
 _PACKED = re.compile(
-    r"[-_.](?:awq|gptq|gguf|exl[23]|mlx|bnb|dynamic|(?:nv|mx)?fp[48]|bf16|fp?16|fp?32|int[48]"
+    r"[-_.](?:awq|gptq|gguf|exl[23]|mlx|bnb|dynamic|quantized|(?:nv|mx)?fp[48]|bf16|fp?16|fp?32|int[48]"
     r"|w\d+a\d+|[2-8]bit|\d+g|i?q\d(?:_[a-z\d]+)*|\d{5}-of-\d{5})$"
 )
 

@@ -59,9 +59,7 @@ def known_proofs(
     Raises ValueError, by its name, for a row that is used and not verified.
     """
     rng = random.Random(f"known proofs/{seed}")
-    texts = sorted((row.fields["statement"], row.named) for row in rows)
-    by_name = {row.named: row for row in rows}
-    drawn = [by_name[name] for _, name in texts]
+    drawn = sorted(rows, key=lambda row: (row.fields["statement"], row.named))
     rng.shuffle(drawn)
     wrong = [_each(make, drawn, rng) for make in _ATTACKS]
     found = [

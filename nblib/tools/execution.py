@@ -28,6 +28,7 @@ from nblib.files import parse_json, write_text
 from nblib.hosts.secrets import redacted, redacted_notebook
 from nblib.runs import POINTER_VARIABLE, runs_root
 from nblib.tools.notebooks import declared_parameters, find_notebook, parse_values, read_notebook
+from nblib.tools.run_log import followed
 
 _DEFAULT_ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",  # XLA's C++ log is no news to a reader
@@ -49,10 +50,10 @@ def run_notebook(name_or_path: str, parameters: Mapping[str, str]) -> Path:
 
     The executed notebook becomes `notebook.ipynb` in the run's folder, or `failed.ipynb` in the
     folder of the notebook's runs until one succeeds. What cells print reaches stdout and stderr as
-    it comes. The parameters are text as typed.
+    it comes. The parameters are text as typed. NBLIB_TRACKER names a tracker that follows the run.
 
-    Raises ValueError: the notebook or a parameter is wrong. Raises ClickException: a cell failed,
-    the kernel died, a folder cannot be written. Raises Exit after a signal.
+    Raises ValueError: the notebook, a parameter or NBLIB_TRACKER is wrong. Raises ClickException: a
+    cell failed, the kernel died, a folder cannot be written. Raises Exit after a signal.
     """
     source = find_notebook(name_or_path)
     notebook = read_notebook(source)
@@ -78,7 +79,7 @@ def _execute(name: str, notebook: Any, values: Mapping[str, Any], scratch: Path)
         connection_file=str(scratch / "kernel.json"),
         variables={**kernel_variables(os.environ), POINTER_VARIABLE: str(pointer)},
     )
-    with forwarded_signals(kernel) as received:
+    with followed(pointer), forwarded_signals(kernel) as received:
         failure = _failure_of(scratch / "source.ipynb", output, values, kernel)
     kept = runs_root() / name / "failed.ipynb"
     if received or failure:

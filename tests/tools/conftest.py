@@ -1,8 +1,9 @@
-"""What the tests of this folder share: built kernels, and a folder of notebooks of another task."""
+"""What the tests of this folder share: built kernels, notebooks of another task, runs."""
 
 import jupytext
 import pytest
 
+from nblib.files import write_json, write_jsonl
 from nblib.tools.kernels import build_kernels
 
 
@@ -37,3 +38,24 @@ def envelope(tmp_path, monkeypatch):
     write_notebook(folder, "a_grpo", "nblib: {kind: grpo, task: envelope, reads: [envelope]}")
     write_notebook(folder, "plain", "kernelspec: {name: python3, display_name: Python 3}")
     return folder
+
+
+@pytest.fixture
+def write_run(tmp_path, monkeypatch):
+    """Write a run's folder under NBLIB_RUNS_DIR; None leaves a file out, text is written as is."""
+    monkeypatch.setenv("NBLIB_RUNS_DIR", str(tmp_path / "runs"))
+
+    def write(run, config=None, metrics=None, result=None, *, notebook="v1", series=""):
+        path = tmp_path / "runs" / notebook / run
+        name = f"metrics_{series}.jsonl" if series else "metrics.jsonl"
+        path.mkdir(parents=True, exist_ok=True)
+        for file, content in {"config.json": config, name: metrics, "result.json": result}.items():
+            if isinstance(content, str):
+                (path / file).write_text(content)
+            elif file.endswith("l") and content is not None:
+                write_jsonl(path / file, content)
+            elif content is not None:
+                write_json(path / file, content)
+        return path
+
+    return write

@@ -305,3 +305,33 @@ def test_a_signal_before_there_is_a_kernel_interrupts_and_handlers_are_put_back(
             signal.raise_signal(signal.SIGTERM)
         assert received == [signal.SIGTERM]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+LOGGING = (
+    "import json, os\n"
+    "def log(step):\n"
+    "    with (run.path / 'metrics.jsonl').open('a') as file:\n"
+    "        print(json.dumps({'step': step, 'loss': 0.5}), file=file)\n"
+    "log(1)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("", 0), ("raise ValueError('x')", 1), ("os._exit(9)", 1)]
+)
+def test_a_tracker_follows_a_run_however_it_ends(run, toy, tmp_path, monkeypatch, end, code):
+    monkeypatch.setenv("NBLIB_TRACKER", "tensorboard")
+    toy(START + LOGGING + end)
+    done = run("toy")
+    assert done.returncode == code
+    (events,) = tmp_path.glob("runs/toy/*/tensorboard/events.*")
+    assert b"loss" in events.read_bytes()
+    assert "tensorboard --logdir" in done.out
+
+
+def test_a_wrong_tracker_stops_before_anything_runs(run, toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("NBLIB_TRACKER", "abacus")
+    toy("open('began', 'w')")
+    failed = run("toy")
+    assert failed.returncode == 1 and "tracker 'abacus' is unknown" in failed.err
+    assert not (tmp_path / "began").exists()
