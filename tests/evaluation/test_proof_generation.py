@@ -79,7 +79,7 @@ def test_it_stops_at_the_target_and_says_so(serve, tmp_path):
 
 
 def test_replies_of_all_kinds_have_their_reason(serve, tmp_path):
-    wrong = "AM-GM a, b: a+b >= 3"
+    wrong = "AM-GM 1, 2: 3 >= 4"
     kinds = [
         (chat("<proof>\nSquare", finish="length"), "truncated"),
         (chat(""), "empty"),

@@ -222,3 +222,12 @@ def test_letters_in_turn_are_told_from_letters_in_pairs():
     assert key(f"{ring} >= 1 {six}") == key(f"ac+ce+eb+bd+df+fa >= 1 {six}")
     assert key(f"{ring} >= 1 {six}") != key(f"{pairs} >= 1 {six}")
     assert REAL in key(f"{pairs} >= 1 {six}")
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.permutations("abcdef"))
+def test_letters_that_only_their_neighbours_tell_apart_are_named_in_one_way(names):
+    text = "abc+abd+cef+def"  # each letter is in two terms, but c and d are in the middle
+    other = text.translate(str.maketrans("abcdef", "".join(names)))
+    domain = "for real a, b, c, d, e, f"
+    assert key(f"{text} >= 1 {domain}") == key(f"{other} >= 1 {domain}")
