@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nblib.report.tables import Table, in_words
-from nblib.tasks.proof_verdicts import REASONS, losses
+from nblib.tasks.proof_verdicts import AT_MOST, REASONS, is_believed, losses
 from nblib.tasks.proofs import PROOFS, proof_lines
 from nblib.tasks.task import Example, Task
 
@@ -49,18 +49,26 @@ def proof_losses_table(data: "Dataset") -> Table:
     None for rows without a verdict: their task checks each of them.
     """
     both = (*data.train, *data.test)
-    found, of = losses(both), f"of {len(both):,}"
+    found = losses(both)
+    at_most = max((row.fields[AT_MOST] for row in both if is_believed(row.fields)), default=None)
+    notes = {"judged": f"its verifier's false accepts: at most {at_most:.1%}"} if at_most else {}
     rows = tuple(
-        (verdict, reason, f"{count:,}", f"{count / len(both):.3f}", REASONS.get(reason, ""))
+        (
+            *(verdict, reason, f"{count:,}", f"{count / len(both):.3f}"),
+            REASONS.get(reason, notes.get(verdict, "")),
+        )
         for (verdict, reason), count in found.items()
     )
     return Table(
         title="What became of the generated proofs",
-        columns=("verdict", "reason", f"rows {of}", "share", "what to do"),
+        columns=("verdict", "reason", f"rows of {len(both):,}", "share", "what to do or to know"),
         rows=rows,
         note="verified: every line by exact arithmetic; judged: accepted by another model, whose "
-        "false accepts were measured; the two are never added up" if rows else "",
-    )  # fmt: skip
+        "false accepts were measured, at the upper end of their 95 % interval; the two are never "
+        "added up"
+        if rows
+        else "",
+    )
 
 
 def proof_table(task: Task, examples: Sequence[Example]) -> Table:

@@ -1,22 +1,28 @@
 """Tables of proofs: each line with its mark, and why proofs are refused."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from nblib.evaluation.answers import score_answers
 from nblib.evaluation.comparison import failure_counts
+from nblib.evaluation.proof_judging import JudgedProofs
+from nblib.evaluation.verifier import VerifierCalibration
 from nblib.report.proofs import (
     marked_proof,
     proof_failures_table,
+    proof_losses_table,
     proof_rows_table,
     proof_samples_table,
     proof_table,
 )
 from nblib.report.samples import pick_samples
+from nblib.report.verifying import judged_proofs_tables
 from nblib.sources.datasets import get_dataset
 from nblib.tasks.proofs import FAILURES, PROOFS
 from nblib.tasks.task import Example
+from nblib.tasks.text_proofs import TEXT_PROOFS
 
 STATEMENT = "a^2+b^2+c^2 >= ab+bc+ca for real a, b, c"
 RIGHT = "Square a-b cyclic: a^2+b^2 >= 2ab\nSum 1/2(1): a^2+b^2+c^2 >= ab+bc+ca"
@@ -125,3 +131,39 @@ def test_built_in_rows_have_a_table_and_a_marked_proof():
     for one in PROOFS.examples(data.train):
         lines = marked_proof(one.completion, one).splitlines()
         assert lines and all(line.startswith("✓ ") for line in lines)
+
+
+def test_what_became_of_generated_proofs_is_counted_with_what_to_do():
+    def row(**fields):
+        return SimpleNamespace(fields={"statement": STATEMENT, "proof": "", **fields})
+
+    judged = {"verdict": "judged", "reason": "", "false_accepts_at_most": 0.072}
+    rows = [row(**judged), row(verdict="lost", reason="truncated"), row(**judged), row()]
+    table = proof_losses_table(SimpleNamespace(train=rows[:3], test=rows[3:]))
+    assert table.columns[2] == "rows of 4"
+    assert table.rows == (
+        ("judged", "", "2", "0.500", "its verifier's false accepts: at most 7.2%"),
+        ("lost", "truncated", "1", "0.250", "raise --max-tokens"),
+    )
+    none = proof_losses_table(SimpleNamespace(train=[row()], test=[]))
+    assert none.rows == () and none.note == ""
+
+
+def test_a_free_text_has_no_marks_and_what_its_judge_said_is_a_table_of_its_own():
+    text = replace(EXAMPLE, completion="<proof>\nClear.\n</proof>")
+    assert proof_table(TEXT_PROOFS, (text,)).rows[0][2] == text.completion
+    calibration = VerifierCalibration(
+        false_accepts=(0, 60), false_rejects=(2, 40), made={}, outcomes={"right": 38, "wrong": 62}
+    )
+    words = {"base": {"1": "wrong", "2": "no proof"}, "tuned": {"1": "right", "2": "unsure"}}
+    judged = JudgedProofs(model="m", calibration=calibration, stages=words, sent=9, stopped="")
+    *_, table = judged_proofs_tables(judged)
+    assert [row[:8] for row in table.rows] == [
+        ("base", "2", "1", "0", "1", "0", "0", "0"),
+        ("tuned", "2", "0", "1", "0", "1", "0", "0"),
+    ]
+    assert table.rows[1][8].startswith("0.500") and "+50.0 points" in table.note
+    lenient = replace(calibration, false_accepts=(20, 60))
+    *_, table = judged_proofs_tables(replace(judged, calibration=lenient))
+    assert {row[8] for row in table.rows} == {"not trusted"} and "points" not in table.note
+    assert judged_proofs_tables(None) == ()
