@@ -56,6 +56,7 @@ def _command(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except KeyboardInterrupt:
+        print("nblib: stopped", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
         raise

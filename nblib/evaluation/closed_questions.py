@@ -3,9 +3,9 @@
     asked    ... Answer with one JSON object: {"verdict": "right"}, {"verdict": "wrong"}, ...
     answer   {"verdict": "right"}
 
-A server that takes a `response_format` is held to the list by it; one that answers 400 to it is
-asked without. Either way the answer is read strictly: anything but one JSON object with one of the
-words is a failure, and no word. For most uses prefer `judge` or `verifier`.
+A server that takes a `response_format` is held to the list by it; one that refuses it is asked
+without. Thoughts before the answer are left out. Then it is read strictly: anything but one JSON
+object with one of the words is a failure, and no word. For most uses prefer `judge` or `verifier`.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -18,6 +18,7 @@ from nblib.sources.endpoint_cache import Reply, Request
 from nblib.tasks.json_schema import object_schema
 from nblib.tasks.json_text import read_json_text
 
+_REFUSED = (400, 415, 422, 501)  # by servers that do not know a parameter
 Asked = TypeVar("Asked", bound=Hashable)
 
 
@@ -60,11 +61,11 @@ class ClosedQuestions(Generic[Asked]):
         return {one: self._verdict(reply) for one, reply in zip(asked, batch.replies, strict=True)}
 
     def _takes_a_format(self, asked: Sequence[Asked]) -> bool:
-        """Return whether the server takes a `response_format`; not one that answered 400 to it."""
+        """Return whether the server takes a `response_format`; not one that refused it."""
         if any(self.client.find(self._request(one, formatted=False)) for one in asked):
             return False  # as an earlier session of this run found out
         (reply,) = self.client.ask([self._request(asked[0], formatted=True)]).replies
-        return reply.status != 400
+        return reply.status not in _REFUSED
 
     def _request(self, one: Asked, *, formatted: bool) -> Request:
         parameters: dict[str, Any] = {"temperature": 0, "max_tokens": self.max_tokens}
@@ -80,7 +81,7 @@ class ClosedQuestions(Generic[Asked]):
             return Verdict(word="unsent", reason=reply.reason)
         if not reply.is_complete:
             return Verdict(word="failed", reason=f"{reply.kind}: {reply.reason}")
-        text = read_json_text(reply.text)
+        text = read_json_text(reply.text.rpartition("</think>")[2])
         match text.value if text.strict else None:
             case {"verdict": str(word), **more} if word in self.words and not more:
                 return Verdict(word=word)

@@ -8,15 +8,15 @@ at each start: they hold every reply, also what is lost, and why.
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
 from nblib.evaluation.intervals import wilson_interval
-from nblib.files import write_jsonl
+from nblib.files import read_jsonl, write_jsonl
 from nblib.sources.endpoint import Client
 from nblib.sources.endpoint_cache import Reply, Request
 from nblib.sources.served_models import names_of
@@ -142,15 +142,27 @@ class Generated:
 def generate(client: Client, plan: Plan, sieve: Sieve, out: Path, *, say: Say = print) -> Generated:
     """Ask until the target is reached, the plan is over, or nothing may be sent; write the rows.
 
-    A plan line is said at first and after each round. The rows are written when this ends, also by
-    an interrupt.
+    A plan line is said at first and after each round. Replies that are there already come first;
+    where they are enough, nothing is sent. The rows are written when this ends, also by an
+    interrupt, but not over a file that holds more.
     """
-    generated = Generated(models=names_of(client.endpoint), sieve=sieve)
+    models = (*names_of(client.endpoint), *_models_of(out))
+    generated = Generated(models=tuple(dict.fromkeys(models)), sieve=sieve)
     before, began, asked = client.budget.sent, monotonic(), 0
+    requests = plan.requests()
     say(generated.plan_line(plan, 0, seconds=0.0, left=len(plan)))
     try:
-        requests = plan.requests()
-        while part := [*islice(requests, _ROUNDS * client.endpoint.concurrency)]:
+        following = list[tuple[Seed, Request]]()
+        for seed, request in requests:  # what is there already costs nothing, and comes first
+            reply = client.find(request)
+            if reply is None:
+                following = [(seed, request)]
+                break
+            generated.take(plan, seed, request, reply)
+            asked += 1
+        rest = chain(following, requests)
+        size = _ROUNDS * client.endpoint.concurrency
+        while generated.useful(plan) < plan.target and (part := [*islice(rest, size)]):
             batch = client.ask([request for _, request in part])
             for (seed, request), reply in zip(part, batch.replies, strict=True):
                 generated.take(plan, seed, request, reply)
@@ -158,11 +170,26 @@ def generate(client: Client, plan: Plan, sieve: Sieve, out: Path, *, say: Say = 
             generated.sent, generated.stopped = client.budget.sent - before, batch.stopped
             each = (monotonic() - began) / generated.sent if generated.sent else 0.0
             say(generated.plan_line(plan, asked, seconds=each, left=len(plan) - asked))
-            if batch.stopped or generated.useful(plan) >= plan.target:
+            if batch.stopped:
                 break
     finally:
-        write_jsonl(out, generated.rows)
+        _write(out, generated.rows, say)
     return generated
+
+
+def _write(out: Path, rows: Sequence[Mapping[str, Any]], say: Say) -> None:
+    """Write the rows, but not over a file that holds more of them."""
+    there = len(read_jsonl(out)) if out.exists() else 0
+    if there > len(rows):
+        say(f"{out} is left as it was: it holds {there:,} rows, and this start made {len(rows):,}")
+    else:
+        write_jsonl(out, rows)
+
+
+def _models_of(out: Path) -> list[str]:
+    """Return the names that earlier rows have: a server may call another model the same today."""
+    rows = read_jsonl(out) if out.exists() else []
+    return [name for row in rows if isinstance(row, dict) for name in row.get(MODELS, ())]
 
 
 def _sorted(plan: Plan, seed: Seed, reply: Reply, sieve: Sieve) -> tuple[tuple[str, str], Sorted]:

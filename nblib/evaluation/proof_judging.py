@@ -22,6 +22,8 @@ from nblib.tasks.known_proofs import Claim
 from nblib.tasks.task import Task
 from nblib.tasks.text_proofs import TEXT_PROOFS
 
+_OPEN = ("failed", "unsent")  # no verdict: neither right nor wrong
+
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedProofs:
@@ -38,29 +40,33 @@ class JudgedProofs:
     stopped: str
 
     def rate(self, stage: str) -> dict[str, Any]:
-        """Return the share of a stage's items that are judged right; nothing without trust."""
-        words = [*self.stages[stage].values()]
-        hits, n = words.count("right"), len(words)
-        trusted = self.calibration.is_trusted
-        figures = {"judged_right": hits / n, "judged_right_ci95": wilson_interval(hits, n)}
-        return {"n": n, **Counter(words), **(figures if trusted else dict.fromkeys(figures))}
+        """Return the words on a stage's items, and the share that is right of those decided.
+
+        No share without trust, or where nothing was decided.
+        """
+        words = Counter(self.stages[stage].values())
+        n, hits = words.total() - sum(words[one] for one in _OPEN), words["right"]
+        figures: dict[str, Any] = {"judged_right": None, "judged_right_ci95": None}
+        if self.calibration.is_trusted and n:
+            figures = {"judged_right": hits / n, "judged_right_ci95": wilson_interval(hits, n)}
+        return {"n": words.total(), "decided": n, **words, **figures}
 
     @property
     def gain(self) -> dict[str, Any] | None:
-        """The first stage against the last, paired; None without trust or a second stage."""
-        if len(self.stages) < 2 or not self.calibration.is_trusted:
-            return None
-        before, after = ([word == "right" for word in one.values()] for one in self._ends)
-        gained = sum(now and not then for then, now in zip(before, after, strict=True))
-        lost_ = sum(then and not now for then, now in zip(before, after, strict=True))
-        ci95, p_value = rate_difference_test(gained, lost_, len(before))
-        difference = (gained - lost_) / len(before)
-        return {"difference": difference, "ci95": ci95, "p_value": p_value}
+        """The first stage against the last, paired on the items that are decided in both.
 
-    @property
-    def _ends(self) -> tuple[Mapping[str, str], Mapping[str, str]]:
-        first, *_, last = self.stages.values()
-        return first, last
+        None without trust, a second stage or such items.
+        """
+        stages = [*self.stages.values()]
+        first, last = stages[0], stages[-1]
+        both = [id_ for id_ in first if not {first[id_], last[id_]} & {*_OPEN}]
+        if len(stages) < 2 or not self.calibration.is_trusted or not both:
+            return None
+        gained = sum(last[one] == "right" != first[one] for one in both)
+        lost = sum(first[one] == "right" != last[one] for one in both)
+        ci95, p_value = rate_difference_test(gained, lost, len(both))
+        difference = (gained - lost) / len(both)
+        return {"n": len(both), "difference": difference, "ci95": ci95, "p_value": p_value}
 
     @property
     def record(self) -> dict[str, Any]:
@@ -97,7 +103,9 @@ def judge_proofs(
         }
         for one in stages
     }
-    claims = dict.fromkeys(claim for of in asked.values() for claim in of.values() if claim)
+    # Item by item: a budget that is spent leaves the same items open in all stages.
+    pairs = zip(*(of.values() for of in asked.values()), strict=True)
+    claims = dict.fromkeys(claim for pair in pairs for claim in pair if claim)
     verifier.check_context([*claims])
     calibration = calibrate_verifier(verifier, known)
     words = verifier.ask(claims) if calibration.is_trusted else {}

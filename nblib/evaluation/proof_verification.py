@@ -9,8 +9,8 @@ accepted says how many they may be, so that a training can refuse it.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,18 @@ from nblib.evaluation.verifier import (
     VerifierCalibration,
     calibrate_verifier,
 )
-from nblib.files import write_jsonl
+from nblib.files import shown, write_jsonl
 from nblib.sources.endpoint import Client
 from nblib.sources.inequalities import inequalities
 from nblib.sources.json_lines import read_objects
 from nblib.tasks.known_proofs import Claim, KnownProof, known_proofs, rejected_proofs
 from nblib.tasks.proof_sieve import Sieve, Sorted, lost, template_of
-from nblib.tasks.proof_verdicts import AT_MOST, FREE_TEXT, JUDGED, MODELS, UNJUDGED, VERIFIED
+from nblib.tasks.proof_verdicts import AT_MOST, JUDGED, LOST, MODELS, UNJUDGED, VERIFIED, Word
 
 _TEST_EVERY = 10  # statements, one of so many is for the test
 _RIGHT = "right"  # of a row whose truth is known
 _ROWS, _SHOWN = 400, 100  # built-in rows that known proofs are made of; the first for examples
 _MOST_REJECTED = 20  # of a generator's own wrong proofs, to calibrate on
-SHOTS, RIGHT, WRONG = 8, 40, 80  # of a verifier: examples it sees, known proofs of its calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +61,12 @@ def read_proofs(path: Path) -> tuple[dict[str, Any], ...]:
         for name in ("statement", "proof"):
             if not isinstance(record.get(name), str):
                 raise ValueError(f"{place}: expected {name!r}, a text")
+        models = record.get(MODELS, [])
+        if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
+            raise ValueError(
+                f"{place}: {MODELS!r} is {shown(models)}, expected a list, the names of the "
+                "model that wrote the proof"
+            )
         rows.append(record)
     if not rows:
         raise ValueError(f"{path}: no proof in it, expected a JSON line of each")
@@ -87,22 +92,26 @@ def read_known(path: Path) -> tuple[KnownProof, ...]:
 def make_verifier(
     client: Client,
     *,
-    shots: int = SHOTS,
-    right: int = RIGHT,
-    wrong: int = WRONG,
+    shots: int = 8,
+    right: int = 40,
+    wrong: int = 80,
+    max_tokens: int = 1024,
     given: Sequence[KnownProof] = (),
     rows: Sequence[dict[str, Any]] = (),
 ) -> tuple[Verifier, tuple[KnownProof, ...]]:
     """Return a verifier, and the known proofs that it is calibrated on.
 
-    They are made of built-in rows, others than its examples; with those `given`, and with proofs
+    `shots` are examples that it sees, `right` and `wrong` proofs of its calibration. All are made
+    of built-in rows, others for its examples; the calibration also has those `given`, and proofs
     among `rows` that their generator got wrong for sure.
     """
     built_in = inequalities(_ROWS, seed=2, split="train")
     examples = known_proofs(built_in[:_SHOWN], shots - shots // 2, shots // 2)
-    more = (*given, *rejected_proofs(rows)[:_MOST_REJECTED])
+    shown = {one.claim.statement for one in examples}
+    own = (*given, *rejected_proofs(rows)[:_MOST_REJECTED])
+    more = [one for one in own if one.claim.statement not in shown]
     known = known_proofs(built_in[_SHOWN:], right, wrong, more=more)
-    return Verifier(client, examples), known
+    return Verifier(client, examples, max_tokens=max_tokens), known
 
 
 def generators(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -123,24 +132,17 @@ def verify(
     What a generator's reply lost stays lost. Without a `verifier` free texts stay unjudged.
     """
     found = [_sorted(row, sieve) for row in rows]
-    claims = {
-        n: Claim(statement=rows[n]["statement"], proof=rows[n]["proof"])
-        for n, one in enumerate(found)
-        if one.verdict == UNJUDGED
-    }
+    claims = _to_judge(rows, found)
     calibration, at_most = None, dict[str, float]()
     if verifier and claims:
         verifier.check_context([*claims.values()])
         calibration = calibrate_verifier(verifier, known)
         if calibration.is_trusted:
             at_most[AT_MOST] = calibration.at_most
-            words = verifier.ask(claims.values())
-            for n, claim in claims.items():
-                found[n] = _judged(found[n], words[claim])
+            _ask_one_each(verifier, claims, found)
         else:
             for n in claims:
-                found[n] = _waiting(found[n], "verifier not trusted", calibration.problem)
-    _keep_one_each(found)
+                found[n] = _became(found[n], UNJUDGED, "verifier not trusted", calibration.problem)
     splits = _splits([row["statement"] for row in rows], found)
     judged = {JUDGED: at_most | ({"verifier": verifier.client.endpoint.model} if verifier else {})}
     written = tuple(
@@ -163,30 +165,47 @@ def _sorted(row: dict[str, Any], sieve: Sieve) -> Sorted:
     return sieve.sort(row["statement"], row["proof"])
 
 
+def _to_judge(rows: Sequence[dict[str, Any]], found: list[Sorted]) -> dict[int, Claim]:
+    """Return the claims that a model is to judge; none of a statement that is proved exactly."""
+    proved = {one.key for one in found if one.verdict == VERIFIED}
+    claims = {}
+    for n, one in enumerate(found):
+        if one.verdict == UNJUDGED and one.key in proved:
+            found[n] = _became(one, LOST, "duplicate", "its statement is proved already")
+        elif one.verdict == UNJUDGED:
+            claims[n] = Claim(statement=one.statement, proof=rows[n]["proof"])
+    return claims
+
+
+def _ask_one_each(verifier: Verifier, claims: Mapping[int, Claim], found: list[Sorted]) -> None:
+    """Ask of one proof of each statement, of the next one where it was not accepted, and so on."""
+    waiting: dict[str, list[int]] = {}
+    for n in claims:
+        waiting.setdefault(found[n].key, []).append(n)
+    while waiting:
+        asked = {key: numbers.pop(0) for key, numbers in waiting.items()}
+        words = verifier.ask(claims[n] for n in asked.values())
+        for key, n in asked.items():
+            found[n] = _judged(found[n], words[claims[n]])
+            if found[n].verdict == JUDGED:
+                for other in waiting[key]:
+                    found[other] = _became(found[other], LOST, "duplicate", "one is judged right")
+                waiting[key] = []
+        waiting = {key: numbers for key, numbers in waiting.items() if numbers}
+
+
 def _judged(found: Sorted, verdict: Verdict) -> Sorted:
     """Return what a verifier's word makes of a free text."""
     if verdict.word == "right":
-        return Sorted(verdict=JUDGED, technique=FREE_TEXT, key=found.key)
+        return _became(found, JUDGED)
     if verdict.word == "unsent":
-        return _waiting(found, "not sent", verdict.reason)
+        return _became(found, UNJUDGED, "not sent", verdict.reason)
     reasons = {"wrong": "judged wrong", "unsure": "unsure"}
-    return lost(reasons.get(verdict.word, "no verdict"), verdict.reason[:200], key=found.key)
+    return _became(found, LOST, reasons.get(verdict.word, "no verdict"), verdict.reason[:200])
 
 
-def _waiting(found: Sorted, reason: str, detail: str) -> Sorted:
-    return Sorted(
-        verdict=UNJUDGED, reason=reason, detail=detail, technique=found.technique, key=found.key
-    )
-
-
-def _keep_one_each(found: list[Sorted]) -> None:
-    """Keep one proof of each statement: a verified one, else the first that was accepted."""
-    proved = {one.key for one in found if one.verdict == VERIFIED}
-    for n, one in enumerate(found):
-        if one.verdict == JUDGED and one.key in proved:
-            found[n] = lost("duplicate", "its statement is proved already", key=one.key)
-        elif one.verdict == JUDGED:
-            proved.add(one.key)
+def _became(found: Sorted, verdict: Word, reason: str = "", detail: str = "") -> Sorted:
+    return replace(found, verdict=verdict, reason=reason, detail=detail)
 
 
 def _splits(statements: Sequence[str], found: Sequence[Sorted]) -> list[str]:

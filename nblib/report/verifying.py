@@ -49,8 +49,9 @@ def judged_proofs_tables(judged: "JudgedProofs | None") -> tuple[Table, ...]:
     if gain:
         low, high = gain["ci95"]
         note += (
-            f"; first to last: {100 * gain['difference']:+.1f} points [{100 * low:+.1f}, "
-            f"{100 * high:+.1f}], p {p_text(gain['p_value'])}"
+            f"; first to last, {gain['n']} items that both have decided: "
+            f"{100 * gain['difference']:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}], "
+            f"p {p_text(gain['p_value'])}"
         )
     stopped = f"; stopped: {judged.stopped}" if judged.stopped else ""
     return (
@@ -72,9 +73,9 @@ _OUTCOMES = {
 
 def _judged_right(found: Mapping[str, Any]) -> str:
     if found["judged_right"] is None:
-        return "not trusted"
+        return "no figure"
     low, high = found["judged_right_ci95"]
-    return str(Estimate(value=found["judged_right"], low=low, high=high, n=found["n"]))
+    return str(Estimate(value=found["judged_right"], low=low, high=high, n=found["decided"]))
 
 
 def _rate(rate: Mapping[str, Any]) -> str:

@@ -40,6 +40,10 @@ _NO_SECRET = SecretStr("")
 _SHORTEST_KEY = 8  # a shorter one is a placeholder, and may stand anywhere in a text
 
 
+class NoEndpoint(ValueError):
+    """The variables of an endpoint are not set."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """Where a model is asked, and how patiently.
@@ -81,7 +85,8 @@ class Endpoint:
         if not key.isascii() or not key.isprintable() or " " in key:
             raise ValueError(f"{self.key_variable} holds white space or other signs than a key has")
         numbers = (self.concurrency - 1, self.retries, self.first_wait_s)
-        if min(numbers) < 0 or min(self.connect_s, self.timeout_s) <= 0:
+        seconds = (self.connect_s, self.timeout_s)
+        if min(numbers) < 0 or not all(0 < one <= threading.TIMEOUT_MAX for one in seconds):
             raise ValueError("endpoint: concurrency and seconds must be above 0, retries 0 or more")
 
     @property
@@ -100,7 +105,7 @@ class Endpoint:
 def endpoint_from_environment(name: str = "ENDPOINT", **more: Any) -> Endpoint:
     """Return the endpoint that the variables NBLIB_<name>_URL, _MODEL and _KEY say.
 
-    `more` are other fields of `Endpoint`. Raises ValueError saying which variables to set.
+    `more` are other fields of `Endpoint`. Raises NoEndpoint saying which variables to set.
     """
     values = {**_dotenv(), **{name: one for name, one in os.environ.items() if one}}
     sets = [*(f"NBLIB_{one}" for one in dict.fromkeys((name, "ENDPOINT"))), "LITELLM_API"]
@@ -113,7 +118,7 @@ def endpoint_from_environment(name: str = "ENDPOINT", **more: Any) -> Endpoint:
         *([f"the model's name in {' or '.join(models)}"] if model is None else []),
     ]
     if at is None or model is None:
-        raise ValueError(
+        raise NoEndpoint(
             f"no endpoint: set {' and '.join(missing)}, in the environment or in a file .env "
             "beside the notebooks"
         )

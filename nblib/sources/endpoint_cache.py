@@ -24,6 +24,7 @@ from nblib.files import append_jsonl, naming, parse_json, read_jsonl, shown
 
 Kind = Literal["complete", "truncated", "empty", "refused", "failed", "unsent"]
 _KEPT = ("complete", "truncated", "empty", "refused")
+_BEGINS = b'{"time": '  # a record
 _A_TOKEN = 4  # characters, where the server does not count
 
 
@@ -213,10 +214,13 @@ class Transcript:
 
 
 def _read_whole_lines(path: Path) -> list[Any]:
-    """Return the records of a file whose last line may be a part, which is cut off."""
+    """Return the records of a file whose last line may be a part, which is cut off.
+
+    A file that does not begin as a transcript is left as it is.
+    """
     with naming(path), path.open("r+b") as file:
         content = file.read()
         whole = content.rfind(b"\n") + 1
-        if whole < len(content):
+        if whole < len(content) and content.startswith(_BEGINS[: len(content)]):
             file.truncate(whole)
     return read_jsonl(path)

@@ -23,9 +23,11 @@ _CHAT = "/chat/completions"
 _CACHED = re.compile(r"models--[^/]+--([^/]+)")  # a folder of the Hugging Face cache
 # What may stand behind a model's name: how its weights are packed, not which model it is.
 _PACKED = re.compile(
-    r"[-_.](?:awq|gptq|gguf|exl[23]|mlx|bnb|dynamic|quantized|(?:nv|mx)?fp[48]|bf16|fp?16|fp?32|int[48]"
-    r"|w\d+a\d+|[2-8]bit|\d+g|i?q\d(?:_[a-z\d]+)*|\d{5}-of-\d{5})$"
+    r"[-_.:](?:awq|gptq|gguf|exl[23]|mlx|bnb|dynamic|quantized|marlin|unsloth|qat|autoround|hqq|imat"
+    r"|ud|free|latest|(?:nv|mx)?fp[48]|bf16|fp?16|fp?32|int[48]|w\d+a\d+|[2-8]bit|\d+g"
+    r"|\d+(?:\.\d+)?bpw|i?q\d(?:_[a-z\d]+)*|\d{4}-\d{2}-\d{2}|\d{5}-of-\d{5})$"
 )
+_SIGNS = re.compile(r"[^a-z\d]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +64,17 @@ def names_of(endpoint: Endpoint) -> tuple[str, ...]:
 
 
 def plain_name(name: str) -> str:
-    """Return a model's name without its folder, without how it is packed, in small letters.
+    """Return the letters and digits of a model's name, without folder and how it is packed.
 
-    >>> plain_name("Qwen/Qwen2.5-72B-Instruct-GPTQ-Int4"), plain_name("/m/gemma-3.Q4_K_M.gguf")
-    ('qwen2.5-72b-instruct', 'gemma-3')
+    >>> plain_name("Qwen/Qwen2.5-72B-Instruct-GPTQ-Int4"), plain_name("qwen2.5:72b-instruct-q4_K_M")
+    ('qwen2572binstruct', 'qwen2572binstruct')
     """
     path = name.strip().replace("\\", "/").rstrip("/")
     cached = _CACHED.search(path)
-    short = (cached[1] if cached else path.rpartition("/")[2]).casefold()
+    short = (cached[1] if cached else path.rpartition("/")[2]).partition("@")[0].casefold()
     while (shorter := _PACKED.sub("", short)) != short:
         short = shorter
-    return short
+    return _SIGNS.sub("", short)
 
 
 def _served(entry: Mapping[str, Any]) -> ServedModel:

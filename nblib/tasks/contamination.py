@@ -4,11 +4,13 @@
     Let x, y > 0. Show that ...         the same formulas as file line 3
     Each jug holds twice as much ...    the 8 words "jug holds twice as ..." of file line 9
 
-A statement that can be read is compared by its normal form alone. Of other texts the formulas are
+A statement that can be read, LaTeX too, is compared by its normal form alone, over any domain and
+without the hypotheses that are no equalities. Of other texts the formulas are
 compared as a whole, in any letters: short ones share long pieces by chance. Their words are
 compared 8 in a row, the formulas left out; the words of every such problem ("let be positive real
 numbers such that prove") and those that several held-out texts share do not count.
-Translations and other wordings are not found.
+Not found are translations and other wordings, and a statement with something put in for a letter
+(k^2, -p), multiplied by a factor that is no number, or rewritten by its hypothesis.
 """
 
 import re
@@ -18,9 +20,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nblib.sources.splits import words_of
-from nblib.tasks.expressions import ExpressionError
 from nblib.tasks.normal_form import statement_key
-from nblib.tasks.statements import parse_statement
+from nblib.tasks.statement_texts import claim_of, read_statement
 
 WORDS_IN_A_ROW = 8  # as deduplication of benchmarks does: 8 to 13 (PaLM, GPT-3)
 _OWN_WORDS = 4  # of them, that are not of every problem
@@ -31,7 +32,6 @@ _ASKING = """
     satisfy satisfying show such sum that the then triangle value variables we when where which with
 """
 _EVERY_PROBLEM = frozenset(_ASKING.split())
-_ASKED = re.compile(r"^\s*(?:prove|show)(?:\s+that)?\s*:?\s+", re.IGNORECASE)
 _TOKEN = re.compile(r"\\[a-z]+|[^\W\d_]+|\d+|[^\w\s]")
 _PUNCTUATION = frozenset(".,;:!?$'\"{}&\\")
 
@@ -48,8 +48,9 @@ class HeldOut:
         self._keys, self._formulas, rows = dict[str, str](), dict[str, str](), Counter[str]()
         self._rows: dict[str, str] = {}
         for name, text in ((str(name), text) for name, text in texts.items()):
-            key, is_read = _key(text)
-            self._keys.setdefault(key, name)
+            keys, is_read = keys_of(text)
+            for key in keys:
+                self._keys.setdefault(key, name)
             if not is_read:
                 formulas, words = _parts(text)
                 self._formulas.setdefault(formulas, name)
@@ -60,9 +61,10 @@ class HeldOut:
 
     def find(self, text: str) -> str:
         """Return what a text repeats; "" where it repeats nothing."""
-        key, is_read = _key(text)
-        if key in self._keys:
-            return f"the same {'statement' if is_read else 'text'} as {self._keys[key]}"
+        keys, is_read = keys_of(text)
+        known = next((self._keys[key] for key in keys if key in self._keys), "")
+        if known:
+            return f"the same {'statement' if is_read else 'text'} as {known}"
         if is_read:
             return ""
         formulas, words = _parts(text)
@@ -72,13 +74,16 @@ class HeldOut:
         return f'the {WORDS_IN_A_ROW} words "{row}" of {self._rows[row]}' if row else ""
 
 
-def _key(text: str) -> tuple[str, bool]:
-    """Return the normal form, or the words of a text that is no statement; and which it is."""
-    own = _ASKED.sub("", text).replace(" for all ", " for ")
-    try:
-        return statement_key(parse_statement(own)), True
-    except ExpressionError:
-        return words_of(text), False
+def keys_of(text: str) -> tuple[tuple[str, ...], bool]:
+    """Return what a text is found by, and whether it was read as a statement.
+
+    Of a statement these are its normal form, and that of its claim over any domain; of another text
+    its words.
+    """
+    statement = read_statement(text)
+    if statement is None:
+        return (words_of(text),), False
+    return (statement_key(statement), f"claim {statement_key(claim_of(statement))}"), True
 
 
 def _parts(text: str) -> tuple[str, list[str]]:

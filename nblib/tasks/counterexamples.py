@@ -24,6 +24,7 @@ from nblib.tasks.rational_points import RationalPoints
 from nblib.tasks.statements import NONNEGATIVE, POSITIVE, Statement, parse_statement
 
 FALSE, NOT_FOUND, NOT_READ = "false", "no counterexample", "not read"
+NO_POINT = "no point was found where all hypotheses hold"
 _TARGETS = 8  # of the worst points, to be rounded
 _MAX_CHECKED = 1000  # rational points, of each kind
 
@@ -52,7 +53,7 @@ def find_counterexample(statement: Statement, *, seed: int = 0) -> Verdict:
     failing, count = PointSearch(statement).failing(seed)
     searched = f"searched {count} points"
     if not count:
-        return Verdict(verdict=NOT_FOUND, reason="no point was found where all hypotheses hold")
+        return Verdict(verdict=NOT_FOUND, reason=NO_POINT)
     if not failing.size:
         return Verdict(verdict=NOT_FOUND, reason=f"{searched}; this does not prove the statement")
     letters = list(statement.variables)

@@ -24,7 +24,6 @@ from nblib.tasks.proofs import CLOSE, OPEN, read_block
 from nblib.tasks.statements import parse_statement, statement_text
 
 LANGUAGE, TEXT = FORMS = ("language", "text")
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _STATED = re.compile(r"^\W*statement\W*:(.+)$", re.IGNORECASE | re.MULTILINE)
 _HOW = {
     LANGUAGE: f"""\
@@ -100,7 +99,7 @@ def question(
 
 def read_reply(text: str, seed: Seed, *, invent: bool) -> Written:
     """Return the statement and the proof of a whole reply; thoughts before them are left out."""
-    text = _THOUGHT.sub("", text)
+    text = text.rpartition("</think>")[2]  # some templates leave the opening tag out
     if "<think>" in text:
         return Written(statement=seed.statement, failure="unfinished thought")
     stated = _STATED.search(text.partition(OPEN)[0])

@@ -8,20 +8,21 @@ What the verdicts mean, and what to do about each reason, is in `proof_verdicts`
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nblib.sources.rows import control_piece
 from nblib.sources.splits import words_of
-from nblib.tasks.contamination import HeldOut
-from nblib.tasks.counterexamples import FALSE, find_counterexample
-from nblib.tasks.expressions import ExpressionError
-from nblib.tasks.normal_form import statement_key, template_key
+from nblib.tasks.contamination import HeldOut, keys_of
+from nblib.tasks.counterexamples import FALSE, NO_POINT, find_counterexample
+from nblib.tasks.normal_form import template_key
 from nblib.tasks.proof_check import UNREADABLE, check_proof
 from nblib.tasks.proof_text import RULES
 from nblib.tasks.proof_verdicts import FREE_TEXT, LOST, UNJUDGED, VERIFIED, Word
-from nblib.tasks.statements import parse_statement
+from nblib.tasks.statement_texts import claim_of, read_statement
+from nblib.tasks.statements import Statement, statement_text
 
 _JOINED = ("Sum", "Chain", "So")  # rules that put lines together
+_MOST = 200  # characters of a detail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +34,19 @@ class Sorted:
     detail: str = ""  # the line, the point, the statement that is repeated
     technique: str = ""
     key: str = ""  # the statement's normal form
+    statement: str = ""  # in the language's syntax, or as it came; "" where it was not looked at
 
     @property
     def fields(self) -> dict[str, str]:
         """What a row holds of it."""
         names = ("verdict", "reason", "detail", "technique")
-        return {name: getattr(self, name) for name in names}
+        stated = {"statement": self.statement} if self.statement else {}
+        return {**stated, **{name: getattr(self, name) for name in names}}
 
 
-def lost(reason: str, detail: str = "", *, key: str = "") -> Sorted:
+def lost(reason: str, detail: str = "") -> Sorted:
     """Return what became of a proof that is of no use."""
-    return Sorted(verdict=LOST, reason=reason, detail=detail, key=key)
+    return Sorted(verdict=LOST, reason=reason, detail=detail)
 
 
 @dataclass(kw_only=True)
@@ -69,44 +72,47 @@ class Sieve:
             return lost("control piece", piece)
         if not proof.strip():
             return lost("empty proof")
-        key, readable = _key(statement)
-        self.keys[key] += 1
-        if key not in self._problems:
-            self._problems[key] = self._problem(statement, readable)
-        reason, detail = self._problems[key]
-        if reason:
-            return lost(reason, detail, key=key)
-        if key in self._proved:
-            return lost("duplicate", "its statement is proved already", key=key)
-        return self._checked(statement, proof, key, readable)
+        read = read_statement(statement)
+        text = statement_text(read) if read else statement
+        keys, _ = keys_of(text)
+        self.keys[keys[0]] += 1
+        if text not in self._problems:
+            self._problems[text] = self._problem(text, read)
+        reason, detail = self._problems[text]
+        if not reason and not self._proved.isdisjoint(keys):
+            reason, detail = "duplicate", "its statement is proved already"
+        found = lost(reason, detail) if reason else self._checked(text, proof, keys, read)
+        return replace(found, key=keys[0], statement=text)
 
-    def _problem(self, statement: str, readable: bool) -> tuple[str, str]:
+    def _problem(self, text: str, read: Statement | None) -> tuple[str, str]:
         """Return what is wrong with a statement, its reason empty where nothing is."""
-        if not (readable or self.free_text):
+        if read is None and not self.free_text:
             return "statement not read", ""
-        if readable:
-            found = find_counterexample(parse_statement(statement))
+        if read is not None:
+            found = find_counterexample(read)
             if found.verdict == FALSE and found.point:
                 at = ", ".join(f"{letter} = {value}" for letter, value in found.point.items())
                 return "false statement", f"at {at}"
-        repeated = self.held_out.find(statement)
+            if found.reason == NO_POINT or _is_seen(text):
+                return "trivial", "" if _is_seen(text) else NO_POINT
+        repeated = self.held_out.find(text)
         return ("held out", repeated) if repeated else ("", "")
 
-    def _checked(self, statement: str, proof: str, key: str, readable: bool) -> Sorted:
+    def _checked(
+        self, text: str, proof: str, keys: tuple[str, ...], read: Statement | None
+    ) -> Sorted:
         """Check a proof by its language, or leave it to be judged."""
-        failure, detail = ("not in the language", "")
-        if readable:
-            failure, detail = _refusal(statement, proof)
+        failure, detail = ("not in the language", "") if read is None else _refusal(text, proof)
         if not failure:
-            self._proved.add(key)
-            return Sorted(verdict=VERIFIED, technique=technique_of(proof), key=key)
-        if failure == "not in the language" and self.free_text:
-            text = words_of(proof)
-            if (key, text) in self._texts:
-                return lost("duplicate", "the same proof", key=key)
-            self._texts.add((key, text))
-            return Sorted(verdict=UNJUDGED, reason="not judged yet", technique=FREE_TEXT, key=key)
-        return lost(failure, detail, key=key)
+            self._proved.update(keys)
+            return Sorted(verdict=VERIFIED, technique=technique_of(proof))
+        if failure != "not in the language" or not self.free_text:
+            return lost(failure, detail)
+        words = words_of(proof)
+        if (keys[0], words) in self._texts:
+            return lost("duplicate", "the same proof")
+        self._texts.add((keys[0], words))
+        return Sorted(verdict=UNJUDGED, reason="not judged yet", technique=FREE_TEXT)
 
 
 def technique_of(proof: str) -> str:
@@ -117,30 +123,32 @@ def technique_of(proof: str) -> str:
 
 
 def template_of(statement: str) -> str:
-    """Return a statement's normal form without its numbers, or its words: what splits part."""
-    try:
-        return template_key(parse_statement(statement))
-    except ExpressionError:
-        return words_of(statement)
+    """Return a claim's normal form without its numbers, or its words: what splits part."""
+    read = read_statement(statement)
+    return template_key(claim_of(read)) if read else words_of(statement)
 
 
-def _key(statement: str) -> tuple[str, bool]:
-    """Return a statement's normal form, or its words where it cannot be read."""
-    try:
-        return statement_key(parse_statement(statement)), True
-    except ExpressionError:
-        return words_of(statement), False
+def _is_seen(statement: str) -> bool:
+    """Whether a statement needs no proof: its signs say it, or it is one of its hypotheses."""
+    claim = statement.partition(" for ")[0]
+    return not _refusal(statement, f"Given: {claim}")[0]
 
 
 def _refusal(statement: str, proof: str) -> tuple[str, str]:
-    """Return why a proof is not verified; "" where it is."""
+    """Return why a proof is not verified; "" where it is.
+
+    A line that is wrong by its own rule makes a proof wrong, also beside lines of free text.
+    """
     try:
         verdict = check_proof(statement, proof)
     except ValueError as error:  # roots: the language cannot prove such a statement
         return "not in the language", str(error)
     if verdict.verified:
         return "", ""
+    wrong = next((one for one in verdict.steps if (one.failure or "").endswith(" fails")), None)
+    if wrong is not None:
+        return "not proved", f"line {wrong.number}, {wrong.failure}: {wrong.problem}"[:_MOST]
     codes = {verdict.failure, *(step.failure for step in verdict.steps)}
     if not codes.isdisjoint(("too long", *UNREADABLE)):
-        return "not in the language", f"line {verdict.line}: {verdict.reason}"[:200]
-    return "not proved", f"line {verdict.line}, {verdict.failure}: {verdict.reason}"[:200]
+        return "not in the language", f"line {verdict.line}: {verdict.reason}"[:_MOST]
+    return "not proved", f"line {verdict.line}, {verdict.failure}: {verdict.reason}"[:_MOST]

@@ -39,6 +39,7 @@ REASONS: Mapping[str, str] = {
     "control piece": "the text holds a piece that controls a chat",
     "statement not read": "the language has one inequality, letters, and signs of variables",
     "false statement": "its reason names a point: nothing to learn from it",
+    "trivial": "its signs or a hypothesis say it, or nothing fulfils its hypotheses",
     "held out": "it repeats a statement that evaluation asks",
     "duplicate": "draw more seeds rather than more samples of each",
     "not in the language": "ask for free text (--form text), and have it judged",

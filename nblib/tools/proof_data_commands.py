@@ -4,6 +4,7 @@ What is slow to import is imported when a command runs.
 """
 
 import fcntl
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -22,10 +23,19 @@ if TYPE_CHECKING:
     from nblib.tasks.proof_sieve import Sieve
 
 _path = click.Path(path_type=Path, dir_okay=False)
+_count, _count_or_none = click.IntRange(1), click.IntRange(0)
 _HELD_OUT = {"test": 1319, "composed": 180}  # built-in statements that evaluation asks, at most
 _SEEDS = 1000  # built-in statements, to show in what manner new ones are wanted
 _SHOTS = 200  # built-in rows that worked examples are drawn from
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _finite(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Refuse numbers that are none, which a range lets through."""
+    for one in value if isinstance(value, tuple) else (value,):
+        if not math.isfinite(one):
+            raise click.BadParameter(f"{one} is no number")
+    return value
 
 
 def _asking(command: Command) -> Command:
@@ -37,8 +47,8 @@ def _asking(command: Command) -> Command:
         click.option("--tokens", type=click.IntRange(1), help="At most, in and out."),
         click.option("--concurrency", type=click.IntRange(1, 512), default=4, show_default=True,
                      help="Requests at a time."),
-        click.option("--timeout", type=click.FloatRange(1), default=600.0, show_default=True,
-                     help="Seconds for one answer."),
+        click.option("--timeout", type=click.FloatRange(1, 86400), default=600.0,
+                     show_default=True, callback=_finite, help="Seconds for one answer."),
     ):  # fmt: skip
         command = option(command)
     return command
@@ -55,40 +65,45 @@ def _asking(command: Command) -> Command:
     help="Proofs in the language that is checked exactly, or free texts, to be judged.",
 )
 @click.option("--invent", is_flag=True, help="New statements in the manner of the seeds.")
-@click.option("--target", type=int, default=10_000, show_default=True, help="Rows that are enough.")
-@click.option("--samples", type=int, default=4, show_default=True, help="Replies of each seed.")
+@click.option(
+    "--target", type=_count, default=10_000, show_default=True, help="Rows that are enough."
+)
+@click.option("--samples", type=_count, default=4, show_default=True, help="Replies of each seed.")
 @click.option(
     "--temperature",
     "temperatures",
-    type=float,
+    type=click.FloatRange(0, 10),
     multiple=True,
     default=(0.7, 1.0),
     show_default=True,
+    callback=_finite,
     help="Taken in turn by the samples; repeat for more.",
 )
-@click.option("--shots", type=int, default=6, show_default=True, help="Worked examples shown.")
-@click.option("--max-tokens", type=int, default=2048, show_default=True, help="Of a reply.")
+@click.option(
+    "--shots", type=_count_or_none, default=6, show_default=True, help="Worked examples shown."
+)
+@click.option("--max-tokens", type=_count, default=2048, show_default=True, help="Of a reply.")
 @_asking
 def generate(out: Path, seeds: Path | None, shots: int, **how: Any) -> int:
     """Ask a strong model for proofs, and write every reply to OUT with what became of it.
 
-    The model is that of NBLIB_GENERATOR_URL, _MODEL and _KEY. Seeds that are false are left out.
-    Proofs in the language are checked exactly; statements that repeat another one in other words,
-    or one that evaluation asks, are left out. What was answered is kept in OUT.asked.jsonl: the
-    same command goes on after a stop, and sends nothing twice. The exit code is 1 where no row is
-    of use.
+    The model is that of NBLIB_GENERATOR_URL, _MODEL and _KEY. Seeds that are false or cannot be
+    read are left out. Proofs in the language are checked exactly; one of a statement that is proved
+    already, or that evaluation asks, is kept as lost. What was answered is kept in OUT.asked.jsonl:
+    the same command goes on after a stop, and sends nothing twice. The exit code is 1 where no row
+    is of use.
     """
     from nblib.evaluation.proof_generation import Plan, generate
     from nblib.tasks.generated_proofs import LANGUAGE, read_seeds
 
     say = partial(print, file=sys.stderr, flush=True)
-    asking = _taken(how)
+    _check_out(out, seeds, *how["held_out"])
+    client = _client("GENERATOR", out, **_taken(how))
     sieve = _sieve(how.pop("held_out"), free_text=how["form"] != LANGUAGE)
     found, refused = read_seeds(_seeds(seeds))
     for name, reason in refused.items():
         say(f"seed {name} is left out: {reason}")
     plan = Plan(seeds=found, shots=_worked(how["form"]), shown=shots, **how)
-    client = _client("GENERATOR", out, **asking)
     made = generate(client, plan, sieve, out, say=say)
     if made.stopped:
         say(f"stopped: {made.stopped}")
@@ -100,12 +115,21 @@ def generate(out: Path, seeds: Path | None, shots: int, **how: Any) -> int:
 @click.command()
 @click.argument("file", type=_path)
 @click.option("--out", type=_path, required=True, help="The rows with their verdicts.")
-@click.option("--shots", type=int, default=8, show_default=True, help="Judged examples shown.")
 @click.option(
-    "--right", type=int, default=40, show_default=True, help="Right ones to calibrate on."
+    "--shots", type=_count_or_none, default=8, show_default=True, help="Judged examples shown."
 )
 @click.option(
-    "--wrong", type=int, default=80, show_default=True, help="Wrong ones to calibrate on."
+    "--right", type=_count, default=40, show_default=True, help="Right ones to calibrate on."
+)
+@click.option(
+    "--wrong", type=_count, default=80, show_default=True, help="Wrong ones to calibrate on."
+)
+@click.option(
+    "--max-tokens",
+    type=_count,
+    default=1024,
+    show_default=True,
+    help="Of an answer; more for models that think.",
 )
 @click.option("--known", type=_path, help='More of them: statement, proof, "right" a line.')
 @_asking
@@ -121,9 +145,11 @@ def verify(file: Path, out: Path, known: Path | None, **how: Any) -> int:
     from nblib.report.verifying import verifier_tables
     from nblib.tasks.proof_verdicts import JUDGED, VERIFIED
 
+    _check_out(out, file, known, *how["held_out"])
+    counts = {name: how.pop(name) for name in ("shots", "right", "wrong")}
     rows, given = read_proofs(file), read_known(known) if known else ()
-    sieve, asking = _sieve(how.pop("held_out"), free_text=True), _taken(how)
-    verifier, cases = _verifier(out, rows, given, asking, **how)
+    verifier, cases = _verifier(out, rows, given, _taken(how), how.pop("max_tokens"), counts)
+    sieve = _sieve(how.pop("held_out"), free_text=True)
     found = verify(rows, sieve, out, verifier=verifier, known=cases)
     if found.calibration:
         tables = verifier_tables(found.calibration, found.model)
@@ -131,12 +157,19 @@ def verify(file: Path, out: Path, known: Path | None, **how: Any) -> int:
     if found.stopped:
         print(f"stopped: {found.stopped}", file=sys.stderr)
     _say_losses(found.rows)
-    counts = found.counts
+    exact, judged = found.counts[VERIFIED], found.counts[JUDGED]
     print(
-        f"{found.sent:,} requests in all; {counts[VERIFIED]:,} verified exactly, "
-        f"{counts[JUDGED]:,} judged right by a model: {out}"
+        f"{found.sent:,} requests in all; {exact:,} verified exactly, {judged:,} judged right by a "
+        f"model: {out}"
     )
-    return 0 if counts[VERIFIED] or counts[JUDGED] else 1
+    return 0 if exact or judged else 1
+
+
+def _check_out(out: Path, *inputs: Path | None) -> None:
+    """Refuse to write over what is read."""
+    for one in filter(None, inputs):
+        if out.resolve() == one.resolve():
+            raise click.UsageError(f"{out} is read and would be written over: name another file")
 
 
 def _taken(how: dict[str, Any]) -> dict[str, Any]:
@@ -207,19 +240,36 @@ def _verifier(
     rows: Sequence[Any],
     given: Sequence["KnownProof"],
     asking: Mapping[str, Any],
-    **how: int,
+    max_tokens: int,
+    counts: Mapping[str, int],
 ) -> tuple["Verifier | None", tuple["KnownProof", ...]]:
     """Return the verifier, and what it is calibrated on; None where no endpoint is set."""
     from nblib.evaluation.proof_verification import generators, make_verifier
     from nblib.evaluation.verifier import check_independent
+    from nblib.sources.endpoint import NoEndpoint
+    from nblib.tasks.proof_verdicts import JUDGED, MODELS
 
     try:
         client = _client("VERIFIER", out, **asking)
-    except ValueError as error:
+    except NoEndpoint as error:
+        judged = (
+            [one for one in read_jsonl(out) if one.get("verdict") == JUDGED] if out.exists() else ()
+        )
+        if judged:
+            raise click.ClickException(
+                f"{out} holds {len(judged):,} judged rows: {error}"
+            ) from error
         print(f"free texts are not judged: {error}", file=sys.stderr)
         return None, ()
     check_independent(client.endpoint, generators(rows))
-    return make_verifier(client, given=given, rows=rows, **how)
+    unknown = sum(not row.get(MODELS) for row in rows)
+    if unknown:
+        print(
+            f'{unknown:,} rows do not say which model wrote them ("{MODELS}": ["its name"]): take '
+            "care that it is not the verifier",
+            file=sys.stderr,
+        )
+    return make_verifier(client, given=given, rows=rows, max_tokens=max_tokens, **counts)
 
 
 def _say_losses(rows: Iterable[Mapping[str, Any]]) -> None:

@@ -20,7 +20,12 @@ from nblib.tasks.generated_proofs import Seed
 from nblib.tasks.proof_sieve import Sieve
 from tests.sources.chat_server import ChatServer, asked, chat
 
-ROWS = inequalities(24, seed=0, split="train")
+_SORT = Sieve(held_out=HeldOut({}), free_text=False).sort  # leaves out what needs no proof
+ROWS = [
+    row
+    for row in inequalities(30, seed=0, split="train")
+    if _SORT(row.fields["statement"], row.fields["proof"]).verdict == "verified"
+][:24]
 PROOFS = {row.fields["statement"]: row.fields["proof"] for row in ROWS}
 SEEDS = tuple(Seed(name=row.id, statement=row.fields["statement"]) for row in ROWS)
 SHOT = ("b^2 >= 0 for real b", "Square b: b^2 >= 0")
@@ -78,6 +83,19 @@ def test_it_stops_at_the_target_and_says_so(serve, tmp_path):
     assert made.useful(few) == 16 == made.sent and said[-1].endswith("enough")
 
 
+def test_a_finished_run_sends_nothing_more_at_a_time_nor_is_less_written_over_it(serve, tmp_path):
+    server, kept, out = serve(proved), tmp_path / "asked.jsonl", tmp_path / "rows.jsonl"
+    few, said = plan(target=8), []
+    generate(client(server, kept, concurrency=1), few, sieve(), out, say=str)
+    assert len(read_jsonl(out)) == 16
+    again = generate(client(server, kept, concurrency=4), few, sieve(), out, say=str)
+    assert again.sent == 0 and len(again.rows) == 16
+    other = client(serve(lambda body, nth: (401, {}, {}, "")))
+    assert generate(other, few, sieve(), out, say=said.append).stopped
+    assert len(read_jsonl(out)) == 16
+    assert "is left as it was: it holds 16 rows, and this start made " in said[-1]
+
+
 def test_replies_of_all_kinds_have_their_reason(serve, tmp_path):
     wrong = "AM-GM 1, 2: 3 >= 4"
     kinds = [
@@ -85,6 +103,7 @@ def test_replies_of_all_kinds_have_their_reason(serve, tmp_path):
         (chat(""), "empty"),
         (chat(None, refusal="no"), "refused"),
         (chat("<think>hm <proof>"), "unfinished thought"),
+        (chat("a draft <proof>x</proof> no. </think>By AM-GM."), "no proof block"),
         (chat("By AM-GM."), "no proof block"),
         (chat("<proof></proof>"), "empty proof"),
         (chat("<proof>By AM-GM it holds.</proof>"), "not in the language"),

@@ -152,6 +152,36 @@ def test_a_generators_own_wrong_proofs_are_among_those_it_is_calibrated_on():
     assert [(one.claim.statement, one.right) for one in own] == [(broken["statement"], False)]
 
 
+def test_of_a_statement_the_next_proof_is_asked_of_only_where_one_was_not_accepted(
+    verifier_of, tmp_path
+):
+    """Nor any of a statement that another row proves exactly."""
+    right, wrong = "As (x-2)^2 >= 0.", "Clear."
+    claim = "x^2+4 >= 4x for real x"
+    free = [{"statement": claim, "proof": text} for text in (wrong, right, "Well, (x-2)^2 >= 0.")]
+    exact = IN_LANGUAGE[0]
+    rows = [*free, {**exact, "proof": "By AM-GM, clearly."}, exact]
+    verifier, known, server = verifier_of(lambda one, known: one in known or one.proof == right)
+    found = verify(rows, sieve(), tmp_path / "out.jsonl", verifier=verifier, known=known)
+    verdicts = [(row["verdict"], row["reason"]) for row in found.rows]
+    assert verdicts == [
+        ("lost", "judged wrong"),
+        ("judged", ""),
+        ("lost", "duplicate"),
+        ("lost", "duplicate"),
+        ("verified", ""),
+    ]
+    assert len(server.received) == len({one.claim for one in known}) + 2
+
+
+@pytest.mark.parametrize("models", ["strong", 5, [1]])
+def test_names_of_a_model_that_are_no_list_are_refused(models, tmp_path):
+    path = tmp_path / "proofs.jsonl"
+    write_jsonl(path, [{"statement": "s", "proof": "p", "models": models}])
+    with pytest.raises(ValueError, match=r"line 1: 'models' is .*, expected a list"):
+        read_proofs(path)
+
+
 def test_files_are_read_by_line(tmp_path):
     path = tmp_path / "proofs.jsonl"
     write_jsonl(path, [{"statement": "a >= 0 for a > 0", "proof": 3}])
@@ -200,6 +230,17 @@ def test_the_command_says_what_became_of_all(serve, tmp_path):
         assert words in done.stdout
     assert Counter(row["verdict"] for row in read_jsonl(out))["judged"] == 0
     assert len(server.received) == len(read_jsonl(tmp_path / "out.jsonl.asked.jsonl"))
+
+
+def test_the_command_writes_over_nothing_that_is_read_or_judged(tmp_path):
+    path, out = tmp_path / "proofs.jsonl", tmp_path / "out.jsonl"
+    write_jsonl(path, texts()[:2])
+    done = command("verify", path, "--out", path)
+    assert done.returncode == 2 and "is read and would be written over" in done.stderr
+    write_jsonl(out, [{**texts()[0], "verdict": "judged"}])
+    done = command("verify", path, "--out", out, NBLIB_VERIFIER_URL="", NBLIB_ENDPOINT_URL="")
+    assert done.returncode == 1 and "holds 1 judged rows: no endpoint" in done.stderr
+    assert len(read_jsonl(out)) == 1
 
 
 def stage(name, answers):

@@ -165,5 +165,8 @@ def test_a_free_text_has_no_marks_and_what_its_judge_said_is_a_table_of_its_own(
     assert table.rows[1][8].startswith("0.500") and "+50.0 points" in table.note
     lenient = replace(calibration, false_accepts=(20, 60))
     *_, table = judged_proofs_tables(replace(judged, calibration=lenient))
-    assert {row[8] for row in table.rows} == {"not trusted"} and "points" not in table.note
+    assert {row[8] for row in table.rows} == {"no figure"} and "points" not in table.note
+    cut = {"base": words["base"], "tuned": {"1": "unsent", "2": "unsent"}}
+    *_, table = judged_proofs_tables(replace(judged, stages=cut))  # as where a budget was spent
+    assert table.rows[1][8] == "no figure" and "points" not in table.note
     assert judged_proofs_tables(None) == ()

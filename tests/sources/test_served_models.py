@@ -1,5 +1,7 @@
 """What servers list of their models, on loopback; and which names mean one model."""
 
+import re
+
 import pytest
 from pydantic import SecretStr
 
@@ -107,4 +109,4 @@ def test_all_names_of_a_model(serve):
     ],
 )
 def test_a_name_without_how_the_weights_are_packed(names, plain):
-    assert {plain_name(one) for one in names} == {plain}
+    assert {plain_name(one) for one in names} == {re.sub(r"[^a-z0-9]", "", plain)}

@@ -19,6 +19,8 @@ HELD_OUT = HeldOut(
 FOUND = [
     ("x/y+y/x >= 2 for x, y > 0", "the same statement as test/0"),
     ("Prove that 2xy <= x^2+y^2 for all x, y > 0.", "the same statement as test/0"),
+    ("a^2+b^2 >= 2ab for real a, b", "the same statement as test/0"),
+    (r"$p^{2}+q^{2} \ge 2 p \cdot q$ for positive reals p, q", "the same statement as test/0"),
     (GARDEN.upper().replace(".", " ."), "the same text as words 1"),
     ("AB, ab", "the same text as 3"),
     (LATEX.replace("Let $a, b, c$ be positive real numbers", "Given positive reals $a, b, c$"),
@@ -49,7 +51,6 @@ def test_eight_words_in_a_row_are_found_and_seven_are_not():
 @pytest.mark.parametrize(
     "text",
     [
-        "a^2+b^2 >= 2ab for real a, b",
         "a^2+b^2 >= 3ab for a, b > 0",
         LATEX.replace("abc = 1", "a+b+c = 1"),
         LATEX.replace("3}{2", "5}{2"),
