@@ -3,6 +3,7 @@
 What is slow to import is imported when a command runs.
 """
 
+import math
 import re
 import sys
 from functools import partial
@@ -31,10 +32,11 @@ def sweep(
 ) -> int:
     """Run NOTEBOOK once for each combination of values, and print a table of the runs.
 
-    Brackets and quotes keep a value with commas together: "[0.25,0.5],[1.0]". Nothing starts before
-    all values are checked. The same command goes on after a stop: what is finished is not run
-    again, and a run that was stopped is continued. Logs and table.md are in
-    runs/NOTEBOOK/sweeps/ID; without that folder all cells are run again.
+    Brackets and quotes keep a value with commas together: "[0.25,0.5],[1.0]". Names and types of
+    all values are checked before the first cell starts; what else is wrong with a value, its cell
+    says. The same command goes on after a stop: what is finished is not run again, and a run that
+    was stopped is continued. Logs and table.md are in runs/NOTEBOOK/sweeps/ID; without that folder
+    all cells are run again.
     """
     from nblib.tools.slurm_scripts import sweep_script
     from nblib.tools.sweep import read_outcome, run_cells, write_table
@@ -73,17 +75,28 @@ def _gpu_names(text: str) -> list[str]:
     return names
 
 
+def _finite(context: click.Context, option: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):  # a range lets nan through
+        raise click.BadParameter(f"{value} is not finite: expected GiB, such as 40.")
+    return value
+
+
 @click.command()
 @click.argument("model")
 @click.option("--gpus", type=click.IntRange(min=1), required=True, help="How many, of one machine.")
 @click.option(
     "--gpu-memory",
     type=click.FloatRange(min=1, max=1024),
+    callback=_finite,
     required=True,
     help="GiB of one GPU, as nvidia-smi shows: A100-40GB 40, L4 22.5.",
 )
 @click.option(
-    "--dtype", type=click.Choice([*DTYPES]), default="bfloat16", show_default=True, help="Weights."
+    "--dtype",
+    type=click.Choice([*DTYPES]),
+    default="bfloat16",
+    show_default=True,
+    help="Of the weights; fp8 is made while they load, int8, awq and int4 lie so in the files.",
 )
 @click.option(
     "--context",
@@ -97,7 +110,7 @@ def _gpu_names(text: str) -> list[str]:
     "--name",
     default="GENERATOR",
     show_default=True,
-    help="How the endpoint is called: NBLIB_<name>_URL, _MODEL and _KEY.",
+    help="The endpoint's name, in capitals: it makes NBLIB_<name>_URL, _MODEL and _KEY.",
 )
 def serve(
     model: str, gpus: int, gpu_memory: float, dtype: str, context: int, port: int, name: str
@@ -106,7 +119,8 @@ def serve(
 
     Before, it is checked by arithmetic whether the model fits the GPUs; the exit code is 1 where
     it does not. The script writes serve-<name>.env in this folder once the server answers, and
-    takes it away at its end; a job that follows sources it.
+    takes it away at its end; a job that follows sources it. It holds the server's key: commit it
+    to no repository.
     """
     from nblib.tools.slurm_scripts import serve_script
 

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from nblib.report.tables import Table
 
 
+def _png(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    if path and path.suffix.lower() != ".png":
+        raise click.BadParameter(f"{path} is no .png file: give a name such as runs.png.")
+    if path and not path.parent.is_dir():
+        raise click.BadParameter(f"{path}: there is no folder {path.parent}: make it first.")
+    return path
+
+
 @click.command()
 @click.argument("notebook", default="")
 @click.option(
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
+    callback=_png,
     help="Draw loss or reward, and the headlines, into this .png file.",
 )
 def runs(notebook: str, newest: int, plot: Path | None) -> None:
@@ -43,12 +52,13 @@ def runs(notebook: str, newest: int, plot: Path | None) -> None:
     rows.sort(key=lambda row: row.notebook)  # stable: the newest stay first
     groups = {name: [*of_it] for name, of_it in groupby(rows, key=lambda row: row.notebook)}
     tables = [_padded(rows_table(of_it, title=name)) for name, of_it in groups.items()]
-    print(*(table.section() for table in tables), sep="\n\n")
-    if plot:
+    if plot:  # before the table: an error stands alone
         from nblib.report.plots import figure_png
         from nblib.tools.run_plot import plot_runs
 
         plot.write_bytes(figure_png(plot_runs(groups)))
+    print(*(table.section() for table in tables), sep="\n\n")
+    if plot:
         print(plot)
 
 

@@ -8,7 +8,6 @@
 A record that is half written waits for the next look.
 """
 
-import math
 import os
 import sys
 import threading
@@ -140,7 +139,7 @@ def scalars(record: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(value, list):
             found[name] = float(len(value))
         elif isinstance(value, int | float) and not isinstance(value, bool) and name != "step":
-            found |= {name: float(value)} if math.isfinite(value) else {}
+            found |= {name: float(value)} if _is_finite(value) else {}
     return found
 
 
@@ -162,9 +161,14 @@ def _config(path: Path) -> dict[str, Any]:
     """Return a run's parameters: numbers and texts, without secrets; a list is its JSON."""
     found: dict[str, Any] = {}
     for name, value in _flat(read_object(path / "config.json"), "."):
-        is_plain = isinstance(value, bool | int | float)
+        is_plain = isinstance(value, bool | int | float) and _is_finite(value)
         found[name] = value if is_plain else redacted(as_text(value))[0]
     return found
+
+
+def _is_finite(value: float) -> bool:
+    """Whether trackers can hold a number; of an int of 400 digits `math.isfinite` is an error."""
+    return abs(value) <= sys.float_info.max
 
 
 def _flat(values: Mapping[str, Any], joint: str, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -83,10 +83,14 @@ def run_rows(notebook: str = "", *, newest: int | None = None) -> list[RunRow]:
 def find_run(given: str, *, unfinished: bool = False) -> Path:
     """Return a run's folder: as given, or a notebook's newest, or its newest unfinished one.
 
-    Raises ValueError where there is none.
+    Raises ValueError where there is none, or where a folder is no run's.
     """
-    if (Path(given) / "config.json").is_file():
-        return Path(given).resolve()
+    folder = Path(given)
+    if (folder / "config.json").is_file():
+        return folder.resolve()
+    if len(folder.parts) > 1 or (folder.is_dir() and not (runs_root() / given).is_dir()):
+        wrong = "holds no config.json" if folder.is_dir() else "is no folder"
+        raise ValueError(f"{given} {wrong}: give a run's folder, or a notebook's name")
     for row in run_rows(given):
         path = (runs_root() / row.notebook / row.run).resolve()
         goes_on = row.state.startswith(_GOES_ON)
@@ -148,8 +152,11 @@ def metrics_record(line: bytes, where: str) -> dict[str, Any]:
         record = parse_json(line)
     except ValueError as error:
         raise ValueError(f"{where}: expected one JSON object, {error}") from error
-    if not isinstance(record, dict) or type(record.get("step")) is not int:
-        raise ValueError(f'{where}: {shown(record)}, expected an object with a number "step"')
+    step = record.get("step") if isinstance(record, dict) else None
+    if type(step) is not int or not -(2**63) <= step < 2**63:
+        raise ValueError(
+            f'{where}: {shown(record)}, expected an object with a number "step" of 64 bits at most'
+        )
     return record
 
 

@@ -26,6 +26,12 @@ DTYPES: Mapping[str, float] = {
     **{"bfloat16": 2, "float16": 2, "float32": 4},
     **{"fp8": 1.1, "int8": 1.1, "awq": 0.55, "int4": 0.55},
 }
+_HUB_NAME = re.compile(r"(?:\w[^/\s]*/)?\w[^/\s]*")
+# What a name says of weights that lie quantised; "GPTQ-Int8" has 8 bits.
+_8_BITS = re.compile(r"(?<![A-Za-z0-9])(?:fp8|int8|w8a8|w8a16|8-?bit)", re.IGNORECASE)
+_4_BITS = re.compile(
+    r"(?<![A-Za-z0-9])(?:awq|gptq|int4|w4a16|4-?bit|nvfp4|mxfp4|fp4)", re.IGNORECASE
+)
 _QUANTISED_BEFORE = ("int8", "awq", "int4")  # as the weights lie; vLLM makes fp8 while it loads
 
 
@@ -74,17 +80,19 @@ def check_served(model: str, plan: Plan) -> str:
     """Return a line that says whether a model fits, and what could not be known.
 
     Raises ValueError where it does not fit, saying what would; where the GPUs do not divide its
-    heads, its context is shorter, or a folder has other weights than the dtype says.
+    heads, its context is shorter, or a folder or a name says other weights than the dtype; where
+    `model` can be no name on the hub, and is no folder of a model.
 
     Example:
         >>> plan = Plan(gpus=1, gpu_memory=40, dtype="bfloat16", context=8192)
         >>> check_served("org/chat-7B", plan)[:50]
         'org/chat-7B fits: 18.5 GB (weights 16.0, cache of '
     """
-    if model.startswith(("/", "./", "../", "~")) and not Path(model).is_dir():
-        raise ValueError(f"{model} is no folder: give a folder or a name on the hub")
-    size = _size_of_folder(Path(model), plan) or _size_of_name(model)
+    is_folder = model != "" and Path(model).exists()
+    size = _size_of_folder(Path(model), plan) if is_folder else _size_of_name(model, plan)
     unknown = "; the length of its context is not known here (Qwen2.5-Math: 4,096)"
+    if not is_folder and plan.gpus > 1:
+        unknown = f"; its heads are not known here: vLLM needs {plan.gpus} to divide them{unknown}"
     if size is None:
         return f"whether {model} fits cannot be known: no folder, no size in its name{unknown}"
     _check_heads(model, size, plan)
@@ -154,13 +162,26 @@ def _check_heads(model: str, size: Size, plan: Plan) -> None:
         )
 
 
-def _size_of_name(model: str) -> Size | None:
+def _size_of_name(model: str, plan: Plan) -> Size | None:
     """Return the size that a name says, rounded up: a "7B" may have 7.6, a "72B" 72.7.
 
     What is active of a mixture is not its size: of "30B-A3B" it is 30B; "8x7B" is 56B at most.
+    Raises ValueError for no name, or one that says quantised weights where the dtype does not.
     """
-    found = []
-    for times, number, decimals, unit in _SIZE.findall(model.rpartition("/")[2]):
+    if not _HUB_NAME.fullmatch(model):
+        raise ValueError(
+            f"{model!r} is no folder here and no name on the hub: expected a folder of weights, or "
+            "a name such as Qwen/Qwen2.5-7B-Instruct"
+        )
+    name, found = model.rpartition("/")[2], []
+    is_8_bits, is_4_bits = _8_BITS.search(name), _4_BITS.search(name)
+    expected = ("int8",) if is_8_bits else ("awq", "int4") if is_4_bits else (plan.dtype,)
+    if plan.dtype not in expected:
+        raise ValueError(
+            f"--dtype {plan.dtype}: by its name, {model} has weights of {8 if is_8_bits else 4} "
+            f"bits: give --dtype {' or '.join(expected)}, which takes them as they lie"
+        )
+    for times, number, decimals, unit in _SIZE.findall(name):
         most = int(times) * float(number) if times else float(number) + 10.0 ** -len(decimals)
         found.append(most * (1e9 if unit in "Bb" else 1e6))
     if not found:
@@ -169,11 +190,14 @@ def _size_of_name(model: str) -> Size | None:
     return Size(parameters=parameters, cache_numbers=_CACHE_NUMBERS * math.sqrt(parameters / 1e9))
 
 
-def _size_of_folder(folder: Path, plan: Plan) -> Size | None:
-    """Return what a folder's weights and `config.json` say; None where it has not both."""
+def _size_of_folder(folder: Path, plan: Plan) -> Size:
+    """Return what a folder's weights and `config.json` say; ValueError where one is missing."""
     files, path = [*folder.glob("*.safetensors")], folder / "config.json"
     if not files or not path.is_file():
-        return None
+        lacks = "config.json" if files else "weights (*.safetensors)"
+        raise ValueError(
+            f"{folder} lacks {lacks}: expected the folder of a model, or its name on the hub"
+        )
     whole = read_object(path)
     config = field(whole, "text_config", OBJECT, path, default=whole)  # of one that sees images too
     stored_bytes = sum(file.stat().st_size for file in files)

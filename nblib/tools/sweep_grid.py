@@ -47,8 +47,8 @@ class Sweep:
         notebook: As the command names it.
         lists: Each parameter's list of values as given.
         varied: The parameters that differ between cells.
-        folder: `runs/<notebook>/sweeps/<id>`; the id is a hash of notebook and grid, so that the
-            same command finds it again.
+        folder: `runs/<notebook>/sweeps/<id>`; the id is a hash of the notebook's name and of the
+            values, so that the same sweep finds it again, in other words too: `+1` is `1`.
     """
 
     notebook: str
@@ -71,22 +71,24 @@ def plan_sweep(notebook: str, lists: Mapping[str, str]) -> Sweep:
     """Return the sweep of a notebook over lists of values; nothing is run, no file written.
 
     Raises ValueError: no such notebook, a parameter or value that `run` would refuse, a value given
-    twice, or more than 1,000 cells.
+    twice or without a JSON form, such as an infinite one, or more than 1,000 cells. What the
+    notebook's settings would refuse, they refuse when its cell runs.
     """
     source = find_notebook(notebook)
     declared = declared_parameters(read_notebook(source).cells)
     grid = {name: split_values(name, text) for name, text in lists.items()}
+    identity = [source.stem]
     for name, values in grid.items():
         try:
             parsed = [parse_values(declared, {name: value})[name] for value in values]
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
         _check_different(name, values, parsed)
+        identity += [name, _as_json(name, parsed)]
     count = math.prod(map(len, grid.values()))
     if count > MOST_CELLS:
         raise ValueError(f"the grid has {count:,} cells, expected at most {MOST_CELLS:,}")
-    identity = json.dumps([notebook, list(grid.items())])
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
     return Sweep(
         notebook=notebook,
         lists=lists,
@@ -157,6 +159,13 @@ def _check_different(name: str, values: tuple[str, ...], parsed: list[Any]) -> N
             same = "" if seen[repr(value)] == text else f", as {seen[repr(value)]} and {text}"
             raise ValueError(f"parameter {name}: the value {value!r} is given twice{same}")
         seen[repr(value)] = text
+
+
+def _as_json(name: str, parsed: list[Any]) -> str:
+    try:
+        return json.dumps(parsed, allow_nan=False)
+    except (TypeError, ValueError) as error:  # a set; an infinite number
+        raise ValueError(f"parameter {name}: expected values that JSON has, {error}") from error
 
 
 def _one_line(text: str) -> str:

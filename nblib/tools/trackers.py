@@ -44,19 +44,16 @@ class Tracker(Protocol):
 class TensorBoard:
     """An event file in the run's folder `tensorboard`, which takes the place of an earlier one.
 
-    It becomes visible, whole, with the first `flush`.
+    Nothing is written before the first `flush`, so that an error before it leaves no trace.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any], results: Figures) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.summary import hparams
 
         self._folder = path / "tensorboard"
-        self._hidden = path / f".tensorboard.{os.getpid()}.tmp"
-        self._hidden.mkdir()
         self._results, self._last = results, 0
-        # Not its SummaryWriter, whose thread may hold back what was logged before a flush.
-        self._writer = EventsWriter(str(self._hidden / "events"))
+        self._writer: Any = None
+        self._waiting: list[Any] = []  # events that are not yet written
         for summary in hparams(config, results):
             self._write(summary, 0)
 
@@ -76,10 +73,21 @@ class TensorBoard:
 
     def flush(self) -> None:
         """Write to the disk; the first time, put the folder in the place of the earlier one."""
-        self._writer.flush()
-        if self._hidden.exists():
+        if self._writer:
+            self._write_waiting()
+            return
+        from tensorboardX.event_file_writer import EventsWriter
+
+        hidden = self._folder.with_name(f".tensorboard.{os.getpid()}.tmp")
+        try:
+            hidden.mkdir()
+            # Not its SummaryWriter, whose thread may hold back what was logged before a flush.
+            self._writer = EventsWriter(str(hidden / "events"))
+            self._write_waiting()
             shutil.rmtree(self._folder, ignore_errors=True)
-            self._hidden.rename(self._folder)
+            hidden.rename(self._folder)
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)  # it is there after an error alone
 
     def close(self) -> str:
         """Write the results at the last step."""
@@ -91,7 +99,13 @@ class TensorBoard:
     def _write(self, summary: Any, step: int) -> None:
         from tensorboardX.proto.event_pb2 import Event
 
-        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+        self._waiting.append(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def _write_waiting(self) -> None:
+        for event in self._waiting:
+            self._writer.write_event(event)
+        self._waiting.clear()
+        self._writer.flush()
 
 
 class WeightsAndBiases:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from nblib.__main__ import main
@@ -51,6 +53,8 @@ def test_a_plot_is_a_png_file(three, tmp_path, capsys):
             2,
             "'abacus' is not one of 'tensorboard', 'wandb', 'trac",
         ),
+        (["runs", "--plot", "p.pdf"], 2, "p.pdf is no .png file: give a name such as runs.png"),
+        (["runs", "--plot", "no/p.png"], 2, "no/p.png: there is no folder no: make it first"),
         (["log", "v1"], 2, "Missing option '--to'"),
         (["log", "v9", "--to", "tensorboard"], 1, "nblib: "),
         (["log", "v1", "--to", "tensorboard", "--follow"], 1, "nblib: v1 has no unfinished run"),
@@ -58,7 +62,8 @@ def test_a_plot_is_a_png_file(three, tmp_path, capsys):
 )
 def test_what_is_wrong_is_one_line(three, capsys, arguments, code, said):
     assert main(arguments) == code
-    assert said in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert out == "" and said in err
 
 
 def test_the_newest_run_is_logged_or_the_one_given(three, tmp_path, capsys):
@@ -67,3 +72,21 @@ def test_the_newest_run_is_logged_or_the_one_given(three, tmp_path, capsys):
         assert f"{run}: to tensorboard\n" in capsys.readouterr().out
     logged = sorted(path.parent.name for path in tmp_path.glob("runs/*/*/tensorboard"))
     assert logged == ["20260102-000000-b", "20260103-000000-c"]
+
+
+def test_a_plot_that_cannot_be_written_is_the_only_message(three, tmp_path, capsys, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main(["runs", "--plot", str(tmp_path / "p.png")]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "No space left on device" in err
+
+
+@pytest.mark.parametrize("line", ['{"step": 9223372036854775808}', '{"step": 1}\n{"step": "2"}'])
+def test_a_step_that_is_none_is_named_by_file_and_line(write_run, capsys, line):
+    path = write_run("20260101-000000-a", {}, f"{line}\n", result_of())
+    assert main(["log", str(path), "--to", "tensorboard"]) == 1
+    assert f"{path}/metrics.jsonl:{line.count('step')}: " in capsys.readouterr().err
+    assert {one.name for one in path.iterdir()} == {"config.json", "metrics.jsonl", "result.json"}

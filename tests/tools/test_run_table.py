@@ -45,6 +45,7 @@ def test_the_headline_is_of_the_tuned_stage_else_of_the_last(write_run, stages, 
         ("[]", None, None, "unfinished; config.json holds [], expected a JSON object"),
         ({}, None, '{"task": ', "result.json: expected JSON, Expecting value"),
         ({}, '{"step": 1}\n[2]\n', None, "unfinished; metrics.jsonl:2: [2], expected an object"),
+        ({}, f'{{"step": {2**63}}}\n', None, "unfinished; metrics.jsonl:1: {'step': 92233720"),
         ({}, '{"step": true}\n', None, "unfinished; metrics.jsonl:1: {'step': True}, expected an"),
         ({}, None, result_of(task="chess"), "finished; task 'chess' is unknown: expected one of"),
         ({}, None, {"stages": {}}, "finished; result.json lacks 'task'"),
@@ -123,6 +124,23 @@ def test_runs_are_found_newest_first(write_run, tmp_path):
         find_run("v2", unfinished=True)
     with pytest.raises(ValueError, match=r"v9 holds no run; in .*runs: v1, v2$"):
         run_rows("v9")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("runs/v1/bare", "runs/v1/bare holds no config.json: give a run's folder, or a notebook's"),
+        ("runs/v1", "runs/v1 holds no config.json: give a run's folder"),
+        ("runs/v1/no", "runs/v1/no is no folder: give"),
+        ("here", "here holds no config.json: give"),
+    ],
+)
+def test_a_folder_that_is_no_run_is_said(write_run, tmp_path, monkeypatch, given, said):
+    write_run("bare")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"^{said}"):
+        find_run(given)
 
 
 def test_no_run_at_all(write_run):

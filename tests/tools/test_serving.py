@@ -43,6 +43,8 @@ def folder(tmp_path):
         ("Qwen/Qwen2.5-72B-Instruct", {"gpu_memory": 80}, "146.0"),
         ("Qwen/Qwen2.5-72B-Instruct", {"dtype": "fp8"}, "80.3"),
         ("Qwen/Qwen2.5-72B-Instruct-AWQ", {"dtype": "awq", "gpus": 2}, "40.1"),
+        ("org/chat-70B-quantized.w4a16", {"dtype": "int4"}, "39.0"),
+        ("Qwen/Qwen3-8B-FP8", {"dtype": "int8"}, "9.9"),
         ("org/1.5b-base", {"gpus": 1}, "3.2"),
         ("org/chat-135M", {"dtype": "float32", "gpus": 1}, "0.5"),
         ("Qwen/Qwen3-30B-A3B", {}, "62.0"),
@@ -85,6 +87,29 @@ def test_what_does_not_fit_is_refused_and_what_would_is_said(name, given, would)
 )
 def test_a_name_without_a_size_is_a_warning(name):
     assert check_served(name, plan()).startswith(f"whether {name} fits cannot be known: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "expected"),
+    [
+        ("Qwen/Qwen2.5-72B-Instruct-AWQ", "bfloat16", "4 bits: give --dtype awq or int4, "),
+        ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "fp8", "4 bits: give --dtype awq or int4, "),
+        ("org/chat-7b-bnb-4bit", "float16", "4 bits: give --dtype awq or int4, "),
+        ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8", "awq", "8 bits: give --dtype int8, "),
+        ("Qwen/Qwen3-8B-FP8", "bfloat16", "8 bits: give --dtype int8, "),
+        ("org/no-size-fp8", "fp8", "8 bits: give --dtype int8, "),
+    ],
+)
+def test_a_name_that_says_other_weights_than_the_dtype_is_refused(name, dtype, expected):
+    with pytest.raises(ValueError, match=f"^--dtype {dtype}: by its name, {name} has .*{expected}"):
+        check_served(name, plan(gpus=1, gpu_memory=80, dtype=dtype))
+
+
+@pytest.mark.parametrize(("gpus", "warned"), [(1, False), (3, True), (4, True)])
+@pytest.mark.parametrize("name", ["org/chat-7B", "org/chat"])
+def test_heads_that_are_not_known_are_a_warning(name, gpus, warned):
+    said = check_served(name, plan(gpus=gpus))
+    assert (f"heads are not known here: vLLM needs {gpus} to divide them" in said) == warned
 
 
 def test_a_folder_says_its_sizes(folder):
@@ -130,9 +155,32 @@ def test_yarn_makes_a_context_longer(folder):
         check_served(folder(1e9, rope_scaling=yarn), plan(context=131_073))
 
 
-def test_a_folder_that_is_not_there_is_no_name(tmp_path):
-    with pytest.raises(ValueError, match="is no folder"):
-        check_served(f"{tmp_path}/chat-7B", plan())
+@pytest.mark.parametrize(
+    "model", ["", "/no/chat-7B", "./chat-7B", "../chat-7B", "~/chat-7B", "a/b/chat-7B", "chat-7B/"]
+)
+def test_what_can_be_no_name_and_is_no_folder_is_refused(model):
+    with pytest.raises(ValueError, match=f"^'{model}' is no folder here and no name on the hub"):
+        check_served(model, plan())
+
+
+@pytest.mark.parametrize(
+    ("file", "lacks"),
+    [("README.md", r"weights \(\*"), ("config.json", "weights"), ("a.safetensors", "config.json")],
+)
+def test_a_folder_without_a_model_has_no_size_by_its_name(tmp_path, monkeypatch, file, lacks):
+    (tmp_path / "chat-7B").mkdir()
+    (tmp_path / "chat-7B" / file).touch()
+    monkeypatch.chdir(tmp_path)
+    for model in ("chat-7B", f"{tmp_path}/chat-7B"):
+        with pytest.raises(ValueError, match=f"chat-7B lacks {lacks}.*: expected the folder of a"):
+            check_served(model, plan())
+
+
+@pytest.mark.parametrize("memory", ["nan", "inf", "-inf", "0.5"])
+def test_a_memory_that_is_no_size_is_a_usage_error(capsys, memory):
+    assert main(["serve", "org/chat-7B", "--gpus", "1", "--gpu-memory", memory]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "'--gpu-memory': " in err
 
 
 def test_nothing_is_printed_of_a_model_that_does_not_fit(capsys):

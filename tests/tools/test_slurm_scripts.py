@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,9 @@ def test_a_server_hands_its_address_on_until_it_ends(served, port, folder, monke
     Path("ready").touch()
     wait_for(address.exists)
     assert stat.S_IMODE(address.stat().st_mode) == 0o600
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    for holds_key in (address.name, f"{address.name}.123"):
+        assert any(fnmatch(holds_key, pattern) for pattern in ignored)
     sourced = subprocess.run(
         ["bash", "-c", 'set -a; source "$1"; env', "bash", address], capture_output=True, text=True
     )

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ RATE = 1.0
 SEED = 0
 NAME = "x"
 CURVE = [1.0]
+FREE = None
 """
 
 
@@ -76,10 +79,15 @@ def test_the_grid_is_the_product_in_the_order_given(tmp_path):
     assert not (tmp_path / "here").exists()
 
 
-def test_the_same_command_has_the_same_folder_and_another_grid_another():
-    grids = [{"SEED": "0,1"}, {"SEED": "0, 1"}, {"SEED": "1,0"}, {"SEED": "0,1", "RATE": "2"}]
-    first, spaced, *others = (plan_sweep("toy", grid).folder for grid in grids)
-    assert first == spaced and len({first, *others}) == 3
+def test_the_same_sweep_has_the_same_folder_and_another_grid_another(tmp_path):
+    shutil.copy(tmp_path / "notebooks" / "toy.py", tmp_path / "notebooks" / "other.py")
+    paths = ["toy", "notebooks/toy.py", str(tmp_path / "notebooks" / "toy.py")]
+    typed = ["0,1", "0, 1", "0,+1", "0x0,'1'"]
+    same = {plan_sweep(path, {"SEED": text}).folder.name for path in paths for text in typed}
+    grids = [{"SEED": "1,0"}, {"SEED": "0,1", "RATE": "2"}, {"RATE": "0,1"}, {"NAME": "0,1"}]
+    others = {plan_sweep("toy", grid).folder.name for grid in grids}
+    others.add(plan_sweep("other", {"SEED": "0,1"}).folder.name)
+    assert len(same) == 1 and len(same | others) == 6
 
 
 @pytest.mark.parametrize(
@@ -89,6 +97,8 @@ def test_the_same_command_has_the_same_folder_and_another_grid_another():
         ({"SEED": "0,1.5"}, "parameter SEED takes int (default 0), got float: 1.5"),
         ({"CURVE": "[1.0],2"}, "parameter CURVE takes list"),
         ({"SEED": "0,1,0"}, "parameter SEED: the value 0 is given twice"),
+        ({"RATE": "1,1e999"}, "parameter RATE: expected values that JSON has, "),
+        ({"FREE": "{1},2"}, "parameter FREE: expected values that JSON has, "),
         ({"RATE": "1e-4,0.0001"}, "the value 0.0001 is given twice, as 1e-4 and 0.0001"),
         ({"SEED": ",".join(map(str, range(1001)))}, "the grid has 1,001 cells, expected at most"),
     ],

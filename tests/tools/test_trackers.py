@@ -4,11 +4,12 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from nblib.tools import trackers
-from nblib.tools.run_log import export_run
+from nblib.tools.run_log import export_run, follow_run
 from nblib.tools.trackers import find_tracker
 from tests.tools.made_runs import result_of
 
@@ -87,6 +88,28 @@ def test_tensorboard_has_the_parameters_as_hyper_parameters(write_run):
     assert given["rate"].number_value == 0.5 and given["lora.levels"].string_value == "[1]"
     metrics = plugin["_hparams_/experiment"].experiment.metric_infos
     assert "tuned/answer_accuracy" in [one.name.tag for one in metrics]
+
+
+def test_a_parameter_too_large_for_a_float_is_a_text(write_run):
+    path = write_run(RUN, {"seed": 10**400, "rate": -(10**400)}, STEPS)
+    export_run(path, "tensorboard")
+    assert (path / "tensorboard").is_dir()
+
+
+def test_an_error_leaves_the_earlier_export_and_no_other_trace(write_run, monkeypatch):
+    path = write_run(RUN, CONFIG, STEPS)
+    export_run(path, "tensorboard")
+    before, earlier = sorted(path.iterdir()), scalars(path / "tensorboard")
+
+    def full(self, event):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(EventsWriter, "write_event", full)
+    for attempt in (export_run, follow_run):
+        with pytest.raises(OSError, match="No space left"):
+            attempt(path, "tensorboard")
+        assert sorted(path.iterdir()) == before
+    assert scalars(path / "tensorboard") == earlier
 
 
 def test_tensorboard_itself_reads_it(write_run):
