@@ -257,11 +257,17 @@ def test_the_follower_of_a_run_ends_with_it(write_run, tmp_path, monkeypatch, ca
         assert [one[1] for one in MADE[-1].logged] == [1]
 
 
+def _as_in_a_terminal():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_follower_in_the_background_writes_meanwhile_and_ends_on_ctrl_c(write_run):
     """The command itself, with a clock and a signal."""
     path = write_run(RUN, {}, [{"step": 1, "loss": 0.5}])
     command = [sys.executable, "-m", "nblib", "log", "v1", "--to", "tensorboard", "--follow"]
-    child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    how = {"env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    # A job in the background of a shell ignores Ctrl-C, and so would what it starts.
+    child = subprocess.Popen(command, preexec_fn=_as_in_a_terminal, **how)
     try:
         until = time.monotonic() + 60
         while not (path / "tensorboard").exists() and time.monotonic() < until:
