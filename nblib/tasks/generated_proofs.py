@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nblib.sources.rows import Row
 from nblib.tasks.counterexamples import FALSE, find_counterexample
 from nblib.tasks.expressions import ExpressionError
 from nblib.tasks.lean_statements import parse_lean_statement
@@ -23,7 +22,7 @@ from nblib.tasks.proof_text import RULES
 from nblib.tasks.proofs import CLOSE, OPEN, read_block
 from nblib.tasks.statements import parse_statement, statement_text
 
-LANGUAGE, TEXT = FORMS = ("language", "text")
+LANGUAGE, TEXT = "language", "text"
 _STATED = re.compile(r"^\W*statement\W*:(.+)$", re.IGNORECASE | re.MULTILINE)
 _HOW = {
     LANGUAGE: f"""\
@@ -112,8 +111,3 @@ def read_reply(text: str, seed: Seed, *, invent: bool) -> Written:
     if not proof:
         return Written(statement=statement, failure=failure or "empty proof")
     return Written(statement=statement, proof=proof)
-
-
-def worked(row: Row) -> tuple[str, str]:
-    """Return a row's statement and proof, as a shot."""
-    return row.fields["statement"], row.fields["proof"]
