@@ -150,11 +150,16 @@ def is_unfinished(path: Path, config: Any) -> bool:
     try:
         if read_json(path / "config.json") != config:
             return False
-        result = path / "result.json"
-        return not result.is_file() or read_object(result).get("steps_left", 0) > 0
+        return not is_finished(path)
     # No run, one that hardly began, or one whose parameters cannot be read.
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a run's folder has a result, and no step is left; ValueError where it is damaged."""
+    result = path / "result.json"
+    return result.is_file() and not read_object(result).get("steps_left", 0) > 0
 
 
 def has_checkpoints(path: Path) -> bool:

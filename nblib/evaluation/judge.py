@@ -22,7 +22,6 @@ from nblib.evaluation.closed_questions import ClosedQuestions, Verdict
 from nblib.evaluation.kept import SPECS_KEY
 from nblib.files import write_json
 from nblib.sources.endpoint import Client, endpoint_from_environment
-from nblib.sources.endpoint_cache import Budget
 from nblib.tasks.judging import Pair, accepted_specs, pairs_of
 from nblib.tasks.task import Example, Task
 
@@ -69,7 +68,7 @@ def find_judge(name: str, folder: Path, *, requests: int) -> Judge | None:
         )
         return None
     client = Client(endpoint_from_environment("JUDGE"), path=folder / _KEPT)
-    client.budget = Budget(requests=requests, sent=client.transcript.sent)
+    client.limit(requests=requests)
     return Judge(client)
 
 

@@ -189,7 +189,7 @@ def _write(out: Path, rows: Sequence[Mapping[str, Any]], say: Say) -> None:
 def _models_of(out: Path) -> list[str]:
     """Return the names that earlier rows have: a server may call another model the same today."""
     rows = read_jsonl(out) if out.exists() else []
-    return [name for row in rows if isinstance(row, dict) for name in row.get(MODELS, ())]
+    return [name for row in rows if isinstance(row, dict) for name in row.get(MODELS) or ()]
 
 
 def _sorted(plan: Plan, seed: Seed, reply: Reply, sieve: Sieve) -> tuple[tuple[str, str], Sorted]:

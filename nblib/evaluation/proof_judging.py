@@ -17,7 +17,6 @@ from nblib.evaluation.proof_verification import make_verifier
 from nblib.evaluation.verifier import VerifierCalibration, calibrate_verifier
 from nblib.files import write_json
 from nblib.sources.endpoint import Client, endpoint_from_environment
-from nblib.sources.endpoint_cache import Budget
 from nblib.tasks.known_proofs import Claim
 from nblib.tasks.task import Task
 from nblib.tasks.text_proofs import TEXT_PROOFS
@@ -92,7 +91,7 @@ def judge_proofs(
         print(f"no judge is asked: {is_exact or 'set JUDGE to have the texts read'}")
         return None
     client = Client(endpoint_from_environment("JUDGE"), path=folder / "judge.jsonl")
-    client.budget = Budget(requests=requests, sent=client.transcript.sent)
+    client.limit(requests=requests)
     verifier, known = make_verifier(client)
     asked = {
         one.name: {

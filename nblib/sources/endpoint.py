@@ -178,6 +178,11 @@ class Client:
         self._is_there = False  # whether the server has answered, with any status
         self._pool = urllib3.PoolManager(maxsize=endpoint.concurrency)
 
+    def limit(self, *, requests: int | None = None, tokens: int | None = None) -> None:
+        """Set what may be spent in all: what the file knows of, of earlier starts too, counts."""
+        spent = self.transcript
+        self.budget = Budget(requests=requests, tokens=tokens, sent=spent.sent, used=spent.used)
+
     def find(self, request: Request) -> Reply | None:
         """Return the reply that is kept of a request."""
         return self.transcript.find(request.key(self.endpoint.model))

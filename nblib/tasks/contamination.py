@@ -17,6 +17,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from nblib.sources.splits import words_of
@@ -74,6 +75,7 @@ class HeldOut:
         return f'the {WORDS_IN_A_ROW} words "{row}" of {self._rows[row]}' if row else ""
 
 
+@lru_cache(maxsize=4096)
 def keys_of(text: str) -> tuple[tuple[str, ...], bool]:
     """Return what a text is found by, and whether it was read as a statement.
 

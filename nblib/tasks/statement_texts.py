@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 
 from nblib.tasks.expressions import ExpressionError
+from nblib.tasks.lean_statements import parse_lean_statement
 from nblib.tasks.statements import REAL, Statement, parse_statement
 
 _ASKED = re.compile(r"^\s*(?:(?:prove|show|statement)(?:\s+that)?\b)?\s*:?\s*(?=\S)", re.IGNORECASE)
@@ -33,10 +34,11 @@ _SIGNED = re.compile(r"\bfor\s+real\s+(?=(?:[a-z]\s*,\s*)*[a-z]\s*(?:>=|>|≥)\s
 
 
 def read_statement(text: str) -> Statement | None:
-    """Return the statement that a text writes, by hand or in LaTeX; None where it is none."""
-    for written in dict.fromkeys((text, _in_own_syntax(text))):
+    """Return the statement that a text writes, by hand, in LaTeX or in Lean; None for another."""
+    ways = ((parse_statement, text), (parse_statement, _in_own_syntax(text)))
+    for read, written in (*ways, (parse_lean_statement, text)):
         try:
-            return parse_statement(written)
+            return read(written)
         except ExpressionError:
             continue
     return None

@@ -48,7 +48,7 @@ def verdicts(lines: Iterable[bytes], name: str) -> Iterator[dict[str, Any]]:
             continue
         try:
             record = parse_json(line)
-            text, lean = read_statement(record)
+            text, lean = stated(record)
         except ValueError as error:
             raise ValueError(f"{name}:{number}: {error}") from error
         found = truth_of(text, lean=lean)
@@ -65,7 +65,7 @@ def verdicts(lines: Iterable[bytes], name: str) -> Iterator[dict[str, Any]]:
         raise ValueError(f"{name}: no statement in it: {EXPECTED}, one a line")
 
 
-def read_statement(record: Any) -> tuple[str, bool]:
+def stated(record: Any) -> tuple[str, bool]:
     """Return a line's statement, and whether it is Lean."""
     if not isinstance(record, dict):
         raise ValueError(f"{shown(record)}: {EXPECTED}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nblib.files import read_jsonl
-from nblib.tools.proof_commands import EXPECTED, read_statement
+from nblib.tools.proof_commands import EXPECTED, stated
 
 if TYPE_CHECKING:
     from nblib.evaluation.verifier import Verifier
@@ -219,20 +219,8 @@ def _sieve(files: Iterable[Path], *, free_text: bool) -> "Sieve":
     }
     for file in files:
         for number, record in enumerate(_seeds(file), start=1):
-            texts[f"{file.name} line {number}"] = _in_own_syntax(*read_statement(record))
+            texts[f"{file.name} line {number}"] = stated(record)[0]
     return Sieve(held_out=HeldOut(texts), free_text=free_text)
-
-
-def _in_own_syntax(text: str, is_lean: bool) -> str:
-    """Return a statement as the language writes it; one in Lean that cannot be read stays so."""
-    from nblib.tasks.expressions import ExpressionError
-    from nblib.tasks.lean_statements import parse_lean_statement
-    from nblib.tasks.statements import statement_text
-
-    try:
-        return statement_text(parse_lean_statement(text)) if is_lean else text
-    except ExpressionError:
-        return text
 
 
 def _verifier(
@@ -244,7 +232,7 @@ def _verifier(
     counts: Mapping[str, int],
 ) -> tuple["Verifier | None", tuple["KnownProof", ...]]:
     """Return the verifier, and what it is calibrated on; None where no endpoint is set."""
-    from nblib.evaluation.proof_verification import generators, make_verifier
+    from nblib.evaluation.proof_verification import generators, make_verifier, read_proofs
     from nblib.evaluation.verifier import check_independent
     from nblib.sources.endpoint import NoEndpoint
     from nblib.tasks.proof_verdicts import JUDGED, MODELS
@@ -253,7 +241,9 @@ def _verifier(
         client = _client("VERIFIER", out, **asking)
     except NoEndpoint as error:
         judged = (
-            [one for one in read_jsonl(out) if one.get("verdict") == JUDGED] if out.exists() else ()
+            [one for one in read_proofs(out) if one.get("verdict") == JUDGED]
+            if out.exists()
+            else ()
         )
         if judged:
             raise click.ClickException(
@@ -290,7 +280,6 @@ def _client(
     What an earlier start has spent counts towards the budget.
     """
     from nblib.sources.endpoint import Client, endpoint_from_environment
-    from nblib.sources.endpoint_cache import Budget
 
     endpoint = endpoint_from_environment(
         name, concurrency=how["concurrency"], timeout_s=how["timeout"]
@@ -298,8 +287,7 @@ def _client(
     path = out.with_name(f"{out.name}.asked.jsonl")
     _hold(path)
     client = Client(endpoint, path=path)
-    spent = client.transcript
-    client.budget = Budget(requests=requests, tokens=tokens, sent=spent.sent, used=spent.used)
+    client.limit(requests=requests, tokens=tokens)
     return client
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from nblib.files import OBJECT, field, read_object
 from nblib.hosts.secrets import redacted
 from nblib.report.tables import as_text
-from nblib.runs import check_stage
+from nblib.runs import check_stage, is_finished
 from nblib.tools.run_table import metrics_record
 from nblib.tools.trackers import find_tracker
 
@@ -186,8 +186,7 @@ def _result_time(path: Path) -> int | None:
 
 
 def _has_steps_left(path: Path) -> bool:
-    result = path / "result.json"
-    return result.exists() and read_object(result).get("steps_left", 0) > 0
+    return (path / "result.json").exists() and not is_finished(path)
 
 
 def _follow_pointer(pointer: Path, to: str, over: threading.Event) -> None:

@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
-from nblib.files import read_object, write_text
+from nblib.files import write_text
 from nblib.report.tables import shorten
-from nblib.runs import runs_root
+from nblib.runs import is_finished, runs_root
 from nblib.tools.run_table import RunRow, rows_table, run_row
 from nblib.tools.sweep_grid import Cell, Sweep
 
@@ -42,8 +42,7 @@ class Outcome:
     @property
     def is_finished(self) -> bool:
         """Whether there is nothing left to run."""
-        result = self.run and self.run / "result.json"
-        return bool(result and result.is_file() and not read_object(result).get("steps_left"))
+        return self.run is not None and is_finished(self.run)
 
     @property
     def row(self) -> RunRow:

@@ -91,6 +91,38 @@ def test_a_verifier_that_knows_is_trusted_and_only_what_it_accepts_is_judged(ver
     assert again.rows == found.rows and len(server.received) == 0 and sent == found.sent
 
 
+def test_a_faulty_server_loses_no_verdict_and_none_is_paid_twice(serve, tmp_path, monkeypatch):
+    """The first attempt of half of the claims fails: 429, a reset, half an answer, 503."""
+    monkeypatch.setattr(Client, "_pause", lambda self, seconds: None)
+    right = {one.claim for one in BUILT_IN if one.right} | RIGHT_TEXTS
+    faults = (
+        (429, {}, {}, ""),
+        None,
+        (200, {}, {}, "drop"),
+        None,
+        (200, {}, {}, "short"),
+        (503, {}, {}, ""),
+    )
+    tries = Counter()
+
+    def answer(body, nth):
+        claim = claim_of(body)
+        tries[claim] += 1
+        fault = faults[len(tries) % len(faults)] if tries[claim] == 1 else None
+        return fault or say("right" if claim in right else "wrong")
+
+    server, path, out = serve(answer), tmp_path / "asked.jsonl", tmp_path / "judged.jsonl"
+    endpoint = Endpoint(url=server.url, model="verifier", concurrency=1, retries=2)
+    found = []
+    for _ in range(2):
+        verifier, known = make_verifier(Client(endpoint, path=path), **SMALL)
+        found.append(verify(texts(), sieve(), out, verifier=verifier, known=known))
+        assert len(server.received) == sum(tries.values())
+    assert {*tries.values()} == {1, 2} and found[1].sent == 0 < found[0].sent == sum(tries.values())
+    assert found[0].rows == found[1].rows and len(found[0].rows) == len(texts())
+    assert found[0].counts["judged"] == len({one.statement for one in RIGHT_TEXTS})
+
+
 def test_statements_of_a_template_are_in_one_split(verifier_of, tmp_path):
     rows = [
         {"statement": f"{n}a^2+{n}b^2 >= {n}ab for a, b > 0", "proof": "Clear."} for n in (2, 3, 5)

@@ -20,6 +20,7 @@ SQUARE = "a^2+b^2 >= 2ab for real a, b"
         (r"\left(a+1\right)^{2} \ge 4a for positive a", "(a+1)^2 >= 4a for a > 0"),
         (r"$\sqrt{ab} \le \frac{a+b}{2}$ for all real numbers a, b > 0",
          "(a+b)/2 >= sqrt(ab) for a, b > 0"),
+        ("{a b : ℝ} (ha : a > 0) (hb : 0 < b) : 2 ≤ a / b + b / a", "a/b+b/a >= 2 for a, b > 0"),
         (r"a^{2}+1 \ge 2a for all real a, with a >= 1", "a^2+1 >= 2a for real a with a >= 1"),
         ("a^2+b^2 for real a, b", None),
         ("Let a, b be real. Then a^2+b^2 >= 2ab.", None),
