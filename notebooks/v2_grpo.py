@@ -86,7 +86,7 @@ NUM_STEPS = 0
 PROMPTS_PER_STEP = 0
 NUM_GENERATIONS = 0  # completions a question: the group
 NUM_ITERATIONS = 1  # updates on the same completions
-MICRO_BATCH = 0  # questions a forward pass of the update; must divide PROMPTS_PER_STEP
+BATCH_TOKENS = 0  # tokens a forward pass of the update, padding included
 REMAT = False  # gradient checkpointing: recompute each layer's activations in the backward pass
 LOSS = "grpo"  # grpo, dr-grpo, gspo-token
 BETA = 0.0  # weight of the KL term; 0 needs no reference model in memory
@@ -209,8 +209,8 @@ display(Markdown(tasks.reward_table(task, settings.weights)))
 # other*: what a completion earned above its group's mean, in units of the group's spread, is its
 # **advantage**. Every token of a completion with a positive advantage is made likelier, of one with
 # a negative advantage less likely. In a *zero-variance group* all earn the same, and there is
-# nothing to learn: such groups come last in a step's update, and without a KL term a micro-batch of
-# them is not computed.
+# nothing to learn: without a KL term such groups are not computed. The others are packed into rows,
+# in which a question stands once for its completions.
 
 # %%
 reward_fn = tasks.reward_function(task, settings.weights, max_new_tokens=settings.max_new_tokens)
@@ -264,9 +264,8 @@ trained = training.train_grpo(
 # ## Curves
 # Look at the answers first: right ones in the rollouts, which are sampled, and on the probe,
 # greedily. They should rise together; a reward that rises alone is being cheated. The share of
-# *zero-variance groups* grows as the questions become easy. *Entropy* (of the micro-batches that
-# were computed) falls as the policy becomes sure; at zero all of a group are copies and learning
-# ends.
+# *zero-variance groups* grows as the questions become easy. *Entropy* (of the groups that were
+# computed) falls as the policy becomes sure; at zero all of a group are copies and learning ends.
 
 # %%
 page.figure("Training", report.plot_grpo(task, trained.history, seed=SEED, title="GRPO"))

@@ -67,7 +67,7 @@ class GrpoSettings(TunedSettings):
     pass_rate_samples: CountOrNone = 0
     num_steps: Count
     prompts_per_step: Count
-    micro_batch: Count
+    batch_tokens: Count
     num_generations: Count
     num_iterations: Count = GrpoConfig.num_iterations
     loss: str = GrpoConfig.loss

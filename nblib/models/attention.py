@@ -22,7 +22,7 @@ from tunix.models.gemma3.model import (
 )
 from tunix.utils import sharding_utils
 
-from nblib.models.causal_attention import attend, causal_attention, head_rows
+from nblib.models.causal_attention import Segments, attend, causal_attention, head_rows
 from nblib.models.lora import multiplied_out
 
 
@@ -62,7 +62,7 @@ class InPlaceAttention(Attention):
 class CausalAttention(Attention):
     """Attention of training, which needs no mask: `models.causal_attention`.
 
-    What Tunix hands on as its mask are the segments, the number of the example of each token.
+    What Tunix hands on as its mask are the segments.
     """
 
     def block(
@@ -70,7 +70,7 @@ class CausalAttention(Attention):
         x: Float[Array, "B T D"],
         segment_pos: Int[Array, "B T"],
         cache: None,
-        attn_mask: Int[Array, "B T"],
+        attn_mask: Segments,
     ) -> tuple[None, Float[Array, "B T D"]]:
         """Return no cache, and the attention's output."""
         query, key, value = _projected(self, x, segment_pos)
@@ -101,6 +101,7 @@ def hidden_states(
     positions: Int[Array, "B T"],
     segments: Int[Array, "B T"],
     *,
+    prefixes: Int[Array, "B T"] | None = None,
     remat: bool = False,
 ) -> Float[Array, "B T D"]:
     """Return the states after the final norm; `unembed` makes logits of them.
@@ -108,15 +109,16 @@ def hidden_states(
     Tunix's Gemma 3 returns the logits `[B, T, V]` of all positions at once: with Gemma's vocabulary
     of 262,144 they are most of a step's memory. From the states they can be had in chunks.
 
-    A token attends to those before it in its own segment. The whole model is called, because
-    adapters act only within its call: layers called one by one would silently be the base's. Its
-    logits are not used, so that a compiled program does not compute them. `remat` is gradient
-    checkpointing: the backward pass keeps each layer's input and computes the rest again. Adapters:
-    see `multiplied_out`.
+    A token attends to those before it in its own segment, and in the one that `prefixes` names. The
+    whole model is called, because adapters act only within its call: layers called one by one would
+    silently be the base's. Its logits are not used, so that a compiled program does not compute
+    them. `remat` is gradient checkpointing: the backward pass keeps each layer's input and computes
+    the rest again. Adapters: see `multiplied_out`.
     """
     model = multiplied_out(model)
+    seen = Segments(segments, prefixes, None if prefixes is None else positions)
     with _recomputed_layers(model, remat), attention_of(model, CausalAttention):
-        return called(model, tokens, positions, None, segments)[0]
+        return called(model, tokens, positions, None, seen)[0]
 
 
 def called(
@@ -124,7 +126,7 @@ def called(
     tokens: Int[Array, "B T"],
     positions: Int[Array, "B T"],
     cache: Any,
-    attention_mask: Bool[Array, "B T C"] | Int[Array, "B T"],
+    attention_mask: Bool[Array, "B T C"] | Segments,
 ) -> tuple[Float[Array, "B T D"], Any]:
     """Call a model; return its states after the final norm, and the new KV cache."""
     forward = nnx.capture(model, nnx.Intermediate)

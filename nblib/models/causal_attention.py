@@ -1,7 +1,8 @@
 """Causal attention of training: softmax(Q K^T) V within each example of a row, no mask in memory.
 
-Which example a token belongs to is given as segments `[B, T]`, 0 for padding. A mask `[B, T, T]`
-would take 17 GB for one row of 131,072 tokens, and one layer's logits 275 GB: neither exists here.
+Which example a token belongs to is given as segments `[B, T]`, 0 for padding; examples may share
+what they begin with. A mask `[B, T, T]` would take 17 GB for one row of 131,072 tokens, and one
+layer's logits 275 GB: neither exists here.
 
     short rows     in four parts, each with the keys before it
     long rows      the same, 512 queries at a time
@@ -26,36 +27,50 @@ _LEAST = 64  # tokens of a part
 _QUERIES = 512  # of a part, computed at a time
 _LANES = 128  # of a TPU: its kernel takes heads of a multiple of them
 _TILE = 512  # queries, and keys, that the kernel works on at a time
+SHARING_LENGTH = _PARTS * _QUERIES  # of rows at most, where examples share what they begin with
+
+
+class Segments(NamedTuple):
+    """The segment of each token of a row; where some are shared, what a token sees besides."""
+
+    own: Int[Array, "B T"]  # 0 is padding
+    prefix: Int[Array, "B T"] | None = None  # the segment that it sees too; None: nothing is shared
+    position: Int[Array, "B T"] | None = None  # in its text, as far as windows reach there
 
 
 class _Given(NamedTuple):
     query: Float[Array, "B T N H"]
     keys: Float[Array, "R T H"]
     values: Float[Array, "R T H"]
-    segments: Int[Array, "B T"]
+    segments: Segments
 
 
 def causal_attention(
     query: Float[Array, "B T N H"],
     key: Float[Array, "B T K H"],
     value: Float[Array, "B T K H"],
-    segments: Int[Array, "B T"],
+    segments: Segments,
     *,
     window: int | None,
 ) -> Float[Array, "B T N H"]:
-    """Return each query's mean of the values before it in its own segment, and its own.
+    """Return each query's mean of the values before it in its segments, and its own.
 
     Queries are scaled already. `window` is how many keys a query sees, its own included; None is
-    all. A part's queries skip the keys after it, and those before the window:
+    all. A part's queries skip the keys after it, and, where nothing is shared, those before the
+    window:
 
         queries   1 . . .      keys of 4 parts: 10 blocks of 16,
         of 4      1 2 . .      three eighths less work,
         parts     1 2 3 .      and as much less memory at a time
                   1 2 3 4
+
+    Raises ValueError for rows over SHARING_LENGTH in which segments are shared.
     """
     length, width = query.shape[1], query.shape[3]
+    if segments.prefix is not None and length > SHARING_LENGTH:
+        raise ValueError(f"rows of {length} tokens cannot share, at most {SHARING_LENGTH} can")
     if current_platform() == "tpu" and takes_kernel(length, width):
-        return _splash_attention(query, key, value, segments, window)
+        return _splash_attention(query, key, value, segments.own, window)
     given = _Given(query, head_rows(key), head_rows(value), segments)
     size = max(_LEAST, -(-length // _PARTS))
     compute = _part if size <= _QUERIES else _part_in_blocks
@@ -67,7 +82,7 @@ def causal_attention(
 
 def takes_kernel(length: int, width: int) -> bool:
     """Return whether a TPU computes rows of a length, and heads of a width, by its kernel."""
-    return length > _PARTS * _QUERIES and width % _LANES == 0
+    return length > SHARING_LENGTH and width % _LANES == 0
 
 
 def kernel_operations(length: int, width: int, window: int | None, *, remat: bool) -> float:
@@ -107,9 +122,12 @@ def attend(
 
 def _part(given: _Given, begin: int, end: int, window: int | None) -> Float[Array, "B Q N H"]:
     """Return the output of the queries from `begin` to `end`."""
-    first = 0 if window is None else max(0, begin - window + 1)
+    shared = given.segments.prefix is not None  # may stand far before those who see it
+    first = 0 if window is None or shared else max(0, begin - window + 1)
     own, seen = slice(begin, end), slice(first, end)
-    mask = _mask(given.segments[:, own], given.segments[:, seen], begin - first, window)
+    queries = jax.tree.map(lambda one: one[:, own], given.segments)
+    keys = jax.tree.map(lambda one: one[:, seen], given.segments)
+    mask = _mask(queries, keys, begin - first, window)
     return attend(given.query[:, own], given.keys[:, seen], given.values[:, seen], mask)
 
 
@@ -124,10 +142,11 @@ def _part_in_blocks(
     size = -(-(end - begin) // blocks)
     before = begin if window is None else window - 1
     after = begin + blocks * size - end
-    queries, own = (_filled(one, begin, end, 0, after) for one in (given.query, given.segments))
+    numbers = given.segments.own
+    queries, own = (_filled(one, begin, end, 0, after) for one in (given.query, numbers))
     keys, values, segments = (
         _filled(one, max(0, begin - before), end, max(0, before - begin), after)
-        for one in (given.keys, given.values, given.segments + 1)  # so that no filler is a segment
+        for one in (given.keys, given.values, numbers + 1)  # so that no filler is a segment
     )
     width = keys.shape[1] if window is None else before + size
 
@@ -136,7 +155,8 @@ def _part_in_blocks(
         first = jnp.zeros_like(start) if window is None else start
         ours = partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=size, axis=1)
         seen = partial(jax.lax.dynamic_slice_in_dim, start_index=first, slice_size=width, axis=1)
-        mask = _mask(ours(own) + 1, seen(segments), before + start - first, window)
+        both = Segments(ours(own) + 1), Segments(seen(segments))
+        mask = _mask(*both, before + start - first, window)
         return attend(ours(queries), seen(keys), seen(values), mask)
 
     outputs = jax.lax.map(block, jnp.arange(blocks) * size)  # [blocks, B, size, N, H]
@@ -151,13 +171,19 @@ def _filled(array: Array, begin: int, end: int, before: int, after: int) -> Arra
 
 
 def _mask(
-    own: Int[Array, "B Q"], seen: Int[Array, "B C"], ahead: int | Array, window: int | None
+    own: Segments, seen: Segments, ahead: int | Array, window: int | None
 ) -> Bool[Array, "B Q C"]:
     """Return which keys each query sees; the first query stands at key `ahead`."""
-    at = ahead + jnp.arange(own.shape[1])[:, None]
-    key = jnp.arange(seen.shape[1])
-    near = key <= at if window is None else (key <= at) & (key > at - window)
-    return near & (own[:, :, None] == seen[:, None, :])
+    at = ahead + jnp.arange(own.own.shape[1])[:, None]
+    key = jnp.arange(seen.own.shape[1])
+    same = own.own[:, :, None] == seen.own[:, None, :]
+    if own.prefix is None or own.position is None or seen.position is None:
+        return same & (key <= at if window is None else (key <= at) & (key > at - window))
+    same |= own.prefix[:, :, None] == seen.own[:, None, :]
+    if window is None:
+        return same & (key <= at)
+    near = own.position[:, :, None] - seen.position[:, None, :] < window
+    return same & (key <= at) & near
 
 
 def _splash_attention(

@@ -5,31 +5,38 @@ Tunix 0.1.8 renames `RLCluster` to `RLEngine`: this is the one module that names
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import sentencepiece as spm
 from flax import nnx
+from jaxtyping import Float, Int
 from tunix.models.gemma3.model import Gemma3
 from tunix.rl.grpo.drgrpo_learner import DrGRPOConfig
-from tunix.rl.grpo.grpo_learner import GRPOConfig, GRPOLearner, TrainExample
-from tunix.rl.rl_cluster import ClusterConfig, Mode, RLCluster, RLTrainingConfig, Role
+from tunix.rl.grpo.grpo_learner import GRPOConfig, GRPOLearner
+from tunix.rl.rl_cluster import ClusterConfig, RLCluster, RLTrainingConfig, Role
 from tunix.rl.rollout.base_rollout import CacheConfig, RolloutConfig, RolloutOutput
 from tunix.rl.rollout.vanilla_rollout import VanillaRollout
 from tunix.sft import sharding_utils
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
 
 from nblib.models.decode import Sampling, decode, left_padded
-from nblib.tokens.tokenizer import stop_tokens
+from nblib.models.mesh import current_mesh
+from nblib.tokens.tokenizer import PAD_ID, stop_tokens
 from nblib.training.checkpoints import checkpointing_options
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.optimizers import build_optimizer, prepare_steps
-from nblib.training.policy_loss import completion_log_probs, grpo_loss
+from nblib.training.policy_batch import (
+    PolicyBatch,
+    in_micro_batches,
+    pack_completions,
+    policy_batch,
+    row_arrays,
+)
+from nblib.training.policy_loss import grpo_loss, packed_log_probs
 
 
 class PolicyRollout(VanillaRollout):
@@ -120,14 +127,12 @@ def build_cluster(
     mesh: jax.sharding.Mesh,
 ) -> RLCluster:
     """Return Tunix's cluster: policy, rollouts and reference on the same devices."""
-    micro = config.prompts_at_once
     training = RLTrainingConfig(
         actor_optimizer=build_optimizer(config, config.updates),
         eval_every_n_steps=config.steps,
         max_steps=config.updates,
         mini_batch_size=config.prompts_per_step,
-        train_micro_batch_size=micro if micro < config.prompts_per_step else None,
-        compute_logps_micro_batch_size=micro,
+        compute_logps_micro_batch_size=config.prompts_per_step,
         rollout_micro_batch_size=config.prompts_per_step,
         checkpoint_root_directory=str(checkpoints.resolve()),
         checkpointing_options=checkpointing_options(config.save_interval),
@@ -151,23 +156,25 @@ def build_cluster(
             ),
         ),
     )
+    cluster.config = config
     cluster.actor_trainer.config.max_steps = None  # or it draws a progress bar of its own
     return cluster
 
 
 class _LeanCluster(RLCluster):
-    """Tunix's cluster, but its log-probabilities never hold the logits of all positions.
+    """Tunix's cluster, but its log-probabilities are of packed rows, a chunk's logits at a time.
 
     They are fp32 for every dtype of the model.
     """
 
-    def get_ref_per_token_logps(self, **batch: Any) -> jax.Array:
+    config: GrpoConfig
+
+    def get_ref_per_token_logps(self, **batch: Any) -> np.ndarray:
         """Return the reference's log-probability of each completion token [B, C]."""
         model = self.inference_worker.get_model("reference")
-        temperature = self.get_rollout_config(mode=Mode.TRAIN).temperature
-        return self._log_probs(Role.REFERENCE, model, temperature, **batch)
+        return self._log_probs(Role.REFERENCE, model, self.config.temperature, **batch)
 
-    def get_old_per_token_logps(self, **batch: Any) -> jax.Array:
+    def get_old_per_token_logps(self, **batch: Any) -> np.ndarray:
         """Return the policy's own before the update [B, C]; at temperature 1.0, as Tunix does."""
         return self._log_probs(Role.ROLLOUT, self.rollout.model(), 1.0, **batch)
 
@@ -179,17 +186,43 @@ class _LeanCluster(RLCluster):
         *,
         prompt_tokens: jax.Array,
         completion_tokens: jax.Array,
-        micro_batch_size: int,
-        **ids: int,
-    ) -> jax.Array:
-        axis, pad_id = self.cluster_config.training_config.data_sharding_axis, self.rollout.pad_id()
-        score = partial(completion_log_probs, model, pad_id=pad_id, temperature=temperature)
+        **ignored: int,
+    ) -> np.ndarray:
         with self._get_mesh_and_logical_axis_rules_cm(role):
-            prompts = sharding_utils.shard_input(prompt_tokens, axis)
-            completions = sharding_utils.shard_input(completion_tokens, axis)
-            begins = range(0, len(prompts), micro_batch_size)
-            parts = [slice(begin, begin + micro_batch_size) for begin in begins]
-            return jnp.concatenate([score(prompts[part], completions[part]) for part in parts])
+            return completion_log_probs(
+                model,
+                np.asarray(prompt_tokens),
+                np.asarray(completion_tokens),
+                self.config,
+                temperature=temperature,
+            )
+
+
+def completion_log_probs(
+    model: nnx.Module,
+    prompts: Int[np.ndarray, "B P"],
+    completions: Int[np.ndarray, "B C"],
+    config: GrpoConfig,
+    *,
+    temperature: float,
+) -> Float[np.ndarray, "B C"]:
+    """Return the log-probability of each completion token, in nats; 0 where padding is.
+
+    Prompts are padded on the left, completions on the right.
+    """
+    lengths = np.count_nonzero(completions != PAD_ID, axis=1)
+    packed = pack_completions(prompts, completions, lengths, config)
+    rows = config.rows_at_once(current_mesh().shape["fsdp"])
+    count = -(-len(packed.tokens) // rows)
+    arrays = (*row_arrays(packed).values(), packed.counted)
+    parts = [in_micro_batches(one, rows, count) for one in arrays]
+    score = partial(packed_log_probs, model, temperature=temperature)
+    found = [score(*_on_devices([one[:, part] for one in parts])) for part in range(count)]
+    return packed.gathered(np.concatenate(found), completions.shape)
+
+
+def _on_devices(arrays: Any) -> Any:
+    return sharding_utils.shard_input(arrays, TrainingConfig.data_sharding_axis)
 
 
 def build_learner(
@@ -200,7 +233,7 @@ def build_learner(
     The loss is ours in place of Tunix's, which holds the logits of all positions.
     """
     learner = _LeanLearner(rl_cluster=cluster, reward_fns=[reward], algo_config=_algorithm(config))
-    cluster.actor_trainer.with_loss_fn(_loss(config, cluster.rollout.pad_id()), has_aux=True)
+    cluster.actor_trainer.with_loss_fn(_loss(config), has_aux=True)
     cluster.actor_trainer.with_rl_metrics_to_log(
         {name: _mean_over_tokens for name in ("kl", "entropy", "pg_clipfrac")}
     )
@@ -209,47 +242,37 @@ def build_learner(
 
 
 class _LeanLearner(GRPOLearner):
-    """Tunix's learner, with the zero-variance groups last.
+    """Tunix's learner, whose batches are packed."""
 
-    So they fill micro-batches of their own, which `grpo_loss` need not compute. In the mean over a
-    step's micro-batches the order makes no difference.
-    """
-
-    def _generate_and_compute_advantage(self, *args: Any, **kwargs: Any) -> TrainExample:
-        example = super()._generate_and_compute_advantage(*args, **kwargs)
-        groups = np.asarray(example.advantages).reshape(-1, self.algo_config.num_generations)
-        equal = np.ptp(groups, axis=1) == 0  # not 0 each: a mean of equal rewards is rounded
-        order = np.argsort(np.repeat(equal, groups.shape[1]), kind="stable")
-        advantages = jnp.asarray(np.where(equal[:, None], 0, groups).ravel())
-        return jax.tree.map(lambda rows: rows[order], replace(example, advantages=advantages))
+    def _process_accumulated_batches(self, *args: Any, **kwargs: Any) -> list[PolicyBatch]:
+        config = self.rl_cluster.config
+        rows = config.rows_at_once(self.rl_cluster.r2m[Role.ACTOR].shape["fsdp"])
+        made = super()._process_accumulated_batches(*args, **kwargs)
+        return [policy_batch(example, config, rows=rows) for example in made]
 
 
 def _mean_over_tokens(figures: Sequence[Any]) -> float:
-    """Return a figure's mean over the tokens of all micro-batches; NaN if none was computed."""
+    """Return a figure's mean over the tokens of a step; NaN if none was computed."""
     total, tokens = np.sum(figures, axis=0)
     return float(total / tokens) if tokens else float("nan")
 
 
-def policy_trainer(policy: nnx.Module, config: GrpoConfig, *, pad_id: int) -> PeftTrainer:
+def policy_trainer(policy: nnx.Module, config: GrpoConfig) -> PeftTrainer:
     """Return the cluster's trainer without a cluster, so that its step can be looked at alone.
 
-    Its `create_train_step_fn()` is the update of one micro-batch.
+    Its `create_train_step_fn()` is the update.
     """
     algorithm = _algorithm(config)
     algorithm.temperature = config.temperature  # as the learner sets it
-    parts = config.prompts_per_step // config.prompts_at_once
     trainer = PeftTrainer(
         policy,
         build_optimizer(config, config.updates),
-        TrainingConfig(
-            eval_every_n_steps=config.steps,
-            gradient_accumulation_steps=parts if parts > 1 else None,
-        ),
+        TrainingConfig(eval_every_n_steps=config.steps),
     )
     trainer.with_gen_model_input_fn(
         lambda example: {"train_example": example, "algo_config": algorithm}
     )
-    trainer.with_loss_fn(_loss(config, pad_id), has_aux=True)
+    trainer.with_loss_fn(_loss(config), has_aux=True)
     prepare_steps(trainer)
     return trainer
 
@@ -266,10 +289,10 @@ def _algorithm(config: GrpoConfig) -> GRPOConfig:
     )
 
 
-def _loss(config: GrpoConfig, pad_id: int) -> Callable[..., Any]:
+def _loss(config: GrpoConfig) -> Callable[..., Any]:
     """Return our loss as Tunix's trainer calls it."""
 
-    def loss(model: Gemma3, train_example: TrainExample, algo_config: GRPOConfig) -> Any:
-        return grpo_loss(model, train_example, algo_config, pad_id=pad_id, remat=config.remat)
+    def loss(model: Gemma3, train_example: PolicyBatch, algo_config: GRPOConfig) -> Any:
+        return grpo_loss(model, train_example, algo_config, remat=config.remat)
 
     return loss

@@ -17,7 +17,6 @@ import sentencepiece as spm
 from flax import nnx
 from jaxtyping import Int
 
-from nblib.models.mesh import check_rows_divide
 from nblib.runs import Run
 from nblib.tasks.rewards import RewardFunction
 from nblib.tasks.task import Example, Task
@@ -67,7 +66,6 @@ def train_grpo(
     check_tokenizer(tokenizer, size=policy.num_embed, sha256=None, where="the policy")
     if config.beta > 0 and reference is None:
         raise ValueError(f"beta {config.beta} needs a reference model: give one, or set beta 0")
-    check_rows_divide(config.prompts_at_once * config.num_generations, mesh)
     prompts = task_prompts(task, examples)
     _check_prompts(tokenizer, [one.id for one in examples], prompts, config)
     options: dict[str, Any] = {"resume_from": resume_from, "deadline_s": deadline_s}

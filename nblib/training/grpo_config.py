@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from nblib.tokens.batches import bucket_of
 from nblib.training.optimizers import TrainerConfig
 
 LOSSES = ("grpo", "dr-grpo", "gspo-token")
@@ -23,7 +24,7 @@ class GrpoConfig(TrainerConfig):
     kl: str = "low_var_kl"  # Schulman's estimator: never negative, low variance
     epsilon: float = 0.2  # Tunix's default
     temperature: float = 1.0
-    micro_batch: int = 0  # prompts a forward pass; 0: all of the step
+    batch_tokens: int = 4096  # a forward pass, padding included
     probe_every: int = 0  # steps; 0: no probe
     seed: int = 0
 
@@ -31,7 +32,7 @@ class GrpoConfig(TrainerConfig):
         """Refuse what cannot train, with the reason."""
         super().__post_init__()
         counts = ("steps", "prompts_per_step", "max_prompt_length", "max_new_tokens")
-        for name in (*counts, "num_iterations"):
+        for name in (*counts, "num_iterations", "batch_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
         for name, known in {"loss": LOSSES, "kl": KL_ESTIMATORS}.items():
@@ -53,11 +54,6 @@ class GrpoConfig(TrainerConfig):
                 f"num_iterations {self.num_iterations} needs temperature 1.0, got "
                 f"{self.temperature}: Tunix takes the old log-probabilities at 1.0"
             )
-        if self.prompts_per_step % self.prompts_at_once:
-            raise ValueError(
-                f"micro_batch {self.micro_batch} must divide prompts_per_step "
-                f"{self.prompts_per_step}"
-            )
 
     @property
     def updates(self) -> int:
@@ -65,6 +61,15 @@ class GrpoConfig(TrainerConfig):
         return self.steps * self.num_iterations
 
     @property
-    def prompts_at_once(self) -> int:
-        """Of a micro-batch, each with its group."""
-        return self.micro_batch or self.prompts_per_step
+    def row_length(self) -> int:
+        """Of packed rows, in tokens: the longest prompt and completion fit."""
+        return bucket_of(self.max_prompt_length + self.max_new_tokens)
+
+    def rows_at_once(self, devices: int) -> int:
+        """Return how many packed rows a forward pass has: a multiple of the devices it is on.
+
+        As many as the step has completions are always enough.
+        """
+        fitting = self.batch_tokens // self.row_length // devices
+        most = -(-self.prompts_per_step * self.num_generations // devices)
+        return max(1, min(fitting, most)) * devices

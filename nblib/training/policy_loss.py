@@ -1,9 +1,10 @@
-"""GRPO's loss without the full logits: Tunix's figures, from completions scored chunk by chunk.
+"""GRPO's loss of packed rows: Tunix's figures, without its padding and without the full logits.
 
-Tunix's own loss holds the logits of prompt and completion, their log-softmax and their softmax,
-each `[B, T, V]`. Here only the completion's tokens have logits, which exist a chunk at a time;
-ratios, clipping, KL and means are Tunix's, in value and gradient. A batch of zero-variance groups
-has no gradient, and is not computed.
+Tunix's own loss computes each completion in a row of its own, as long as the longest that is
+allowed, and holds logits, their log-softmax and their softmax, each `[B, T, V]`. Here rows are
+packed, only the completions' tokens have logits, which exist a chunk at a time, and micro-batches
+without a completion are not computed. Ratios, clipping, KL and means are Tunix's, in value and
+gradient.
 GRPO: https://arxiv.org/abs/2402.03300. GSPO: https://arxiv.org/abs/2507.18071
 """
 
@@ -14,116 +15,97 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 from tunix.models.gemma3.model import Gemma3
 from tunix.rl import common
-from tunix.rl.grpo.grpo_learner import GRPOConfig, TrainExample
-from tunix.sft.utils import build_positions_from_mask
+from tunix.rl.grpo.grpo_learner import GRPOConfig
 
 from nblib.models.attention import hidden_states
+from nblib.models.causal_attention import SHARING_LENGTH
 from nblib.training.loss import token_scores
+from nblib.training.policy_batch import PolicyBatch
 
 _LOG_RATIO_LIMIT, _GSPO_LIMIT = 20.0, 10.0  # Tunix's
 
 LossAndFigures = tuple[Float[Array, ""], dict[str, Array]]
 
 
-def completion_scores(
+def packed_scores(
     model: Gemma3,
-    prompt_ids: Int[Array, "B P"],
-    completion_ids: Int[Array, "B C"],
-    completion_mask: Bool[Array, "B C"],
+    tokens: Int[Array, "R L"],
+    positions: Int[Array, "R L"],
+    segments: Int[Array, "R L"],
+    prefixes: Int[Array, "R L"],
+    counted: Array,
     *,
-    pad_id: int,
     temperature: float = 1.0,
     remat: bool = False,
-) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
-    """Return log-probability and entropy at each token that the mask counts, in nats; else 0.
+) -> tuple[Float[Array, "R L"], Float[Array, "R L"]]:
+    """Return log-probability and entropy at each token that counts, in nats; else 0.
 
-    Prompts are padded on the left, completions on the right. The entropy carries no gradient: it
-    is logged, not trained. As in Tunix, padding keeps its probability p although it is never drawn:
-    a token was drawn with a log-probability higher by -log(1 - p), 1e-6 for a trained model.
+    The entropy carries no gradient: it is logged, not trained. As in Tunix, padding keeps its
+    probability p although it is never drawn: a token was drawn with a log-probability higher by
+    -log(1 - p), 1e-6 for a trained model.
     """
-    tokens = jnp.concatenate([prompt_ids, completion_ids], axis=1)
-    is_text = tokens != pad_id
-    positions = build_positions_from_mask(is_text)
-    hidden = hidden_states(model, tokens, positions, is_text.astype(jnp.int32), remat=remat)
-    before = prompt_ids.shape[1] - 1  # the last prompt token predicts the first completion token
-
-    return token_scores(
-        model, hidden[:, before:-1], completion_ids, completion_mask != 0, temperature=temperature
+    shared = prefixes if tokens.shape[1] <= SHARING_LENGTH else None
+    hidden = hidden_states(model, tokens, positions, segments, prefixes=shared, remat=remat)
+    # Position t predicts token t + 1, and a row begins with no completion.
+    scores = token_scores(
+        model, hidden[:, :-1], tokens[:, 1:], counted[:, 1:] != 0, temperature=temperature
     )
+    log_probs, entropies = (jnp.pad(one, ((0, 0), (1, 0))) for one in scores)
+    return log_probs, entropies
 
 
-@partial(nnx.jit, graph_updates=False, static_argnames=("pad_id", "temperature"))
-def completion_log_probs(
-    model: Gemma3,
-    prompt_ids: Int[Array, "B P"],
-    completion_ids: Int[Array, "B C"],
-    *,
-    pad_id: int,
-    temperature: float,
-) -> Float[Array, "B C"]:
-    """Return the log-probabilities of `completion_scores`, compiled; 0 where padding is."""
-    mask = completion_ids != pad_id
-    scores = completion_scores(
-        model, prompt_ids, completion_ids, mask, pad_id=pad_id, temperature=temperature
-    )
-    return scores[0]
+@partial(nnx.jit, graph_updates=False, static_argnames=("temperature",))
+def packed_log_probs(model: Gemma3, *rows: Array, temperature: float) -> Float[Array, "R L"]:
+    """Return the log-probabilities of `packed_scores`, compiled."""
+    return packed_scores(model, *rows, temperature=temperature)[0]
 
 
 def grpo_loss(
-    model: Gemma3,
-    train_example: TrainExample,
-    algo_config: GRPOConfig,
-    *,
-    pad_id: int,
-    remat: bool = False,
+    model: Gemma3, train_example: PolicyBatch, algo_config: GRPOConfig, remat: bool = False
 ) -> LossAndFigures:
     """Return the loss of "grpo", "dr-grpo" or "gspo-token", and the figures that are logged.
 
-    A figure is [sum over the completions' tokens, number of these tokens], so that the figures of
-    micro-batches add up to a mean per token. Where all advantages are 0 and there is no KL term,
-    loss and gradient are 0 without being computed, and figures are of 0 tokens.
+    A figure is [sum over the completions' tokens, number of these tokens]. Where no completion is
+    in the rows, loss and gradient are 0, and figures are of 0 tokens.
     """
-    compute = partial(_computed_loss, pad_id=pad_id, remat=remat)
-    if train_example.ref_per_token_logps is not None:
-        return compute(model, train_example, algo_config)
     kind = nnx.LoRAParam if nnx.state(model, nnx.LoRAParam) else nnx.Param
     graphdef, trained, fixed = nnx.split(model, kind, ...)
-    merge = partial(nnx.merge, graphdef, copy=True)  # remat writes to what it is given
-    return _unless_nothing(
-        jnp.any(train_example.advantages != 0),
-        lambda trained: compute(merge(trained, fixed), train_example, algo_config),
-        trained,
-    )
+
+    def compute(trained: nnx.State, index: Array) -> LossAndFigures:
+        merged = nnx.merge(graphdef, trained, fixed, copy=True)  # remat writes to what it is given
+        return _loss_of_a_part(merged, train_example.micro_batch(index), algo_config, remat)
+
+    filled = jnp.any(train_example.weights != 0, axis=(0, 2)).sum()  # the first ones
+    return _sum_of_parts(filled, compute, trained)
 
 
-def _unless_nothing(
-    anything: Bool[Array, ""],
-    compute: Callable[[nnx.State], LossAndFigures],
-    trained: nnx.State,
+def _sum_of_parts(
+    count: Int[Array, ""], compute: Callable[[nnx.State, Array], LossAndFigures], trained: nnx.State
 ) -> LossAndFigures:
-    """Return `compute(trained)` if `anything`, else a loss of 0 and figures of 0 tokens.
+    """Return the sum of `compute(trained, part)` over the parts before `count`.
 
-    The gradient is taken within the branch. By itself jax would pass all that a backward pass needs
-    from one conditional to another, and the compiler could drop none of it.
+    The gradient of a part is taken within the loop, so that no part's activations outlive it. By
+    itself jax takes no gradient of a loop whose number of turns is not known.
     """
 
-    def nothing(trained: nnx.State) -> LossAndFigures:
-        return jax.tree.map(jnp.zeros_like, jax.eval_shape(compute, trained))
+    def summed(part_of: Callable[[nnx.State, Array], Any], trained: nnx.State) -> Any:
+        first = jax.ShapeDtypeStruct((), jnp.int32)
+        nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(part_of, trained, first))
+
+        def add(part: Array, total: Any) -> Any:
+            return jax.tree.map(jnp.add, total, part_of(trained, part))
+
+        return jax.lax.fori_loop(0, count, add, nothing)
 
     @jax.custom_vjp
     def value(trained: nnx.State) -> LossAndFigures:
-        return jax.lax.cond(anything, compute, nothing, trained)
+        return summed(compute, trained)
 
-    def forward(trained: nnx.State) -> tuple[Any, nnx.State]:
-        return jax.lax.cond(
-            anything,
-            jax.value_and_grad(compute, has_aux=True),
-            lambda trained: (nothing(trained), jax.tree.map(jnp.zeros_like, trained)),
-            trained,
-        )
+    def forward(trained: nnx.State) -> tuple[LossAndFigures, nnx.State]:
+        return summed(jax.value_and_grad(compute, has_aux=True), trained)
 
     def backward(gradient: nnx.State, cotangents: Any) -> tuple[nnx.State]:
         return (jax.tree.map(lambda one: one * cotangents[0].astype(one.dtype), gradient),)
@@ -132,49 +114,52 @@ def _unless_nothing(
     return value(trained)
 
 
-def _computed_loss(
-    model: Gemma3, train_example: TrainExample, algo_config: GRPOConfig, **scoring: Any
+def _loss_of_a_part(
+    model: Gemma3, batch: PolicyBatch, algo_config: GRPOConfig, remat: bool
 ) -> LossAndFigures:
-    mask = train_example.completion_mask
-    log_probs, entropies = completion_scores(
-        model,
-        train_example.prompt_ids,
-        train_example.completion_ids,
-        mask,
-        temperature=algo_config.temperature,
-        **scoring,
-    )
-    old = train_example.old_per_token_logps
-    log_ratio = _log_ratio(
-        log_probs, jax.lax.stop_gradient(log_probs) if old is None else old, mask, algo_config
-    )
+    rows = (batch.tokens, batch.positions, batch.segments, batch.prefixes, batch.weights)
+    temperature, weights = algo_config.temperature, batch.weights
+    log_probs, entropies = packed_scores(model, *rows, temperature=temperature, remat=remat)
+    old = batch.old_log_probs
+    old = jax.lax.stop_gradient(log_probs) if old is None else old
+    log_ratio = _log_ratio(log_probs, old, batch, algo_config)
     ratio, epsilon = jnp.exp(log_ratio), algo_config.epsilon
-    advantages = train_example.advantages.astype(jnp.float32)[:, None]
-    free = -advantages * ratio
-    clipped = -advantages * jnp.clip(ratio, 1 - epsilon, 1 + epsilon)
-
-    def mean(values: Array) -> Array:
-        return common.aggregate_loss(values, mask, algo_config.loss_agg_mode)
-
-    loss = mean(jnp.maximum(free, clipped))
+    free = -batch.advantages * ratio
+    clipped = -batch.advantages * jnp.clip(ratio, 1 - epsilon, 1 + epsilon)
+    loss = (weights * jnp.maximum(free, clipped)).sum()
     kl = jnp.zeros_like(log_probs)
-    if train_example.ref_per_token_logps is not None:
+    if batch.reference_log_probs is not None:
         kl = common.compute_kl_divergence(
-            log_probs, train_example.ref_per_token_logps, algo_config.kl_loss_mode
+            log_probs, batch.reference_log_probs, algo_config.kl_loss_mode
         )
-        loss += algo_config.beta * mean(kl)
+        loss += algo_config.beta * (weights * kl).sum()
     figures = {"kl": kl, "entropy": entropies, "pg_clipfrac": clipped > free}
+    counted = weights != 0
     return loss, {
-        name: jnp.stack([(values * mask).sum(), mask.sum()]).astype(jnp.float32)
+        name: jnp.stack([(values * counted).sum(), counted.sum()]).astype(jnp.float32)
         for name, values in figures.items()
     }
 
 
-def _log_ratio(log_probs: Array, old: Array, mask: Array, algo_config: GRPOConfig) -> Array:
+def _log_ratio(log_probs: Array, old: Array, batch: PolicyBatch, algo_config: GRPOConfig) -> Array:
     """Return the log of new over old probability: of each token, or for GSPO of the completion."""
     log_ratio = jnp.clip(log_probs - old, -_LOG_RATIO_LIMIT, _LOG_RATIO_LIMIT)
     if algo_config.loss_algo != "gspo-token":
         return log_ratio
-    whole = (log_ratio * mask).sum(-1) / jnp.maximum(mask.sum(-1), 1)
-    log_ratio = log_probs - jax.lax.stop_gradient(log_probs - whole[:, None])
+    whole = _segment_means(log_ratio, batch.segments, batch.weights != 0)
+    log_ratio = log_probs - jax.lax.stop_gradient(log_probs - whole)
     return jnp.minimum(log_ratio, _GSPO_LIMIT)
+
+
+def _segment_means(values: Array, segments: Array, counted: Array) -> Array:
+    """Return at each token the mean over the counted ones of its segment, a completion's."""
+
+    def of_a_row(values: Array, segments: Array, counted: Array) -> Array:
+        most = len(values) + 1
+        total, tokens = (
+            jax.ops.segment_sum(one * counted, segments, most)
+            for one in (values, jnp.ones_like(values))
+        )
+        return (total / jnp.maximum(tokens, 1))[segments]
+
+    return jax.vmap(of_a_row)(values, segments, counted)

@@ -9,25 +9,45 @@ import pytest
 from flax import nnx
 from tunix.rl.algo_core import grpo_loss_fn
 from tunix.rl.common import compute_per_token_logps
-from tunix.rl.grpo.drgrpo_learner import DrGRPOConfig
-from tunix.rl.grpo.grpo_learner import GRPOConfig, TrainExample
+from tunix.rl.grpo.grpo_learner import TrainExample
 
+from nblib.models import causal_attention
 from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
 from nblib.training import loss as module
-from nblib.training.policy_loss import completion_log_probs, completion_scores, grpo_loss
+from nblib.training.cluster import _algorithm, completion_log_probs
+from nblib.training.grpo_config import GrpoConfig
+from nblib.training.policy_batch import policy_batch
+from nblib.training.policy_loss import grpo_loss
 
-PROMPT, COMPLETION, VOCABULARY = 6, 9, 544
+PROMPT, COMPLETION, VOCABULARY, GROUP = 6, 9, 544, 4
 FIGURES = ("kl", "entropy", "pg_clipfrac")
-SIGNS = np.array([1, -1, 1, 1])  # of the advantages
+SIGNS = np.array([1, -1, 1, 1])  # of the advantages of a group
+CONFIG = GrpoConfig(
+    steps=1, prompts_per_step=2, num_generations=GROUP, max_prompt_length=PROMPT,
+    max_new_tokens=COMPLETION, learning_rate=1e-3, save_interval="1 min",
+)  # fmt: skip
+ROWS = 1  # of a micro-batch
 
 
-def example_of(rows, *, old=False, reference=False, completion=COMPLETION):
-    """Prompts padded on the left, completions on the right, one of them empty."""
+@pytest.fixture(autouse=True)
+def short_rows(monkeypatch):
+    """Rows for about two completions, parts of 5 tokens, and chunks of logits."""
+    monkeypatch.setattr(GrpoConfig, "row_length", 20)
+    monkeypatch.setattr(causal_attention, "_LEAST", 5)
+    monkeypatch.setattr(module, "CHUNK_POSITIONS", 10)
+
+
+def example_of(groups=2, *, old=False, reference=False, completion=COMPLETION):
+    """Prompts padded on the left, completions of many lengths; one of them is empty."""
     rng = np.random.default_rng(0)
-    prompts = rng.integers(4, VOCABULARY, (rows, PROMPT))
+    rows = groups * GROUP
+    prompts = rng.integers(4, VOCABULARY, (groups, PROMPT)).repeat(GROUP, axis=0)
     completions = rng.integers(4, VOCABULARY, (rows, completion))
-    prompts[0, :3] = 0
-    completions[1, 4:] = 0
+    prompts[:GROUP, :3] = 0
+    for row, length in enumerate(rng.integers(1, completion, rows)):
+        completions[row, length:] = 0
+    completions[0] = rng.integers(4, VOCABULARY, completion)
+    completions[1] = np.where(np.arange(completion) < 4, completions[0] + 1, 0)
     completions[2] = 0
     # Near the untrained model's log-probabilities of about -6: some ratios are clipped.
     noise = [rng.normal(-6.3, 1.0, (rows, completion)).astype(np.float32) for _ in range(2)]
@@ -37,20 +57,33 @@ def example_of(rows, *, old=False, reference=False, completion=COMPLETION):
         prompt_mask=jnp.asarray(prompts != 0),
         completion_ids=jnp.asarray(completions),
         completion_mask=jnp.asarray(completions != 0),
-        advantages=jnp.asarray(np.abs(rng.normal(size=rows)) * SIGNS[np.arange(rows) % 4], "f4"),
+        advantages=jnp.asarray(np.abs(rng.normal(size=rows)) * np.resize(SIGNS, rows), "f4"),
         old_per_token_logps=jnp.asarray(noise[0]) if old else None,
         ref_per_token_logps=jnp.asarray(noise[1]) if reference else None,
     )
 
 
-def configured(config, temperature=1.0):
-    config.temperature = temperature  # Tunix's learner sets it from the rollout's
-    return config
+def configured(**changes):
+    return replace(CONFIG, **changes)
+
+
+def algorithm_of(config):
+    algorithm = _algorithm(config)
+    algorithm.temperature = config.temperature  # Tunix's learner sets it from the rollout's
+    return algorithm
+
+
+def learnt_from(policy, batch, config, wrt=nnx.Param):
+    """Loss, figures and gradient."""
+    learnt = nnx.value_and_grad(grpo_loss, argnums=nnx.DiffState(0, wrt), has_aux=True)
+    algorithm = algorithm_of(config)
+    return nnx.jit(lambda model, batch: learnt(model, batch, algorithm))(policy, batch)
 
 
 @pytest.fixture(scope="module")
 def policy(new_model):
-    return new_model(seed=3, num_layers=1)
+    """A local layer, whose window is shorter than a prompt and its completion, and a global one."""
+    return new_model(seed=3, alternating=True)
 
 
 @pytest.fixture(scope="module")
@@ -76,39 +109,38 @@ def by_tunix(policy, example, temperature):
 
 
 @pytest.mark.parametrize(
-    ("trained", "config", "given"),
+    ("trained", "config", "given", "share"),
     [
-        ("policy", configured(GRPOConfig(beta=0.0)), {}),
-        ("adapted", configured(GRPOConfig(beta=0.0), temperature=0.7), {"old": True}),
-        ("policy", configured(GRPOConfig(beta=0.0), temperature=0.7), {"old": True}),
-        ("adapted", configured(GRPOConfig(beta=0.3, kl_loss_mode="low_var_kl")),
-         {"reference": True}),
-        ("adapted", configured(DrGRPOConfig(beta=0.3, kl_loss_mode="mse_kl", epsilon=0.4)),
-         {"old": True, "reference": True}),
-        ("adapted", configured(GRPOConfig(beta=0.3, kl_loss_mode="kl", loss_algo="gspo-token")),
-         {"old": True, "reference": True}),
-        ("policy", configured(GRPOConfig(beta=0.3, kl_loss_mode="kl", loss_algo="gspo-token")),
-         {"old": True, "reference": True}),
+        ("policy", configured(), {}, True),
+        ("adapted", configured(temperature=0.7), {"old": True}, False),
+        ("policy", configured(temperature=0.7), {"old": True}, True),
+        ("adapted", configured(beta=0.3, kl="low_var_kl"), {"reference": True}, True),
+        ("adapted", configured(loss="dr-grpo", beta=0.3, kl="mse_kl", epsilon=0.4),
+         {"old": True, "reference": True}, True),
+        ("adapted", configured(loss="gspo-token", beta=0.3, kl="kl"),
+         {"old": True, "reference": True}, True),
+        ("policy", configured(loss="gspo-token", beta=0.3, kl="kl"),
+         {"old": True, "reference": True}, False),
     ],
 )  # fmt: skip
-def test_equals_tunix_own_loss_figures_and_gradient(request, monkeypatch, trained, config, given):
+def test_equals_tunix_own_loss_figures_and_gradient(
+    request, monkeypatch, trained, config, given, share
+):
     policy = request.getfixturevalue(trained)
-    monkeypatch.setattr(module, "CHUNK_POSITIONS", 10)
-    wrt = nnx.DiffState(0, LORA_PARAMETER if trained == "adapted" else nnx.Param)
-    example = example_of(4, **given)
-
-    def ours(model):
-        return grpo_loss(model, example, config, pad_id=0)
+    if not share:
+        monkeypatch.setattr("nblib.training.policy_batch.SHARING_LENGTH", 0)
+        monkeypatch.setattr("nblib.training.policy_loss.SHARING_LENGTH", 0)
+    wrt = LORA_PARAMETER if trained == "adapted" else nnx.Param
+    example, algorithm = example_of(**given), algorithm_of(config)
 
     def theirs(model):
-        return grpo_loss_fn(model, example, config, pad_id=0, eos_id=1)
+        return grpo_loss_fn(model, example, algorithm, pad_id=0, eos_id=1)
 
-    both = nnx.jit(
-        lambda model: [
-            nnx.value_and_grad(f, argnums=wrt, has_aux=True)(model) for f in (ours, theirs)
-        ]
-    )
-    ((loss, figures), gradients), ((expected, their_figures), their_gradients) = both(policy)
+    batch = policy_batch(example, config, rows=ROWS)
+    assert 1 < batch.weights.any(axis=(0, 2)).sum() < batch.weights.shape[1]
+    (loss, figures), gradients = learnt_from(policy, batch, config, wrt)
+    learnt = nnx.value_and_grad(theirs, argnums=nnx.DiffState(0, wrt), has_aux=True)
+    (expected, their_figures), their_gradients = nnx.jit(learnt)(policy)
     assert float(loss) == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
     assert set(figures) == set(FIGURES)
     means = {name: float(total / tokens) for name, (total, tokens) in figures.items()}
@@ -119,128 +151,119 @@ def test_equals_tunix_own_loss_figures_and_gradient(request, monkeypatch, traine
     assert means["entropy"] == pytest.approx(by_token, rel=1e-4)
     if "old" in given:
         assert 0 < means["pg_clipfrac"] < 1
-        above, below = ratios_outside(log_probs, example, config)
+        above, below = ratios_outside(log_probs, example, algorithm)
         assert above[0] and below[1]  # so both clips are at work
     leaves = [jax.tree.leaves(tree) for tree in (gradients, their_gradients)]
     assert max(np.abs(leaf).max() for leaf in leaves[1]) > 1e-3
     for leaf, their_leaf in zip(*leaves, strict=True):
-        np.testing.assert_allclose(leaf, their_leaf, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(leaf, their_leaf, rtol=1e-4, atol=2e-6)
 
 
-def ratios_outside(log_probs, example, config):
+def ratios_outside(log_probs, example, algorithm):
     """In how many tokens of each row the policy's ratio is above the clip, and below it."""
     log_ratio = np.where(example.completion_mask, log_probs - example.old_per_token_logps, 0)
-    if config.loss_algo == "gspo-token":
+    if algorithm.loss_algo == "gspo-token":
         tokens = np.maximum(example.completion_mask.sum(-1), 1)
         log_ratio = log_ratio.sum(-1, keepdims=True) / tokens[:, None]
-    ratio, epsilon = np.exp(log_ratio), config.epsilon
+    ratio, epsilon = np.exp(log_ratio), algorithm.epsilon
     return (ratio > 1 + epsilon).sum(-1), (ratio < 1 - epsilon).sum(-1)
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "most"), [("grpo", np.exp(20.0)), ("gspo-token", np.exp(10.0))]
-)
-def test_a_ratio_beyond_all_measure_is_limited_as_in_tunix(policy, algorithm, most):
-    config = configured(GRPOConfig(beta=0.0, loss_algo=algorithm))
-    example = example_of(4)
+@pytest.mark.parametrize(("loss", "most"), [("grpo", np.exp(20.0)), ("gspo-token", np.exp(10.0))])
+def test_a_ratio_beyond_all_measure_is_limited_as_in_tunix(policy, loss, most):
+    config = configured(loss=loss)
+    example = example_of(1)
     example = replace(
         example,
         old_per_token_logps=jnp.full(example.completion_ids.shape, -50.0),
         advantages=jnp.array([0.0, -1.0, 0.0, 0.0]),
     )
-    loss, _ = grpo_loss(policy, example, config, pad_id=0)
-    expected, _ = grpo_loss_fn(policy, example, config, pad_id=0, eos_id=1)
-    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
-    assert float(loss) == pytest.approx(most / 3, rel=1e-4)  # of the three rows that are not empty
+    (found, _), _ = learnt_from(policy, policy_batch(example, config, rows=ROWS), config)
+    expected, _ = grpo_loss_fn(policy, example, algorithm_of(config), pad_id=0, eos_id=1)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+    assert float(found) == pytest.approx(most / 3, rel=1e-4)  # of three rows that are not empty
 
 
-def flat(example):
-    return replace(example, advantages=jnp.zeros_like(example.advantages))
+def with_equal_rewards(example, groups):
+    """The example, with so many of its groups, the first ones, of advantages that are rounded."""
+    advantages = np.array(example.advantages)
+    advantages[: groups * GROUP] = 1e-8
+    return replace(example, advantages=jnp.asarray(advantages))
 
 
-def test_where_nothing_was_earned_above_anything_else_nothing_is_computed(policy):
-    config = configured(GRPOConfig(beta=0.0))
+def test_zero_variance_groups_are_not_computed_but_count_in_the_mean(policy):
+    example = with_equal_rewards(example_of(), 1)
+    batch = policy_batch(example, CONFIG, rows=ROWS)
+    (loss, figures), _ = learnt_from(policy, batch, CONFIG)
+    expected, _ = grpo_loss_fn(policy, example, algorithm_of(CONFIG), pad_id=0, eos_id=1)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
+    computed = int(example.completion_mask[GROUP:].sum())
+    assert all(figure[1] == computed for figure in figures.values())
 
-    @nnx.jit
-    def learnt(model, example):
-        loss = partial(grpo_loss, pad_id=0)
-        return nnx.value_and_grad(loss, has_aux=True)(model, example, config)
-
-    (loss, figures), gradient = learnt(policy, flat(example_of(4)))
+    (loss, figures), gradient = learnt_from(
+        policy, policy_batch(with_equal_rewards(example, 2), CONFIG, rows=ROWS), CONFIG
+    )
     assert float(loss) == 0
-    assert set(figures) == set(FIGURES)
     assert all(figure.tolist() == [0, 0] for figure in figures.values())  # of no token
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
-    (_, figures), gradient = learnt(policy, example_of(4))
-    assert all(figure[1] == 2 * 9 + 4 for figure in figures.values())  # one of four is empty
-    assert any(leaf.any() for leaf in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        configured(GRPOConfig(beta=0.3)),
-        configured(DrGRPOConfig(beta=0.3)),
-        configured(GRPOConfig(beta=0.3, loss_algo="gspo-token")),
-    ],
-    ids=("grpo", "dr-grpo", "gspo-token"),
-)
-def test_micro_batches_are_worth_their_rows_in_one_batch(policy, config):
-    example = example_of(8, old=True, reference=True)
-    whole = jax.tree.map(lambda rows: rows[3:7], example)
-    whole = replace(whole, completion_mask=whole.completion_mask.at[0, 2:].set(False))
-    learnt = nnx.jit(
-        lambda model, example: nnx.value_and_grad(partial(grpo_loss, pad_id=0), has_aux=True)(
-            model, example, config
-        )
-    )
-    parts = [
-        learnt(policy, jax.tree.map(lambda rows, part=part: rows[part], whole))
-        for part in (slice(0, 2), slice(2, 4))
-    ]
-    (loss, figures), gradient = learnt(policy, whole)
-    (mean_loss, sums), mean_gradient = jax.tree.map(lambda *both: sum(both) / 2, *parts)
-    assert float(loss) == pytest.approx(float(mean_loss), rel=1e-5)
-    for name in FIGURES:
-        np.testing.assert_allclose(figures[name], 2 * sums[name], rtol=1e-5)
-    for leaf, mean in zip(*map(jax.tree.leaves, (gradient, mean_gradient)), strict=True):
-        np.testing.assert_allclose(leaf, mean, rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("loss", ["grpo", "dr-grpo", "gspo-token"])
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+def test_the_update_does_not_depend_on_how_a_batch_is_cut_or_ordered(policy, loss, beta):
+    config = configured(loss=loss, beta=beta)
+    example = example_of(3, old=True, reference=beta > 0)
+    if not beta:
+        example = with_equal_rewards(example, 1)
+    groups = np.array([2, 0, 1])
+    order = (groups[:, None] * GROUP + np.array([3, 1, 0, 2])).ravel()
+    turned = jax.tree.map(lambda rows: rows[order], example)
+    (expected, sums), gradient = learnt_from(policy, policy_batch(example, config, rows=8), config)
+    for batch in (policy_batch(example, config, rows=1), policy_batch(turned, config, rows=2)):
+        (found, figures), other = learnt_from(policy, batch, config)
+        assert float(found) == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
+        for name in FIGURES:
+            np.testing.assert_allclose(figures[name], sums[name], rtol=1e-5)
+        for one, two in zip(*map(jax.tree.leaves, (gradient, other)), strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-4, atol=2e-6)
 
 
 def test_a_kl_term_is_trained_without_any_advantage(policy):
-    config = configured(GRPOConfig(beta=0.3))
-    example = flat(example_of(4, reference=True))
-    learnt = nnx.value_and_grad(partial(grpo_loss, pad_id=0), has_aux=True)
-    (loss, _), gradient = nnx.jit(lambda model: learnt(model, example, config))(policy)
+    config = configured(beta=0.3)
+    example = with_equal_rewards(example_of(reference=True), 2)
+    (loss, figures), gradient = learnt_from(policy, policy_batch(example, config, rows=2), config)
     assert float(loss) != 0
+    assert figures["kl"][1] == example.completion_mask.sum()
     assert any(leaf.any() for leaf in jax.tree.leaves(gradient))
 
 
-def test_scores_are_those_of_tunix(policy):
-    example = example_of(3)
-    arguments = (example.prompt_ids, example.completion_ids)
-    mask = example.completion_mask.at[0, :2].set(False)
-    found = nnx.jit(completion_scores, static_argnames=("pad_id", "temperature"))(
-        policy, *arguments, mask, pad_id=0, temperature=0.5
-    )
-    for scores, expected in zip(found, by_tunix(policy, example, 0.5), strict=True):
-        np.testing.assert_allclose(scores, np.where(mask, expected, 0), atol=1e-5)
+def log_probs_of(policy, example, temperature):
+    arrays = np.asarray(example.prompt_ids), np.asarray(example.completion_ids)
+    config = configured(batch_tokens=60)
+    return completion_log_probs(policy, *arrays, config, temperature=temperature)
+
+
+def test_log_probabilities_are_those_of_tunix(policy):
+    example = example_of()
+    expected, _ = by_tunix(policy, example, 0.5)
+    found = log_probs_of(policy, example, 0.5)
+    np.testing.assert_allclose(found, np.where(example.completion_mask, expected, 0), atol=1e-5)
 
 
 def test_log_probs_of_a_bf16_model_are_fp32(policy):
-    example = example_of(3)
-    arguments = (example.prompt_ids, example.completion_ids)
-    exact = completion_log_probs(policy, *arguments, pad_id=0, temperature=0.5)
+    example = example_of()
+    exact = log_probs_of(policy, example, 0.5)
     rounded = nnx.clone(policy)
     nnx.update(rounded, jax.tree.map(lambda w: w.astype("bfloat16"), nnx.state(rounded)))
-    found = completion_log_probs(rounded, *arguments, pad_id=0, temperature=0.5)
-    assert found.dtype == jnp.float32
+    found = log_probs_of(rounded, example, 0.5)
+    assert found.dtype == np.float32
     np.testing.assert_allclose(found, exact, atol=0.2)
     assert (found != found.astype(jnp.bfloat16)).any()
 
 
-def test_no_step_holds_the_logits_of_all_completions(policy):
-    example = example_of(64, completion=122)
+def test_no_step_holds_the_logits_of_all_completions(policy, monkeypatch):
+    monkeypatch.setattr(GrpoConfig, "row_length", 128)
+    example, algorithm = example_of(16, completion=122), algorithm_of(CONFIG)
 
     def largest_array(loss):
         step = nnx.jit(nnx.value_and_grad(loss, has_aux=True))
@@ -248,8 +271,9 @@ def test_no_step_holds_the_logits_of_all_completions(policy):
         shapes = re.findall(r"f32\[([\d,]+)\]", program)
         return max(np.prod([int(size) for size in shape.split(",")]) for shape in shapes)
 
-    config = configured(GRPOConfig(beta=0.0))
-    theirs = largest_array(lambda model: grpo_loss_fn(model, example, config, 0, 1))
-    ours = largest_array(lambda model: grpo_loss(model, example, config, pad_id=0))
+    batch = policy_batch(example, CONFIG, rows=64)
+    theirs = largest_array(partial(grpo_loss_fn, train_example=example, algo_config=algorithm,
+                                   pad_id=0, eos_id=1))  # fmt: skip
+    ours = largest_array(lambda model: grpo_loss(model, batch, algorithm))
     assert theirs >= 64 * 122 * VOCABULARY
     assert ours < 0.6 * 64 * 122 * VOCABULARY

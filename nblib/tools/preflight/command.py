@@ -227,10 +227,11 @@ def _smaller(settings: _Settings, mesh: jax.sharding.Mesh) -> Iterator[dict[str,
             rows, accumulation = rows // 2, 2 * accumulation
             yield {"remat": True, "batch_tokens": rows * length, "accumulation": accumulation}
         return
-    prompts = settings.micro_batch
-    while prompts % 2 == 0:
-        prompts //= 2
-        yield {"remat": True, "micro_batch": prompts}
+    config, devices = settings.grpo, mesh.shape["fsdp"]
+    rows = config.rows_at_once(devices)
+    while rows % (2 * devices) == 0:
+        rows //= 2
+        yield {"remat": True, "batch_tokens": rows * config.row_length}
 
 
 def measure_steps(work: Workload, mesh: jax.sharding.Mesh) -> tuple[tuple[Step, ...], float, float]:

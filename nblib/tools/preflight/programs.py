@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from tunix.models.gemma3.model import GEMMA3_ATTENTION_PATTERN, AttentionType, ModelConfig
-from tunix.rl.common import TrainExample
 from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
 from nblib.hosts.settings import GrpoSettings, SftSettings
@@ -30,13 +29,13 @@ from nblib.models.decode_batch import BLOCK, GROUPS, cache_shapes, call_in_place
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import LORA_PARAMETER, LoraConfig
 from nblib.tokens.batches import bucket_of
-from nblib.tokens.tokenizer import PAD_ID
 from nblib.tools.preflight.compiled import Compiled, compile_cached
 from nblib.tools.preflight.targets import Target
 from nblib.tools.preflight.workload import Workload
 from nblib.training.cluster import policy_trainer
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.optimizers import jit_step
+from nblib.training.policy_batch import PolicyBatch
 from nblib.training.sft import build_trainer
 
 
@@ -131,13 +130,13 @@ def attention_operations(
 def _grpo_programs(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[Program, ...]:
     config, model = settings.grpo, named_config(settings.model, dtype=settings.dtype)
     key = {"kind": "grpo", "model": repr(model), **asdict(settings.lora), **asdict(config)}
-    micro = config.micro_batch or config.prompts_per_step
     rows = config.prompts_per_step * config.num_generations
+    at_once = config.rows_at_once(mesh.shape["fsdp"])
     blocks = math.ceil(config.max_prompt_length / BLOCK)
     length = config.max_prompt_length + config.max_new_tokens
 
     def build() -> PeftTrainer:
-        return policy_trainer(trainable_model(model, settings.lora), config, pad_id=PAD_ID)
+        return policy_trainer(trainable_model(model, settings.lora), config)
 
     def forward(name: str, rows: int, tokens: int, cached: int, times: int) -> Program:
         return Program(
@@ -151,13 +150,14 @@ def _grpo_programs(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[Pro
             ),
         )
 
+    # Of the loop over micro-batches the compiler counts one turn; so many have the longest answers.
     update = Program(
         name="update",
-        rows=micro * config.num_generations,
-        length=length,
-        times=config.steps * config.num_iterations * (config.prompts_per_step // micro),
+        rows=at_once,
+        length=config.row_length,
+        times=config.steps * config.num_iterations * math.ceil(rows / at_once),
         key=key,
-        lower=lambda: lower_train_step(build, grpo_batch(config, micro, mesh), mesh),
+        lower=lambda: lower_train_step(build, grpo_batch(config, mesh), mesh),
     )
     return (
         update,
@@ -222,19 +222,21 @@ def sft_batch(rows: int, length: int, mesh: jax.sharding.Mesh) -> TrainingInput:
     )
 
 
-def grpo_batch(config: GrpoConfig, prompts: int, mesh: jax.sharding.Mesh) -> TrainExample:
-    """Return the completions of so many prompts, with their advantages, without data."""
-    rows = prompts * config.num_generations
-    prompt, completion = (rows, config.max_prompt_length), (rows, config.max_new_tokens)
-    scores = _split(completion, jnp.float32, mesh)
-    return TrainExample(
-        prompt_ids=_split(prompt, jnp.int32, mesh),
-        prompt_mask=_split(prompt, jnp.bool_, mesh),
-        completion_ids=_split(completion, jnp.int32, mesh),
-        completion_mask=_split(completion, jnp.int32, mesh),
-        advantages=_split((rows,), jnp.float32, mesh),
-        ref_per_token_logps=scores if config.beta > 0 else None,
-        old_per_token_logps=scores if config.num_iterations > 1 else None,
+def grpo_batch(config: GrpoConfig, mesh: jax.sharding.Mesh) -> PolicyBatch:
+    """Return the completions of a step in packed rows, without data."""
+    rows = config.rows_at_once(mesh.shape["fsdp"])
+    parts = math.ceil(config.prompts_per_step * config.num_generations / rows)
+    shape = (rows, parts, config.row_length)
+    tokens, values = (_split(shape, dtype, mesh) for dtype in (jnp.int32, jnp.float32))
+    return PolicyBatch(
+        tokens=tokens,
+        positions=tokens,
+        segments=tokens,
+        prefixes=tokens,
+        weights=values,
+        advantages=values,
+        old_log_probs=values if config.num_iterations > 1 else None,
+        reference_log_probs=values if config.beta > 0 else None,
     )
 
 
