@@ -217,12 +217,11 @@ def completion_log_probs(
     arrays = (*row_arrays(packed).values(), packed.counted)
     parts = [in_micro_batches(one, rows, count) for one in arrays]
     score = partial(packed_log_probs, model, temperature=temperature)
-    found = [score(*_on_devices([one[:, part] for one in parts])) for part in range(count)]
+    found = [
+        score(*sharding_utils.shard_input([one[:, part] for one in parts], ("fsdp",)))
+        for part in range(count)
+    ]
     return packed.gathered(np.concatenate(found), completions.shape)
-
-
-def _on_devices(arrays: Any) -> Any:
-    return sharding_utils.shard_input(arrays, TrainingConfig.data_sharding_axis)
 
 
 def build_learner(

@@ -123,7 +123,7 @@ def test_all_tables_of_a_kind_have_the_same_rows_and_none_is_left_empty(kind):
         empty = {key for key, value in table.items() if not value}
         # Of these 0 or () is a value: no such rows, all levels, the step as one batch.
         allowed = {"gsm8k_epochs", "practice_samples", "practice_levels", "long_hand"}
-        assert empty <= allowed | {"levels", "micro_batch"}, name
+        assert empty <= allowed | {"levels"}, name
 
 
 def test_what_v1_writes_fits_into_the_tokens_of_v2_and_of_the_evaluation():

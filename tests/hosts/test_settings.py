@@ -147,7 +147,7 @@ WRONG = {
         ("PASS_RATE_SAMPLES", -1),
         ("NUM_STEPS", -1),
         ("PROMPTS_PER_STEP", -12),
-        ("MICRO_BATCH", 5),
+        ("BATCH_TOKENS", -5),
         ("NUM_GENERATIONS", 1),
         ("NUM_ITERATIONS", 0),
         ("NUM_ITERATIONS", 2),  # at another temperature than 1
@@ -258,7 +258,7 @@ V1_KEYS = {
 }
 V2_KEYS = {
     *("profile", "data", "dtype", "levels", "num_samples", "num_steps", "prompts_per_step"),
-    *("num_generations", "micro_batch", "max_prompt_length", "max_new_tokens", "temperature"),
+    *("num_generations", "batch_tokens", "max_prompt_length", "max_new_tokens", "temperature"),
     *("learning_rate", "lora_rank", "lora_alpha", "probe_samples", "probe_every"),
     *("eval_samples", "eval_batch", "gain_target", "save_interval", "pass_rate_samples", "grpo"),
     *("weights", "task", "seed"),
@@ -560,7 +560,7 @@ def test_settings_of_grpo_make_its_configuration_and_its_rewards():
     grpo = GrpoSettings.of({**given, "REWARDS": {"format_accuracy": 0.3, "truncated": 0.1}})
     table = profile_tables("grpo")["cpu"]
     names = (
-        *("learning_rate", "prompts_per_step", "micro_batch", "num_generations", "probe_every"),
+        *("learning_rate", "prompts_per_step", "batch_tokens", "num_generations", "probe_every"),
         *("max_prompt_length", "max_new_tokens", "temperature", "save_interval"),
     )
     own = {"steps": 7, "loss": "dr-grpo", "beta": 0.04, "kl": "kl", "seed": 3}

@@ -16,7 +16,7 @@ from tunix.sft.utils import build_positions_from_mask, make_causal_attn_mask
 
 from nblib.models import causal_attention as module
 from nblib.models.attention import hidden_states
-from nblib.models.causal_attention import causal_attention
+from nblib.models.causal_attention import Segments, causal_attention
 from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
 from nblib.tokens.tokenizer import BOS_ID
 from nblib.training.loss import model_inputs
@@ -83,7 +83,7 @@ def test_blocks_of_queries_are_the_parts_whole(monkeypatch, window, length):
     segments = jnp.asarray([[1] * 9 + [2] * (length - 9), [3] * (length - 6) + [0] * 6])
 
     def weighted_sum(*given):
-        output = causal_attention(*given, segments, window=window)
+        output = causal_attention(*given, Segments(segments), window=window)
         return (output * jax.random.normal(keys[3], output.shape)).sum()
 
     def both():  # a new function, or jax would reuse the first trace
@@ -119,7 +119,7 @@ def test_the_kernel_of_tpus_is_the_parts(monkeypatch, mesh, heads, window):
     segments = jnp.asarray([[1] * 190 + [2] * 110, [3] * 260 + [0] * 40])
 
     def weighted_sum(*given):
-        output = causal_attention(*given, segments, window=window)
+        output = causal_attention(*given, Segments(segments), window=window)
         return (output * (segments != 0)[..., None, None]).sum()
 
     def both():  # a new function, or jax would reuse the first trace

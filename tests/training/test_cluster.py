@@ -9,8 +9,8 @@ from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED
 from nblib.tokens.chat import render_prompt
 from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID, stop_tokens
-from nblib.training.cluster import PolicyRollout, _mean_over_tokens
-from nblib.training.policy_loss import completion_log_probs
+from nblib.training.cluster import PolicyRollout, _mean_over_tokens, completion_log_probs
+from nblib.training.grpo_config import GrpoConfig
 
 PROMPTS = [
     render_prompt("Tom has 3 apples. He finds 4 more apples. How many apples does Tom have now?"),
@@ -55,7 +55,11 @@ def test_tokens_are_drawn_with_the_probabilities_that_the_trainer_gives_them(ref
     tokens, counts = np.unique(np.concatenate(output.tokens), return_counts=True)
     labels = tokens.astype(np.int32)[:, None]
     prompts = np.repeat(output.left_padded_prompt_tokens[:1], len(labels), axis=0)
-    log_probs = completion_log_probs(ref.model, prompts, labels, pad_id=PAD_ID, temperature=1.0)
+    trained = GrpoConfig(
+        steps=1, prompts_per_step=1, max_prompt_length=96, max_new_tokens=NEW, learning_rate=1e-3,
+        save_interval="1 min",
+    )  # fmt: skip
+    log_probs = completion_log_probs(ref.model, prompts, labels, trained, temperature=1.0)
     expected = np.exp(log_probs[:, 0])
     assert expected.sum() > 0.9 and expected.max() < 0.9
     off_by = np.abs(counts / rows - expected) / np.sqrt(expected * (1 - expected) / rows)

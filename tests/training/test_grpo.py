@@ -14,7 +14,6 @@ from tunix.rl.rl_cluster import RLCluster
 from nblib.files import read_jsonl
 from nblib.models.attention import hidden_states
 from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
-from nblib.models.mesh import device_mesh
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.rewards import Reward
 from nblib.tasks.task import Example
@@ -77,6 +76,18 @@ def run(train, tmp_path):
     return lambda config=CONFIG, *, folder=tmp_path, **arguments: train(folder, config, **arguments)
 
 
+def trained_batches(monkeypatch):
+    """What the trainer is given, as it is given it."""
+    batches, update = [], RLCluster.update_actor
+
+    def watched(cluster, examples, *others):
+        batches.extend(jax.device_get(examples))
+        update(cluster, examples, *others)
+
+    monkeypatch.setattr(RLCluster, "update_actor", watched)
+    return batches
+
+
 @pytest.fixture(scope="module")
 def whole(train, tmp_path_factory):
     """A run that nothing disturbs: its folder, and what was trained."""
@@ -103,7 +114,7 @@ def steps_of(folder):
         ({"beta": -0.1}, "beta -0.1"),
         ({"temperature": 0.0}, "temperature 0.0"),
         ({"num_iterations": 2, "temperature": 0.9}, "num_iterations 2 needs temperature 1.0"),
-        ({"prompts_per_step": 6, "micro_batch": 4}, "micro_batch 4 must divide"),
+        ({"batch_tokens": 0}, "batch_tokens 0 must be at least 1"),
         ({"save_interval": "often"}, "SAVE_INTERVAL 'often'"),
     ],
 )
@@ -167,9 +178,9 @@ def test_remat_learns_the_same_and_leaves_the_sampler_able_to_write(
 ):
     asked = []
 
-    def recorded(*inputs, remat):
+    def recorded(*inputs, remat, **prefixes):
         asked.append(remat)
-        return hidden_states(*inputs, remat=remat)
+        return hidden_states(*inputs, remat=remat, **prefixes)
 
     monkeypatch.setattr(policy_loss, "hidden_states", recorded)
     run(replace(CONFIG, remat=True))
@@ -201,7 +212,7 @@ def test_reference_and_policy_score_alike_before_the_first_update(run, tmp_path,
     [
         {"loss": "dr-grpo", "num_iterations": 2},
         {"loss": "gspo-token", "beta": 0.1, "kl": "kl"},
-        {"prompts_per_step": 4, "micro_batch": 2, "beta": 0.1, "kl": "mse_kl"},
+        {"prompts_per_step": 4, "batch_tokens": 128, "beta": 0.1, "kl": "mse_kl"},
     ],
     ids=str,
 )
@@ -221,34 +232,28 @@ def test_groups_that_teach_nothing_cost_nothing_and_change_nothing(run, tmp_path
         odd = int(example.id[1:]) % 2
         return long_is_good(example, completion, tokens, truncated) if odd else earned(0.7)
 
-    taught = []
-    update = RLCluster.update_actor
-
-    def watched(cluster, examples, *others):
-        taught.extend(bool(np.any(example.advantages)) for example in examples)
-        update(cluster, examples, *others)
-
-    monkeypatch.setattr(RLCluster, "update_actor", watched)
+    batches = trained_batches(monkeypatch)
     config = replace(CONFIG, steps=2, prompts_per_step=4)
     policies = {
-        parts: run(
-            replace(config, micro_batch=4 // parts),
+        tokens: run(
+            replace(config, batch_tokens=tokens),
             reward_fn=equal_in_some_groups,
-            folder=tmp_path / str(parts),
+            folder=tmp_path / str(tokens),
         )
-        for parts in (1, 4)
+        for tokens in (128, 2048)  # a row at a time; all at once
     }
-    whole, single = taught[:2], np.reshape(taught[2:], (2, 4))
-    assert all(whole)
-    assert single[:, 0].all()
-    assert not single[:, -1].any()
-    assert (np.diff(single.astype(int)) <= 0).all()  # those that teach nothing stand last
+    assert [batch.weights.shape for batch in batches] == [(1, 16, 128)] * 2 + [(16, 1, 128)] * 2
+    for batch in batches:  # of 16 completions those of two groups or so are there
+        assert 0 < np.count_nonzero(batch.weights) < 16 * 8
+        assert not batch.advantages[batch.weights == 0].any()
     weights = [
         jax.tree.leaves(nnx.state(policy.model, LORA_PARAMETER)) for policy in policies.values()
     ]
     for one, other in zip(*weights, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    for record, expected in zip(*(steps_of(tmp_path / parts) for parts in "41"), strict=True):
+    for record, expected in zip(
+        *(steps_of(tmp_path / str(tokens)) for tokens in policies), strict=True
+    ):
         assert 0 < record["zero_variance_groups"] < 1
         for name in ("loss", "grad_norm"):
             assert record[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-6), name
@@ -263,23 +268,15 @@ def test_the_stop_token_is_trained_whichever_was_drawn(
     embedding = model.embedder.input_embedding
     likely = jax.numpy.zeros(embedding.shape[1]).at[0].set(8)
     embedding.set_value(embedding.get_value().at[np.array(stops)].set(likely))
-    trained = []
-    update = RLCluster.update_actor
-
-    def watched(cluster, examples, *others):
-        trained.extend(jax.device_get(examples))
-        update(cluster, examples, *others)
-
-    monkeypatch.setattr(RLCluster, "update_actor", watched)
+    batches = trained_batches(monkeypatch)
     run(replace(CONFIG, steps=1, prompts_per_step=5, num_generations=8), model=model)
-    ends = set()
-    for example in trained:
-        masks = example.completion_mask.astype(bool)
-        for tokens, mask in zip(example.completion_ids, masks, strict=True):
-            *text, last = tokens[mask]
-            assert not set(text) & {*stops, PAD_ID}
-            assert (tokens[~mask] == PAD_ID).all()
-            ends.add(int(last))
+    (batch,), ends = batches, set()
+    tokens, segments = (one.reshape(-1, 128) for one in (batch.tokens, batch.segments))
+    learnt = batch.weights.reshape(-1, 128) != 0
+    for row, part in {(row, segments[row, column]) for row, column in np.argwhere(learnt)}:
+        *text, last = tokens[row][learnt[row] & (segments[row] == part)]
+        assert not set(text) & {*stops, PAD_ID}
+        ends.add(int(last))
     assert ends >= {*stops}
     cut = [record["truncated"] for record in read_rollouts(run_in(tmp_path))]
     assert len(cut) == 40 and np.mean(cut) < 0.5
@@ -415,20 +412,3 @@ def test_what_is_rewarded_comes_within_a_few_steps(run, tmp_path, sign):
     rewards = [record["reward"] for record in steps_of(tmp_path)]
     first, last = np.mean(rewards[:6]), np.mean(rewards[-6:])
     assert last - first > 0.5, rewards
-
-
-def test_a_batch_that_the_mesh_does_not_divide_is_refused(tokenizer, tmp_path):
-    policy = SimpleNamespace(num_embed=tokenizer.vocab_size())
-    with pytest.raises(ValueError, match="a batch of 8 rows cannot be split over fsdp 3"):
-        train_grpo(
-            policy,
-            None,
-            tokenizer,
-            TASK,
-            QUESTIONS,
-            long_is_good,
-            CONFIG,
-            run_in(tmp_path),
-            hashes={},
-            mesh=device_mesh(3, 1, devices=range(3)),
-        )

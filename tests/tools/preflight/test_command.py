@@ -132,9 +132,9 @@ def test_halvings_that_cannot_suffice_are_not_compiled(sft, mesh):
     assert asked == [(1, True)]
 
 
-def test_v2_gets_a_smaller_micro_batch(grpo, mesh):
+def test_v2_gets_smaller_batches(grpo, mesh):
     compile_, asked = fake_compiler([REFUSED, REFUSED, FITS])
-    assert nearest(grpo, mesh, REFUSED, compile_) == {"remat": True, "micro_batch": 1}
+    assert nearest(grpo, mesh, REFUSED, compile_) == {"remat": True, "batch_tokens": 256}
     assert [rows for rows, _ in asked] == [8, 4, 2]
 
 
