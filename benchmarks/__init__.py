@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float
 
 _CHECKOUT = Path(__file__).parents[1]
-SECONDS, CPU_SECONDS, PEAK = 0, 1, 2  # columns of what a piece of work took; peak in bytes, so far
+# Columns of what a piece of work took: peak in bytes, so far; then figures of its own.
+SECONDS, CPU_SECONDS, PEAK, FIGURES = range(4)
 
 Work = tuple[int, ...]
 

@@ -5,28 +5,35 @@ are the least for the compiler's counts, so only their ratio is told. Stock: Tun
 mesh (8, 1), rows padded to one length; the largest step that fits, and the fastest that does.
 """
 
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from tunix.models.gemma3.model import Gemma3
+from tunix.rl.common import TrainExample
 from tunix.sft.peft_trainer import PeftTrainer
 
 from benchmarks import worker_environment
+from benchmarks.rollouts import Step
 from benchmarks.stock import stock_grpo_trainer, stock_sft_trainer
 from nblib.hosts.settings import GrpoSettings, SftSettings
 from nblib.models.abstract import named_config, trainable_model
 from nblib.models.lora import LoraConfig
+from nblib.models.mesh import device_mesh
+from nblib.models.names import get_gemma_ref_model
+from nblib.models.published import EMBEDDED
 from nblib.sources.gsm8k import FOLDER_VARIABLE
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tools.preflight.compiled import Compiled, compile_cached, least_seconds
-from nblib.tools.preflight.programs import grpo_batch, lower_train_step, programs, sft_batch
+from nblib.tools.preflight.programs import lower_train_step, programs, sft_batch
 from nblib.tools.preflight.targets import (
     PreflightError,
     Target,
@@ -36,6 +43,8 @@ from nblib.tools.preflight.targets import (
     target_mesh,
 )
 from nblib.tools.preflight.workload import sft_workload
+from nblib.training.grpo_config import GrpoConfig
+from nblib.training.policy_batch import pack_completions
 
 _GIB = 2**30
 _MARK = "figure"  # of the lines that are meant for the other process
@@ -44,7 +53,8 @@ _MODEL = "gemma3-1b-it"
 _LENGTH = 512
 # Sequences a step. Ours: the fastest, with all activations kept; and the most, with remat.
 _OUR_ROWS, _OUR_MOST_ROWS, _STOCK_ROWS = 144, 896, (88, 96, 104, 112)
-_OUR_PROMPTS, _OUR_MOST_PROMPTS, _STOCK_PROMPTS = 6, 40, (6, 7, 8)  # a step, likewise
+_PROMPTS, _STOCK_PROMPTS = 40, (6, 7, 8)  # a step; stock computes it at once
+_GRPO_TOKENS = 32_768  # of ours at once
 
 
 def tpu() -> dict[str, float]:
@@ -108,31 +118,47 @@ def _sft(target: Target, mesh: jax.sharding.Mesh) -> dict[str, float]:
 
 
 def _grpo(target: Target, mesh: jax.sharding.Mesh) -> dict[str, float]:
+    """Compare seconds a prompt: of completions as long as those that the suite draws.
+
+    Their lengths are in tokens of the small model, which has about two for one of Gemma's.
+    """
     given = {
         "PROFILE": target.kind,
         "MODEL": _MODEL,
         "MAX_PROMPT_LENGTH": 256,
         "MAX_NEW_TOKENS": 768,
         "NUM_GENERATIONS": 8,
+        "PROMPTS_PER_STEP": _PROMPTS,
+        "BATCH_TOKENS": _GRPO_TOKENS,
     }
-
-    def ours(prompts: int, *, remat: bool) -> tuple[GrpoSettings, Compiled]:
-        sizes = {"PROMPTS_PER_STEP": prompts, "MICRO_BATCH": prompts}
-        settings = GrpoSettings.of({**given, **sizes, "REMAT": remat})
-        return settings, programs(settings, mesh)[0].compiled_for(target, mesh)
-
-    settings, fast = ours(_OUR_PROMPTS, remat=False)
-    _, most = ours(_OUR_MOST_PROMPTS, remat=True)
-    plain = replace(settings.grpo, beta=0.0, num_iterations=1)
-    trainer = partial(stock_grpo_trainer, num_generations=plain.num_generations)
-    stock = _stock(_STOCK_PROMPTS, trainer, lambda prompts: grpo_batch(plain, prompts, mesh), mesh)
+    settings = GrpoSettings.of(given)
+    config, update = settings.grpo, programs(settings, mesh)[0]
+    ours = update.compiled_for(target, mesh)
+    example, (tokens, spread, _) = _drawn()
+    arrays = (example.prompt_ids, example.completion_ids, example.completion_mask.sum(axis=1))
+    rows = len(pack_completions(*map(np.asarray, arrays), config).tokens)
+    our_s = math.ceil(rows / update.rows) * least_seconds(ours, target) / _PROMPTS
+    trainer = partial(stock_grpo_trainer, num_generations=config.num_generations)
+    stock = _stock(
+        _STOCK_PROMPTS, trainer, lambda prompts: _stock_batch(config, prompts, mesh), mesh
+    )
     stock_s = min(least_seconds(one, target) / prompts for prompts, one in stock.items())
     return {
-        **_sizes("tpu_grpo", "grpo_batch", _OUR_MOST_PROMPTS, most, stock),
-        "tpu_grpo_seconds_ratio": least_seconds(fast, target) / _OUR_PROMPTS / stock_s,
-        "tpu_grpo_fast_prompts": _OUR_PROMPTS,
-        "tpu_grpo_fast_peak_gib": fast.peak_bytes / _GIB,
+        "tpu_grpo_seconds_per_prompt_ratio": our_s / stock_s,
+        "tpu_grpo_completion_tokens": tokens,
+        "tpu_grpo_completion_tokens_spread": spread,
+        "tpu_grpo_useful_share": float(arrays[2].sum()) / (rows * config.row_length),
+        "tpu_grpo_peak_gib": ours.peak_bytes / _GIB,
+        "tpu_grpo_stock_peak_gib": stock[max(stock)].peak_bytes / _GIB,
+        "tpu_grpo_stock_prompts": max(stock),
     }
+
+
+def _drawn() -> tuple[TrainExample, Sequence[float]]:
+    """Return what the model that ships draws for a step of as many prompts, on this CPU."""
+    here = device_mesh(1, 1)
+    settings = GrpoSettings.of({"PROFILE": "cpu", "PROMPTS_PER_STEP": _PROMPTS})
+    return Step(ref=get_gemma_ref_model(EMBEDDED, here), settings=settings, mesh=here).example()
 
 
 def _stock(
@@ -158,6 +184,23 @@ def _stock(
             return found
         found[size] = compiled
     raise ValueError(f"stock fits at {max(sizes)} too: the bench has to try more")
+
+
+def _stock_batch(config: GrpoConfig, prompts: int, mesh: jax.sharding.Mesh) -> TrainExample:
+    """Return the completions of so many prompts as Tunix trains them, without data."""
+    by_row = NamedSharding(mesh, PartitionSpec("fsdp"))
+    rows = prompts * config.num_generations
+    of = partial(jax.ShapeDtypeStruct, sharding=by_row)
+    prompt, completion = (rows, config.max_prompt_length), (rows, config.max_new_tokens)
+    return TrainExample(
+        prompt_ids=of(prompt, jnp.int32),
+        prompt_mask=of(prompt, jnp.bool_),
+        completion_ids=of(completion, jnp.int32),
+        completion_mask=of(completion, jnp.int32),
+        advantages=of((rows,), jnp.float32),
+        ref_per_token_logps=None,
+        old_per_token_logps=None,
+    )
 
 
 def _sizes(

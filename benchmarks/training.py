@@ -14,12 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 from tunix.models.gemma3.model import Gemma3
-from tunix.rl.common import TrainExample
-from tunix.rl.rollout.base_rollout import RolloutConfig
-from tunix.rl.rollout.vanilla_rollout import VanillaRollout
 from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
-from benchmarks import PEAK, SECONDS, Work, answer, in_turns
+from benchmarks import FIGURES, PEAK, SECONDS, Work, answer, in_turns
+from benchmarks.rollouts import Step
 from benchmarks.stock import stock_grpo_trainer, stock_sft_trainer
 from nblib.hosts.settings import GrpoSettings, SftSettings
 from nblib.models.lora import get_trainable_model
@@ -27,18 +25,17 @@ from nblib.models.mesh import device_mesh
 from nblib.models.names import RefModel, get_gemma_ref_model
 from nblib.models.published import EMBEDDED
 from nblib.sources.gsm8k import FOLDER_VARIABLE
-from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tokens.batches import TokenizedExample, bucket_of
-from nblib.tokens.chat import task_prompts
-from nblib.tokens.tokenizer import PAD_ID, stop_tokens
 from nblib.tools.preflight.workload import sft_workload
-from nblib.training.cluster import PolicyRollout, policy_trainer
+from nblib.training.cluster import policy_trainer
+from nblib.training.policy_batch import policy_batch
 from nblib.training.sft import build_trainer
 
 _CPU = {"PROFILE": "cpu"}
 _TURNS = 5
 _STOCK_TOKENS = 2048  # a batch, as ours has
+_ROLLOUT, _UPDATE = (0,), (1,)  # of a step of GRPO
 
 
 def sft() -> dict[str, float]:
@@ -65,24 +62,31 @@ def sft() -> dict[str, float]:
 
 
 def grpo() -> dict[str, float]:
-    """Do one step of v2: draw all completions, and update on them; stock without micro-batches."""
-    settings = GrpoSettings.of(_CPU)
-    group, prompts = settings.num_generations, settings.prompts_per_step
-    lengths = settings.max_prompt_length, settings.max_new_tokens
-    micro = (settings.micro_batch * group, *lengths)
-    whole = (prompts * group, *lengths)
-    ways = {"grpo": micro, "stock-grpo": whole, "rollout": whole, "stock-rollout": whole}
-    times = _turns({way: (shape,) for way, shape in ways.items()})
-    update_s = prompts // settings.micro_batch * times["grpo"][micro]
-    stock_update_s = times["stock-grpo"][whole]
-    rollout_s, stock_rollout_s = times["rollout"][whole], times["stock-rollout"][whole]
+    """Do steps of v2 with the model that ships: draw all completions, and update on them.
+
+    Both ways update on the same completions, with what they earned.
+    """
+    works = (_ROLLOUT, _UPDATE)
+    ways = {"grpo": works, "stock-grpo": works}
+    taken = in_turns(__name__, ways, turns=_TURNS, kernels=["grpo"])
+    ours, stock = (
+        {work: np.median(rows[1:, SECONDS]) for work, rows in taken[way].items()} for way in ways
+    )
+    peaks = {way: taken[way][_UPDATE][-1, PEAK] for way in ways}
+    tokens, spread, equal = taken["grpo"][_UPDATE][-1, FIGURES:]
+    our_s, stock_s = (sum(one.values()) for one in (ours, stock))
     return {
-        "grpo_step_ratio": (stock_rollout_s + stock_update_s) / (rollout_s + update_s),
-        "grpo_rollout_ratio": stock_rollout_s / rollout_s,
-        "grpo_update_ratio": stock_update_s / update_s,
-        "grpo_steps_per_s": 1 / (rollout_s + update_s),
-        "grpo_stock_steps_per_s": 1 / (stock_rollout_s + stock_update_s),
-        "grpo_peak_memory_ratio": times["stock-grpo"][()] / times["grpo"][()],
+        "grpo_step_ratio": stock_s / our_s,
+        "grpo_rollout_ratio": stock[_ROLLOUT] / ours[_ROLLOUT],
+        "grpo_update_ratio": stock[_UPDATE] / ours[_UPDATE],
+        "grpo_peak_memory_ratio": peaks["stock-grpo"] / peaks["grpo"],
+        "grpo_step_s": our_s,
+        "grpo_stock_step_s": stock_s,
+        "grpo_rollout_s": ours[_ROLLOUT],
+        "grpo_update_s": ours[_UPDATE],
+        "grpo_completion_tokens": tokens,
+        "grpo_completion_tokens_spread": spread,
+        "grpo_zero_variance_groups": equal,
     }
 
 
@@ -116,47 +120,41 @@ def _turns(shapes: Mapping[str, Sequence[Work]]) -> dict[str, dict[Work, float]]
 
 
 def _work(way: str) -> None:
-    """Do a step for each shape that stdin asks for, and print what it took."""
+    """Do the pieces of work that stdin asks for, and print what each took."""
     mesh = device_mesh()
     ref = get_gemma_ref_model(EMBEDDED, mesh)
     with mesh:
-        step = _rollout_step if way.endswith("rollout") else _training_step
-        work = step(way, ref, mesh)
+        if way.endswith("grpo"):
+            answer(_grpo_step(way, ref, mesh))
+            return
+        model = get_trainable_model(ref.model, mesh, SftSettings.of(_CPU).lora)
+        step, _ = _trainer(way, model).jit_train_and_eval_step()
 
         def once(*shape: int) -> tuple[()]:
-            work(shape)
+            float(step(_sft_batch(shape))[0])
             return ()
 
         answer(once)
 
 
-def _training_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[[Work], Any]:
-    settings = SftSettings.of(_CPU) if way.endswith("sft") else GrpoSettings.of(_CPU)
+def _grpo_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[..., Sequence[float]]:
+    """Return what draws completions, or updates on some, and says how long these are."""
+    settings, stock = GrpoSettings.of(_CPU), way.startswith("stock")
+    drawn = Step(ref=ref, settings=settings, mesh=mesh)
+    example, figures = drawn.example()
     model = get_trainable_model(ref.model, mesh, settings.lora)
     step, _ = _trainer(way, model).jit_train_and_eval_step()
-    return lambda shape: float(step(_batch(way, shape))[0])
+    rows = settings.grpo.rows_at_once(mesh.shape["fsdp"])
+    batch: Any = example if stock else policy_batch(example, settings.grpo, rows=rows)
 
+    def work(kind: int) -> Sequence[float]:
+        if kind == _UPDATE[0]:
+            float(step(batch)[0])
+        else:
+            drawn.draw(stock=stock)
+        return figures
 
-def _rollout_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[[Work], Any]:
-    """Return what draws a group of completions for each of a step's prompts."""
-    settings = GrpoSettings.of(_CPU)
-    read, written = settings.max_prompt_length, settings.max_new_tokens
-    rows = word_problems(settings.prompts_per_step, seed=0, split="train", levels=settings.levels)
-    prompts = task_prompts(GSM8K, GSM8K.examples(rows), style="question")
-    prompts = [prompt for prompt in prompts for _ in range(settings.num_generations)]
-    stop = stop_tokens(ref.tokenizer)
-    config = RolloutConfig(
-        max_tokens_to_generate=written,
-        max_prompt_length=read,
-        kv_cache_size=read + written,
-        temperature=settings.temperature,
-        top_p=1.0,
-        eos_tokens=list(stop),
-    )
-    rollout = PolicyRollout(ref.model, ref.tokenizer, mesh, config, seed=0)
-    if way == "rollout":
-        return lambda shape: rollout.generate(prompts, config)
-    return lambda shape: VanillaRollout.generate(rollout, prompts, config)
+    return work
 
 
 def _trainer(way: str, model: Gemma3) -> PeftTrainer:
@@ -166,7 +164,7 @@ def _trainer(way: str, model: Gemma3) -> PeftTrainer:
             config = SftSettings.of(_CPU).training
             return build_trainer(model, config, steps=1000)
         case "grpo":
-            return policy_trainer(model, GrpoSettings.of(_CPU).grpo, pad_id=PAD_ID)
+            return policy_trainer(model, GrpoSettings.of(_CPU).grpo)
         case "stock-sft":
             return stock_sft_trainer(model)
         case _:
@@ -174,26 +172,10 @@ def _trainer(way: str, model: Gemma3) -> PeftTrainer:
             return stock_grpo_trainer(model, num_generations=group)
 
 
-def _batch(way: str, shape: Work) -> Any:
+def _sft_batch(shape: Work) -> TrainingInput:
     """Return a full batch of random tokens: what they say does not change the time."""
-    rng = np.random.default_rng(0)
-
-    def tokens(rows: int, length: int) -> np.ndarray:
-        return rng.integers(4, 544, (rows, length)).astype(np.int32)
-
-    if way.endswith("sft"):
-        ids = tokens(*shape)
-        return TrainingInput(input_tokens=ids, input_mask=np.ones(shape, np.float32))
-    rows, read, written = shape
-    return TrainExample(
-        prompt_ids=tokens(rows, read),
-        prompt_mask=np.ones((rows, read), bool),
-        completion_ids=tokens(rows, written),
-        completion_mask=np.ones((rows, written), np.int32),
-        advantages=rng.normal(size=rows).astype(np.float32),
-        ref_per_token_logps=None,
-        old_per_token_logps=None,
-    )
+    tokens = np.random.default_rng(0).integers(4, 544, shape).astype(np.int32)
+    return TrainingInput(input_tokens=tokens, input_mask=np.ones(shape, np.float32))
 
 
 if __name__ == "__main__":
