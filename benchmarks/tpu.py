@@ -135,8 +135,9 @@ def _grpo(target: Target, mesh: jax.sharding.Mesh) -> dict[str, float]:
     config, update = settings.grpo, programs(settings, mesh)[0]
     ours = update.compiled_for(target, mesh)
     example, (tokens, spread, _) = _drawn()
-    arrays = (example.prompt_ids, example.completion_ids, example.completion_mask.sum(axis=1))
-    rows = len(pack_completions(*map(np.asarray, arrays), config).tokens)
+    prompts, completions = np.asarray(example.prompt_ids), np.asarray(example.completion_ids)
+    lengths = np.asarray(example.completion_mask).sum(axis=1)
+    rows = len(pack_completions(prompts, completions, lengths, config).tokens)
     our_s = math.ceil(rows / update.rows) * least_seconds(ours, target) / _PROMPTS
     trainer = partial(stock_grpo_trainer, num_generations=config.num_generations)
     stock = _stock(
@@ -147,7 +148,7 @@ def _grpo(target: Target, mesh: jax.sharding.Mesh) -> dict[str, float]:
         "tpu_grpo_seconds_per_prompt_ratio": our_s / stock_s,
         "tpu_grpo_completion_tokens": tokens,
         "tpu_grpo_completion_tokens_spread": spread,
-        "tpu_grpo_useful_share": float(arrays[2].sum()) / (rows * config.row_length),
+        "tpu_grpo_useful_share": float(lengths.sum()) / (rows * config.row_length),
         "tpu_grpo_peak_gib": ours.peak_bytes / _GIB,
         "tpu_grpo_stock_peak_gib": stock[max(stock)].peak_bytes / _GIB,
         "tpu_grpo_stock_prompts": max(stock),
