@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from nblib.tokens.batches import bucket_of
 from nblib.training.optimizers import TrainerConfig
 
 LOSSES = ("grpo", "dr-grpo", "gspo-token")
 KL_ESTIMATORS = ("low_var_kl", "kl", "mse_kl")
+_MULTIPLE = 32  # of it are the lengths of rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class GrpoConfig(TrainerConfig):
     @property
     def row_length(self) -> int:
         """Of packed rows, in tokens: the longest prompt and completion fit."""
-        return bucket_of(self.max_prompt_length + self.max_new_tokens)
+        return -(-(self.max_prompt_length + self.max_new_tokens) // _MULTIPLE) * _MULTIPLE
 
     def rows_at_once(self, devices: int) -> int:
         """Return how many packed rows a forward pass has: a multiple of the devices it is on.

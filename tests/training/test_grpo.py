@@ -212,7 +212,7 @@ def test_reference_and_policy_score_alike_before_the_first_update(run, tmp_path,
     [
         {"loss": "dr-grpo", "num_iterations": 2},
         {"loss": "gspo-token", "beta": 0.1, "kl": "kl"},
-        {"prompts_per_step": 4, "batch_tokens": 128, "beta": 0.1, "kl": "mse_kl"},
+        {"prompts_per_step": 4, "batch_tokens": 64, "beta": 0.1, "kl": "mse_kl"},
     ],
     ids=str,
 )
@@ -240,9 +240,9 @@ def test_groups_that_teach_nothing_cost_nothing_and_change_nothing(run, tmp_path
             reward_fn=equal_in_some_groups,
             folder=tmp_path / str(tokens),
         )
-        for tokens in (128, 2048)  # a row at a time; all at once
+        for tokens in (64, 1024)  # a row at a time; all at once
     }
-    assert [batch.weights.shape for batch in batches] == [(1, 16, 128)] * 2 + [(16, 1, 128)] * 2
+    assert [batch.weights.shape for batch in batches] == [(1, 16, 64)] * 2 + [(16, 1, 64)] * 2
     for batch in batches:  # of 16 completions those of two groups or so are there
         assert 0 < np.count_nonzero(batch.weights) < 16 * 8
         assert not batch.advantages[batch.weights == 0].any()
@@ -271,8 +271,8 @@ def test_the_stop_token_is_trained_whichever_was_drawn(
     batches = trained_batches(monkeypatch)
     run(replace(CONFIG, steps=1, prompts_per_step=5, num_generations=8), model=model)
     (batch,), ends = batches, set()
-    tokens, segments = (one.reshape(-1, 128) for one in (batch.tokens, batch.segments))
-    learnt = batch.weights.reshape(-1, 128) != 0
+    tokens, segments = (one.reshape(-1, 64) for one in (batch.tokens, batch.segments))
+    learnt = batch.weights.reshape(-1, 64) != 0
     for row, part in {(row, segments[row, column]) for row, column in np.argwhere(learnt)}:
         *text, last = tokens[row][learnt[row] & (segments[row] == part)]
         assert not set(text) & {*stops, PAD_ID}

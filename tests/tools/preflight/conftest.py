@@ -74,7 +74,7 @@ def grpo(config_folder):
             "LEARNING_RATE": 1e-3,
             "NUM_STEPS": 3,
             "PROMPTS_PER_STEP": 4,
-            "BATCH_TOKENS": 1024,
+            "BATCH_TOKENS": 256,
             "NUM_GENERATIONS": 2,
             "MAX_PROMPT_LENGTH": 16,
             "MAX_NEW_TOKENS": 8,

@@ -134,7 +134,7 @@ def test_halvings_that_cannot_suffice_are_not_compiled(sft, mesh):
 
 def test_v2_gets_smaller_batches(grpo, mesh):
     compile_, asked = fake_compiler([REFUSED, REFUSED, FITS])
-    assert nearest(grpo, mesh, REFUSED, compile_) == {"remat": True, "batch_tokens": 256}
+    assert nearest(grpo, mesh, REFUSED, compile_) == {"remat": True, "batch_tokens": 64}
     assert [rows for rows, _ in asked] == [8, 4, 2]
 
 

@@ -19,9 +19,9 @@ def test_v1_has_one_update_a_shape_the_hungriest_first(sft, mesh):
 
 
 def test_v2_has_its_update_and_the_sampler(grpo, mesh):
-    found = programs(replace(grpo, batch_tokens=512, num_iterations=2), mesh)
+    found = programs(replace(grpo, batch_tokens=128, num_iterations=2), mesh)
     assert [(one.name, one.rows, one.length, one.times) for one in found] == [
-        ("update", 4, 128, 3 * 2 * 2),  # steps, iterations, micro-batches
+        ("update", 4, 32, 3 * 2 * 2),  # steps, iterations, micro-batches
         ("prefill", 2, 32, 3 * 4),  # a quarter of the rows, 32 tokens of each
         ("decode", 8, 1, 3 * 8),  # a token each
     ]
