@@ -62,7 +62,8 @@ def worker(
 ) -> Iterator[Callable[..., tuple[float, ...]]]:
     """Yield what has `python -m MODULE WAY ARGUMENTS` do a piece of work, named by numbers.
 
-    It returns what `answer` prints. `as_a_kernel`: with a notebook's environment, else with none.
+    It returns what `Requests.answer` prints. `as_a_kernel`: with a notebook's environment, else with
+    none.
     """
     from nblib.tools.execution import kernel_variables
 
@@ -91,14 +92,31 @@ def worker(
         requests.close()  # the process ends
 
 
-def answer(work: Callable[..., Iterable[float]]) -> None:
-    """Do each piece of work that stdin asks for, and print what it took.
+class Requests:
+    """The pieces of work that a bench's process is asked for on stdin, one after another.
 
-    That is seconds, seconds of all cores together, peak bytes so far, and the figures of `work`.
+    For work that runs by itself, as a whole training does: its steps ask when they have ended. What
+    the work prints goes to stderr, as stdout is for the answers.
     """
-    for line in sys.stdin:
-        began, cpu_began = perf_counter(), process_time()
-        figures = work(*map(int, line.split()))
-        seconds, cpu_seconds = perf_counter() - began, process_time() - cpu_began
+
+    def __init__(self) -> None:
+        self._answers, sys.stdout = sys.stdout, sys.stderr
+
+    def next(self) -> Work | None:
+        """Wait for the next piece of work and return its numbers; None: there is no more."""
+        line = sys.stdin.readline()
+        self._began, self._cpu_began = perf_counter(), process_time()
+        return tuple(map(int, line.split())) if line else None
+
+    def answer(self, *figures: float) -> None:
+        """Say what the piece of work took: seconds, seconds of all cores, peak bytes, `figures`."""
+        seconds, cpu_seconds = perf_counter() - self._began, process_time() - self._cpu_began
         peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(seconds, cpu_seconds, peak, *figures, flush=True)
+        print(seconds, cpu_seconds, peak, *figures, file=self._answers, flush=True)
+
+
+def answer(work: Callable[..., Iterable[float]]) -> None:
+    """Do each piece of work that stdin asks for, and say what it took and what `work` returned."""
+    requests = Requests()
+    while (numbers := requests.next()) is not None:
+        requests.answer(*work(*numbers))
