@@ -62,8 +62,7 @@ def worker(
 ) -> Iterator[Callable[..., tuple[float, ...]]]:
     """Yield what has `python -m MODULE WAY ARGUMENTS` do a piece of work, named by numbers.
 
-    It returns what `Requests.answer` prints. `as_a_kernel`: with a notebook's environment, else with
-    none.
+    It returns what `Requests.answer` prints. `as_a_kernel`: a notebook's environment, else none.
     """
     from nblib.tools.execution import kernel_variables
 

@@ -1,4 +1,4 @@
-"""Training beside TRL on this CPU: LoRA by SFT, and steps of GRPO, each as a user gets it.
+"""Training beside TRL and peft on this CPU: LoRA by SFT, and steps of GRPO, as a user gets them.
 
 The same weights, exported as a Hugging Face folder, in fp32; the same examples, or prompts and
 rewards, a step; the same rank, rates and number of steps. Ours is v1's trainer in its own rows, and
@@ -19,7 +19,7 @@ import numpy as np
 from tunix.sft.peft_trainer import TrainingInput
 
 from benchmarks import CPU_SECONDS, PEAK, SECONDS, Requests, answer, in_turns, worker
-from benchmarks.with_trl import trl_grpo, trl_sft
+from benchmarks.with_torch import peft_sft, trl_grpo, trl_sft
 from nblib.hosts.settings import GrpoSettings, SftSettings
 from nblib.models.gemma3 import save_model
 from nblib.models.lora import get_trainable_model
@@ -47,7 +47,10 @@ _NEEDED = ("torch", "peft", "trl")
 _TASK = replace(GSM8K, system_prompt="")
 # What a completion earns differs within each group, or ours would leave groups out.
 _REWARDS = {"brevity": 0.1}
-_TRL = ("trl", "trl-packed", "trl-kept")  # as it comes; packing; without gradient checkpointing
+# TRL as it comes; with its packing; without its gradient checkpointing. And peft in a plain loop,
+# which on a CPU is faster than TRL: that scores all positions there, not only those that count.
+_SFT = ("trl", "trl-packed", "trl-kept", "peft")
+_GRPO = ("trl", "trl-kept")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +58,18 @@ class Sizes:
     """How much of a model's training is measured: SFT's batches, what GRPO's settings are."""
 
     batches: int
+    sft: Sequence[str] = _SFT
+    grpo_ways: Sequence[str] = _GRPO
     grpo: Mapping[str, Any] = field(default_factory=dict)
 
 
 _SIZES = {
     EMBEDDED: Sizes(batches=8, grpo={"PROMPTS_PER_STEP": 6}),
     "gemma3-270m": Sizes(
-        batches=3,
-        grpo={
-            "LORA_RANK": 16,
-            "PROMPTS_PER_STEP": 2,
-            "MICRO_BATCH": 1,
-            "MAX_NEW_TOKENS": 64,
-        },
+        batches=2,
+        sft=("trl", "peft"),
+        grpo_ways=("trl",),
+        grpo=dict(LORA_RANK=16, PROMPTS_PER_STEP=2, MICRO_BATCH=1, MAX_NEW_TOKENS=64),
     ),
 }
 
@@ -75,17 +77,14 @@ _SIZES = {
 def peers() -> dict[str, float]:
     """Compare useful tokens a second of SFT, seconds a step of GRPO, and peaks of memory."""
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
-        print(
-            f"peers: left out, {missing[0]} is not installed: pip install -e '.[parity,peers]'",
-            flush=True,
-        )
+        print(f"peers: left out, {missing[0]} is not installed: pip install -e '.[parity,peers]'")
         return {}
     figures: dict[str, float] = {"peers_on_gsm8k": float(bool(os.environ.get(FOLDER_VARIABLE)))}
     for model in _SIZES:
         try:
             find_model(model)
         except ModelNotFound as error:
-            print(f"peers: left out, {error}", flush=True)
+            print(f"peers: left out, {error}")
             continue
         with tempfile.TemporaryDirectory(prefix="nblib-") as folder:
             given = (model, str(Path(folder) / "model"))
@@ -102,7 +101,7 @@ def _sft(model: str, folder: str) -> dict[str, float]:
     name = f"peers_{_named(model)}_sft"
     works = [(number,) for number in range(len(batches))]
     figures: dict[str, float] = {}
-    for way in _TRL:
+    for way in _SIZES[model].sft:
         ours, theirs = _pair("sft", way, works, model, folder)
         check_losses(ours["first"], theirs["first"])
         figures |= _ratios(name, way, ours, theirs)
@@ -117,7 +116,7 @@ def _grpo(model: str, folder: str) -> dict[str, float]:
     """Make a few steps of GRPO: completions, rewards and the update."""
     name = f"peers_{_named(model)}_grpo"
     figures: dict[str, float] = {}
-    for way in (_TRL[0], _TRL[-1]):
+    for way in _SIZES[model].grpo_ways:
         ours, theirs = _pair("grpo", way, [(0,)], model, folder)
         figures |= _ratios(name, way, ours, theirs)
         for key, one in {name: ours, f"{name}_{_named(way)}": theirs}.items():
@@ -148,15 +147,15 @@ def check_losses(ours: float, theirs: float) -> None:
     """Refuse to compare speeds where the first losses differ. Raises RuntimeError with both."""
     if not abs(ours - theirs) <= _SAME_LOSS * theirs:
         raise RuntimeError(
-            f"the first loss is {ours:.4f} here and {theirs:.4f} with TRL: they do not train the "
-            "same model on the same examples, so that their speeds say nothing"
+            f"the first loss is {ours:.4f} here and {theirs:.4f} with the peer: they do not train "
+            "the same model on the same examples, so that their speeds say nothing"
         )
 
 
 def _pair(
     kind: str, way: str, works: Sequence[tuple[int]], model: str, folder: str
 ) -> list[dict[str, float]]:
-    """Return what ours and a way of TRL's took for the pieces of work, of medians over the turns.
+    """Return what ours and another way took for the pieces of work: of medians over the turns.
 
     `first` and `last` are figures of the first step and the last; `mean` is over all of them.
     """
@@ -164,7 +163,7 @@ def _pair(
     turns = _TURNS if kind == "sft" else _GRPO_STEPS
     taken = in_turns(__name__, ways, model, folder, turns=turns, kernels=[f"{kind}-nblib"])
     found = []
-    for rows in map(list, (taken[name].values() for name in ways)):
+    for rows in (list(taken[name].values()) for name in ways):
         medians = np.sum([np.median(one[1:], axis=0) for one in rows], axis=0)
         answered = np.array(rows)[..., PEAK + 1 :]
         found.append(
@@ -210,6 +209,10 @@ def _work(kind: str, model: str, folder: Path) -> None:
             answer(lambda _: _write(model, folder))
         case ["sft", "nblib"]:
             _our_sft(model)
+        case ["sft", "peft"]:
+            batches = _batches(model)
+            step = peft_sft(folder, _sft_settings(model))
+            answer(lambda number: (step(batches[number]),))
         case ["sft", way]:
             batches = _batches(model) * (1 + _TURNS)
             kinds = {"packed": way == "trl-packed", "checkpointing": way != "trl-kept"}

@@ -1,8 +1,8 @@
-"""Training as TRL 1.16 does it out of the box, on the CPU: `SFTTrainer` and `GRPOTrainer`.
+"""Training as others do it on a CPU: TRL 1.16's `SFTTrainer` and `GRPOTrainer`, and peft's LoRA.
 
-Its defaults stand, gradient checkpointing among them, but for these: fp32 in place of bf16, the
+TRL's defaults stand, gradient checkpointing among them, but for these: fp32 in place of bf16, the
 sizes, loss and rates of `nblib`'s run, and the order of the examples. Attention is PyTorch's SDPA,
-which is what it takes by itself here. https://huggingface.co/docs/trl
+which is what transformers takes by itself here. https://huggingface.co/docs/trl
 """
 
 import tempfile
@@ -17,7 +17,7 @@ from tunix.sft.peft_trainer import TrainingInput
 from benchmarks import Requests
 from nblib.hosts.settings import GrpoSettings, SftSettings
 from nblib.models.lora import ALL_WEIGHTS
-from nblib.tokens.tokenizer import BOS_ID
+from nblib.tokens.tokenizer import BOS_ID, PAD_ID
 
 _IGNORED = -100  # a label that is not counted
 _PROJECTIONS = [f"{one}_proj" for one in ("q", "k", "v", "o", "gate", "up", "down")]
@@ -114,6 +114,38 @@ def trl_grpo(
         _train(trainer, lambda logs: (logs["reward"], logs["completions/mean_length"]))
 
 
+def peft_sft(folder: Path, settings: SftSettings) -> Callable[[TrainingInput], float]:
+    """Return a step of a plain loop over peft's LoRA and transformers' loss, which gives the loss.
+
+    Each example has a row of its own, padded to the longest.
+    """
+    import torch
+    from peft import get_peft_model
+    from transformers import Gemma3ForCausalLM
+
+    base = Gemma3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model: Any = get_peft_model(base, _parts(folder, settings)["peft_config"]).train()
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate)
+
+    def train(batch: TrainingInput) -> float:
+        rows = trl_rows(batch)
+        longest = max(len(row["input_ids"]) for row in rows)
+
+        def padded(name: str, value: int) -> Any:
+            return torch.tensor([row[name] + [value] * (longest - len(row[name])) for row in rows])
+
+        ids = padded("input_ids", PAD_ID)
+        labels, mask = padded("labels", _IGNORED), (ids != PAD_ID).long()
+        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return float(loss.item())
+
+    return train
+
+
 def trl_rows(batch: TrainingInput) -> list[dict[str, list[int]]]:
     """Return a batch's examples each in a row of its own, without padding.
 
@@ -170,7 +202,7 @@ def _train(trainer: Any, figures: Callable[[Mapping[str, float]], Sequence[float
 
     requests = Requests()
 
-    class Steps(TrainerCallback):  # type: ignore[misc]
+    class Steps(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
             requests.next()
 
