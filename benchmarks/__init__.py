@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import perf_counter, process_time
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float
@@ -21,9 +22,12 @@ SECONDS, CPU_SECONDS, PEAK = 0, 1, 2  # columns of what a piece of work took; pe
 Work = tuple[int, ...]
 
 
-def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a bench's own process: jax on the CPU, this package importable."""
-    path = os.pathsep.join(filter(None, (str(_CHECKOUT), environment.get("PYTHONPATH"))))
+def worker_environment(environment: Mapping[str, str], *, first: str = "") -> dict[str, str]:
+    """Return the environment of a bench's own process: jax on the CPU, this package importable.
+
+    Packages in the folder `first` are taken before all others.
+    """
+    path = os.pathsep.join(filter(None, (first, str(_CHECKOUT), environment.get("PYTHONPATH"))))
     return {**environment, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
 
 
@@ -33,17 +37,25 @@ def in_turns(
     *arguments: str,
     turns: int,
     kernels: Collection[str],
+    first: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, dict[Work, Float[np.ndarray, "1+turns figures"]]]:
     """Have each way do its pieces of work in a process of its own, and return what each took.
 
     The ways take turns, so that other load on the machine meets all alike. The first row is of the
-    turn that compiles. `kernels`: the ways that have a notebook's environment.
+    turn that compiles. `kernels`: the ways that have a notebook's environment. `first`: way -> a
+    folder whose packages are taken before all others.
     """
     taken: dict[str, dict[Work, list[tuple[float, ...]]]] = {way: {} for way in works}
     with ExitStack() as processes:
         workers = {
             way: processes.enter_context(
-                worker(module, way, *arguments, as_a_kernel=way in kernels)
+                worker(
+                    module,
+                    way,
+                    *arguments,
+                    as_a_kernel=way in kernels,
+                    first=first.get(way, ""),
+                )
             )
             for way in works
         }
@@ -58,7 +70,7 @@ def in_turns(
 
 @contextmanager
 def worker(
-    module: str, way: str, *arguments: str, as_a_kernel: bool
+    module: str, way: str, *arguments: str, as_a_kernel: bool, first: str = ""
 ) -> Iterator[Callable[..., tuple[float, ...]]]:
     """Yield what has `python -m MODULE WAY ARGUMENTS` do a piece of work, named by numbers.
 
@@ -66,7 +78,7 @@ def worker(
     """
     from nblib.tools.execution import kernel_variables
 
-    environment = worker_environment(os.environ)
+    environment = worker_environment(os.environ, first=first)
     for name in kernel_variables({}):
         environment.pop(name, None)
     if as_a_kernel:
