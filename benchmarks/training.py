@@ -22,7 +22,7 @@ from tunix.rl.rollout.vanilla_rollout import VanillaRollout
 from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
 from benchmarks import PEAK, SECONDS, Work, answer, in_turns
-from benchmarks.stock import stock_grpo_trainer, stock_sft_trainer
+from benchmarks.stock import stock_grpo_trainer, stock_sft_trainer, train_step
 from nblib.hosts.settings import GrpoSettings, SftSettings
 from nblib.models.lora import get_trainable_model
 from nblib.models.mesh import device_mesh
@@ -166,7 +166,7 @@ def _work(way: str) -> None:
 def _training_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[[Work], Any]:
     settings = SftSettings.of(_CPU) if way.endswith("sft") else GrpoSettings.of(_CPU)
     model = get_trainable_model(ref.model, mesh, settings.lora)
-    step, _ = _trainer(way, model).jit_train_and_eval_step()
+    step = train_step(_trainer(way, model))
     return lambda shape: float(step(_batch(way, shape))[0])
 
 
