@@ -58,12 +58,13 @@ def test_the_table_has_the_largest_ten_and_what_is_idle():
     assert len(lines) == 11 and lines[-1].split() == ["50.0%", "of", "the", "time", "idle"]
 
 
-def test_a_step_is_timed_and_traced(monkeypatch, tiny_model, mesh, tmp_path, capsys):
+def test_a_step_is_timed_and_traced(monkeypatch, new_model, mesh, tmp_path, capsys):
+    model = new_model(num_layers=1)
     monkeypatch.setattr(device, "_STEPS", 1)
     training = SftSettings.of({"PROFILE": "cpu"}).training
     with mesh:
-        trainer = build_trainer(tiny_model, training, steps=10)
-        found = device.measure(tiny_model, trainer, 2, 16, tmp_path / "trace-nblib")
+        trainer = build_trainer(model, training, steps=10)
+        found = device.measure(model, trainer, 2, 16, tmp_path / "trace-nblib")
     assert found.seconds > 0 and found.utilised is None and found.time.busy > 0
     assert "trace-nblib" in (out := capsys.readouterr().out) and "an unknown share" in out
     assert device._shares("device", found) == {"device_idle_share": found.time.idle_share}

@@ -7,18 +7,18 @@ from tunix.models.gemma3.model import Gemma3, ModelConfig
 from benchmarks.utilisation import mean_keys, peak_operations, step_operations, utilisation
 from nblib.models.lora import LoraConfig, with_adapters
 
-# One layer, of a window: weights of products 10 x 4 + (4 x 6 + 2 x 4 x 3 + 6 x 4) + 3 x 4 x 8.
+# One layer, of a window; the weights of products: embedding; q, k and v, out; gate, up, down.
 _CONFIG = ModelConfig(
     num_layers=1,
     num_embed=10,
     embed_dim=4,
     hidden_dim=8,
     num_heads=2,
-    head_dim=3,
+    head_dim=2,
     num_kv_heads=1,
     sliding_window_size=2,
 )
-_WEIGHTS = 40 + (24 + 24 + 24) + 96
+_WEIGHTS = 10 * 4 + (4 * 4 + 2 * 4 * 2 + 4 * 4) + 3 * 4 * 8
 
 
 @pytest.mark.parametrize(
@@ -52,11 +52,10 @@ def test_tokens_see_those_before_them(length, window, keys):
 
 def test_operations_of_all_weights_and_of_adapters():
     model = Gemma3(_CONFIG, rngs=nnx.Rngs(0))
-    attention = 12 * 1.75 * 2 * 3
+    attention = 12 * 1.75 * 2 * 2
     assert step_operations(model, 2, 4) == 2 * 4 * (6 * _WEIGHTS + attention)
     adapted = with_adapters(model, LoraConfig(rank=1, alpha=1.0))
-    # q 4 + 6, k and v 4 + 6, out 6 + 4, gate and up 4 + 8 each, down 8 + 4.
-    adapters = 10 + 10 + 10 + 12 + 12 + 12
+    adapters = (4 + 4) + (4 + 2 * 2) + (4 + 4) + 3 * (4 + 8)
     expected = 2 * 4 * (4 * _WEIGHTS + 6 * adapters + attention)
     assert step_operations(adapted, 2, 4) == expected
 
