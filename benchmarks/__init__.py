@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import perf_counter, process_time
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float
@@ -22,9 +23,12 @@ SECONDS, CPU_SECONDS, PEAK, FIGURES = range(4)
 Work = tuple[int, ...]
 
 
-def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a bench's own process: jax on the CPU, this package importable."""
-    path = os.pathsep.join(filter(None, (str(_CHECKOUT), environment.get("PYTHONPATH"))))
+def worker_environment(environment: Mapping[str, str], *, first: str = "") -> dict[str, str]:
+    """Return the environment of a bench's own process: jax on the CPU, this package importable.
+
+    Packages in the folder `first` are taken before all others.
+    """
+    path = os.pathsep.join(filter(None, (first, str(_CHECKOUT), environment.get("PYTHONPATH"))))
     return {**environment, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
 
 
@@ -34,17 +38,25 @@ def in_turns(
     *arguments: str,
     turns: int,
     kernels: Collection[str],
+    first: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, dict[Work, Float[np.ndarray, "1+turns figures"]]]:
     """Have each way do its pieces of work in a process of its own, and return what each took.
 
     The ways take turns, so that other load on the machine meets all alike. The first row is of the
-    turn that compiles. `kernels`: the ways that have a notebook's environment.
+    turn that compiles. `kernels`: the ways that have a notebook's environment. `first`: way -> a
+    folder whose packages are taken before all others.
     """
     taken: dict[str, dict[Work, list[tuple[float, ...]]]] = {way: {} for way in works}
     with ExitStack() as processes:
         workers = {
             way: processes.enter_context(
-                worker(module, way, *arguments, as_a_kernel=way in kernels)
+                worker(
+                    module,
+                    way,
+                    *arguments,
+                    as_a_kernel=way in kernels,
+                    first=first.get(way, ""),
+                )
             )
             for way in works
         }
@@ -59,15 +71,15 @@ def in_turns(
 
 @contextmanager
 def worker(
-    module: str, way: str, *arguments: str, as_a_kernel: bool
+    module: str, way: str, *arguments: str, as_a_kernel: bool, first: str = ""
 ) -> Iterator[Callable[..., tuple[float, ...]]]:
     """Yield what has `python -m MODULE WAY ARGUMENTS` do a piece of work, named by numbers.
 
-    It returns what `answer` prints. `as_a_kernel`: with a notebook's environment, else with none.
+    It returns what `Requests.answer` prints. `as_a_kernel`: a notebook's environment, else none.
     """
     from nblib.tools.execution import kernel_variables
 
-    environment = worker_environment(os.environ)
+    environment = worker_environment(os.environ, first=first)
     for name in kernel_variables({}):
         environment.pop(name, None)
     if as_a_kernel:
@@ -92,14 +104,31 @@ def worker(
         requests.close()  # the process ends
 
 
-def answer(work: Callable[..., Iterable[float]]) -> None:
-    """Do each piece of work that stdin asks for, and print what it took.
+class Requests:
+    """The pieces of work that a bench's process is asked for on stdin, one after another.
 
-    That is seconds, seconds of all cores together, peak bytes so far, and the figures of `work`.
+    For work that runs by itself, as a whole training does: its steps ask when they have ended. What
+    the work prints goes to stderr, as stdout is for the answers.
     """
-    for line in sys.stdin:
-        began, cpu_began = perf_counter(), process_time()
-        figures = work(*map(int, line.split()))
-        seconds, cpu_seconds = perf_counter() - began, process_time() - cpu_began
+
+    def __init__(self) -> None:
+        self._answers, sys.stdout = sys.stdout, sys.stderr
+
+    def next(self) -> Work | None:
+        """Wait for the next piece of work and return its numbers; None: there is no more."""
+        line = sys.stdin.readline()
+        self._began, self._cpu_began = perf_counter(), process_time()
+        return tuple(map(int, line.split())) if line else None
+
+    def answer(self, *figures: float) -> None:
+        """Say what the piece of work took: seconds, seconds of all cores, peak bytes, `figures`."""
+        seconds, cpu_seconds = perf_counter() - self._began, process_time() - self._cpu_began
         peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(seconds, cpu_seconds, peak, *figures, flush=True)
+        print(seconds, cpu_seconds, peak, *figures, file=self._answers, flush=True)
+
+
+def answer(work: Callable[..., Iterable[float]]) -> None:
+    """Do each piece of work that stdin asks for, and say what it took and what `work` returned."""
+    requests = Requests()
+    while (numbers := requests.next()) is not None:
+        requests.answer(*work(*numbers))

@@ -2,7 +2,8 @@
 
 A ratio of two times on one machine in one run says something on every machine; seconds do not. Each
 bench does the same work twice, once as Tunix 0.1.7 does it out of the box and once as `nblib` does;
-`peers` and `decoding` do it with other programs than Tunix.
+`peers` and `decoding` do it with other programs than Tunix. Where NBLIB_NEXT_TUNIX names a folder
+with a newer Tunix, `sft` and `grpo` do it a third time, with that.
 """
 
 import argparse
@@ -30,6 +31,7 @@ BENCHES = {
     "device": "device",
     "decoding": "decoding",
 }
+_LEAVE_FILES = ("device",)  # in the run's folder, which they are given
 _RATIO = "_ratio"
 
 
@@ -68,7 +70,8 @@ def run_benches(names: Sequence[str]) -> Run:
     run = start_run("bench", {"benches": list(names) or list(BENCHES), "at": time.time()})
     figures: dict[str, float] = {}
     for name in names or BENCHES:
-        found = getattr(import_module(f"benchmarks.{BENCHES[name]}"), name)()
+        bench = getattr(import_module(f"benchmarks.{BENCHES[name]}"), name)
+        found = bench(run.path) if name in _LEAVE_FILES else bench()
         figures |= found
         print(*(f"{key:40} {value:.3f}" for key, value in found.items()), sep="\n", flush=True)
     result = {

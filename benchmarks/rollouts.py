@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from tunix.rl.common import TrainExample
-from tunix.rl.rollout.base_rollout import RolloutConfig, RolloutOutput
+from tunix.rl.rollout.base_rollout import CacheConfig, RolloutConfig, RolloutOutput
 from tunix.rl.rollout.vanilla_rollout import VanillaRollout
 
 from nblib.hosts.settings import GrpoSettings
+from nblib.models.decode import Sampling, decode, left_padded
 from nblib.models.names import RefModel
 from nblib.sources.wordproblems import word_problems
 from nblib.tasks.gsm8k import GSM8K
@@ -23,7 +24,6 @@ from nblib.tasks.rewards import reward_function, reward_weights
 from nblib.tasks.task import Example
 from nblib.tokens.chat import task_prompts
 from nblib.tokens.tokenizer import PAD_ID, stop_tokens
-from nblib.training.cluster import PolicyRollout
 from nblib.training.rollouts import group_advantages
 
 _TASK = GSM8K.variants["hash"]  # the form of the model that ships
@@ -37,11 +37,13 @@ class Step:
     settings: GrpoSettings
     mesh: jax.sharding.Mesh
 
-    def draw(self, *, stock: bool = False) -> RolloutOutput:
+    def draw(self) -> RolloutOutput:
         """Draw a completion for each question of each group."""
-        if stock:
-            return VanillaRollout.generate(self._rollout, self._prompts, self._config)
         return self._rollout.generate(self._prompts, self._config)
+
+    def draw_by_tunix(self) -> RolloutOutput:
+        """Do the same as Tunix does it."""
+        return self._tunix_rollout.generate(self._prompts, self._config)
 
     def example(self) -> tuple[TrainExample, Sequence[float]]:
         """Return what Tunix's learner would make of the step, and figures of it.
@@ -49,15 +51,26 @@ class Step:
         These are mean and standard deviation of the completions' tokens, and the share of
         zero-variance groups.
         """
-        self._rollout.start_step(1)
-        output = self.draw()
-        lengths, truncated = self._rollout.take()
-        size = self.settings.num_generations
-        rewards = self._rewards(output.text, lengths, truncated).reshape(-1, size)
-        tokens: np.ndarray = np.full((len(lengths), self.settings.max_new_tokens), PAD_ID, np.int32)
-        for row, completion in enumerate(output.tokens):
-            tokens[row, : len(completion)] = completion
-        prompts = jnp.asarray(output.left_padded_prompt_tokens)
+        settings, tokenizer = self.settings, self.ref.tokenizer
+        encoded = [[tokenizer.bos_id(), *tokenizer.encode(text)] for text in self._prompts]
+        stop = stop_tokens(tokenizer)
+        drawn = decode(
+            self.ref.model,
+            encoded,
+            Sampling(temperature=settings.temperature, top_p=1.0, seed=0),
+            stop=stop,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=len(encoded),
+            mesh=self.mesh,
+            max_prompt_length=settings.max_prompt_length,
+        )
+        texts = [tokenizer.decode([one for one in ids if one not in stop]) for ids in drawn]
+        lengths = [len(ids) for ids in drawn]
+        rewards = self._rewards(texts, lengths, [ids[-1] not in stop for ids in drawn])
+        tokens: np.ndarray = np.full((len(drawn), settings.max_new_tokens), PAD_ID, np.int32)
+        for row, ids in enumerate(drawn):
+            tokens[row, : len(ids)] = ids
+        prompts = jnp.asarray(left_padded(encoded, settings.max_prompt_length))
         example = TrainExample(
             prompt_ids=prompts,
             prompt_mask=prompts != PAD_ID,
@@ -77,7 +90,8 @@ class Step:
         reward = reward_function(_TASK, weights, max_new_tokens=self.settings.max_new_tokens)
         asked = [one for one in self._examples for _ in range(self.settings.num_generations)]
         drawn = zip(asked, texts, lengths, truncated, strict=True)
-        return np.array([reward(*one).reward for one in drawn])
+        earned = [reward(*one).reward for one in drawn]
+        return np.array(earned).reshape(-1, self.settings.num_generations)
 
     @cached_property
     def _examples(self) -> tuple[Example, ...]:
@@ -105,5 +119,18 @@ class Step:
         )
 
     @cached_property
-    def _rollout(self) -> PolicyRollout:
+    def _rollout(self) -> VanillaRollout:
+        from nblib.training.cluster import PolicyRollout  # names what a newer Tunix has renamed
+
         return PolicyRollout(self.ref.model, self.ref.tokenizer, self.mesh, self._config, seed=0)
+
+    @cached_property
+    def _tunix_rollout(self) -> VanillaRollout:
+        model = self.ref.model.config
+        cache = CacheConfig(
+            cache_size=self._config.kv_cache_size,
+            num_layers=model.num_layers,
+            num_kv_heads=model.num_kv_heads,
+            head_dim=model.head_dim,
+        )
+        return VanillaRollout(self.ref.model, self.ref.tokenizer, cache)

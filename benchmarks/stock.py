@@ -1,12 +1,16 @@
-"""Training as Tunix 0.1.7 does it out of the box: what the benches measure `nblib` against.
+"""Training as Tunix does it out of the box, 0.1.7 or newer: what `nblib` is measured against.
 
 Its default losses, the optimizer of its demos, and for SFT the inputs of its demo; padding is up
 to the program that makes the batches.
 """
 
+import inspect
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 from tunix.rl import function_registry
@@ -41,6 +45,17 @@ def stock_grpo_trainer(policy: nnx.Module, *, num_generations: int) -> PeftTrain
         lambda example: {"train_example": example, "algo_config": algorithm}
     )
     return trainer.with_loss_fn(loss, has_aux=True)
+
+
+def train_step(trainer: PeftTrainer) -> Callable[[Any], Any]:
+    """Return the trainer's compiled step; it takes a batch and returns the loss first.
+
+    After 0.1.7 Tunix asks with each batch whether the weights are updated.
+    """
+    step, _ = trainer.jit_train_and_eval_step()
+    if "is_update_step" in inspect.signature(trainer.create_train_step_fn()).parameters:
+        return partial(step, is_update_step=jnp.array(True))
+    return step
 
 
 def _trainer(model: nnx.Module) -> PeftTrainer:

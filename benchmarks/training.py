@@ -2,13 +2,15 @@
 
 Each way is a process of its own, with the environment it would have: ours a notebook's kernel's,
 stock none. They take turns, so that other load on the machine meets both alike; a shape's seconds
-are the median over the turns.
+are the median over the turns. Where NBLIB_NEXT_TUNIX names a folder with another `tunix/`, such as
+a snapshot of its repository, that one's stock way is measured too.
 """
 
 import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,7 +20,7 @@ from tunix.sft.peft_trainer import PeftTrainer, TrainingInput
 
 from benchmarks import FIGURES, PEAK, SECONDS, Work, answer, in_turns
 from benchmarks.rollouts import Step
-from benchmarks.stock import stock_grpo_trainer, stock_sft_trainer
+from benchmarks.stock import stock_grpo_trainer, stock_sft_trainer, train_step
 from nblib.hosts.settings import GrpoSettings, SftSettings
 from nblib.models.lora import get_trainable_model
 from nblib.models.mesh import device_mesh
@@ -28,14 +30,13 @@ from nblib.sources.gsm8k import FOLDER_VARIABLE
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tokens.batches import TokenizedExample, bucket_of
 from nblib.tools.preflight.workload import sft_workload
-from nblib.training.cluster import policy_trainer
-from nblib.training.policy_batch import policy_batch
-from nblib.training.sft import build_trainer
 
 _CPU = {"PROFILE": "cpu"}
 _TURNS = 5
 _STOCK_TOKENS = 2048  # a batch, as ours has
 _ROLLOUT, _UPDATE = (0,), (1,)  # of a step of GRPO
+_NEXT_VARIABLE = "NBLIB_NEXT_TUNIX"
+_STOCK, _NEXT = "stock-", "next-"  # ways of the Tunix that is installed, and of the other one
 
 
 def sft() -> dict[str, float]:
@@ -47,10 +48,14 @@ def sft() -> dict[str, float]:
     settings = SftSettings.of({**_CPU, "DATA": data})
     work = sft_workload(settings, GSM8K, row_multiple=1)
     ours, stock = work.shapes, _stock_shapes(work.examples, settings)
-    times = _turns({"sft": tuple(ours), "stock-sft": tuple(stock)})
+    times = _turns(_with_next({"sft": tuple(ours), "stock-sft": tuple(stock)}))
     useful = sum(len(example.tokens) for example in work.examples)
     ours_s, stock_s = _total(ours, times["sft"]), _total(stock, times["stock-sft"])
+    following = {}
+    if "next-sft" in times:
+        following["sft_useful_tokens_next_ratio"] = _total(stock, times["next-sft"]) / ours_s
     return {
+        **following,
         "sft_useful_tokens_ratio": stock_s / ours_s,
         "sft_useful_tokens_per_s": useful / ours_s,
         "sft_stock_useful_tokens_per_s": useful / stock_s,
@@ -64,30 +69,53 @@ def sft() -> dict[str, float]:
 def grpo() -> dict[str, float]:
     """Do steps of v2 with the model that ships: draw all completions, and update on them.
 
-    Both ways update on the same completions, with what they earned.
+    All ways update on the same completions, with what they earned.
     """
     works = (_ROLLOUT, _UPDATE)
-    ways = {"grpo": works, "stock-grpo": works}
-    taken = in_turns(__name__, ways, turns=_TURNS, kernels=["grpo"])
-    ours, stock = (
-        {work: np.median(rows[1:, SECONDS]) for work, rows in taken[way].items()} for way in ways
-    )
-    peaks = {way: taken[way][_UPDATE][-1, PEAK] for way in ways}
-    tokens, spread, equal = taken["grpo"][_UPDATE][-1, FIGURES:]
-    our_s, stock_s = (sum(one.values()) for one in (ours, stock))
+    ways = _with_next({"grpo": works, "stock-grpo": works})
+    first = {way: _next_tunix() for way in ways if way.startswith(_NEXT)}
+    taken = in_turns(__name__, ways, turns=_TURNS, kernels=["grpo"], first=first)
+    times = {
+        way: [float(np.median(taken[way][work][1:, SECONDS])) for work in works] for way in ways
+    }
+    peaks = {way: float(taken[way][_UPDATE][-1, PEAK]) for way in ways}
+    tokens, spread, equal = taken["grpo"][_UPDATE][-1, FIGURES:].tolist()
+
+    def ratios(other: str, name: str) -> dict[str, float]:
+        (rollout_s, update_s), (their_rollout_s, their_update_s) = times["grpo"], times[other]
+        return {
+            f"grpo_step{name}_ratio": (their_rollout_s + their_update_s) / (rollout_s + update_s),
+            f"grpo_rollout{name}_ratio": their_rollout_s / rollout_s,
+            f"grpo_update{name}_ratio": their_update_s / update_s,
+            f"grpo_peak_memory{name}_ratio": peaks[other] / peaks["grpo"],
+        }
+
     return {
-        "grpo_step_ratio": stock_s / our_s,
-        "grpo_rollout_ratio": stock[_ROLLOUT] / ours[_ROLLOUT],
-        "grpo_update_ratio": stock[_UPDATE] / ours[_UPDATE],
-        "grpo_peak_memory_ratio": peaks["stock-grpo"] / peaks["grpo"],
-        "grpo_step_s": our_s,
-        "grpo_stock_step_s": stock_s,
-        "grpo_rollout_s": ours[_ROLLOUT],
-        "grpo_update_s": ours[_UPDATE],
+        **ratios("stock-grpo", ""),
+        **(ratios("next-grpo", "_next") if "next-grpo" in ways else {}),
+        "grpo_rollout_s": times["grpo"][0],
+        "grpo_update_s": times["grpo"][1],
         "grpo_completion_tokens": tokens,
         "grpo_completion_tokens_spread": spread,
         "grpo_zero_variance_groups": equal,
     }
+
+
+def _next_tunix() -> str:
+    """Return the folder with the other Tunix, "" for none. Raises ValueError where it has none."""
+    folder = os.environ.get(_NEXT_VARIABLE, "")
+    if folder and not (Path(folder) / "tunix" / "__init__.py").is_file():
+        raise ValueError(
+            f"{_NEXT_VARIABLE}={folder} has no tunix/__init__.py: give the folder that holds tunix/"
+        )
+    return folder and str(Path(folder).resolve())
+
+
+def _with_next(ways: Mapping[str, tuple[Work, ...]]) -> dict[str, tuple[Work, ...]]:
+    """Return the ways, and those of stock once more for the other Tunix, if there is one."""
+    stock = {way: works for way, works in ways.items() if way.startswith(_STOCK)}
+    following = {way.replace(_STOCK, _NEXT): works for way, works in stock.items()}
+    return {**ways, **(following if _next_tunix() else {})}
 
 
 def _stock_shapes(
@@ -108,8 +136,9 @@ def _total(shapes: Mapping[Any, int], seconds: Mapping[Any, float]) -> float:
 
 def _turns(shapes: Mapping[str, Sequence[Work]]) -> dict[str, dict[Work, float]]:
     """Return the median seconds of each way's shapes; under () the peak of its memory."""
-    ours = [way for way in shapes if not way.startswith("stock")]
-    taken = in_turns(__name__, shapes, turns=_TURNS, kernels=ours)
+    ours = [way for way in shapes if not way.startswith((_STOCK, _NEXT))]
+    first = {way: _next_tunix() for way in shapes if way.startswith(_NEXT)}
+    taken = in_turns(__name__, shapes, turns=_TURNS, kernels=ours, first=first)
     return {
         way: {
             **{shape: float(np.median(rows[1:, SECONDS])) for shape, rows in found.items()},
@@ -127,8 +156,9 @@ def _work(way: str) -> None:
         if way.endswith("grpo"):
             answer(_grpo_step(way, ref, mesh))
             return
-        model = get_trainable_model(ref.model, mesh, SftSettings.of(_CPU).lora)
-        step, _ = _trainer(way, model).jit_train_and_eval_step()
+        step = train_step(
+            _trainer(way, get_trainable_model(ref.model, mesh, SftSettings.of(_CPU).lora))
+        )
 
         def once(*shape: int) -> tuple[()]:
             float(step(_sft_batch(shape))[0])
@@ -139,33 +169,41 @@ def _work(way: str) -> None:
 
 def _grpo_step(way: str, ref: RefModel, mesh: jax.sharding.Mesh) -> Callable[..., Sequence[float]]:
     """Return what draws completions, or updates on some, and says how long these are."""
-    settings, stock = GrpoSettings.of(_CPU), way.startswith("stock")
+    settings = GrpoSettings.of(_CPU)
     drawn = Step(ref=ref, settings=settings, mesh=mesh)
-    example, figures = drawn.example()
-    model = get_trainable_model(ref.model, mesh, settings.lora)
-    step, _ = _trainer(way, model).jit_train_and_eval_step()
-    rows = settings.grpo.rows_at_once(mesh.shape["fsdp"])
-    batch: Any = example if stock else policy_batch(example, settings.grpo, rows=rows)
+    batch: Any
+    batch, figures = drawn.example()
+    update = train_step(_trainer(way, get_trainable_model(ref.model, mesh, settings.lora)))
+    if way == "grpo":
+        from nblib.training.policy_batch import policy_batch
+
+        rows = settings.grpo.rows_at_once(mesh.shape["fsdp"])
+        batch = policy_batch(batch, settings.grpo, rows=rows)
+    draw = drawn.draw if way == "grpo" else drawn.draw_by_tunix
 
     def work(kind: int) -> Sequence[float]:
-        if kind == _UPDATE[0]:
-            float(step(batch)[0])
+        if (kind,) == _UPDATE:
+            float(update(batch)[0])
         else:
-            drawn.draw(stock=stock)
+            draw()
         return figures
 
     return work
 
 
 def _trainer(way: str, model: Gemma3) -> PeftTrainer:
-    """Return the trainer whose step is measured."""
+    """Return the trainer whose step is measured; stock's needs none of `nblib.training`."""
     match way:
         case "sft":
+            from nblib.training.sft import build_trainer
+
             config = SftSettings.of(_CPU).training
             return build_trainer(model, config, steps=1000)
         case "grpo":
+            from nblib.training.cluster import policy_trainer
+
             return policy_trainer(model, GrpoSettings.of(_CPU).grpo)
-        case "stock-sft":
+        case "stock-sft" | "next-sft":
             return stock_sft_trainer(model)
         case _:
             group = GrpoSettings.of(_CPU).num_generations

@@ -2,9 +2,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tunix.sft.peft_trainer import TrainingInput
 
-from benchmarks import decoding, device, peers, tpu, training
+from benchmarks import PEAK, decoding, device, peers, tpu, training, worker
 from benchmarks.__main__ import plot_ratios, run_benches
 from benchmarks.training import _stock_shapes, _total, _turns
 from nblib.hosts.settings import SftSettings
@@ -44,21 +43,22 @@ def test_stock_that_always_fits_was_not_tried_hard_enough(monkeypatch, mesh):
         tpu._stock((2, 8), None, lambda rows: sft_batch(rows, 4, mesh), mesh)
 
 
-def test_on_a_cpu_the_device_is_left_out(capsys):
-    assert device.device() == {}
+def test_on_a_cpu_the_device_is_left_out(tmp_path, capsys):
+    assert device.device(tmp_path) == {}
     assert "jax sees no accelerator here" in capsys.readouterr().out
 
 
-def test_without_peft_or_weights_peers_are_left_out(monkeypatch, capsys):
+def test_without_trl_or_weights_peers_are_left_out(monkeypatch, capsys):
     def missing(name):
         raise ModelNotFound(f"{name} was not found")
 
     monkeypatch.setattr(peers, "find_model", missing)
-    monkeypatch.setattr(peers, "find_spec", lambda name: name != "peft" or None)
+    monkeypatch.setattr(peers, "find_spec", lambda name: name != "trl" or None)
     assert peers.peers() == {}
-    assert "left out, peft is not installed: pip install -e '.[parity]'" in capsys.readouterr().out
+    expected = "left out, trl is not installed: pip install -e '.[parity,peers]'"
+    assert expected in capsys.readouterr().out
     monkeypatch.setattr(peers, "find_spec", lambda name: name)
-    assert peers.peers() == {}
+    assert list(peers.peers()) == ["peers_on_gsm8k"]
     assert "left out, gemma3-270m was not found" in capsys.readouterr().out
 
 
@@ -70,9 +70,9 @@ def test_without_llama_cpp_decoding_is_left_out(monkeypatch, capsys):
 
 @pytest.mark.parametrize("theirs", [1.7, float("nan")])
 def test_peers_that_train_on_something_else_are_not_compared(theirs):
-    peers._check_losses(1.6196, 1.6197)
+    peers.check_losses(1.6196, 1.6197)
     with pytest.raises(RuntimeError, match=r"the first loss is 1\.6196 here and"):
-        peers._check_losses(1.6196, theirs)
+        peers.check_losses(1.6196, theirs)
 
 
 def test_stock_pads_all_to_the_longest_allowed(eight_examples):
@@ -96,6 +96,30 @@ def test_both_ways_train_in_processes_of_their_own(monkeypatch, compilation_cach
         assert found[way][()] > 2**20  # peak bytes
 
 
+def test_another_tunix_is_a_second_stock(monkeypatch, tmp_path):
+    ways = {"sft": ((2, 16),), "stock-sft": ((4, 16),)}
+    monkeypatch.delenv("NBLIB_NEXT_TUNIX", raising=False)
+    assert training._with_next(ways) == ways
+    monkeypatch.setenv("NBLIB_NEXT_TUNIX", str(tmp_path))
+    with pytest.raises(ValueError, match=r"has no tunix/__init__\.py: give the folder"):
+        training._with_next(ways)
+    (tmp_path / "tunix").mkdir()
+    (tmp_path / "tunix" / "__init__.py").write_text("")
+    assert training._with_next(ways) == {**ways, "next-sft": ((4, 16),)}
+
+
+def test_a_process_takes_its_packages_from_the_folder_it_is_given(tmp_path):
+    (tmp_path / "worked.py").write_text(
+        "import sys\nfrom benchmarks import answer\n"
+        "def work(number):\n    print('no answer')\n    return 2 * number, len(sys.argv)\n"
+        "answer(work)\n"
+    )
+    with worker("worked", "way", "more", as_a_kernel=False, first=str(tmp_path)) as ask:
+        assert ask(21)[PEAK + 1 :] == (42.0, 3.0)
+        seconds, cpu_seconds, peak, *_ = ask(1)
+        assert seconds >= 0 and cpu_seconds >= 0 and peak > 2**20
+
+
 def test_a_bar_for_each_ratio_and_nothing_else():
     found = {"sft_ratio": 2.5, "sft_tokens_per_s": 900.0, "grpo_batch_ratio": 8.0}
     (axes,) = plot_ratios(found, caption="here").axes
@@ -107,11 +131,3 @@ def test_a_bar_for_each_ratio_and_nothing_else():
 def test_without_a_ratio_there_is_no_figure():
     with pytest.raises(ValueError, match="no figure ends in '_ratio': got sft_tokens_per_s"):
         plot_ratios({"sft_tokens_per_s": 900.0}, caption="here")
-
-
-def test_packed_rows_are_taken_apart_for_a_peer():
-    tokens = np.array([[2, 7, 8, 2, 9, 0], [2, 5, 6, 4, 0, 0]], np.int32)
-    mask = np.array([[0, 0, 1, 0, 1, 0], [0, 1, 1, 1, 0, 0]], np.float32)
-    apart = peers._unpacked(TrainingInput(input_tokens=tokens, input_mask=mask))
-    assert apart.input_tokens.tolist() == [[2, 7, 8, 0], [2, 9, 0, 0], [2, 5, 6, 4]]
-    assert apart.input_mask.tolist() == [[0, 0, 1, 0], [0, 1, 0, 0], [0, 1, 1, 1]]
