@@ -23,6 +23,7 @@ from nblib.sources.rows import SourceError
 from nblib.tasks.registry import get_task, task_names
 from nblib.tools.cluster_commands import serve, sweep
 from nblib.tools.extraction_commands import extract, project_tokens
+from nblib.tools.preflight.targets import TPUS
 from nblib.tools.proof_commands import truth
 from nblib.tools.proof_data_commands import generate, verify
 from nblib.tools.run_commands import log, runs
@@ -103,7 +104,9 @@ def run(notebook: str, parameters: Pairs) -> None:
 def _run(notebook: str, parameters: Pairs) -> None:
     from nblib.tools.execution import run_notebook
 
-    print(f"done: {run_notebook(notebook, _unique(parameters))}")
+    path = run_notebook(notebook, _unique(parameters))
+    if path is not None:  # of several processes the first one speaks
+        print(f"done: {path}")
 
 
 @app.command()
@@ -263,7 +266,7 @@ def stamp(files: tuple[Path, ...]) -> None:
     "--target",
     default="cpu",
     show_default=True,
-    help="v3-8, v4-8, v5e-1, v5e-4, v5e-8, v5p-8, v6e-1, v6e-4, v6e-8, gpu-<GiB> or cpu.",
+    help=f"{', '.join(TPUS)}, gpu-<GiB> or cpu.",
 )
 @click.option("--fsdp", type=int, default=0, help="Mesh: parts of batch and weights.")
 @click.option("--tp", type=int, default=1, show_default=True, help="Mesh: parts of each layer.")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nblib.hosts.launch import ALONE, Launch, join
 from nblib.runs import runs_root
 
 # Lists of hosts: names or addresses, some with ports, brackets around IPv6.
@@ -51,11 +52,13 @@ class Host:
     working: Path
     scratch: Path
     internet: bool | None  # None: not asked
+    launch: Launch = ALONE
 
     @property
     def facts(self) -> dict[str, str]:
         """What a reader wants to know of the host, each in a few words."""
         memory = f", {self.device_bytes / 2**30:.1f} GiB each" if self.device_bytes else ""
+        launch = self.launch
         internet = {None: {}, True: {"internet": "yes"}, False: {"internet": "no"}}[self.internet]
         return {
             "host": f"{self.name} {self.run_type}".strip(),
@@ -65,6 +68,7 @@ class Host:
             "runs": f"{self.working}, kept" if self.name == "kaggle" else str(self.working),
             "scratch": str(self.scratch),
             **internet,
+            **({"process": f"{launch.number} of {launch.count}"} if launch.count > 1 else {}),
         }
 
 
@@ -83,18 +87,22 @@ def where_am_i(profile: str = "auto") -> Host:
     for line in clean_tpu_variables(os.environ):
         print(line, flush=True)
     host = this_host()
+    launch = join()
     devices = _devices(profile, host)
+    of_others = [one for one in devices if launch.count > 1 and one.process_index != launch.number]
+    own = next(one for one in devices if one not in of_others)
     return Host(
         name=host,
         run_type=os.environ.get("KAGGLE_KERNEL_RUN_TYPE", ""),
         python=platform.python_version(),
         backend=devices[0].platform,
         devices=tuple(device.device_kind for device in devices),
-        device_bytes=(devices[0].memory_stats() or {}).get("bytes_limit"),
+        device_bytes=(own.memory_stats() or {}).get("bytes_limit"),
         cores=os.cpu_count() or 1,
         working=runs_root().absolute(),
         scratch=Path("/kaggle/temp" if host == "kaggle" else tempfile.gettempdir()),
         internet=None if host == "local" else _has_internet(),
+        launch=launch,
     )
 
 

@@ -19,12 +19,12 @@ from IPython.display import display
 
 from nblib.files import to_jsonable
 from nblib.hosts.host import Host, this_host, where_am_i
-from nblib.hosts.inputs import bring_attached_run
 from nblib.hosts.secrets import provide_tokens
 from nblib.hosts.settings_base import Settings
+from nblib.hosts.shared_run import start_shared_run
 from nblib.models.mesh import device_mesh, mesh_summary
 from nblib.report.tables import Table, settings_table
-from nblib.runs import Run, start_run
+from nblib.runs import Run
 from nblib.training.checkpoints import KEEP
 from nblib.training.session import duration
 
@@ -80,9 +80,8 @@ class Session(Generic[S]):
             also: more that a run is found by, such as the hash of the model it starts from.
         """
         parameters = {**self.settings.parameters, **also}
-        bring_attached_run(notebook, parameters)
         devices = self.host.devices
-        run = start_run(notebook, parameters, devices=devices, started=self.started)
+        run = start_shared_run(notebook, parameters, devices=devices, started=self.started)
         display(settings_table(to_jsonable(parameters), title=f"Settings of {run.path}"))
         return run
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import sentencepiece as spm
@@ -30,6 +29,7 @@ from nblib.models.folders import (
 )
 from nblib.models.layout import PROJECTIONS, from_out_in, out_in_shape, weights_of
 from nblib.models.lora import LORA_PARAMETER, LoraConfig
+from nblib.models.processes import on_host, on_mesh
 from nblib.models.published import name_of, repository_of
 
 _PREFIX = "base_model.model.model.layers."  # peft's wrapper, then Gemma3ForCausalLM
@@ -162,7 +162,7 @@ def load_adapters(
             weight = variable.get_value()
             change = _change(given, path[-2], weight.shape, f"{folder}, layer {path[1]}")
             change *= info.lora.alpha / info.lora.rank
-            total = weight.astype(jnp.float32) + jax.device_put(change, weight.sharding)
+            total = weight.astype(jnp.float32) + on_mesh(change, weight.sharding)
             variable.set_value(total.astype(weight.dtype))
     if pairs:
         layer, name = next(iter(pairs))
@@ -178,7 +178,7 @@ def _to_peft(model: Gemma3, rank: int) -> dict[str, np.ndarray]:
         if not str(path[-1]).endswith("_lora_a"):
             continue
         second = flat[*path[:-1], str(path[-1]).removesuffix("a") + "b"]
-        a, b = np.asarray(variable.get_value()), np.asarray(second.get_value())
+        a, b = on_host((variable.get_value(), second.get_value()))
         if b.shape[0] != rank:
             raise ValueError(f"the adapters have rank {b.shape[0]}, not {rank}")
         names = PROJECTIONS[str(path[-2])]

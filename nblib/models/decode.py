@@ -32,6 +32,7 @@ from nblib.models.decode_batch import (
     with_space,
 )
 from nblib.models.decode_constrained import ConstrainedDecoder
+from nblib.models.processes import on_host
 from nblib.tokens.grammar import Grammar
 from nblib.tokens.tokenizer import PAD_ID
 
@@ -240,9 +241,9 @@ def _continue(
             continue
         rows, cursor = with_space(rows, cursor, 0)
         rows, cursor, new = decoder.decode(rows, cursor, group if entered < count else batch)
-        written = np.asarray(rows.written)
+        written, done = on_host((rows.written, rows.done))
         for row in np.flatnonzero(owners >= 0):
             text = completions[owners[row]]
             text += new[row, : written[row] - len(text)].tolist()
-        owners[np.asarray(rows.done)] = -1
+        owners[done] = -1
     return completions

@@ -30,6 +30,7 @@ from tunix.sft.utils import build_positions_from_mask
 
 from nblib.models.attention import InPlaceAttention, attention_of, called, unembed
 from nblib.models.next_token import Choice, next_token
+from nblib.models.processes import on_host, on_mesh
 from nblib.tokens.tokenizer import PAD_ID
 
 BLOCK = 32  # prompt tokens that prefill takes at a time, in each row; lengths are multiples of it
@@ -112,7 +113,7 @@ class CompiledDecoder:
         rows, following, new = _chunk_decoder(jax.default_backend())(
             self.structure, self.state, rows, cursor, enough, self.rule, choice=self.choice
         )
-        return rows, int(following), np.asarray(new)
+        return rows, int(following), on_host(new)
 
 
 def group_size(rows: Rows) -> int:
@@ -142,7 +143,7 @@ def empty_rows(model: nnx.Module, batch: int, length: int, mesh: jax.sharding.Me
         prompt=prompt,
     )
     split = PartitionSpec("fsdp" if batch % mesh.shape["fsdp"] == 0 else None)
-    return jax.device_put(rows, NamedSharding(mesh, split))
+    return on_mesh(rows, NamedSharding(mesh, split))
 
 
 def cache_shapes(model: nnx.Module, batch: int, length: int) -> dict[str, tuple[int, int, int]]:
@@ -168,7 +169,7 @@ def with_space(rows: Rows, cursor: int, before: int) -> tuple[Rows, int]:
     """
     if before <= cursor < rows.valid.shape[1]:
         return rows, cursor
-    longest = int(np.max(np.where(rows.done, 0, rows.position)))
+    longest = int(np.max(np.where(*on_host((rows.done, 0, rows.position)))))
     moved = max(longest, before)
     return _moved(rows, moved - cursor), moved
 

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from nblib.models.decode_batch import CompiledDecoder, Rows, Rule, Structure, forward, with_next
 from nblib.models.next_token import Choice
+from nblib.models.processes import on_host
 from nblib.tokens.grammar import Matcher
 
 _BITS = 32  # of a word of a mask
@@ -40,7 +41,7 @@ class ConstrainedDecoder(CompiledDecoder):
         self, rows: Rows, cursor: int, enough: int = 0
     ) -> tuple[Rows, int, Int[np.ndarray, "B steps"]]:
         """Write a token, and more until `enough` rows have ended or the cache is full."""
-        owners, done, new = np.asarray(rows.prompt), np.asarray(rows.done), []
+        (owners, done), new = on_host((rows.prompt, rows.done)), []
         while True:
             going_on = {
                 row: matcher
@@ -50,7 +51,7 @@ class ConstrainedDecoder(CompiledDecoder):
             rows, logits = _forward(self.structure, self.state, rows, cursor)
             masks = _masks(going_on, logits.shape)
             rows = _choose(rows, logits, masks, self.rule, choice=self.choice)
-            tokens, done = jax.device_get((rows.last, rows.done))
+            tokens, done = on_host((rows.last, rows.done))
             for row, matcher in going_on.items():
                 matcher.consume(int(tokens[row]))
             new.append(tokens)

@@ -23,6 +23,7 @@ from nblib.models.config_file import ROPE, config_values, read_config, scaled
 from nblib.models.folders import CONFIG_FILE, check_folders_tokenizer, new_folder, orbax_trees
 from nblib.models.layout import weights_of
 from nblib.models.mesh import check_model_divides
+from nblib.models.processes import on_host
 from nblib.models.weight_files import check_finite
 from nblib.tokens.tokenizer import TOKENIZER_FILE
 
@@ -155,7 +156,7 @@ def _to_upstream(model: Gemma3) -> dict[str, dict[str, np.ndarray]]:
     for (*modules, name), variable in weights_of(model):
         if modules[0] == "layers":
             modules = [f"layer_{modules[1]}", *modules[2:]]
-        value = np.asarray(variable.get_value(), np.float32)
+        value = on_host(variable.get_value()).astype(np.float32)
         *outer, last = modules
         if last == "down_proj":
             modules, name = [*outer, "linear"], "w"

@@ -26,6 +26,7 @@ from nblib.models.gguf_file import (
 from nblib.models.gguf_model import CONTROL, SPACE, USER_DEFINED
 from nblib.models.layout import to_hugging_face, weights_of
 from nblib.models.licences import GEMMA_TERMS, licence_of
+from nblib.models.processes import on_host
 from nblib.tokens.chat import CHAT_TEMPLATE
 from nblib.tokens.tokenizer import END_OF_TURN, START_OF_TURN
 
@@ -68,7 +69,7 @@ def save_gguf(
 
 def stored_tensors(model: Gemma3, kind: str) -> dict[str, StoredTensor]:
     """Return a model's tensors as a file holds them, by their names in GGUF."""
-    weights = ((path, np.asarray(variable.get_value())) for path, variable in weights_of(model))
+    weights = ((path, on_host(variable.get_value())) for path, variable in weights_of(model))
     tensors = to_hugging_face(weights)
     names = tensor_names(model.config.num_layers)
     return {name: _stored(tensors[theirs], kind) for name, theirs in names.items()}

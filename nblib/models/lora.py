@@ -13,6 +13,7 @@ from flax import nnx
 from tunix.models.gemma3.model import Gemma3
 
 from nblib.models.gemma3 import parameter_count
+from nblib.models.processes import on_mesh
 
 # All six projections of a layer (tunix's GRPO demo); qwix matches the whole path.
 TARGETS = ".*q_einsum|.*kv_einsum|.*attn_vec_einsum|.*gate_proj|.*up_proj|.*down_proj"
@@ -70,7 +71,7 @@ def get_lora_model(
     with mesh:
         state = nnx.state(model)
         shardings = nnx.get_named_sharding(state, mesh)
-        nnx.update(model, jax.tree.map(jax.device_put, state, shardings))
+        nnx.update(model, jax.tree.map(on_mesh, state, shardings))
     return model
 
 

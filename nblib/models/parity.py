@@ -25,6 +25,7 @@ from nblib.models.adapters import load_adapters
 from nblib.models.attention import called
 from nblib.models.folders import is_adapter_folder
 from nblib.models.names import RefModel, get_gemma_ref_model
+from nblib.models.processes import on_host
 
 PROMPTS = 16
 NEW_TOKENS = 16
@@ -123,7 +124,7 @@ def greedy(
 ) -> tuple[Int[np.ndarray, "P T+N"], Float[np.ndarray, "P N V"]]:
     """Return the rows with `NEW_TOKENS` greedy tokens each, and the logits they were chosen by."""
     with mesh, jax.default_matmul_precision("highest"):
-        tokens = np.asarray(_continued(model, jnp.asarray(rows)))
+        tokens = on_host(_continued(model, jnp.asarray(rows)))
     return tokens, choice_logits(model, tokens, mesh=mesh)
 
 
@@ -132,7 +133,7 @@ def choice_logits(
 ) -> Float[np.ndarray, "P N V"]:
     """Return a model's logits for the last `NEW_TOKENS` of each row, given what stands before."""
     with mesh, jax.default_matmul_precision("highest"):
-        return np.asarray(_choices(model, jnp.asarray(tokens)))
+        return on_host(_choices(model, jnp.asarray(tokens)))
 
 
 def transformers_logits(folder: Path, tokens: Int[np.ndarray, "P T"]) -> Float[np.ndarray, "P N V"]:

@@ -18,6 +18,7 @@ from tunix.models.gemma3.model import Gemma3, ModelConfig
 
 from nblib.files import Kind, field, read_object, write_json
 from nblib.models.layout import expected_shapes, to_hugging_face, weights_of
+from nblib.models.processes import on_host
 
 INDEX_FILE = "model.safetensors.index.json"
 _SHARD_BYTES = 5_000_000_000  # transformers' own limit until version 5
@@ -31,7 +32,7 @@ _DTYPES = ("F32", "BF16", "F16")
 
 def write_weights(model: Gemma3, folder: Path, dtype: np.dtype | type) -> None:
     """Write a model's tensors; more than `_SHARD_BYTES` of them as several files with an index."""
-    weights = ((path, np.asarray(variable.get_value())) for path, variable in weights_of(model))
+    weights = ((path, on_host(variable.get_value())) for path, variable in weights_of(model))
     tensors = {
         name: np.ascontiguousarray(tensor, dtype)
         for name, tensor in to_hugging_face(weights).items()

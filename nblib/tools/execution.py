@@ -13,10 +13,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from click import ClickException
 from click.exceptions import Exit
@@ -25,6 +25,7 @@ from jupyter_client.manager import AsyncKernelManager
 from traitlets import Dict, Float
 
 from nblib.files import parse_json, write_text
+from nblib.hosts.launch import Launch, this_launch
 from nblib.hosts.secrets import redacted, redacted_notebook
 from nblib.runs import POINTER_VARIABLE, runs_root
 from nblib.tools.notebooks import declared_parameters, find_notebook, parse_values, read_notebook
@@ -45,12 +46,13 @@ _MALLOC_TUNABLES = (
 )
 
 
-def run_notebook(name_or_path: str, parameters: Mapping[str, str]) -> Path:
+def run_notebook(name_or_path: str, parameters: Mapping[str, str]) -> Path | None:
     """Execute a notebook and return the folder of its run.
 
     The executed notebook becomes `notebook.ipynb` in the run's folder, or `failed.ipynb` in the
     folder of the notebook's runs until one succeeds. What cells print reaches stdout and stderr as
     it comes. The parameters are text as typed. NBLIB_TRACKER names a tracker that follows the run.
+    Of several processes (`hosts.launch`) the first does all this; the others return None.
 
     Raises ValueError: the notebook, a parameter or NBLIB_TRACKER is wrong. Raises ClickException: a
     cell failed, the kernel died, a folder cannot be written. Raises Exit after a signal.
@@ -63,12 +65,14 @@ def run_notebook(name_or_path: str, parameters: Mapping[str, str]) -> Path:
         raise ValueError(f"{source}: {error}") from error
     try:
         with tempfile.TemporaryDirectory(prefix="nblib-") as scratch:
-            return _execute(source.stem, notebook, values, Path(scratch))
+            return _execute(source.stem, notebook, values, Path(scratch), this_launch())
     except OSError as error:  # of the scratch folder: a cell's own is the cell's failure
         raise ClickException(f"{source.stem}: {error}") from error
 
 
-def _execute(name: str, notebook: Any, values: Mapping[str, Any], scratch: Path) -> Path:
+def _execute(
+    name: str, notebook: Any, values: Mapping[str, Any], scratch: Path, launch: Launch
+) -> Path | None:
     import jupytext
 
     jupytext.write(notebook, scratch / "source.ipynb")
@@ -79,19 +83,19 @@ def _execute(name: str, notebook: Any, values: Mapping[str, Any], scratch: Path)
         connection_file=str(scratch / "kernel.json"),
         variables={**kernel_variables(os.environ), POINTER_VARIABLE: str(pointer)},
     )
-    with followed(pointer), forwarded_signals(kernel) as received:
-        failure = _failure_of(scratch / "source.ipynb", output, values, kernel)
+    following = followed(pointer) if launch.is_first else nullcontext()
+    with following, forwarded_signals(kernel) as received, _streams(launch) as streams:
+        failure = _failure_of(scratch / "source.ipynb", output, values, kernel, *streams)
     kept = runs_root() / name / "failed.ipynb"
     if received or failure:
-        where = str(kept)
-        try:
-            _keep(output, kept)
-        except OSError as error:  # the first error is not lost
-            where = f"could not be kept: {error}"
+        where = _keep_failed(output, kept) if launch.is_first else "process 0 keeps its own"
+        who = name if launch.is_first else f"process {launch.number}: {name}"
         if not received:
-            raise ClickException(f"{name}: {failure}\nthe executed notebook: {where}")
-        print(f"nblib: {name} was stopped; run the same command again: it resumes", file=sys.stderr)
+            raise ClickException(f"{who}: {failure}\nthe executed notebook: {where}")
+        print(f"nblib: {who} was stopped; run the same command again: it resumes", file=sys.stderr)
         raise Exit(128 + received[0])
+    if not launch.is_first:
+        return None
     run = Path(pointer.read_text(encoding="utf-8")) if pointer.exists() else kept.parent
     _keep(output, run / "notebook.ipynb")
     kept.unlink(missing_ok=True)  # of an earlier try: what it shows is no longer so
@@ -99,7 +103,12 @@ def _execute(name: str, notebook: Any, values: Mapping[str, Any], scratch: Path)
 
 
 def _failure_of(
-    source: Path, output: Path, values: Mapping[str, Any], kernel: "KernelProcess"
+    source: Path,
+    output: Path,
+    values: Mapping[str, Any],
+    kernel: "KernelProcess",
+    stdout: TextIO,
+    stderr: TextIO,
 ) -> str | None:
     """Run the notebook to its end, end the kernel, and say what failed, if something did."""
     import papermill
@@ -116,8 +125,8 @@ def _failure_of(
             kernel_name="python3",
             language="python",
             progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
+            stdout_file=stdout,
+            stderr_file=stderr,
             km=kernel,
         )
     except PapermillExecutionError as error:  # the traceback stays in the notebook
@@ -148,6 +157,25 @@ def _running_cell(executed: Path) -> str:
 
 def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _keep_failed(executed: Path, destination: Path) -> str:
+    """Keep a notebook that failed, and say where; the first error is not lost by a second one."""
+    try:
+        _keep(executed, destination)
+    except OSError as error:
+        return f"could not be kept: {error}"
+    return str(destination)
+
+
+@contextmanager
+def _streams(launch: Launch) -> Iterator[tuple[TextIO, TextIO]]:
+    """Yield where the cells' output goes: of several processes only the first one's is shown."""
+    if launch.is_first:
+        yield sys.stdout, sys.stderr
+        return
+    with open(os.devnull, "w") as nothing:
+        yield nothing, nothing
 
 
 def _keep(executed: Path, destination: Path) -> None:

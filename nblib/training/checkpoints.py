@@ -21,6 +21,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 
 from nblib.files import read_json, to_jsonable, write_json
+from nblib.models.processes import is_first
 
 # The folder of the steps is called what Tunix's RL calls it: below a root it adds "actor" itself.
 _STEPS, _CHECKSUMS, _IDENTITY = "actor", "seals", "identity.json"
@@ -92,7 +93,12 @@ def has_new_steps(folder: Path) -> bool:
 
 
 def write_checksums(folder: Path) -> None:
-    """Write the checksums of every committed checkpoint that has none; drop stale ones."""
+    """Write the checksums of every committed checkpoint that has none; drop stale ones.
+
+    Among several processes the first one alone does.
+    """
+    if not is_first():
+        return
     _drop_stale_checksums(folder)
     for step in _step_folders(folder):
         if not _checksums_file(folder, step).is_file():

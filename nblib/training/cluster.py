@@ -20,11 +20,11 @@ from tunix.rl.grpo.grpo_learner import GRPOConfig, GRPOLearner
 from tunix.rl.rl_cluster import ClusterConfig, RLCluster, RLTrainingConfig, Role
 from tunix.rl.rollout.base_rollout import CacheConfig, RolloutConfig, RolloutOutput
 from tunix.rl.rollout.vanilla_rollout import VanillaRollout
-from tunix.sft import sharding_utils
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
 
 from nblib.models.decode import Sampling, decode, left_padded
 from nblib.models.mesh import current_mesh
+from nblib.models.processes import on_host, split_rows
 from nblib.tokens.tokenizer import PAD_ID, stop_tokens
 from nblib.training.checkpoints import checkpointing_options
 from nblib.training.grpo_config import GrpoConfig
@@ -217,11 +217,8 @@ def completion_log_probs(
     arrays = (*row_arrays(packed).values(), packed.counted)
     parts = [in_micro_batches(one, rows, count) for one in arrays]
     score = partial(packed_log_probs, model, temperature=temperature)
-    found = [
-        score(*sharding_utils.shard_input([one[:, part] for one in parts], ("fsdp",)))
-        for part in range(count)
-    ]
-    return packed.gathered(np.concatenate(found), completions.shape)
+    found = [score(*split_rows([one[:, part] for one in parts])) for part in range(count)]
+    return packed.gathered(np.concatenate(on_host(found)), completions.shape)
 
 
 def build_learner(

@@ -75,7 +75,7 @@ def train_grpo(
         forget_rollouts_after(run.path, session.resumed_at)
         asked = (task, examples, reward_fn, probe)
         callbacks = GrpoCallbacks(session, cluster, config, run.path, *asked)
-        if session.resumed_at >= config.steps or session.stopped_by:
+        if session.resumed_at >= config.steps or session.asked_to_stop():
             cluster.close()
         else:
             learner = build_learner(cluster, config, callbacks.reward)
@@ -186,7 +186,7 @@ class GrpoCallbacks:
         history = self._session.history
         # Where the session's end was seen, it may have been measured a moment ago.
         measured = not history or "probe_accuracy" in history[-1]
-        if self._probe is not None and not measured and not self._session.stopped_by:
+        if self._probe is not None and not measured and not self._session.asked_to_stop():
             self._measure(self._probe, self._rollout.step or self._config.steps)
 
     def _end_step(self) -> None:

@@ -17,6 +17,7 @@ from jax.interpreters import pxla
 from optax.contrib import MuonDimensionNumbers, muon
 from tunix.sft.peft_trainer import PeftTrainer
 
+from nblib.models.processes import split_rows
 from nblib.training.checkpoints import checkpointing_options
 
 NAMES = ("adamw", "muon")
@@ -133,9 +134,12 @@ def without_holes(optimizer: optax.GradientTransformation) -> optax.GradientTran
 def prepare_steps(trainer: PeftTrainer) -> None:
     """Make a trainer compile its steps by `jit_step`, and log the norm of each step's gradient.
 
+    Its batches, whole in every process, it splits by `split_rows`.
+
     The trainer's optimizer must be one of `build_optimizer`.
     """
     _log_norm_of_steps(trainer)
+    trainer._prepare_inputs = split_rows
 
     def compiled(skip_jit: bool = False, cache_nnx_graph: bool = False) -> tuple[Any, Any]:
         if trainer._jitted_train_step_fn is None:

@@ -21,6 +21,7 @@ from flax import nnx
 
 from nblib.files import append_jsonl, read_jsonl, write_jsonl
 from nblib.models.memory import give_back_memory
+from nblib.models.processes import in_first, of_all
 from nblib.runs import Run
 from nblib.training.checkpoints import drop_checkpoints_after, latest_step, prepare_checkpoints
 from nblib.training.optimizers import TrainerConfig
@@ -101,12 +102,17 @@ class TrainingSession:
         resume_from: str | None = None,
         deadline_s: float = float("inf"),
     ) -> None:
-        self.planned, self.stopped_by = planned, ""
+        self.planned, self.stopped_by, self._signal = planned, "", ""
         self.folder = run.checkpoints / name
         self._metrics_path = run.path / (f"metrics_{name}.jsonl" if name else "metrics.jsonl")
         identity = {**hashes, **run.parameters, **asdict(config), "steps": planned}
-        self.steps_folder = prepare_checkpoints(self.folder, identity, resume_from=resume_from)
-        self.updates_done = latest_step(self.folder)
+
+        def prepare() -> tuple[str, int]:
+            steps = prepare_checkpoints(self.folder, identity, resume_from=resume_from)
+            return str(steps), latest_step(self.folder)
+
+        steps_folder, self.updates_done = in_first(prepare)
+        self.steps_folder = Path(steps_folder)
         self.resumed_at = self.updates_done // updates_per_step
         self.history = _kept_records(self._metrics_path, self.resumed_at)
         self._learning_rate, self._resumable = config.learning_rate, resume_from is not None
@@ -116,7 +122,7 @@ class TrainingSession:
 
     def __enter__(self) -> "TrainingSession":
         def handle(signum: int, frame: FrameType | None) -> None:
-            self.stopped_by = "SIGTERM"
+            self._signal = "SIGTERM"
 
         self._before = signal.signal(signal.SIGTERM, handle)
         return self
@@ -130,9 +136,16 @@ class TrainingSession:
         The first one always may, unless a signal came: sessions that are too short for anything
         else still get a training to its end.
         """
-        begins = not self.stopped_by and (not self._begun or time.perf_counter() <= self._ends)
+        is_over = of_all(self._begun and time.perf_counter() > self._ends)[0]  # by the first clock
+        begins = not self.asked_to_stop() and not is_over
         self._begun |= begins
         return begins
+
+    def asked_to_stop(self) -> bool:
+        """Return whether a signal came, in any process; all of them must ask."""
+        if any(of_all(bool(self._signal))):
+            self.stopped_by = "SIGTERM"
+        return bool(self.stopped_by)
 
     def log_step(
         self, record: Mapping[str, Any], line: str, *, last_good: int, **figures: float
@@ -168,7 +181,7 @@ class TrainingSession:
         wrong = [f"{name} {value}" for name, value in figures.items() if not math.isfinite(value)]
         if not wrong:
             return
-        drop_checkpoints_after(self.folder, last_good)
+        in_first(lambda: drop_checkpoints_after(self.folder, last_good))
         good = latest_step(self.folder)
         kept = f"The last good checkpoint is {good} in {self.folder}."
         slower = f"-p LEARNING_RATE {self._learning_rate / 2:g}"
@@ -190,7 +203,7 @@ class TrainingSession:
 
         Raises TrainingStopped where a signal ended the session.
         """
-        if self.stopped_by:
+        if self.asked_to_stop():
             raise TrainingStopped(
                 f"{self.stopped_by}: saved at step {steps} of {self.planned} in {self.folder}. "
                 "Run the same command again to go on."

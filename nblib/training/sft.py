@@ -16,10 +16,10 @@ import numpy as np
 from flax import nnx
 from tunix.sft import hooks
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig, TrainingInput
-from tunix.sft.sharding_utils import shard_input
 
 from nblib.models.memory import give_back_memory
 from nblib.models.mesh import check_rows_divide
+from nblib.models.processes import split_rows
 from nblib.runs import Run
 from nblib.tokens.batching import TrainingData
 from nblib.tokens.tokenizer import PAD_ID
@@ -234,8 +234,8 @@ class SftCallbacks(hooks.TrainingHooks):
     def _evaluate(self, trainer: PeftTrainer) -> None:
         began = time.perf_counter()
         _, loss_of = trainer.jit_train_and_eval_step()
-        axis, step = trainer.config.data_sharding_axis, trainer.train_steps
-        losses = [loss_of(shard_input(batch, axis))[0] for batch in self._val_batches]
+        step = trainer.train_steps
+        losses = [loss_of(split_rows(batch))[0] for batch in self._val_batches]
         val_loss = float(np.mean(losses))
         give_back_memory()  # what an evaluation needs is of another size than what a step does
         self._session.check_finite(step, step - 1, validation_loss=val_loss)

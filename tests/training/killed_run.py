@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from tunix.sft.peft_trainer import TrainingInput
 from nblib.models.gemma3 import init_model
 from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
 from nblib.models.mesh import device_mesh
+from nblib.models.processes import on_host
 from nblib.models.published import EMBEDDED_FOLDER
 from nblib.tasks.gsm8k import GSM8K
 from nblib.tasks.rewards import Reward
@@ -28,6 +29,20 @@ from nblib.training.grpo_config import GrpoConfig
 
 STEPS, SAVE_EVERY = 18, 3
 TASK = GSM8K.variants["hash"]
+
+CONFIG = ModelConfig(
+    num_layers=1,
+    num_embed=544,
+    embed_dim=16,
+    hidden_dim=32,
+    num_heads=2,
+    head_dim=8,
+    num_kv_heads=1,
+    sliding_window_size=16,
+    local_base_frequency=10_000,
+    global_base_frequency=1_000_000,
+    param_dtype=jnp.float32,
+)
 
 
 class SlowBatches(Sequence):
@@ -70,17 +85,17 @@ def run_in(folder):
     return SimpleNamespace(path=folder, checkpoints=folder / "checkpoints", parameters=parameters)
 
 
-def tune(model, folder, mesh):
+def tune(model, folder, mesh, val_batches=(), **options):
     """Fine-tune the adapters on random tokens."""
-    trained = sft.train(
+    return sft.train(
         model,
-        SimpleNamespace(batches=SlowBatches(STEPS), val_batches=()),
+        SimpleNamespace(batches=SlowBatches(STEPS), val_batches=val_batches),
         sft.SftConfig(learning_rate=1e-2, save_interval=f"{SAVE_EVERY} steps"),
         run_in(folder),
         hashes={},
         mesh=mesh,
+        **options,
     )
-    return trained
 
 
 QUESTIONS = [
@@ -97,28 +112,28 @@ def reward_length(example, completion, tokens, truncated):
     return Reward(reward=reward, terms={"length": reward}, score=score)
 
 
-def reinforce(model, folder, mesh):
+def reinforce(model, folder, mesh, reference=None, changes=MappingProxyType({}), **options):
     """Train the adapters with GRPO for length."""
     rollouts.LIMIT_BYTES = 8192
     return grpo.train_grpo(
         model,
-        None,
+        reference,
         load_tokenizer(EMBEDDED_FOLDER),
         TASK,
         QUESTIONS,
         reward_length,
         GrpoConfig(
             learning_rate=1e-2,
-            steps=STEPS,
             prompts_per_step=2,
             num_generations=3,
             max_prompt_length=32,
             max_new_tokens=8,
-            save_interval=f"{SAVE_EVERY} steps",
+            **{"steps": STEPS, "save_interval": f"{SAVE_EVERY} steps", **changes},
         ),
         run_in(folder),
         hashes={},
         mesh=mesh,
+        **options,
     )
 
 
@@ -134,23 +149,14 @@ def main(method, folder, output, moment="", step=0):
     sys.stdout.reconfigure(line_buffering=True)
     if moment:
         die_at({"sft": sft, "grpo": grpo}[method], moment, step)
-    mesh = device_mesh()
-    config = ModelConfig(
-        num_layers=1,
-        num_embed=544,
-        embed_dim=16,
-        hidden_dim=32,
-        num_heads=2,
-        head_dim=8,
-        num_kv_heads=1,
-        sliding_window_size=16,
-        local_base_frequency=10_000,
-        global_base_frequency=1_000_000,
-        param_dtype=jnp.float32,
-    )
-    model = get_lora_model(init_model(config, seed=0), mesh, LoraConfig(rank=2, alpha=4.0))
-    trained = {"sft": tune, "grpo": reinforce}[method](model, folder, mesh)
+    train(method, init_model(CONFIG, seed=0), folder, device_mesh())
+
+
+def train(method, base, folder, mesh, **options):
+    """Train adapters over a base to the end, and save them."""
+    model = get_lora_model(base, mesh, LoraConfig(rank=2, alpha=4.0))
+    trained = {"sft": tune, "grpo": reinforce}[method](model, folder, mesh, **options)
     print(f"resumed at {trained.resumed_at}")
     adapters = jax.tree_util.tree_leaves_with_path(nnx.state(trained.model, LORA_PARAMETER))
-    named = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in adapters}
+    named = {jax.tree_util.keystr(path): on_host(leaf) for path, leaf in adapters}
     np.savez(folder / "adapters.npz", **named)

@@ -4,7 +4,6 @@ Each start is a process of its own, as after a real kill; it is forked from one 
 jax and Tunix, and used neither.
 """
 
-import multiprocessing
 import os
 import random
 import signal
@@ -16,11 +15,10 @@ import pytest
 
 from nblib.files import read_jsonl
 from nblib.training.rollouts import read_rollouts
+from tests.joined import LIMIT_S, PROCESSES
 from tests.training.killed_run import main
 
-PROCESSES = multiprocessing.get_context("forkserver")
 STEPS, SAVE_EVERY = 18, 3
-LIMIT_S = 180
 # What a start of its own may change: times, and what it had to compile again.
 MEASURED = {
     *("seconds", "waiting_seconds", "tokens_per_second", "rollout_seconds", "compilations"),

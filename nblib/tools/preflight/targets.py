@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 INSTALL = "python -m pip install -e '.[preflight]'"
 _GIB = 2**30
+_KAGGLE_DEVICES = 8  # at most, and 9 hours of them
 # Topology and devices. The names of v3, v4 and v5p count cores, of which a v4 and v5p chip has two.
 TPUS = {
     "v3-8": ("v3:2x2", 8),
@@ -21,6 +22,8 @@ TPUS = {
     "v5e-1": ("v5e:1x1", 1),
     "v5e-4": ("v5e:2x2", 4),
     "v5e-8": ("v5e:2x4", 8),
+    "v5e-16": ("v5e:4x4", 16),  # a slice of a pod: four hosts of four chips, a process on each
+    "v5e-32": ("v5e:4x8", 32),
     "v5p-8": ("v5p:2x2x1", 4),
     "v6e-1": ("v6e:1x1", 1),
     "v6e-4": ("v6e:2x2", 4),
@@ -76,7 +79,7 @@ def find_target(name: str) -> Target:
         memory_bytes=memory_bytes,
         flops_per_s=flops_per_s,
         bytes_per_s=bytes_per_s,
-        session_hours=9.0,  # Kaggle
+        session_hours=9.0 if devices <= _KAGGLE_DEVICES else 0.0,
         topology=topology,
     )
 

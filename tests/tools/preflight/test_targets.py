@@ -23,11 +23,18 @@ def test_every_tpu_is_known_with_its_devices():
         "v5e-1": 1,
         "v5e-4": 4,
         "v5e-8": 8,
+        "v5e-16": 16,
+        "v5e-32": 32,
         "v5p-8": 4,
         "v6e-1": 1,
         "v6e-4": 4,
         "v6e-8": 8,
     }
+
+
+def test_kaggles_hours_do_not_count_for_a_slice_of_a_pod():
+    hours = {name: find_target(name).session_hours for name in ("v5e-8", "v5e-16", "v5e-32")}
+    assert hours == {"v5e-8": 9.0, "v5e-16": 0.0, "v5e-32": 0.0}
 
 
 def test_a_gpu_is_named_by_its_memory():
