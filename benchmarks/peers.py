@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,8 @@ _NEEDED = ("torch", "peft", "trl")
 _TASK = replace(GSM8K, system_prompt="")
 # What a completion earns differs within each group, or ours would leave groups out.
 _REWARDS = {"brevity": 0.1}
-# TRL as it comes; with its packing; without its gradient checkpointing. And peft in a plain loop,
-# which on a CPU is faster than TRL: that scores all positions there, not only those that count.
+# TRL as it comes; with its packing; without its gradient checkpointing. And peft in a plain loop:
+# TRL is not the fastest that transformers can be on a CPU.
 _SFT = ("trl", "trl-packed", "trl-kept", "peft")
 _GRPO = ("trl", "trl-kept")
 
@@ -58,9 +58,9 @@ class Sizes:
     """How much of a model's training is measured: SFT's batches, what GRPO's settings are."""
 
     batches: int
+    grpo: Mapping[str, Any]
     sft: Sequence[str] = _SFT
     grpo_ways: Sequence[str] = _GRPO
-    grpo: Mapping[str, Any] = field(default_factory=dict)
     trl_prompts: int = 3  # at once in TRL's update
 
 
@@ -196,8 +196,7 @@ def _grpo_settings(model: str) -> GrpoSettings:
 
 def _questions(settings: GrpoSettings) -> tuple[Example, ...]:
     count = settings.prompts_per_step * settings.num_steps
-    rows = word_problems(count, seed=0, split="train", levels=settings.levels)
-    return _TASK.examples(rows)
+    return _TASK.examples(word_problems(count, seed=0, split="train", levels=settings.levels))
 
 
 def _work(kind: str, model: str, folder: Path) -> None:
@@ -208,8 +207,7 @@ def _work(kind: str, model: str, folder: Path) -> None:
         case ["sft", "nblib"]:
             _our_sft(model)
         case ["sft", "peft"]:
-            batches = _batches(model)
-            step = peft_sft(folder, _sft_settings(model))
+            batches, step = _batches(model), peft_sft(folder, _sft_settings(model))
             answer(lambda number: (step(batches[number]),))
         case ["sft", way]:
             batches = _batches(model) * (1 + _TURNS)

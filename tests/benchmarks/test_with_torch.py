@@ -1,10 +1,15 @@
 """Training with TRL and peft, where the extras `parity` and `peers` are installed."""
 
+import io
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tunix.sft.peft_trainer import TrainingInput
 
 from benchmarks import PEAK, peers, with_torch, worker
+from nblib.hosts.settings import GrpoSettings
 from nblib.models.published import EMBEDDED
 
 BATCH = TrainingInput(
@@ -46,3 +51,23 @@ def test_all_begin_with_the_same_loss(exported):
     ours = first_loss("nblib", exported)
     for way in ("trl", "trl-packed", "peft"):
         peers.check_losses(ours, first_loss(way, exported))
+
+
+def test_trl_asks_each_prompt_in_order_as_often_as_a_group_has(exported, monkeypatch):
+    pytest.importorskip("trl", reason="needs the extras parity and peers")
+    sizes = {"PROMPTS_PER_STEP": 2, "MICRO_BATCH": 1, "NUM_GENERATIONS": 2, "MAX_NEW_TOKENS": 4}
+    settings = GrpoSettings.of({"PROFILE": "cpu", "TEMPERATURE": 1.0, **sizes})
+    monkeypatch.setattr(sys, "stdin", io.StringIO("0\n0\n"))
+    monkeypatch.setattr(sys, "stdout", answers := io.StringIO())
+    asked = []
+
+    def reward(texts, tokens, places):
+        asked.append(list(places))
+        assert all(1 <= len(ids) <= 4 for ids in tokens) and len(texts) == len(tokens)
+        return [float(place) for place in places]
+
+    prompts = ["One?", "Two?", "Three?", "Four?"]
+    with_torch.trl_grpo(Path(exported), settings, prompts, reward, checkpointing=True)
+    assert asked == [[0, 0, 1, 1], [2, 2, 3, 3]]
+    rewards = [line.split()[PEAK + 1] for line in answers.getvalue().splitlines()]
+    assert rewards == ["0.5", "2.5"]
