@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nblib.files import cache_folder
 from nblib.runs import runs_root
 
 # Lists of hosts: names or addresses, some with ports, brackets around IPv6.
@@ -51,6 +52,7 @@ class Host:
     working: Path
     scratch: Path
     internet: bool | None  # None: not asked
+    compiled: str = ""  # programs of earlier runs, in words
 
     @property
     def facts(self) -> dict[str, str]:
@@ -64,12 +66,13 @@ class Host:
             "CPU cores": str(self.cores),
             "runs": f"{self.working}, kept" if self.name == "kaggle" else str(self.working),
             "scratch": str(self.scratch),
+            "compiled programs": self.compiled,
             **internet,
         }
 
 
 def where_am_i(profile: str = "auto") -> Host:
-    """Return the host; this asks jax for its devices.
+    """Return the host; this asks jax for its devices, and keeps what it compiles from now on.
 
     Poisoned TPU variables are cleaned before, with a line for each.
 
@@ -82,8 +85,11 @@ def where_am_i(profile: str = "auto") -> Host:
     """
     for line in clean_tpu_variables(os.environ):
         print(line, flush=True)
+    from nblib.models.compilation import keep_compiled  # imports jax
+
     host = this_host()
     devices = _devices(profile, host)
+    scratch = Path("/kaggle/temp" if host == "kaggle" else tempfile.gettempdir())
     return Host(
         name=host,
         run_type=os.environ.get("KAGGLE_KERNEL_RUN_TYPE", ""),
@@ -93,8 +99,11 @@ def where_am_i(profile: str = "auto") -> Host:
         device_bytes=(devices[0].memory_stats() or {}).get("bytes_limit"),
         cores=os.cpu_count() or 1,
         working=runs_root().absolute(),
-        scratch=Path("/kaggle/temp" if host == "kaggle" else tempfile.gettempdir()),
+        scratch=scratch,
         internet=None if host == "local" else _has_internet(),
+        compiled=keep_compiled(
+            scratch if host == "kaggle" else cache_folder(), devices[0].platform
+        ),
     )
 
 
