@@ -263,11 +263,12 @@ def stamp(files: tuple[Path, ...]) -> None:
     "--target",
     default="cpu",
     show_default=True,
-    help="v3-8, v4-8, v5e-1, v5e-4, v5e-8, v5p-8, v6e-1, v6e-4, v6e-8, gpu-<GiB> or cpu.",
+    help="v3-8, v4-8, v5e-1, v5e-4, v5e-8, v5p-8, v6e-1, v6e-4, v6e-8, gpu-15, gpu-15x2 or cpu.",
 )
 @click.option("--fsdp", type=int, default=0, help="Mesh: parts of batch and weights.")
 @click.option("--tp", type=int, default=1, show_default=True, help="Mesh: parts of each layer.")
 @click.option("--no-search", "search", flag_value=False, default=True, help="Seek no settings.")
+@click.option("--fastest", is_flag=True, help="Compile larger batches too, name the fastest.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, nothing else.")
 @_parameters
 def preflight(notebook: str, parameters: Pairs, target: str, as_json: bool, **options: Any) -> int:

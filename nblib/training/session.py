@@ -131,6 +131,8 @@ class TrainingSession:
         else still get a training to its end.
         """
         begins = not self.stopped_by and (not self._begun or time.perf_counter() <= self._ends)
+        if begins and not self._begun:
+            print("the first step: compiled, or read from what earlier runs compiled", flush=True)
         self._begun |= begins
         return begins
 

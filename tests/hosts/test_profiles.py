@@ -1,9 +1,19 @@
 """Profiles fill what a notebook leaves empty."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from nblib.hosts import profiles
-from nblib.hosts.profiles import PROFILES, fill, profile_table, profile_tables, resolve_profile
+from nblib.hosts.profiles import (
+    PROFILES,
+    fill,
+    profile_table,
+    profile_tables,
+    resolve_dtype,
+    resolve_profile,
+)
+from nblib.hosts.settings import SftSettings
 from nblib.tasks.registry import get_task
 
 NOTEBOOKS = ("sft", "grpo", "eval")
@@ -130,3 +140,42 @@ def test_what_v1_writes_fits_into_the_tokens_of_v2_and_of_the_evaluation():
     for profile in ("cpu", "smoke"):
         limits = {profile_tables(kind)[profile]["max_new_tokens"] for kind in NOTEBOOKS}
         assert len(limits) == 1
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """Let jax have one device of a platform and compute capability."""
+    import jax
+
+    def give(platform, kind, *capability):
+        device = SimpleNamespace(platform=platform, device_kind=kind)
+        device.__dict__.update(zip(["compute_capability"], capability, strict=False))
+        monkeypatch.setattr(jax, "devices", lambda: [device])
+
+    return give
+
+
+@pytest.mark.parametrize(
+    ("machine", "dtype"),
+    [
+        (("gpu", "Tesla P100", "6.0"), "float32"),
+        (("gpu", "Tesla T4", "7.5"), "float32"),
+        (("gpu", "NVIDIA A100", "8.0"), "bfloat16"),
+        (("gpu", "NVIDIA B200", "10.0"), "bfloat16"),
+        (("gpu", "AMD Instinct", "gfx90a"), "bfloat16"),
+        (("tpu", "TPU v5 lite"), "bfloat16"),
+        (("cpu", "cpu"), "bfloat16"),
+    ],
+)
+def test_gpus_without_bf16_units_take_float32_and_say_so(device, capsys, machine, dtype):
+    device(*machine)
+    assert resolve_dtype("float32") == "float32" and capsys.readouterr().out == ""
+    assert resolve_dtype("bfloat16") == dtype
+    said = capsys.readouterr().out
+    assert said.startswith("DTYPE float32 in place of bfloat16") == (dtype == "float32")
+    assert bool(said) == (dtype == "float32")
+
+
+def test_a_run_on_a_t4_is_found_again_by_the_dtype_that_it_has(device):
+    device("gpu", "Tesla T4", "7.5")
+    assert SftSettings.of({"PROFILE": "gpu"}).parameters["dtype"] == "float32"
