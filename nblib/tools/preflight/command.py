@@ -71,6 +71,8 @@ def run_preflight(
     these do not; with `fastest`, larger batches are compiled where these fit. Raises
     PreflightError, and ValueError for parameters that no run would take.
     """
+    if fastest and not target.flops_per_s:
+        raise PreflightError(f"the speed of {target.name} is not known: --fastest is for TPUs")
     settings = notebook_settings(notebook, target, parameters)
     info, here, notes = preflight_info(notebook), target_mesh(find_target("cpu")), list[str]()
     if settings.dtype == "bfloat16" and not target.has_bf16:
@@ -78,6 +80,8 @@ def run_preflight(
         notes.append(f"{target.name} is taken for a GPU without bf16 units: DTYPE float32")
     mesh = _mesh(settings, target, fsdp, tp, notes)
     work = _workload(settings, info, mesh or here, notes)
+    if settings.remat and target.kind == "gpu":
+        notes.append("XLA for CPUs undoes remat: a GPU needs less activations than these")
     steps, suggestion, compile_seconds = tuple[Step, ...](), dict[str, Any](), 0.0
     batches: tuple[Batch, ...] = ()
     moved, compiler = None, ""
