@@ -266,11 +266,12 @@ def stamp(files: tuple[Path, ...]) -> None:
     "--target",
     default="cpu",
     show_default=True,
-    help=f"{', '.join(TPUS)}, gpu-<GiB> or cpu.",
+    help=f"{', '.join(TPUS)}, gpu-15, gpu-15x2 or cpu.",
 )
 @click.option("--fsdp", type=int, default=0, help="Mesh: parts of batch and weights.")
 @click.option("--tp", type=int, default=1, show_default=True, help="Mesh: parts of each layer.")
 @click.option("--no-search", "search", flag_value=False, default=True, help="Seek no settings.")
+@click.option("--fastest", is_flag=True, help="Compile larger batches too, name the fastest.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, nothing else.")
 @_parameters
 def preflight(notebook: str, parameters: Pairs, target: str, as_json: bool, **options: Any) -> int:

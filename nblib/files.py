@@ -54,6 +54,11 @@ def field(
     return values[key]
 
 
+def cache_folder() -> Path:
+    """Return nblib's folder in the user's cache: below XDG_CACHE_HOME, else ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "nblib")
+
+
 def shown(value: object) -> str:
     """Return a value for a message, cut to 60 characters."""
     text = repr(value)

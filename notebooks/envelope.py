@@ -194,7 +194,11 @@ print("disk:", hosts.check_disk_space(run.path, trained=trained_size, exported=s
 # %%
 greedy = settings.greedy
 before = evaluation.evaluate_stages(
-    base, {"base": (task, greedy)}, held_out, enabled=settings.eval_at_end
+    base,
+    {"base": (task, greedy)},
+    held_out,
+    enabled=settings.eval_at_end,
+    kept=run.path.parent,  # asked once, for later runs as well
 )
 
 # %% [markdown]

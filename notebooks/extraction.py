@@ -214,6 +214,7 @@ before = evaluation.evaluate_stages(
     {"base": (task, greedy), "base_grammar": (task, grammar)},
     held_out,
     enabled=settings.eval_at_end,
+    kept=run.path.parent,  # asked once, for later runs as well
 )
 lexicon = tasks.Lexicon(train_examples)
 baseline = evaluation.stage_of_rule("lexicon", lexicon, task, held_out, greedy)

@@ -203,9 +203,14 @@ before = evaluation.evaluate_stages(
     {"base": (task, greedy), "base_few_shot": (task, greedy, shots)},
     held_out,
     enabled=settings.eval_at_end,
+    kept=run.path.parent,  # asked once, for later runs as well
 )
 before_composed = evaluation.evaluate_stages(
-    base, {"base_composed": (task, greedy)}, composed, enabled=settings.eval_at_end
+    base,
+    {"base_composed": (task, greedy)},
+    composed,
+    enabled=settings.eval_at_end,
+    kept=run.path.parent,
 )
 
 # %% [markdown]

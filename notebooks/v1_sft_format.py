@@ -193,6 +193,7 @@ before = evaluation.evaluate_stages(
     {"base": (task, greedy), "base_own_form": (task.in_base_form, greedy)},
     held_out,
     enabled=settings.eval_at_end,
+    kept=run.path.parent,  # asked once, for later runs as well
 )
 
 # %% [markdown]

@@ -229,7 +229,11 @@ page.figure("A group: rewards and advantages", report.plot_group(group, seed=SEE
 # %%
 greedy = settings.greedy
 before = evaluation.evaluate_stages(
-    v1, {"base": (task, greedy)}, held_out, enabled=settings.eval_at_end
+    v1,
+    {"base": (task, greedy)},
+    held_out,
+    enabled=settings.eval_at_end,
+    kept=run.path.parent,  # asked once, for later runs as well
 )
 
 # %% [markdown]

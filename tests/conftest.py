@@ -24,6 +24,14 @@ COMPILE_FAST = (
 EIGHT = {f"{n} pens and {n + 1}?": f"{n} + {n + 1} = {2 * n + 1}" for n in range(1, 9)}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_cache_of_the_user(tmp_path_factory):
+    """What notebooks and commands keep for later ones is this session's; a test may set its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def published_gsm8k():
     """The folder of GSM8K's two published files; without them their tests are skipped."""

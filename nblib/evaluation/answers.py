@@ -5,7 +5,6 @@ of them, `evaluate_stages` does it all. The keys of a record are those of `predi
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import itemgetter
@@ -14,9 +13,10 @@ from typing import Any
 
 from flax import nnx
 
-from nblib.evaluation.kept import ANSWER_KEYS, SPECS_KEY, open_kept, request_identity
+from nblib.evaluation.kept import ANSWER_KEYS, SPECS_KEY, keep, open_kept, request_identity
 from nblib.evaluation.statistics import Record, grouped, in_order, stage_metrics
 from nblib.files import to_jsonable
+from nblib.models.compilation import computed_by
 from nblib.models.decode import Sampling, decode
 from nblib.models.memory import give_back_memory
 from nblib.models.names import RefModel
@@ -60,7 +60,7 @@ class Stage:
     metrics: Mapping[str, Any]  # as in result.json
     by_group: Mapping[str, Mapping[str, Any]]
     records: tuple[Record, ...]  # as in predictions.jsonl
-    seconds: float = 0.0  # to answer and score; 0 for answers that were there
+    seconds: float = 0.0  # to answer and score; 0 for those of a file
 
 
 def generate(
@@ -117,6 +117,7 @@ def ask(
     shots: Sequence[Example] = (),
     samples: int = 1,
     kept: Path | None = None,
+    computed_by: str = "",
 ) -> list[dict[str, Any]]:
     """Return what a model answers, a record an example and sample, not yet scored.
 
@@ -124,26 +125,25 @@ def ask(
     `style` is one of `tokens.chat.STYLES`; `shots`, worked examples, are for "few-shot".
 
     `kept` is a `.jsonl` file that takes the answers after every round, below the identity of all
-    that they depend on; what it holds already is not asked again. A model counts by its name and
-    its folder's `sha256`: a fine-tune in memory must have a name of its own. ValueError for a
-    request that makes no sense, a schema that no grammar enforces, and a `kept` that is damaged or
-    another file.
+    that they depend on, `computed_by` included; what it holds already is not asked again. A model
+    counts by its name and its folder's `sha256`: a fine-tune in memory must have a name of its own.
+    `seconds` of an answer are its share of its round. ValueError for a request that makes no sense,
+    a schema that no grammar enforces, and a `kept` that is damaged or another file.
     """
     prompts = task_prompts(task, examples, style=style, shots=shots)
     asked = [_question(one, prompt) for one, prompt in zip(examples, prompts, strict=True)]
-    _check_request(asked, decoding, samples)
     grammars = task_grammars(task, examples, ref.tokenizer) if decoding.constrained else None
-    identity = request_identity(ref, asked, decoding, samples, grammars)
-    total, limit = len(asked) * samples, {"max_new_tokens": decoding.max_new_tokens}
-    journal = open_kept(kept, identity, [one["id"] for one in asked] * samples) if kept else None
-    answers = list(journal.records) if journal else []
+    identity = request_identity(ref, asked, decoding, samples, grammars, computed_by)
+    total, limit = len(asked) * samples, dict[str, Any](max_new_tokens=decoding.max_new_tokens)
+    answers = open_kept(kept, identity, [one["id"] for one in asked] * samples) if kept else []
     for done in range(len(answers) // len(asked), samples):
+        began = time.perf_counter()
         written = generate(ref, prompts, replace(decoding, seed=decoding.seed + done), grammars)
+        limit["seconds"] = (time.perf_counter() - began) / len(asked)
         came = [one | text | limit for one, text in zip(asked, written, strict=True)]
         answers += came
-        if journal:
-            journal.append(*came)
-            print(f"{journal.path.stem}: {len(answers)} of {total} answers", flush=True)
+        if kept:
+            keep(kept, identity, answers, total=total)
     return answers
 
 
@@ -202,17 +202,22 @@ def evaluate_stages(
     examples: Sequence[Example],
     *,
     enabled: bool = True,
+    kept: Path | None = None,
 ) -> tuple[Stage, ...]:
     """Ask a model all examples once a stage, and score the completions.
 
     Each stage asks in its task's own form: zero-shot, or few-shot where worked examples follow its
-    decoding. No stage at all when not `enabled`.
+    decoding. No stage at all when not `enabled`. What an earlier run has asked in the same way, on
+    such a machine and by the same code, is read from the folder `kept`: `<stage>.jsonl`.
     """
-    evaluated = []
+    evaluated, by = [], computed_by(ref.mesh) if kept else ""
     for name, how in (stages if enabled else {}).items():
-        began, (task, decoding) = time.perf_counter(), how[:2]
+        task, decoding = how[:2]
         few: dict[str, Any] = {"style": "few-shot", "shots": how[2]} if len(how) == 3 else {}
-        stage = score_answers(name, ask(ref, task, examples, decoding, **few), task)
+        where: dict[str, Any] = {"kept": kept / f"{name}.jsonl", "computed_by": by} if kept else {}
+        answers = ask(ref, task, examples, decoding, **few, **where)
+        began = time.perf_counter() - sum(one["seconds"] for one in answers)
+        stage = score_answers(name, answers, task)
         metrics = {**stage.metrics, "decoding": asdict(decoding)}
         metrics |= {"shots": [one.id for one in few["shots"]]} if few else {}
         evaluated.append(replace(stage, metrics=metrics, seconds=time.perf_counter() - began))
@@ -280,15 +285,3 @@ def _example(answer: Record) -> Example:
         group=answer.get("group", ""),
         slot_specs=answer.get(SPECS_KEY, {}),
     )
-
-
-def _check_request(asked: Sequence[Record], decoding: Decoding, samples: int) -> None:
-    if not asked:
-        raise ValueError("got 0 examples: expected at least one")
-    ((often, count),) = Counter(one["id"] for one in asked).most_common(1)
-    if count > 1:
-        raise ValueError(f"example {often!r} repeats: expected ids of their own")
-    if samples < 1:
-        raise ValueError(f"samples is {samples}, expected at least 1")
-    if samples > 1 and decoding.temperature == 0:
-        raise ValueError("temperature is 0, expected more: greedy answers are all the same")

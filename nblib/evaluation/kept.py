@@ -7,6 +7,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -27,6 +28,7 @@ ANSWER_KEYS = (
     *("truncated", "tokens", "max_new_tokens"),
 )
 SPECS_KEY = "slot_specs"  # a key more, where the task has slots
+SECONDS_KEY = "seconds"  # and one that older files lack
 
 
 def request_identity(
@@ -35,8 +37,13 @@ def request_identity(
     decoding: "Decoding",
     samples: int,
     grammars: Sequence[Grammar] | None,
+    computed_by: str = "",
 ) -> dict[str, Any]:
-    """Return what answers depend on; the prompts as they are asked, so that the form counts too."""
+    """Return what answers depend on; the prompts as they are asked, so that the form counts too.
+
+    Raises ValueError for a request that makes no sense.
+    """
+    _check_request(asked, decoding, samples)
     schemas, how = {}, asdict(decoding)
     if grammars is None:
         del how["constrained"]  # so that answers kept before there were grammars are found again
@@ -50,7 +57,21 @@ def request_identity(
         "decoding": how,
         "samples": samples,
         **schemas,
+        **({"computed_by": computed_by} if computed_by else {}),
     }
+
+
+def _check_request(asked: Sequence[Record], decoding: "Decoding", samples: int) -> None:
+    """Refuse, by a ValueError, a request that makes no sense."""
+    if not asked:
+        raise ValueError("got 0 examples: expected at least one")
+    ((often, count),) = Counter(one["id"] for one in asked).most_common(1)
+    if count > 1:
+        raise ValueError(f"example {often!r} repeats: expected ids of their own")
+    if samples < 1:
+        raise ValueError(f"samples is {samples}, expected at least 1")
+    if samples > 1 and decoding.temperature == 0:
+        raise ValueError("temperature is 0, expected more: greedy answers are all the same")
 
 
 def _hashed(lines: Iterable[str]) -> str:
@@ -106,26 +127,30 @@ def open_journal(path: Path, identity: Mapping[str, Any], *, over: bool = False)
     return Journal(path=path, records=[_record(path, n, one) for n, one in enumerate(lines, 2)])
 
 
-def open_kept(kept: Path, identity: Mapping[str, Any], ids: Sequence[str]) -> Journal:
-    """Return the journal of the answers to one request; that of another is replaced.
+def open_kept(kept: Path, identity: Mapping[str, Any], ids: Sequence[str]) -> list[Any]:
+    """Return the kept answers to one request; those to another are given up.
 
-    Raises ValueError where it holds other answers than to the examples with these ids.
+    Raises ValueError where the file holds other answers than to the examples with these ids.
     """
-    journal = open_journal(kept, identity, over=True)
-    answers = journal.records
+    answers = open_journal(kept, identity, over=True).records
     whole = [
         one["id"]
         for one in answers
-        if isinstance(one, dict) and {*one} - {SPECS_KEY} == {*ANSWER_KEYS}
+        if isinstance(one, dict) and {*one} - {SPECS_KEY, SECONDS_KEY} == {*ANSWER_KEYS}
     ]
     if whole != ids[: len(answers)]:
         raise ValueError(f"{kept} is damaged: expected answers to these examples; remove it")
     if rest := len(answers) % len(set(ids)):  # a round is asked whole
         del answers[-rest:]
-        write_jsonl(kept, [{"identity": identity}, *answers])
     if answers:
         print(f"{kept.stem}: {len(answers)} of {len(ids)} answers were there already", flush=True)
-    return journal
+    return answers
+
+
+def keep(kept: Path, identity: Mapping[str, Any], answers: Sequence[Record], *, total: int) -> None:
+    """Write all answers so far, whole or not at all: another run may keep its own there now."""
+    write_jsonl(kept, [{"identity": identity}, *answers])
+    print(f"{kept.stem}: {len(answers)} of {total} answers", flush=True)
 
 
 def _new_journal(path: Path, identity: Mapping[str, Any]) -> Journal:

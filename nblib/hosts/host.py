@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nblib.files import cache_folder
 from nblib.hosts.launch import ALONE, Launch, join
 from nblib.runs import runs_root
 
@@ -53,6 +54,7 @@ class Host:
     scratch: Path
     internet: bool | None  # None: not asked
     launch: Launch = ALONE
+    compiled: str = ""  # programs of earlier runs, in words
 
     @property
     def facts(self) -> dict[str, str]:
@@ -67,13 +69,14 @@ class Host:
             "CPU cores": str(self.cores),
             "runs": f"{self.working}, kept" if self.name == "kaggle" else str(self.working),
             "scratch": str(self.scratch),
+            "compiled programs": self.compiled,
             **internet,
             **({"process": f"{launch.number} of {launch.count}"} if launch.count > 1 else {}),
         }
 
 
 def where_am_i(profile: str = "auto") -> Host:
-    """Return the host; this asks jax for its devices.
+    """Return the host; this asks jax for its devices, and keeps what it compiles from now on.
 
     Poisoned TPU variables are cleaned before, with a line for each.
 
@@ -86,11 +89,14 @@ def where_am_i(profile: str = "auto") -> Host:
     """
     for line in clean_tpu_variables(os.environ):
         print(line, flush=True)
+    from nblib.models.compilation import keep_compiled  # imports jax
+
     host = this_host()
     launch = join()
     devices = _devices(profile, host)
     of_others = [one for one in devices if launch.count > 1 and one.process_index != launch.number]
     own = next(one for one in devices if one not in of_others)
+    scratch = Path("/kaggle/temp" if host == "kaggle" else tempfile.gettempdir())
     return Host(
         name=host,
         run_type=os.environ.get("KAGGLE_KERNEL_RUN_TYPE", ""),
@@ -100,9 +106,12 @@ def where_am_i(profile: str = "auto") -> Host:
         device_bytes=(own.memory_stats() or {}).get("bytes_limit"),
         cores=os.cpu_count() or 1,
         working=runs_root().absolute(),
-        scratch=Path("/kaggle/temp" if host == "kaggle" else tempfile.gettempdir()),
+        scratch=scratch,
         internet=None if host == "local" else _has_internet(),
         launch=launch,
+        compiled=keep_compiled(
+            scratch if host == "kaggle" else cache_folder(), devices[0].platform
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from nblib.evaluation.answers import Decoding
 from nblib.files import shown
-from nblib.hosts.profiles import TASK, fill, profile_table, resolve_profile
+from nblib.hosts.profiles import TASK, fill, profile_table, resolve_dtype, resolve_profile
 from nblib.models.config_file import CONTEXT, LONGEST
 from nblib.models.folders import GGUF_KINDS
 from nblib.models.gguf_file import gguf_package
@@ -292,7 +292,7 @@ class TunedSettings(EvaluatedSettings, TrainedSettings):
         filled = super()._filled(profile, given)
         if filled["lora_rank"] == ALL_WEIGHTS and not given.get("dtype"):
             filled["dtype"] = "float32"  # all weights are trained, and nothing else was asked for
-        return filled
+        return {**filled, "dtype": resolve_dtype(filled["dtype"])}
 
     def _check(self) -> None:
         super()._check()

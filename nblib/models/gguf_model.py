@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import sentencepiece as spm
 
-from nblib.files import COUNT, POSITIVE, TEXT, Kind, field, naming, shown, write_json
+from nblib.files import COUNT, POSITIVE, TEXT, Kind, cache_folder, field, naming, shown, write_json
 from nblib.models.config_file import GENERATION_FILE, config_values, parse_config
 from nblib.models.folders import CONFIG_FILE, WEIGHTS_FILE, new_folder
 from nblib.models.gguf_file import (
@@ -64,8 +63,7 @@ def as_folder(path: Path) -> Path:
 
 def cached_folder(sha256: str) -> Path:
     """Return where the model of a file with this SHA-256 lies, or will lie."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "nblib" / "gguf" / sha256[:16]
+    return cache_folder() / "gguf" / sha256[:16]
 
 
 def convert(path: Path, folder: Path) -> None:

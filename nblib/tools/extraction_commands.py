@@ -37,10 +37,12 @@ def extract(package: str, pages: Path, out: Path, against: Path | None) -> int:
     from nblib.evaluation.answer_table import read_answers
     from nblib.evaluation.extract import extract as extract_pages
     from nblib.evaluation.review import review_changes
+    from nblib.hosts.host import where_am_i
     from nblib.tools.publishing import newest_export
 
     try:
         earlier = read_answers(against) if against else None
+        print("compiled programs:", where_am_i().compiled, flush=True)
         found = extract_pages(newest_export(package), pages, out, say=partial(print, flush=True))
     except KeyboardInterrupt:
         print("nblib: stopped; the same command goes on", file=sys.stderr)

@@ -138,6 +138,8 @@ class TrainingSession:
         """
         is_over = of_all(self._begun and time.perf_counter() > self._ends)[0]  # by the first clock
         begins = not self.asked_to_stop() and not is_over
+        if begins and not self._begun:
+            print("the first step: compiled, or read from what earlier runs compiled", flush=True)
         self._begun |= begins
         return begins
 

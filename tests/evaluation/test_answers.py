@@ -1,6 +1,7 @@
 """Asked, scored, kept: with a model that has learnt three questions, and with stand-ins."""
 
 import json
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -248,6 +249,47 @@ def test_stages_in_their_order_and_none_when_not_wanted(ref, examples, stage):
     assert {record["stage"] for record in stages[1].records} == {"b"}
 
 
+def test_a_stage_of_an_earlier_run_is_read_with_the_seconds_that_it_took(
+    ref, examples, writes, tmp_path, monkeypatch, capsys
+):
+    """An evaluation's time is kept back for the one after the training, so it must not be 0."""
+    seeds = writes("3", "99", "7")
+    whole = module.generate
+
+    def slow(*args, **kwargs):
+        time.sleep(0.05)
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(module, "generate", slow)
+    asked = [evaluate_stages(ref, {"a": (HASH, DECODING)}, examples, kept=tmp_path) for _ in "12"]
+    assert len(seeds) == 1 and "a: 3 of 3 answers were there already" in capsys.readouterr().out
+    (first,), (second,) = asked
+    assert (second.metrics, second.records) == (first.metrics, first.records)
+    assert second.seconds >= 0.05
+    monkeypatch.setattr("nblib.models.compilation.code_digest", lambda *given: "other code")
+    evaluate_stages(ref, {"a": (HASH, DECODING)}, examples, kept=tmp_path)
+    assert "a.jsonl is of another computed_by: asked again" in capsys.readouterr().out
+    assert len(seeds) == 2
+
+
+def test_runs_side_by_side_leave_each_others_answers_whole(
+    kept_answers, examples, writes, tmp_path, monkeypatch
+):
+    writes("1", "2", "3")
+    kept, whole = tmp_path / "base.jsonl", module.generate
+    expected = kept_answers(examples, None, samples=2)
+
+    def beside(*args, **kwargs):
+        monkeypatch.setattr(module, "generate", whole)
+        kept_answers(examples, kept, decoding=replace(SAMPLED, seed=9))
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(module, "generate", beside)
+    assert kept_answers(examples, kept) == expected
+    assert len(read_jsonl(kept)) == 1 + len(expected)
+    assert kept_answers(examples, kept) == expected
+
+
 def test_a_stage_with_worked_examples_is_asked_few_shot(ref, examples, writes):
     asked, shot = examples[:-1], examples[2:]
     writes("3", "99")
@@ -316,8 +358,10 @@ def test_a_reference_that_cannot_be_scored_against_names_its_item(slots):
         score_answers("x", [], slots)
 
 
-@pytest.fixture(scope="session")
-def kept_answers(ref_of):
+@pytest.fixture
+def kept_answers(ref_of, monkeypatch):
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: 7.0))
+
     def run(examples, kept, **changes):
         given = {"ref": {}, "task": GSM8K, "decoding": SAMPLED, "samples": 2} | changes
         ref, task, decoding = (given.pop(name) for name in ("ref", "task", "decoding"))
@@ -460,7 +504,8 @@ CONSTRAINED = replace(DECODING, constrained=True)
 def test_constrained_answers_are_what_the_tasks_schema_allows(ref, examples):
     """What is allowed stays as the model writes it; what is not, it writes otherwise."""
     free, held = (ask(ref, WORDED, examples, how) for how in (DECODING, CONSTRAINED))
-    assert held[0] == free[0] and held[0]["completion"] == "1 + 2 = 3"
+    assert all(held[0][key] == free[0][key] for key in ANSWER_KEYS)
+    assert held[0]["completion"] == "1 + 2 = 3"
     assert not {one["completion"] for one in free[1:]} & {*WORDS}
     assert {one["completion"] for one in held} <= {*WORDS}
     assert not any(one["truncated"] for one in held)

@@ -40,6 +40,11 @@ def test_what_a_notebook_shows_of_its_host(devices, monkeypatch):
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
     monkeypatch.delenv("NBLIB_RUNS_DIR")
     monkeypatch.setattr(module.os, "cpu_count", lambda: 96)
+    kept = []
+    monkeypatch.setattr(
+        "nblib.models.compilation.keep_compiled",
+        lambda *given: kept.append(given) or "kept, as it was asked",
+    )
     assert where_am_i("tpu").facts == {
         "host": "kaggle Batch",
         "Python": platform.python_version(),
@@ -47,8 +52,10 @@ def test_what_a_notebook_shows_of_its_host(devices, monkeypatch):
         "CPU cores": "96",
         "runs": "/kaggle/working/runs, kept",
         "scratch": "/kaggle/temp",
+        "compiled programs": "kept, as it was asked",
         "internet": "no",
     }
+    assert kept == [(Path("/kaggle/temp"), "tpu")]
 
 
 def test_here_with_the_devices_that_jax_names(devices, tmp_path):

@@ -1,9 +1,19 @@
 """Profiles fill what a notebook leaves empty."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from nblib.hosts import profiles
-from nblib.hosts.profiles import PROFILES, fill, profile_table, profile_tables, resolve_profile
+from nblib.hosts.profiles import (
+    PROFILES,
+    fill,
+    profile_table,
+    profile_tables,
+    resolve_dtype,
+    resolve_profile,
+)
+from nblib.hosts.settings import SftSettings
 from nblib.tasks.registry import get_task
 
 NOTEBOOKS = ("sft", "grpo", "eval")
@@ -116,17 +126,56 @@ def test_a_table_for_gemma_and_a_file_comes_first_where_there_is_one(monkeypatch
 def test_all_tables_of_a_kind_have_the_same_rows_and_none_is_left_empty(kind):
     tables = profile_tables(kind)
     first, *others = tables.values()
-    of_a_version = {"accumulation", "cut", "optimizer", "needle_tokens", "judge_budget"}
+    of_a_version = {"accumulation", "cut", "optimizer", "needle_tokens", "judge_budget", "remat"}
     of_a_version |= {"shots", "curve", "composed_samples"} if kind == "sft" else set()
     assert all(set(table) - of_a_version == set(first) for table in others)
     for name, table in tables.items():
         empty = {key for key, value in table.items() if not value}
         # Of these 0 or () is a value: no such rows, all levels, the step as one batch.
         allowed = {"gsm8k_epochs", "practice_samples", "practice_levels", "long_hand"}
-        assert empty <= allowed | {"levels"}, name
+        assert empty <= allowed | {"levels", "remat"}, name
 
 
 def test_what_v1_writes_fits_into_the_tokens_of_v2_and_of_the_evaluation():
     for profile in ("cpu", "smoke"):
         limits = {profile_tables(kind)[profile]["max_new_tokens"] for kind in NOTEBOOKS}
         assert len(limits) == 1
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """Let jax have one device of a platform and compute capability."""
+    import jax
+
+    def give(platform, kind, *capability):
+        device = SimpleNamespace(platform=platform, device_kind=kind)
+        device.__dict__.update(zip(["compute_capability"], capability, strict=False))
+        monkeypatch.setattr(jax, "devices", lambda: [device])
+
+    return give
+
+
+@pytest.mark.parametrize(
+    ("machine", "dtype"),
+    [
+        (("gpu", "Tesla P100", "6.0"), "float32"),
+        (("gpu", "Tesla T4", "7.5"), "float32"),
+        (("gpu", "NVIDIA A100", "8.0"), "bfloat16"),
+        (("gpu", "NVIDIA B200", "10.0"), "bfloat16"),
+        (("gpu", "AMD Instinct", "gfx90a"), "bfloat16"),
+        (("tpu", "TPU v5 lite"), "bfloat16"),
+        (("cpu", "cpu"), "bfloat16"),
+    ],
+)
+def test_gpus_without_bf16_units_take_float32_and_say_so(device, capsys, machine, dtype):
+    device(*machine)
+    assert resolve_dtype("float32") == "float32" and capsys.readouterr().out == ""
+    assert resolve_dtype("bfloat16") == dtype
+    said = capsys.readouterr().out
+    assert said.startswith("DTYPE float32 in place of bfloat16") == (dtype == "float32")
+    assert bool(said) == (dtype == "float32")
+
+
+def test_a_run_on_a_t4_is_found_again_by_the_dtype_that_it_has(device):
+    device("gpu", "Tesla T4", "7.5")
+    assert SftSettings.of({"PROFILE": "gpu"}).parameters["dtype"] == "float32"

@@ -6,7 +6,7 @@ Where the TPU's compiler is missing, the report says so and holds the rest.
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -30,8 +30,9 @@ from nblib.tokens.batching import TrainingData
 from nblib.tools.notebooks import NotebookInfo
 from nblib.tools.preflight import checks
 from nblib.tools.preflight.compiled import Compiled, least_seconds
-from nblib.tools.preflight.programs import Program, largest_batch, programs, weight_counts
+from nblib.tools.preflight.programs import Program, programs, weight_counts
 from nblib.tools.preflight.report import PreflightReport, Step, hours_of
+from nblib.tools.preflight.search import Batch, fastest_first, nearest
 from nblib.tools.preflight.targets import (
     INSTALL,
     PreflightError,
@@ -60,25 +61,38 @@ def run_preflight(
     fsdp: int = 0,
     tp: int = 1,
     search: bool = True,
+    fastest: bool = False,
     say: Callable[[str], None],
 ) -> PreflightReport:
     """Do one preflight; SFT on a CPU is measured, all else is compiled.
 
     Comes after `prepare_environment(target)`; no device of this process may have been used before.
     `fsdp` 0 takes all devices that `tp` leaves; with `search`, settings that fit are sought where
-    these do not. Raises PreflightError, and ValueError for parameters that no run would take.
+    these do not; with `fastest`, larger batches are compiled where these fit. Raises
+    PreflightError, and ValueError for parameters that no run would take.
     """
+    if fastest and not target.flops_per_s:
+        raise PreflightError(f"the speed of {target.name} is not known: --fastest is for TPUs")
     settings = notebook_settings(notebook, target, parameters)
     info, here, notes = preflight_info(notebook), target_mesh(find_target("cpu")), list[str]()
+    if settings.dtype == "bfloat16" and not target.has_bf16:
+        settings = replace(settings, dtype="float32")
+        notes.append(f"{target.name} is taken for a GPU without bf16 units: DTYPE float32")
     mesh = _mesh(settings, target, fsdp, tp, notes)
     work = _workload(settings, info, mesh or here, notes)
+    if settings.remat and target.kind == "gpu":
+        notes.append("XLA for CPUs undoes remat: a GPU needs less activations than these")
     steps, suggestion, compile_seconds = tuple[Step, ...](), dict[str, Any](), 0.0
+    batches: tuple[Batch, ...] = ()
     moved, compiler = None, ""
     if target.kind == "cpu" and work and work.tokenizer:
         say(f"training on a few batches of {len(work.shapes)} shapes ...")
         steps, compile_seconds, moved = measure_steps(work, here)
     elif mesh:
-        steps, suggestion = compile_run(settings, target, mesh, work, search=search, say=say)
+        compile_ = compiler_for(target, mesh, say)
+        steps, suggestion = compile_run(settings, target, mesh, work, compile_, search=search)
+        if fastest and all(step.compiled and step.compiled.fits for step in steps):
+            batches = fastest_first(settings, target, mesh, compile_)
         compiler = compiler_of(target)
     return PreflightReport(
         notebook=notebook,
@@ -89,6 +103,7 @@ def run_preflight(
         session_hours=target.session_hours,
         tokens_per_step=work.settings.accumulation * work.tokens_per_batch if work else 0.0,
         suggestion=suggestion,
+        batches=batches,
         checks=_checks(settings, info.reads, target, work, mesh, here, moved),
         compiler=compiler,
         notes=tuple(notes),
@@ -145,19 +160,12 @@ def _checks(
     return tuple(found)
 
 
-def compile_run(
-    settings: _Settings,
-    target: Target,
-    mesh: jax.sharding.Mesh,
-    work: Workload | None,
-    *,
-    search: bool,
-    say: Callable[[str], None],
-) -> tuple[tuple[Step, ...], dict[str, Any]]:
-    """Compile a notebook's programs; return them and, where one does not fit, what would.
+def compiler_for(
+    target: Target, mesh: jax.sharding.Mesh, say: Callable[[str], None]
+) -> Callable[[Program], Compiled]:
+    """Return what compiles a program for the target, and says how that went.
 
-    After a refusal nothing more is compiled than the search needs. Raises PreflightError where the
-    compiler fails for another reason than memory.
+    It raises PreflightError where the compiler fails for another reason than memory.
     """
 
     def compile_(program: Program) -> Compiled:
@@ -177,6 +185,22 @@ def compile_run(
         say(f"  {verdict} ({time.perf_counter() - began:.0f} s)")
         return found
 
+    return compile_
+
+
+def compile_run(
+    settings: _Settings,
+    target: Target,
+    mesh: jax.sharding.Mesh,
+    work: Workload | None,
+    compile_: Callable[[Program], Compiled],
+    *,
+    search: bool,
+) -> tuple[tuple[Step, ...], dict[str, Any]]:
+    """Compile a notebook's programs; return them and, where one does not fit, what would.
+
+    After a refusal nothing more is compiled than the search needs.
+    """
     steps: list[Step] = []
     for program in programs(settings, mesh, work):
         compiled = compile_(program)
@@ -188,50 +212,6 @@ def compile_run(
             change = nearest(settings, mesh, compiled, compile_) if search else {}
             return tuple(steps), {parameter_name(name): value for name, value in change.items()}
     return tuple(steps), {}
-
-
-def nearest(
-    settings: _Settings,
-    mesh: jax.sharding.Mesh,
-    refused: Compiled,
-    compile_: Callable[[Program], Compiled],
-) -> dict[str, Any]:
-    """Return the nearest change of refused settings whose update fits; {} where none does.
-
-    First what changes no figure of the training: remat, then half the batch with twice the
-    accumulation. A halving that cannot be enough, by what the refused program needed, is not tried.
-    """
-    if not settings.remat:
-        change: dict[str, Any] = {"remat": True}
-        refused = compile_(programs(replace(settings, **change), mesh)[0])
-        if refused.fits:
-            return change
-    too_much = refused.needed_bytes / refused.limit_bytes if refused.limit_bytes else 1.0
-    for halvings, change in enumerate(_smaller(settings, mesh), start=1):
-        try:
-            tried = replace(settings, **change)
-        except ValueError:  # more batches a step than there are rows
-            return {}
-        enough = too_much <= 2**halvings  # half the batch needs at least half the memory
-        if enough and compile_(programs(tried, mesh)[0]).fits:
-            return change
-    return {}
-
-
-def _smaller(settings: _Settings, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
-    """Yield the changes that halve the batch of an update, again and again."""
-    if isinstance(settings, SftSettings):
-        rows, length = largest_batch(settings, mesh)
-        accumulation = settings.accumulation
-        while rows % (2 * mesh.shape["fsdp"]) == 0:
-            rows, accumulation = rows // 2, 2 * accumulation
-            yield {"remat": True, "batch_tokens": rows * length, "accumulation": accumulation}
-        return
-    config, devices = settings.grpo, mesh.shape["fsdp"]
-    rows = config.rows_at_once(devices)
-    while rows % (2 * devices) == 0:
-        rows //= 2
-        yield {"remat": True, "batch_tokens": rows * config.row_length}
 
 
 def measure_steps(work: Workload, mesh: jax.sharding.Mesh) -> tuple[tuple[Step, ...], float, float]:

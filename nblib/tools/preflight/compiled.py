@@ -8,13 +8,12 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from nblib.files import read_json, to_jsonable, write_json
+from nblib.models.compilation import code_digest
 from nblib.runs import runs_root
 from nblib.tools.preflight.targets import Target
 
@@ -126,17 +125,5 @@ def _refused(message: str, seconds: float) -> Compiled:
 
 def _digest(key: Mapping[str, Any]) -> str:
     """Return a name for a key, the code that lowers it, and the packages that compile it."""
-    digest = hashlib.sha256(repr(sorted(to_jsonable(key).items())).encode())
-    for room in _ROOMS:
-        for path in sorted((Path(__file__).parents[2] / room).glob("*.py")):
-            digest.update(path.read_bytes())
-    for name in _PACKAGES:
-        digest.update(f"{name}=={_version(name)} ".encode())
-    return digest.hexdigest()[:24]
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "none"
+    text = repr(sorted(to_jsonable(key).items())) + code_digest(_ROOMS, _PACKAGES)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

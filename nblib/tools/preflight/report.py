@@ -7,6 +7,7 @@ from typing import Any
 
 from nblib.tools.preflight.checks import Check
 from nblib.tools.preflight.compiled import Compiled
+from nblib.tools.preflight.search import Batch
 
 _GIB = 2**30
 
@@ -65,6 +66,7 @@ class PreflightReport:
     session_hours: float
     tokens_per_step: float = 0.0  # without padding
     suggestion: Mapping[str, Any] = field(default_factory=dict)  # by the notebook's parameters
+    batches: tuple[Batch, ...] = ()  # the fastest first; none where that was not asked for
     checks: tuple[Check, ...] = ()
     compiler: str = ""  # name and version of what compiled the steps; "" where nothing was compiled
     notes: tuple[str, ...] = ()
@@ -98,6 +100,7 @@ class PreflightReport:
         if self.suggestion:
             named = " ".join(f"-p {name} {value}" for name, value in self.suggestion.items())
             lines.append(f"fits with {named}")
+        lines += [f"{'' if n else 'fastest':10}{one}" for n, one in enumerate(self.batches)]
         if self.tokens_per_step:
             lines.append(f"tokens    {self.tokens_per_step:,.0f} a step, without padding")
         if self.hours and self.fits:

@@ -5,6 +5,7 @@ memory: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm
 """
 
 import os
+import re
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,11 @@ _DEVICES = {
     "v6e": (32 * _GIB, 918e12, 1640e9),
 }
 
+_DEVICES_FLAG = "--xla_force_host_platform_device_count"
+_GPUS = re.compile(r"gpu-([1-9]\d{0,3})(?:x([1-8]))?")
+# GiB of the free GPUs, a T4 (15) or a P100 (16), older than those with bf16 units.
+_LARGEST_OLD = 16
+
 
 class PreflightError(ValueError):
     """A preflight that cannot be done; the message says what to do instead."""
@@ -55,20 +61,29 @@ class Target:
     bytes_per_s: float = 0.0  # to and from the memory
     session_hours: float = 0.0
     topology: str = ""
+    has_bf16: bool = True  # units for it; in its place a run takes float32
 
 
 def find_target(name: str) -> Target:
-    """Return a target by name; "gpu-24" is one GPU of 24 GiB.
+    """Return a target by name; "gpu-24" is one GPU of 24 GiB, "gpu-15x2" two of 15.
 
     Raises PreflightError naming those there are.
     """
-    kind, _, size = name.partition("-")
     if name == "cpu":
         return Target(name=name, kind="cpu")
-    if kind == "gpu" and size.isdecimal() and int(size) > 0:
-        return Target(name=name, kind="gpu", memory_bytes=int(size) * _GIB, session_hours=12.0)
+    if gpus := _GPUS.fullmatch(name):
+        size, count = int(gpus[1]), int(gpus[2] or 1)
+        return Target(
+            name=name,
+            kind="gpu",
+            devices=count,
+            memory_bytes=size * _GIB,
+            session_hours=12.0,
+            has_bf16=size > _LARGEST_OLD,
+        )
+    kind = name.partition("-")[0]
     if name not in TPUS:
-        known = ", ".join((*TPUS, "cpu", "gpu-<GiB of memory>"))
+        known = ", ".join((*TPUS, "cpu", "gpu-<GiB of memory>", "gpu-<GiB>x<devices>"))
         raise PreflightError(f"target {name!r} is unknown: expected one of {known}")
     topology, devices = TPUS[name]
     memory_bytes, flops_per_s, bytes_per_s = _DEVICES[kind]
@@ -90,6 +105,9 @@ def prepare_environment(target: Target) -> None:
     To be called before jax looks for its devices; variables of libtpu that the user has set stay.
     """
     os.environ["JAX_PLATFORMS"] = "cpu"
+    if target.kind == "gpu" and target.devices > 1:  # parts of this CPU stand for them
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES_FLAG}={target.devices}"
+        os.environ["XLA_FLAGS"] = flags.strip()
     if target.kind == "tpu":
         os.environ["TPU_ACCELERATOR_TYPE"] = target.name.replace("v5e", "v5litepod")
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server
@@ -121,7 +139,7 @@ def target_devices(target: Target) -> list[Any]:
     from jax.experimental import topologies
 
     if target.kind != "tpu":
-        return jax.devices("cpu")[:1]
+        return jax.devices("cpu")[: target.devices]
     compiler = compiler_of(target)
     # Without this libtpu assumes a host of four chips, and refuses a topology of one.
     host = {"chips_per_host_bounds": [1, 1, 1]} if target.devices == 1 else {}

@@ -8,9 +8,10 @@ import pytest
 from nblib.__main__ import main
 from nblib.tools.execution import kernel_variables
 from nblib.tools.preflight import targets
-from nblib.tools.preflight.command import compile_run, nearest
+from nblib.tools.preflight.command import compile_run, compiler_for
 from nblib.tools.preflight.compiled import Compiled
 from nblib.tools.preflight.programs import Program, programs
+from nblib.tools.preflight.search import fastest_first, nearest
 from nblib.tools.preflight.targets import PreflightError, find_target
 
 GIB = 2**30
@@ -76,6 +77,7 @@ def test_without_libtpu_everything_else_still_runs(tiny_folder, capsys, monkeypa
         (["eval"], "notebook 'eval' has no preflight"),
         (["v1_sft_format", "-p", "REMATT", "True"], "did you mean REMAT"),
         (["v1_sft_format", "-p", "REMAT", "True", "-p", "REMAT", "True"], "is given twice"),
+        (["v1_sft_format", "--target", "gpu-24", "--fastest"], "speed of gpu-24 is not known"),
         (["v1_sft_format", "--tp", "3"], "tp 3) does not fit 1 devices: choose axes"),
         (["v1_sft_format", "--target", "v5e-8", "--tp", "8"], "tp 4, which divides its vocabulary"),
     ],
@@ -97,7 +99,7 @@ def test_a_compiler_that_fails_is_named_with_its_own_words(sft, mesh, monkeypatc
     target = find_target("v5e-8")
     reason = "libtpu 0.0.7 cannot compile the update for v5e-8: INTERNAL: unknown version 9. Take"
     with pytest.raises(PreflightError, match=reason):
-        compile_run(sft, target, mesh, None, search=False, say=lambda line: None)
+        compile_run(sft, target, mesh, None, compiler_for(target, mesh, print), search=False)
 
 
 def fake_compiler(answers):
@@ -161,8 +163,52 @@ def small(sft, mesh, runs):
 def test_what_does_not_fit_is_refused_and_a_fitting_setting_is_named(sft, mesh, small, runs):
     said = []
     settings = replace(sft, remat=True)
-    steps, change = compile_run(settings, small, mesh, None, search=True, say=said.append)
+    compile_ = compiler_for(small, mesh, said.append)
+    steps, change = compile_run(settings, small, mesh, None, compile_, search=True)
     assert not steps[0].compiled.fits
     assert steps[0].compiled.needed_bytes > small.memory_bytes
     assert change == {"REMAT": True, "BATCH_TOKENS": 512, "GRADIENT_ACCUMULATION": 2}
     assert any("does not fit" in line for line in said)
+
+
+def counted(flops):
+    """What fits and takes a device of `FAST` so many seconds."""
+    return Compiled(fits=True, flops=flops, bytes_moved=1.0)
+
+
+FAST = replace(find_target("v5e-1"), flops_per_s=1.0, bytes_per_s=1.0)
+
+
+def test_the_fastest_batch_is_sought_upwards_then_with_remat(sft, mesh):
+    compile_, asked = fake_compiler([counted(1024), counted(1024), REFUSED, counted(8192), REFUSED])
+    found = fastest_first(sft, FAST, mesh, compile_)
+    assert asked == [(8, False), (16, False), (32, False), (32, True), (64, True)]
+    assert [str(one) for one in found] == [
+        "-p BATCH_TOKENS 2048 -p REMAT False: 500000.00 us a token",
+        "-p BATCH_TOKENS 1024 -p REMAT False: 1000000.00 us a token",
+        "-p BATCH_TOKENS 4096 -p REMAT True: 2000000.00 us a token",
+        "-p BATCH_TOKENS 4096 -p REMAT False: does not fit",
+        "-p BATCH_TOKENS 8192 -p REMAT True: does not fit",
+    ]
+
+
+def test_an_update_of_v2_has_no_more_than_a_steps_prompts(grpo, mesh):
+    compile_, asked = fake_compiler([counted(16), counted(16), counted(8)])
+    found = fastest_first(replace(grpo, micro_batch=1), FAST, mesh, compile_)
+    assert [rows for rows, _ in asked] == [2, 4, 8]
+    assert found[0].parameters == {"MICRO_BATCH": 4, "REMAT": False}
+
+
+def test_remat_that_is_set_stays(sft, mesh):
+    compile_, asked = fake_compiler([counted(1), REFUSED])
+    fastest_first(replace(sft, remat=True), FAST, mesh, compile_)
+    assert asked == [(8, True), (16, True)]
+
+
+def test_a_small_gpu_is_one_without_bf16(tiny_folder, capsys, monkeypatch):
+    given = ["-p", "MODEL", str(tiny_folder), "-p", "DATA", "builtin", "-p", "NUM_SAMPLES", "40"]
+    monkeypatch.setattr(Program, "compiled_for", lambda self, *where: counted(self.rows))
+    for target, dtype in (("gpu-15", "float32"), ("gpu-24", "bfloat16")):
+        assert main(["preflight", "v1_sft_format", "--target", target, *given]) == 0
+        said = capsys.readouterr().out
+        assert ("taken for a GPU without bf16 units: DTYPE float32" in said) == (dtype == "float32")

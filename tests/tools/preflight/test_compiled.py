@@ -93,6 +93,6 @@ def test_another_compiler_compiles_anew(runs, compilation_cache, monkeypatch):
         return product(8)
 
     compile_cached({"size": 8}, lower)
-    monkeypatch.setattr("nblib.tools.preflight.compiled._version", lambda package: "other")
+    monkeypatch.setattr("nblib.models.compilation._version", lambda package: "other")
     compile_cached({"size": 8}, lower)
     assert len(lowered) == 2

@@ -1,5 +1,8 @@
 import os
+import subprocess
+import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -40,9 +43,27 @@ def test_kaggles_hours_do_not_count_for_a_slice_of_a_pod():
 def test_a_gpu_is_named_by_its_memory():
     gpu = find_target("gpu-24")
     assert (gpu.kind, gpu.devices, gpu.memory_bytes) == ("gpu", 1, 24 * 2**30)
+    both = find_target("gpu-15x2")
+    assert (both.kind, both.devices, both.memory_bytes) == ("gpu", 2, 15 * 2**30)
+    assert gpu.has_bf16 and not both.has_bf16 and find_target("v5e-8").has_bf16
 
 
-@pytest.mark.parametrize("name", ["v9-8", "gpu", "gpu-0", "gpu-x", "", "V5E-8"])
+def test_parts_of_the_cpu_stand_for_several_gpus():
+    program = (
+        "from nblib.tools.preflight.targets import *\n"
+        "target = find_target('gpu-15x2')\n"
+        "prepare_environment(target)\n"
+        "print(dict(target_mesh(target).shape))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout == "{'fsdp': 2, 'tp': 1}\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["v9-8", "gpu", "gpu-0", "gpu-x", "gpu-15x0", "gpu-15x", "", "V5E-8"]
+)
 def test_an_unknown_target_is_told_which_there_are(name):
     with pytest.raises(PreflightError, match=r"is unknown: expected one of v3-8, .*gpu-<GiB"):
         find_target(name)
