@@ -42,7 +42,7 @@ def extract(package: str, pages: Path, out: Path, against: Path | None) -> int:
 
     try:
         earlier = read_answers(against) if against else None
-        print("compiled programs:", where_am_i().compiled, flush=True)
+        print("compiled programs:", where_am_i().compiled, file=sys.stderr, flush=True)
         found = extract_pages(newest_export(package), pages, out, say=partial(print, flush=True))
     except KeyboardInterrupt:
         print("nblib: stopped; the same command goes on", file=sys.stderr)

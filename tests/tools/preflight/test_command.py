@@ -192,11 +192,12 @@ def test_the_fastest_batch_is_sought_upwards_then_with_remat(sft, mesh):
     ]
 
 
-def test_an_update_of_v2_has_no_more_than_a_steps_prompts(grpo, mesh):
+def test_an_update_of_v2_has_no_more_rows_than_a_step_has_completions(grpo, mesh):
     compile_, asked = fake_compiler([counted(16), counted(16), counted(8)])
-    found = fastest_first(replace(grpo, micro_batch=1), FAST, mesh, compile_)
+    length = grpo.grpo.row_length
+    found = fastest_first(replace(grpo, batch_tokens=2 * length), FAST, mesh, compile_)
     assert [rows for rows, _ in asked] == [2, 4, 8]
-    assert found[0].parameters == {"MICRO_BATCH": 4, "REMAT": False}
+    assert found[0].parameters == {"BATCH_TOKENS": 8 * length, "REMAT": False}
 
 
 def test_remat_that_is_set_stays(sft, mesh):
