@@ -126,14 +126,14 @@ def test_a_table_for_gemma_and_a_file_comes_first_where_there_is_one(monkeypatch
 def test_all_tables_of_a_kind_have_the_same_rows_and_none_is_left_empty(kind):
     tables = profile_tables(kind)
     first, *others = tables.values()
-    of_a_version = {"accumulation", "cut", "optimizer", "needle_tokens", "judge_budget", "remat"}
+    of_a_version = {"accumulation", "cut", "optimizer", "needle_tokens", "judge_budget"}
     of_a_version |= {"shots", "curve", "composed_samples"} if kind == "sft" else set()
     assert all(set(table) - of_a_version == set(first) for table in others)
     for name, table in tables.items():
         empty = {key for key, value in table.items() if not value}
         # Of these 0 or () is a value: no such rows, all levels, the step as one batch.
         allowed = {"gsm8k_epochs", "practice_samples", "practice_levels", "long_hand"}
-        assert empty <= allowed | {"levels", "remat"}, name
+        assert empty <= allowed | {"levels"}, name
 
 
 def test_what_v1_writes_fits_into_the_tokens_of_v2_and_of_the_evaluation():
