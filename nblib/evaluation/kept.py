@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from nblib.evaluation.statistics import Record
 from nblib.files import append_jsonl, parse_json, write_jsonl
 from nblib.models.names import RefModel
+from nblib.models.processes import in_first
 from nblib.tokens.grammar import Grammar
 
 if TYPE_CHECKING:
@@ -130,8 +131,13 @@ def open_journal(path: Path, identity: Mapping[str, Any], *, over: bool = False)
 def open_kept(kept: Path, identity: Mapping[str, Any], ids: Sequence[str]) -> list[Any]:
     """Return the kept answers to one request; those to another are given up.
 
+    Of several processes all get those of the first one's file, or some would ask and others not.
     Raises ValueError where the file holds other answers than to the examples with these ids.
     """
+    return in_first(lambda: _kept_answers(kept, identity, ids))
+
+
+def _kept_answers(kept: Path, identity: Mapping[str, Any], ids: Sequence[str]) -> list[Any]:
     answers = open_journal(kept, identity, over=True).records
     whole = [
         one["id"]

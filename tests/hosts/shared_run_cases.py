@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from nblib.evaluation.kept import ANSWER_KEYS, keep, open_kept
 from nblib.hosts import shared_run
 from nblib.hosts.host import where_am_i
 from nblib.hosts.shared_run import start_shared_run
@@ -44,6 +45,14 @@ def arrays():
     }
 
 
+def kept_by_the_first(folder, number):
+    """Return the answers that each process goes on with, where the first alone has a file."""
+    answer = {**dict.fromkeys(ANSWER_KEYS), "id": "q0"}
+    if number == 0:
+        keep(folder / "base.jsonl", {"model": "m"}, [answer], total=2)
+    return open_kept(folder / "base.jsonl", {"model": "m"}, ["q0"] * 2)
+
+
 def main(root):
     """Print what this process finds, as JSON in the last line."""
     os.environ["NBLIB_RUNS_DIR"] = str(root)
@@ -63,6 +72,7 @@ def main(root):
         "links": str((run.path / "checkpoints").resolve()),
         "again": str(begin(SEED=0).path),
         "arrays": arrays(),
+        "kept": kept_by_the_first(run.path.parent, number),
     }
     shared_run._copied = lambda path: path / "missing"
     found["blind"] = refused(lambda: begin(SEED=1))

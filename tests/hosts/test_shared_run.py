@@ -40,6 +40,10 @@ def test_what_one_knows_all_know(found):
     assert found[0][1]["broken"].startswith("OtherProcessFailed: process 0 failed: see its message")
 
 
+def test_all_go_on_with_the_answers_that_the_first_one_has_kept(found):
+    assert [one["kept"] for one in found[0]] == [[found[0][0]["kept"][0]]] * 2
+
+
 def test_each_holds_its_rows_and_reads_all(found):
     rows = [[0, 1], [2, 3], [4, 5], [6, 7]]
     for one, own, columns in zip(found[0], (rows[:2], rows[2:]), ("0246", "1357"), strict=True):
