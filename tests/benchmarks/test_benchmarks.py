@@ -37,10 +37,16 @@ def test_stock_is_what_fits(monkeypatch, mesh, limit, fitting):
     assert list(found) == fitting
 
 
-def test_stock_that_always_fits_was_not_tried_hard_enough(monkeypatch, mesh):
-    monkeypatch.setattr(tpu, "compile_cached", lambda key, lower: Compiled(fits=True))
-    with pytest.raises(ValueError, match="stock fits at 8 too"):
-        tpu._stock((2, 8), None, lambda rows: sft_batch(rows, 4, mesh), mesh)
+def test_stock_is_tried_up_to_the_first_that_does_not_fit(monkeypatch, mesh):
+    asked = []
+
+    def compile_cached(key, lower):
+        asked.append(key["shapes"][0][0])
+        return Compiled(fits=asked[-1] < 8)
+
+    monkeypatch.setattr(tpu, "compile_cached", compile_cached)
+    found = tpu._stock((2, 4, 8, 16), None, lambda rows: sft_batch(rows, 4, mesh), mesh)
+    assert list(found) == [2, 4] and asked == [2, 4, 8]
 
 
 def test_on_a_cpu_the_device_is_left_out(tmp_path, capsys):

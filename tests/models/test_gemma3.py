@@ -10,6 +10,7 @@ from tunix.models.gemma3.model import Attention, AttentionType, Gemma3
 
 from nblib.models import folders, weight_files
 from nblib.models.attention import CausalAttention, attention_of, called
+from nblib.models.causal_attention import Segments
 from nblib.models.folders import read_manifest
 from nblib.models.gemma3 import (
     SIZES,
@@ -252,9 +253,8 @@ def states(request, new_model, monkeypatch):
     """Return the hidden states of layers that are all of one kind, with a factor and positions."""
     tokens = jnp.asarray(np.random.default_rng(0).integers(4, 544, (1, 96)))
     # Tunix's attention takes a mask, ours segments.
-    causal = (
-        jnp.tril(jnp.ones((1, 96, 96), bool)) if request.param is Attention else tokens // tokens
-    )
+    mask, segments = jnp.tril(jnp.ones((1, 96, 96), bool)), Segments(tokens // tokens)
+    causal = mask if request.param is Attention else segments
 
     def run(kind, factor, positions):
         monkeypatch.setattr(tunix, "GEMMA3_ATTENTION_PATTERN", (kind,))

@@ -267,6 +267,7 @@ def test_log_probs_of_a_bf16_model_are_fp32(policy):
 
 def test_no_step_holds_the_logits_of_all_completions(policy, monkeypatch):
     monkeypatch.setattr(GrpoConfig, "row_length", 128)
+    monkeypatch.setattr(module, "CHUNK_POSITIONS", 256)
     example, algorithm = example_of(16, completion=122), algorithm_of(CONFIG)
 
     def largest_array(loss):
