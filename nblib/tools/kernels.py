@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import textwrap
 from collections.abc import Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -50,9 +49,9 @@ import tempfile
 from pathlib import Path
 
 wheel = Path(tempfile.mkdtemp(), "{name}")
-wheel.write_bytes(base64.b64decode("""
+wheel.write_bytes(base64.b85decode("".join("""
 {content}
-"""))
+""".split())))
 os.environ["NBLIB_WHEEL"] = str(wheel)
 '''
 
@@ -191,7 +190,8 @@ def _wheel(checkout: Path) -> tuple[str, bytes]:
 def _wheel_cell(name: str, content: bytes) -> Any:
     from nbformat.v4 import new_code_cell
 
-    lines = textwrap.wrap(base64.b64encode(content).decode(), 1000)
+    text = base64.b85encode(content).decode()  # a sixteenth shorter than in base 64
+    lines = [text[begin : begin + 1000] for begin in range(0, len(text), 1000)]
     source = _CELL.format(version=__version__, name=name, content="\n".join(lines))
     hidden = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}, "cellView": "form"}
     return new_code_cell(source.strip(), id="nblib-wheel", metadata={"tags": [WHEEL_TAG], **hidden})

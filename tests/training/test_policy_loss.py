@@ -118,11 +118,8 @@ def by_tunix(policy, example, temperature):
     [
         ("windowed", configured(), {}, True),
         ("adapted", configured(temperature=0.7), {"old": True}, False),
-        ("policy", configured(temperature=0.7), {"old": True}, True),
         ("adapted", configured(beta=0.3, kl="low_var_kl"), {"reference": True}, True),
         ("adapted", configured(loss="dr-grpo", beta=0.3, kl="mse_kl", epsilon=0.4),
-         {"old": True, "reference": True}, True),
-        ("adapted", configured(loss="gspo-token", beta=0.3, kl="kl"),
          {"old": True, "reference": True}, True),
         ("policy", configured(loss="gspo-token", beta=0.3, kl="kl"),
          {"old": True, "reference": True}, False),
@@ -223,13 +220,13 @@ def test_the_update_does_not_depend_on_how_a_batch_is_cut_or_ordered(policy, los
     order = (groups[:, None] * GROUP + np.array([3, 1, 0, 2])).ravel()
     turned = jax.tree.map(lambda rows: rows[order], example)
     (expected, sums), gradient = learnt_from(policy, policy_batch(example, config, rows=8), config)
-    for batch in (policy_batch(example, config, rows=1), policy_batch(turned, config, rows=2)):
-        (found, figures), other = learnt_from(policy, batch, config)
-        assert float(found) == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
-        for name in FIGURES:
-            np.testing.assert_allclose(figures[name], sums[name], rtol=1e-5)
-        for one, two in zip(*map(jax.tree.leaves, (gradient, other)), strict=True):
-            np.testing.assert_allclose(one, two, rtol=1e-4, atol=2e-6)
+    batch = policy_batch(turned, config, rows=1)
+    (found, figures), other = learnt_from(policy, batch, config)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
+    for name in FIGURES:
+        np.testing.assert_allclose(figures[name], sums[name], rtol=1e-5)
+    for one, two in zip(*map(jax.tree.leaves, (gradient, other)), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=2e-6)
 
 
 def test_a_kl_term_is_trained_without_any_advantage(policy):
