@@ -13,7 +13,6 @@ import jax
 import numpy as np
 import sentencepiece as spm
 from flax import nnx
-from jaxtyping import Float, Int
 from tunix.models.gemma3.model import Gemma3
 from tunix.rl.grpo.drgrpo_learner import DrGRPOConfig
 from tunix.rl.grpo.grpo_learner import GRPOConfig, GRPOLearner
@@ -23,20 +22,12 @@ from tunix.rl.rollout.vanilla_rollout import VanillaRollout
 from tunix.sft.peft_trainer import PeftTrainer, TrainingConfig
 
 from nblib.models.decode import Sampling, decode, left_padded
-from nblib.models.mesh import current_mesh
-from nblib.models.processes import on_host, split_rows
-from nblib.tokens.tokenizer import PAD_ID, stop_tokens
+from nblib.tokens.tokenizer import stop_tokens
 from nblib.training.checkpoints import checkpointing_options
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.optimizers import build_optimizer, prepare_steps
-from nblib.training.policy_batch import (
-    PolicyBatch,
-    in_micro_batches,
-    pack_completions,
-    policy_batch,
-    row_arrays,
-)
-from nblib.training.policy_loss import grpo_loss, packed_log_probs
+from nblib.training.policy_batch import PolicyBatch, policy_batch
+from nblib.training.policy_loss import completion_log_probs, grpo_loss
 
 
 class PolicyRollout(VanillaRollout):
@@ -196,29 +187,6 @@ class _LeanCluster(RLCluster):
                 self.config,
                 temperature=temperature,
             )
-
-
-def completion_log_probs(
-    model: nnx.Module,
-    prompts: Int[np.ndarray, "B P"],
-    completions: Int[np.ndarray, "B C"],
-    config: GrpoConfig,
-    *,
-    temperature: float,
-) -> Float[np.ndarray, "B C"]:
-    """Return the log-probability of each completion token, in nats; 0 where padding is.
-
-    Prompts are padded on the left, completions on the right.
-    """
-    lengths = np.count_nonzero(completions != PAD_ID, axis=1)
-    packed = pack_completions(prompts, completions, lengths, config)
-    rows = config.rows_at_once(current_mesh().shape["fsdp"])
-    count = -(-len(packed.tokens) // rows)
-    arrays = (*row_arrays(packed).values(), packed.counted)
-    parts = [in_micro_batches(one, rows, count) for one in arrays]
-    score = partial(packed_log_probs, model, temperature=temperature)
-    found = [score(*split_rows([one[:, part] for one in parts])) for part in range(count)]
-    return packed.gathered(np.concatenate(on_host(found)), completions.shape)
 
 
 def build_learner(

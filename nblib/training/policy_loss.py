@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 from tunix.models.gemma3.model import Gemma3
@@ -22,8 +23,17 @@ from tunix.rl.grpo.grpo_learner import GRPOConfig
 
 from nblib.models.attention import hidden_states
 from nblib.models.causal_attention import SHARING_LENGTH
+from nblib.models.mesh import current_mesh
+from nblib.models.processes import on_host, split_rows
+from nblib.tokens.tokenizer import PAD_ID
+from nblib.training.grpo_config import GrpoConfig
 from nblib.training.loss import token_scores
-from nblib.training.policy_batch import PolicyBatch
+from nblib.training.policy_batch import (
+    PolicyBatch,
+    in_micro_batches,
+    pack_completions,
+    row_arrays,
+)
 
 _LOG_RATIO_LIMIT, _GSPO_LIMIT = 20.0, 10.0  # Tunix's
 
@@ -57,8 +67,31 @@ def packed_scores(
     return log_probs, entropies
 
 
+def completion_log_probs(
+    model: nnx.Module,
+    prompts: Int[np.ndarray, "B P"],
+    completions: Int[np.ndarray, "B C"],
+    config: GrpoConfig,
+    *,
+    temperature: float,
+) -> Float[np.ndarray, "B C"]:
+    """Return the log-probability of each completion token, in nats; 0 where padding is.
+
+    Prompts are padded on the left, completions on the right.
+    """
+    lengths = np.count_nonzero(completions != PAD_ID, axis=1)
+    packed = pack_completions(prompts, completions, lengths, config)
+    rows = config.rows_at_once(current_mesh().shape["fsdp"])
+    count = -(-len(packed.tokens) // rows)
+    arrays = (*row_arrays(packed).values(), packed.counted)
+    parts = [in_micro_batches(one, rows, count) for one in arrays]
+    score = partial(_packed_log_probs, model, temperature=temperature)
+    found = [score(*split_rows([one[:, part] for one in parts])) for part in range(count)]
+    return packed.gathered(np.concatenate(on_host(found)), completions.shape)
+
+
 @partial(nnx.jit, graph_updates=False, static_argnames=("temperature",))
-def packed_log_probs(model: Gemma3, *rows: Array, temperature: float) -> Float[Array, "R L"]:
+def _packed_log_probs(model: Gemma3, *rows: Array, temperature: float) -> Float[Array, "R L"]:
     """Return the log-probabilities of `packed_scores`, compiled."""
     return packed_scores(model, *rows, temperature=temperature)[0]
 

@@ -5,13 +5,12 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from tunix.models.gemma3.model import ModelConfig
 from tunix.sft.peft_trainer import TrainingInput
 
 from nblib.models.gemma3 import init_model
@@ -26,23 +25,12 @@ from nblib.tokens.tokenizer import load_tokenizer
 from nblib.training import grpo, rollouts, sft
 from nblib.training.checkpoints import latest_step
 from nblib.training.grpo_config import GrpoConfig
+from tests.tiny_model import TINY
 
 STEPS, SAVE_EVERY = 18, 3
 TASK = GSM8K.variants["hash"]
 
-CONFIG = ModelConfig(
-    num_layers=1,
-    num_embed=544,
-    embed_dim=16,
-    hidden_dim=32,
-    num_heads=2,
-    head_dim=8,
-    num_kv_heads=1,
-    sliding_window_size=16,
-    local_base_frequency=10_000,
-    global_base_frequency=1_000_000,
-    param_dtype=jnp.float32,
-)
+CONFIG = replace(TINY, num_layers=1)
 
 
 class SlowBatches(Sequence):

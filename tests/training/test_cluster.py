@@ -9,8 +9,9 @@ from nblib.models.names import get_gemma_ref_model
 from nblib.models.published import EMBEDDED
 from nblib.tokens.chat import render_prompt
 from nblib.tokens.tokenizer import END_OF_TURN, PAD_ID, stop_tokens
-from nblib.training.cluster import PolicyRollout, _mean_over_tokens, completion_log_probs
+from nblib.training.cluster import PolicyRollout, _mean_over_tokens
 from nblib.training.grpo_config import GrpoConfig
+from nblib.training.policy_loss import completion_log_probs
 
 PROMPTS = [
     render_prompt("Tom has 3 apples. He finds 4 more apples. How many apples does Tom have now?"),

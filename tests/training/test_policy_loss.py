@@ -14,10 +14,10 @@ from tunix.rl.grpo.grpo_learner import TrainExample
 from nblib.models import causal_attention
 from nblib.models.lora import LORA_PARAMETER, LoraConfig, get_lora_model
 from nblib.training import loss as module
-from nblib.training.cluster import _algorithm, completion_log_probs
+from nblib.training.cluster import _algorithm
 from nblib.training.grpo_config import GrpoConfig
 from nblib.training.policy_batch import policy_batch
-from nblib.training.policy_loss import grpo_loss
+from nblib.training.policy_loss import completion_log_probs, grpo_loss
 
 PROMPT, COMPLETION, VOCABULARY, GROUP = 6, 9, 544, 4
 FIGURES = ("kl", "entropy", "pg_clipfrac")
