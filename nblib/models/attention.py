@@ -4,8 +4,8 @@ Each class replaces Tunix's in a model's layers while the model is traced (`atte
 and adapters act as they do in Tunix's own, and the results are the same up to rounding.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -22,8 +22,9 @@ from tunix.models.gemma3.model import (
 )
 from tunix.utils import sharding_utils
 
+from nblib.models.adapted_feed_forward import feed_forward_of
 from nblib.models.causal_attention import Segments, attend, causal_attention, head_rows
-from nblib.models.lora import multiplied_out
+from nblib.models.lora import LORA_PARAMETER, multiplied_out
 
 
 class InPlaceAttention(Attention):
@@ -82,17 +83,22 @@ class CausalAttention(Attention):
 @contextmanager
 def attention_of(model: nnx.Module, kind: type[Attention]) -> Iterator[None]:
     """Exchange the attention class of a model's layers for a call."""
+    with _of_class([layer.attn for layer in model.layers], kind):
+        yield
 
-    def attend_by(kinds: Iterable[type[Attention]]) -> None:
-        for layer, one in zip(model.layers, kinds, strict=True):
-            object.__setattr__(layer.attn, "__class__", one)  # nnx would note it as a new attribute
 
-    own = [type(layer.attn) for layer in model.layers]
-    attend_by([kind] * len(own))
+@contextmanager
+def _of_class(modules: Sequence[nnx.Module], kind: type[nnx.Module]) -> Iterator[None]:
+    def become(kinds: Iterable[type[nnx.Module]]) -> None:
+        for module, one in zip(modules, kinds, strict=True):
+            object.__setattr__(module, "__class__", one)  # nnx would note it as a new attribute
+
+    own = [type(module) for module in modules]
+    become([kind] * len(own))
     try:
         yield
     finally:
-        attend_by(own)
+        become(own)
 
 
 def hidden_states(
@@ -113,11 +119,15 @@ def hidden_states(
     whole model is called, because adapters act only within its call: layers called one by one would
     silently be the base's. Its logits are not used, so that a compiled program does not compute
     them. `remat` is gradient checkpointing: the backward pass keeps each layer's input and computes
-    the rest again. Adapters: see `multiplied_out`.
+    the rest again. Adapters: see `multiplied_out`, and where they are not, `feed_forward_of`.
     """
     model = multiplied_out(model)
     seen = Segments(segments, prefixes, None if prefixes is None else positions)
-    with _recomputed_layers(model, remat), attention_of(model, CausalAttention):
+    with (
+        _recomputed_layers(model, remat),
+        attention_of(model, CausalAttention),
+        _adapted_feed_forward(model),
+    ):
         return called(model, tokens, positions, None, seen)[0]
 
 
@@ -159,6 +169,13 @@ def _recomputed_layers(model: Gemma3, remat: bool) -> Iterator[None]:
         yield
     finally:
         model.config.remat_config = before
+
+
+def _adapted_feed_forward(model: Gemma3) -> AbstractContextManager[None]:
+    """Exchange the feed-forward class of a model's layers for a call, where it has adapters."""
+    if not nnx.state(model, LORA_PARAMETER):
+        return nullcontext()
+    return _of_class([layer.mlp for layer in model.layers], feed_forward_of(model.lora_scale))
 
 
 def _projected(

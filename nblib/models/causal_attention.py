@@ -4,9 +4,9 @@ Which example a token belongs to is given as segments `[B, T]`, 0 for padding; e
 what they begin with. A mask `[B, T, T]` would take 17 GB for one row of 131,072 tokens, and one
 layer's logits 275 GB: neither exists here.
 
-    short rows     in four parts, each with the keys before it
-    long rows      the same, 512 queries at a time
-    long on TPUs   jax's kernel, splash attention
+    short rows    in four parts, each with the keys before it
+    long rows     the same, 512 queries at a time
+    on TPUs       jax's kernel, splash attention: long rows, and others that fill its tiles
 
 For most uses prefer `models.attention.hidden_states`.
 """
@@ -69,7 +69,8 @@ def causal_attention(
     length, width = query.shape[1], query.shape[3]
     if segments.prefix is not None and length > SHARING_LENGTH:
         raise ValueError(f"rows of {length} tokens cannot share, at most {SHARING_LENGTH} can")
-    if current_platform() == "tpu" and takes_kernel(length, width):
+    shared = segments.prefix is not None
+    if current_platform() == "tpu" and takes_kernel(length, width, shared=shared):
         return _splash_attention(query, key, value, segments.own, window)
     given = _Given(query, head_rows(key), head_rows(value), segments)
     size = max(_LEAST, -(-length // _PARTS))
@@ -80,9 +81,13 @@ def causal_attention(
     return jnp.concatenate(parts, axis=1)
 
 
-def takes_kernel(length: int, width: int) -> bool:
-    """Return whether a TPU computes rows of a length, and heads of a width, by its kernel."""
-    return length > SHARING_LENGTH and width % _LANES == 0
+def takes_kernel(length: int, width: int, *, shared: bool = False) -> bool:
+    """Return whether a TPU computes rows of a length, and heads of a width, by its kernel.
+
+    It knows no prefix that examples share.
+    """
+    filled = length > SHARING_LENGTH or length % _TILE == 0
+    return filled and width % _LANES == 0 and not shared
 
 
 def kernel_operations(length: int, width: int, window: int | None, *, remat: bool) -> float:
@@ -91,7 +96,9 @@ def kernel_operations(length: int, width: int, window: int | None, *, remat: boo
     The compiler does not count them. A product has two for each pair of query and key in the tiles
     that are computed; the forward pass has two products (twice with `remat`), the backward pass 7.
     """
-    keys = length / 2 + _TILE / 2 if window is None else min(window + _TILE, length / 2)
+    keys = length / 2 + _TILE / 2
+    if window is not None:
+        keys = min(window + _TILE, keys)
     return (11 if remat else 9) * 2 * width * length * keys
 
 

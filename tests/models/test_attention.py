@@ -110,13 +110,17 @@ def test_no_mask_of_a_long_row_is_ever_made(new_model):
     assert "8192,8192]" not in traced
 
 
-@pytest.mark.parametrize(("heads", "window"), [((4, 1), None), ((2, 2), 150)])
-def test_the_kernel_of_tpus_is_the_parts(monkeypatch, mesh, heads, window):
-    """Interpreted, as there is no TPU: packed rows that are no multiple of its tiles."""
+@pytest.mark.parametrize(
+    ("length", "heads", "window"),
+    [(300, (4, 1), None), (300, (2, 2), 150), (256, (2, 1), 150)],
+    ids=["long", "long and local", "short, of whole tiles"],
+)
+def test_the_kernel_of_tpus_is_the_parts(monkeypatch, mesh, length, heads, window):
+    """Interpreted, as there is no TPU: packed rows, of its tiles of 128 and others."""
     keys = jax.random.split(jax.random.key(0), 3)
-    shapes = [(2, 300, count, 128) for count in (*heads, heads[1])]
+    shapes = [(2, length, count, 128) for count in (*heads, heads[1])]
     query, key, value = map(jax.random.normal, keys, shapes)
-    segments = jnp.asarray([[1] * 190 + [2] * 110, [3] * 260 + [0] * 40])
+    segments = jnp.asarray([[1] * 190 + [2] * 110, [3] * 240 + [0] * 60])[:, :length]
 
     def weighted_sum(*given):
         output = causal_attention(*given, Segments(segments), window=window)
@@ -127,13 +131,14 @@ def test_the_kernel_of_tpus_is_the_parts(monkeypatch, mesh, heads, window):
         return call(query / 128**0.5, key, value)
 
     expected = both()
-    monkeypatch.setattr(module, "_QUERIES", 64)
+    monkeypatch.setattr(module, "SHARING_LENGTH", 256)
     monkeypatch.setattr(module, "_TILE", 128)
     monkeypatch.setattr(module, "current_platform", lambda: "tpu")
     made = splash.make_splash_mha_single_device
     monkeypatch.setattr(
         splash, "make_splash_mha_single_device", lambda *a, **b: made(*a, interpret=True, **b)
     )
+    assert module.takes_kernel(length, 128)
     with mesh:
         found = both()
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):

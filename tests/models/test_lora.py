@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,12 +79,18 @@ def test_adapters_sit_on_all_six_projections(new_model, mesh):
     assert all(leaf.dtype == "float32" for leaf in jax.tree.leaves(nnx.state(model)))
 
 
-@pytest.mark.parametrize("heads", HEADS)
-def test_adapters_multiplied_out_train_as_they_are(heads, new_model, mesh, monkeypatch):
+@pytest.mark.parametrize(
+    ("heads", "rank"),
+    [*((heads, 12) for heads in HEADS), ("gqa", 2)],
+    ids=[*HEADS, "beside the weights"],
+)
+def test_adapters_train_as_in_qwix(heads, rank, new_model, mesh, monkeypatch):
+    """Of rank 12 they are half of the weights that they adapt, and are multiplied out."""
     model = get_lora_model(
-        new_model(num_layers=2, **HEADS[heads]), mesh, LoraConfig(rank=12, alpha=ALPHA)
-    )  # of rank 12 they are half of the weights that they adapt
+        new_model(num_layers=2, **HEADS[heads]), mesh, LoraConfig(rank=rank, alpha=ALPHA)
+    )
     fill(model)
+    assert (multiplied_out(model) is model) == (rank == 2)
     tokens = jnp.arange(4, 24).reshape(2, 10)
     batch = TrainingInput(input_tokens=tokens, input_mask=jnp.ones(tokens.shape))
 
@@ -93,6 +101,7 @@ def test_adapters_multiplied_out_train_as_they_are(heads, new_model, mesh, monke
 
     loss, gradient = learnt()
     monkeypatch.setattr(attention, "multiplied_out", lambda model: model)
+    monkeypatch.setattr(attention, "_adapted_feed_forward", lambda model: nullcontext())
     expected, expected_gradient = learnt()
     assert float(loss) == pytest.approx(float(expected), rel=1e-6)
     leaves = [dict(nnx.to_flat_state(tree)) for tree in (gradient, expected_gradient)]

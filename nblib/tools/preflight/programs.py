@@ -24,7 +24,7 @@ from nblib.models.abstract import (
     sharded_as_on_accelerators,
     trainable_model,
 )
-from nblib.models.causal_attention import kernel_operations, takes_kernel
+from nblib.models.causal_attention import SHARING_LENGTH, kernel_operations, takes_kernel
 from nblib.models.decode_batch import BLOCK, GROUPS, cache_shapes, call_in_place, last_logits
 from nblib.models.gemma3 import parameter_count
 from nblib.models.lora import LORA_PARAMETER, LoraConfig
@@ -114,10 +114,16 @@ def _sft_programs(
 
 
 def attention_operations(
-    model: ModelConfig, rows: int, length: int, mesh: jax.sharding.Mesh, *, remat: bool
+    model: ModelConfig,
+    rows: int,
+    length: int,
+    mesh: jax.sharding.Mesh,
+    *,
+    remat: bool,
+    shared: bool = False,
 ) -> float:
     """Return a device's operations in the attention kernel of a step; 0 where it is not used."""
-    if not takes_kernel(length, model.head_dim):
+    if not takes_kernel(length, model.head_dim, shared=shared):
         return 0.0
     windows = {AttentionType.GLOBAL: None, AttentionType.LOCAL_SLIDING: model.sliding_window_size}
     kinds = islice(cycle(GEMMA3_ATTENTION_PATTERN), model.num_layers)
@@ -158,6 +164,11 @@ def _grpo_programs(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[Pro
         times=config.steps * config.num_iterations * math.ceil(rows / at_once),
         key=key,
         lower=lambda: lower_train_step(build, grpo_batch(config, mesh), mesh),
+        uncounted=attention_operations(
+            *(model, at_once, config.row_length, mesh),
+            remat=config.remat,
+            shared=config.row_length <= SHARING_LENGTH,
+        ),
     )
     return (
         update,

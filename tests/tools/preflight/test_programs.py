@@ -59,6 +59,9 @@ def test_what_the_attention_kernel_computes_is_added(mesh):
     expected = 2 * 4 * 11 * 2 * 256 * pairs
     given = {"rows": 2, "mesh": mesh, "remat": True}
     assert attention_operations(model, length=length, **given) == pytest.approx(expected)
-    assert attention_operations(model, length=2048, **given) == 0
+    assert attention_operations(model, length=2000, **given) == 0
+    assert attention_operations(model, length=2048, **given, shared=True) == 0
+    a_tile = attention_operations(model, length=512, **given)
+    assert a_tile == pytest.approx(2 * 4 * 11 * 2 * 256 * 18 * 512 * 512)
     kept = attention_operations(model, length=length, **{**given, "remat": False})
     assert kept == pytest.approx(expected * 9 / 11)
