@@ -5,6 +5,7 @@ jax is imported inside the fixtures, so that the tests of rows and tasks start w
 
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,14 +103,27 @@ def slots():
     )
 
 
-@pytest.fixture(scope="session")
-def compilation_cache(tmp_path_factory):
-    """Compile fast and once for the whole session; returns the environment for child processes."""
+def start_jax():
     import jax
 
     with pytest.MonkeyPatch.context() as patch:  # read once, when the backend starts
         patch.setenv("XLA_FLAGS", COMPILE_FAST)
         jax.devices()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_fast():
+    """Before any test can start jax otherwise; where no test has imported it, nothing is done."""
+    if "jax" in sys.modules:
+        start_jax()
+
+
+@pytest.fixture(scope="session")
+def compilation_cache(tmp_path_factory):
+    """Compile fast and once for the whole session; returns the environment for child processes."""
+    import jax
+
+    start_jax()
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's folder lies in the session's
         folder = folder.parent
