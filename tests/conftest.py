@@ -103,19 +103,17 @@ def slots():
     )
 
 
-def start_jax():
-    import jax
-
-    with pytest.MonkeyPatch.context() as patch:  # read once, when the backend starts
-        patch.setenv("XLA_FLAGS", COMPILE_FAST)
-        jax.devices()
+# jax reads its flags once: when a module of tests first computes, which may be as it is collected.
+flags = pytest.MonkeyPatch()
+flags.setenv("XLA_FLAGS", COMPILE_FAST)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def compile_fast():
-    """Before any test can start jax otherwise; where no test has imported it, nothing is done."""
-    if "jax" in sys.modules:
-        start_jax()
+    """Start jax by the flags, if a test has imported it; child processes get none of them."""
+    if jax := sys.modules.get("jax"):
+        jax.devices()
+    flags.undo()
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +121,9 @@ def compilation_cache(tmp_path_factory):
     """Compile fast and once for the whole session; returns the environment for child processes."""
     import jax
 
-    start_jax()
+    with pytest.MonkeyPatch.context() as patch:  # where only a fixture imports it
+        patch.setenv("XLA_FLAGS", COMPILE_FAST)
+        jax.devices()
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's folder lies in the session's
         folder = folder.parent

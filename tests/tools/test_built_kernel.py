@@ -89,22 +89,6 @@ def result_of(run):
     return json.loads((run / "result.json").read_text())
 
 
-def test_on_colab_it_installs_and_runs_to_the_end(
-    run_v1, new_runtime, attach_model, tmp_path, compilation_cache
-):
-    colab = tmp_path / "startup" / "google" / "colab"  # loaded there before the first cell
-    colab.mkdir(parents=True)
-    for name in ("__init__.py", "output.py"):  # jax imports the second where it sees the first
-        (colab / name).touch()
-    (colab / "userdata.py").write_text(_USERDATA)
-    (tmp_path / "startup" / "sitecustomize.py").write_text("import google.colab\n")
-    variables = {"PYTHONPATH": str(tmp_path / "startup"), **attach_model(tmp_path / "input")}
-    runtime = new_runtime("colab")
-    assert result_of(run_v1(runtime, **variables))["profile"] == "smoke"
-    cells = install_cells(runtime.folder / "done.ipynb")
-    _nothing_happens_again(runtime, cells, {**variables, **compilation_cache})
-
-
 # Where Kaggle puts the output of another notebook, before and since it names the owner.
 MOUNTS = (f"{V1}/runs", f"notebooks/me/{V1}/runs")
 KAGGLE = {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "NBLIB_RUNS_DIR": "runs"}
@@ -141,16 +125,6 @@ def hashes(folder):
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def _nothing_happens_again(runtime, cells, variables):
-    """The same cells in another session: no output, no second of work."""
-    cells = "\n".join(cell.source for cell in cells)
-    code = "import time\n" + cells + "\nprint(round(time.process_time(), 2))"
-    (runtime.folder / "again.py").write_text(code)
-    again = runtime.run("again.py", **variables, PIP_FIND_LINKS="/nowhere")
-    assert again.returncode == 0, again.stderr
-    assert float(again.stdout) < 2
-
-
 def install_script(folder):
     """The source's first cell, and where nblib then comes from."""
     (cell,) = install_cells(ROOT / "notebooks" / f"{V1}.ipynb")
@@ -182,6 +156,32 @@ def test_from_a_badge_nblib_comes_from_the_repository_at_the_notebooks_version(c
     assert done.returncode == 0, done.stdout + done.stderr
     assert "site-packages/nblib/__init__.py" in done.stdout
     assert done.stdout.endswith(f" {__version__}\n")
+
+
+def test_on_colab_it_installs_and_runs_to_the_end(
+    run_v1, new_runtime, attach_model, tmp_path, compilation_cache
+):
+    colab = tmp_path / "startup" / "google" / "colab"  # loaded there before the first cell
+    colab.mkdir(parents=True)
+    for name in ("__init__.py", "output.py"):  # jax imports the second where it sees the first
+        (colab / name).touch()
+    (colab / "userdata.py").write_text(_USERDATA)
+    (tmp_path / "startup" / "sitecustomize.py").write_text("import google.colab\n")
+    variables = {"PYTHONPATH": str(tmp_path / "startup"), **attach_model(tmp_path / "input")}
+    runtime = new_runtime("colab")
+    assert result_of(run_v1(runtime, **variables))["profile"] == "smoke"
+    cells = install_cells(runtime.folder / "done.ipynb")
+    _nothing_happens_again(runtime, cells, {**variables, **compilation_cache})
+
+
+def _nothing_happens_again(runtime, cells, variables):
+    """The same cells in another session: no output, no second of work."""
+    cells = "\n".join(cell.source for cell in cells)
+    code = "import time\n" + cells + "\nprint(round(time.process_time(), 2))"
+    (runtime.folder / "again.py").write_text(code)
+    again = runtime.run("again.py", **variables, PIP_FIND_LINKS="/nowhere")
+    assert again.returncode == 0, again.stderr
+    assert float(again.stdout) < 2
 
 
 def test_in_a_checkout_its_own_nblib_is_used(complete, tmp_path):
