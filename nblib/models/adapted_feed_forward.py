@@ -1,8 +1,8 @@
 """A layer's feed-forward with LoRA adapters: wide activations are read and written less often.
 
-qwix computes x W + s (x A) B as it stands. With the 6,912 activations a token of Gemma 3 1B, each
-further product that reads or writes them takes as long as the memory does. Here the narrow side of
-an adapter is put beside the weight, so that the wide side is in one product:
+qwix computes x W + s (x A) B in three products. Gemma 3 1B has 6,912 activations a token here, and
+each product that reads or writes them is bound by memory. So the adapter's narrow side is put
+beside the weight, and the wide side is in one product:
 
     wide outputs (gate, up)    [x, x A] [W; s B]
     wide inputs (down)         [y, z] = x [W, A], then y + s z B
