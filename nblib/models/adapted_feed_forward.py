@@ -7,7 +7,8 @@ beside the weight, and the wide side is in one product:
     wide outputs (gate, up)    [x, x A] [W; s B]
     wide inputs (down)         [y, z] = x [W, A], then y + s z B
 
-So do the backward passes. The results are the same up to rounding.
+So do the backward passes. The results are the same up to rounding. Weights that devices share are
+gathered once: without remat they are kept, whole, for the backward pass.
 """
 
 from functools import cache
