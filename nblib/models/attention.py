@@ -80,11 +80,9 @@ class CausalAttention(Attention):
         return None, sharding_utils.shard(output, self.shd_config.act_btd)
 
 
-@contextmanager
-def attention_of(model: nnx.Module, kind: type[Attention]) -> Iterator[None]:
+def attention_of(model: nnx.Module, kind: type[Attention]) -> AbstractContextManager[None]:
     """Exchange the attention class of a model's layers for a call."""
-    with _of_class([layer.attn for layer in model.layers], kind):
-        yield
+    return _of_class([layer.attn for layer in model.layers], kind)
 
 
 @contextmanager

@@ -67,9 +67,9 @@ def causal_attention(
     Raises ValueError for rows over SHARING_LENGTH in which segments are shared.
     """
     length, width = query.shape[1], query.shape[3]
-    if segments.prefix is not None and length > SHARING_LENGTH:
-        raise ValueError(f"rows of {length} tokens cannot share, at most {SHARING_LENGTH} can")
     shared = segments.prefix is not None
+    if shared and length > SHARING_LENGTH:
+        raise ValueError(f"rows of {length} tokens cannot share, at most {SHARING_LENGTH} can")
     if current_platform() == "tpu" and takes_kernel(length, width, shared=shared):
         return _splash_attention(query, key, value, segments.own, window)
     given = _Given(query, head_rows(key), head_rows(value), segments)

@@ -165,7 +165,10 @@ def _grpo_programs(settings: GrpoSettings, mesh: jax.sharding.Mesh) -> tuple[Pro
         key=key,
         lower=lambda: lower_train_step(build, grpo_batch(config, mesh), mesh),
         uncounted=attention_operations(
-            *(model, at_once, config.row_length, mesh),
+            model,
+            at_once,
+            config.row_length,
+            mesh,
             remat=config.remat,
             shared=config.row_length <= SHARING_LENGTH,
         ),
