@@ -137,9 +137,16 @@ def test_all_tables_of_a_kind_have_the_same_rows_and_none_is_left_empty(kind):
 
 
 def test_what_v1_writes_fits_into_the_tokens_of_v2_and_of_the_evaluation():
-    for profile in ("cpu", "smoke"):
-        limits = {profile_tables(kind)[profile]["max_new_tokens"] for kind in NOTEBOOKS}
-        assert len(limits) == 1
+    for given in ({"data": "builtin"}, {"data": "gsm8k"}):
+        for profile in ("cpu", "smoke"):
+            tables = [profile_table(kind, profile, given) for kind in NOTEBOOKS]
+            assert len({table["max_new_tokens"] for table in tables}) == 1
+
+
+def test_v2_is_asked_the_gsm8k_questions_of_v1_and_learns_on_all_levels():
+    v1, v2 = (profile_table(kind, "cpu", {"data": "gsm8k"}) for kind in ("sft", "grpo"))
+    assert v2["eval_samples"] == v1["eval_samples"] and v2["levels"] == ()
+    assert v2["max_prompt_length"] + v2["max_new_tokens"] >= v1["max_length"]
 
 
 @pytest.fixture
