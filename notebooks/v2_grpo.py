@@ -24,7 +24,7 @@
 # |---|---|
 # | **Goal** | more right answers than v1, proven on the same questions, in the same strict form |
 # | **Hardware** | a laptop's CPU (embedded model), or a Kaggle TPU v5e-8 (Gemma 3 1B) |
-# | **Minutes** | CPU: under 30 with built-in problems, under 10 with GSM8K |
+# | **Minutes** | CPU: under 20 with built-in problems, under 10 with GSM8K |
 # | **Inputs** | the export of v1: the newest local run, an attached Kaggle output, or a folder |
 # | **Outputs** | `runs/v2_grpo/<run>/`: `export/`, `adapters/`, rollouts, a report |
 # | **Next** | [eval] compares all stages |
